@@ -1,0 +1,42 @@
+"""What every command shares: a mistake told in a sentence, and one JSON object at the end."""
+
+import errno
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from .errors import TendrilError
+
+DONE, FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_command(body: Callable[[], Mapping[str, object] | None]) -> NoReturn:
+    """Run a command and leave with its exit status.
+
+    What `body` returns becomes the last line of stdout, as JSON. A `TendrilError`, or a full
+    disk, is one sentence on stderr and status 2; Ctrl-C is status 130; any other exception is
+    a fault of ours and keeps its traceback (status 1).
+    """
+    try:
+        result = body()
+    except TendrilError as error:
+        note(f"error: {error}")
+        sys.exit(MISTAKE)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        note(f"error: the disk is full{where}; make room, then run the same command again.")
+        sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        note("stopped; the same command goes on from here.")
+        sys.exit(INTERRUPTED)
+    if result is not None:
+        print(json.dumps(result), flush=True)
+    sys.exit(DONE)
+
+
+def note(message: str) -> None:
+    """A line for the person at the terminal; stdout belongs to the result."""
+    print(message, file=sys.stderr, flush=True)

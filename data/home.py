@@ -1,0 +1,50 @@
+"""Where stores, runs and reports lie, and how a name given by a person becomes one of them."""
+
+import os
+from pathlib import Path
+
+LATEST = "latest"
+
+
+def home_folder(home: str | None = None) -> Path:
+    """The folder that holds `store/`, `runs/` and `reports/`: flag, `$TENDRIL_HOME`, or here."""
+    return Path(home or os.environ.get("TENDRIL_HOME") or ".")
+
+
+def stores_folder(home: str | None = None) -> Path:
+    """Where harvests are kept."""
+    return home_folder(home) / "store"
+
+
+def runs_folder(home: str | None = None) -> Path:
+    """Where trained dictionaries are kept."""
+    return home_folder(home) / "runs"
+
+
+def reports_folder(home: str | None = None) -> Path:
+    """Where pages of findings are kept."""
+    return home_folder(home) / "reports"
+
+
+def resolve(wanted: str, folder: Path, marker: str) -> Path | None:
+    """The folder meant by `wanted`, or None.
+
+    `wanted` is a path, a name in `folder`, the beginning of just one name there, or `latest`.
+    `marker` is the file that tells a finished one, e.g. `zarr.json`; `latest` goes by its time.
+    """
+    present = entries(folder, marker)
+    if wanted == LATEST:
+        return max(present, key=lambda p: (p / marker).stat().st_mtime_ns, default=None)
+    if (Path(wanted) / marker).is_file():
+        return Path(wanted)
+    matches = [p for p in present if p.name == wanted] or [
+        p for p in present if wanted and p.name.startswith(wanted)
+    ]
+    return matches[0] if len(matches) == 1 else None
+
+
+def entries(folder: Path, marker: str) -> list[Path]:
+    """The folders in `folder` that hold a file called `marker`, by name."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if (p / marker).is_file())

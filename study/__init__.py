@@ -1,0 +1,1 @@
+"""Dictionary (+ subject, inputs) -> findings and a page to look at."""

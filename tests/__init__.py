@@ -1,0 +1,1 @@
+"""One file of tests a module: test_<package>_<module>.py."""
