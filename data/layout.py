@@ -1,0 +1,97 @@
+"""How the rows of a harvest are cut: inputs -> slices -> shards, rows -> chunks."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+CHUNK_BYTES = 4 * 2**20  # raw bytes of the widest site's chunk: about 4096 rows of width 480
+CHUNK_ROWS = 4096
+SHARD_BYTES = 64 * 2**20  # raw bytes of a site's shard: bounds what the writer holds
+SHARD_INPUTS = 256  # bounds the work that a stop costs
+COMPRESSORS = ("zstd", "lz4", "none")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shape of a store. Every input has the same number of rows; rows follow inputs.
+
+    A chunk (read at once) and a shard (written at once) hold whole inputs, a shard whole
+    chunks; a slice is what the subject sees at once, and never crosses a shard. None of this
+    changes the rows, so none of it is in the spec; it is recorded in the store, and whoever
+    resumes a harvest goes by the record.
+    """
+
+    inputs: int
+    rows_per_input: int
+    widths: Mapping[str, int]
+    columns: tuple[str, ...]
+    inputs_per_slice: int
+    inputs_per_chunk: int
+    inputs_per_shard: int
+    compressor: str = "zstd"
+    grids: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """R, the rows of the whole store."""
+        return self.inputs * self.rows_per_input
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are; the last may be short."""
+        return -(-self.inputs // self.inputs_per_shard)
+
+    @property
+    def rows_per_chunk(self) -> int:
+        """Rows read at once."""
+        return self.inputs_per_chunk * self.rows_per_input
+
+    @property
+    def rows_per_shard(self) -> int:
+        """Rows written at once."""
+        return self.inputs_per_shard * self.rows_per_input
+
+    def shard_inputs(self, shard: int) -> range:
+        """The inputs of a shard."""
+        start = shard * self.inputs_per_shard
+        return range(start, min(start + self.inputs_per_shard, self.inputs))
+
+    def slices(self, shard: int) -> Iterator[range]:
+        """The slices of a shard, each a range of inputs."""
+        inputs = self.shard_inputs(shard)
+        for start in range(inputs.start, inputs.stop, self.inputs_per_slice):
+            yield range(start, min(start + self.inputs_per_slice, inputs.stop))
+
+    def row_range(self, inputs: range) -> slice:
+        """The rows of a range of inputs."""
+        return slice(inputs.start * self.rows_per_input, inputs.stop * self.rows_per_input)
+
+
+def plan_layout(
+    inputs: int,
+    rows_per_input: int,
+    widths: Mapping[str, int],
+    *,
+    columns: tuple[str, ...] = ("y", "x"),
+    grids: Mapping[str, tuple[int, int]] | None = None,
+    inputs_per_slice: int = 16,
+    compressor: str = "zstd",
+    item_bytes: int = 2,
+) -> Layout:
+    """Chunks of about 4 MiB and at most 4096 rows; shards of at most 64 MiB and 256 inputs,
+    but at least one chunk."""
+    row_bytes = max(widths.values()) * item_bytes
+    chunk_rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes))
+    per_chunk = min(inputs, max(1, round(chunk_rows / rows_per_input)))
+    chunk_bytes = per_chunk * rows_per_input * row_bytes
+    chunks = max(1, min(SHARD_INPUTS // per_chunk, SHARD_BYTES // chunk_bytes))
+    return Layout(
+        inputs=inputs,
+        rows_per_input=rows_per_input,
+        widths=dict(widths),
+        columns=columns,
+        inputs_per_slice=inputs_per_slice,
+        inputs_per_chunk=per_chunk,
+        inputs_per_shard=per_chunk * chunks,
+        compressor=compressor,
+        grids=dict(grids or {}),
+    )
