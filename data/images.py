@@ -1,0 +1,246 @@
+"""Sources of images: a folder, a Hugging Face image set, or dead leaves.
+
+Every source gives square RGB images: the shorter side is scaled to the size that the subject
+takes (bicubic, antialiased), then the centre is cut out.
+"""
+
+import hashlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from . import order
+from .errors import ConfigError, InputsNotFoundError, UnreadableInputError, UnreadableInputsError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+DEAD_LEAVES = "dead-leaves"
+HUGGING_FACE = "hf:"
+FIT = "shorter side bicubic, centre crop"
+SAMPLE = 0x5A3E  # the key of the sample that --limit takes
+HEAD_BYTES = 4096  # of each end of a file: what the fingerprint looks at, beside its size
+
+
+@final
+@dataclass(frozen=True)
+class ImageSource:
+    """A numbered set of images.
+
+    `identity` is what the spec of a harvest says of them, `origin` where they were found on
+    this machine; `fetch` gives the image of a number at a size, or raises OSError, ValueError
+    or SyntaxError (as Pillow does) where it cannot.
+    """
+
+    identity: dict[str, Any]
+    origin: str
+    names: tuple[str, ...]
+    fetch: Callable[[int, int], Image.Image]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        """What image number `index` is called."""
+        return self.names[index]
+
+    def load(self, index: int, size: int) -> UInt8[np.ndarray, "size size 3"]:
+        """Image number `index` as RGB. Raises UnreadableInputError where it cannot be read."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of damaged EXIF and the like: it reads or not
+                image = self.fetch(index, size)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UnreadableInputError(f"{type(error).__name__}: {error}") from error
+        return np.asarray(image, dtype=np.uint8)
+
+
+def open_images(inputs: str, limit: int | None = None) -> ImageSource:
+    """The images that `inputs` stands for: the path of a folder (or of a set written by
+    `datasets`), `hf:NAME_OR_PATH[@SPLIT]`, or `dead-leaves[:SEED]`.
+
+    `limit` takes that many of them at random, the same ones each time, in their order; of
+    dead leaves it says how many there are. Raises InputsNotFoundError, ConfigError.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit wants a number of images from 1 on, and got {limit}.")
+    if inputs == DEAD_LEAVES or inputs.startswith(f"{DEAD_LEAVES}:"):
+        return _dead_leaves(inputs, limit)
+    if inputs.startswith(HUGGING_FACE):
+        return _hugging_face(inputs.removeprefix(HUGGING_FACE), limit)
+    folder = Path(inputs)
+    if not inputs or not folder.is_dir():
+        raise InputsNotFoundError(
+            f"--inputs wants a folder of images, {HUGGING_FACE}NAME or {DEAD_LEAVES}, and "
+            f"{inputs!r} is no folder here; check the path."
+        )
+    if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
+        return _hugging_face(inputs, limit)
+    return _folder(folder, limit)
+
+
+def first_readable(source: ImageSource, size: int) -> int:
+    """The number of the first image that can be read; raises UnreadableInputsError."""
+    reason = ""
+    for index in range(len(source)):
+        try:
+            source.load(index, size)
+            return index
+        except UnreadableInputError as error:
+            reason = reason or f"{source.name(index)}: {error}"
+    raise UnreadableInputsError(
+        f"none of the {len(source)} images in {source.origin} can be read ({reason}); "
+        "give --inputs a folder with whole images."
+    )
+
+
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """Upright, RGB (transparent parts white), the shorter side `size`, the centre cut out."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    image = image.convert("RGB")
+    return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit, integer and float greys: the highest byte of 16 bits, the nearest grey else."""
+    values = np.asarray(image).astype(np.float64)
+    if image.mode.startswith("I"):
+        values = values / 257 if values.max(initial=0) > 255 else values
+    elif values.max(initial=0) <= 1:
+        values = values * 255
+    return Image.fromarray(np.clip(values, 0, 255).round().astype(np.uint8))
+
+
+def _folder(folder: Path, limit: int | None) -> ImageSource:
+    found = sorted(
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.suffix.lower() in SUFFIXES and p.is_file()
+    )
+    if not found:
+        raise InputsNotFoundError(
+            f"the folder {folder} holds no image ({', '.join(SUFFIXES)}), also in its "
+            "subfolders; give --inputs a folder of images."
+        )
+    names = tuple(found[i] for i in _choose(len(found), limit))
+
+    def fetch(index: int, size: int) -> Image.Image:
+        with Image.open(folder / names[index]) as image:
+            return fit(image, size)
+
+    def ends() -> Iterator[tuple[str, int, bytes]]:
+        for name in names:
+            with (folder / name).open("rb") as file:
+                head = file.read(HEAD_BYTES)
+                length = file.seek(0, io.SEEK_END)
+                file.seek(max(0, length - HEAD_BYTES))
+                yield name, length, head + file.read()
+
+    return ImageSource(_identity("folder", names, ends()), str(folder), names, fetch)
+
+
+def _hugging_face(name: str, limit: int | None) -> ImageSource:
+    import datasets  # takes a second to import, and few harvests need it
+
+    path, _, split = name.partition("@")
+    try:
+        if (Path(path) / "dataset_info.json").is_file() or (
+            Path(path) / "dataset_dict.json"
+        ).is_file():
+            table = datasets.load_from_disk(path)
+        else:
+            table = datasets.load_dataset(path, split=split or None)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputsNotFoundError(
+            f"the image set {path!r} cannot be opened ({_one_line(error)}); give --inputs "
+            f"{HUGGING_FACE}NAME with a network, or the path of a set on this machine."
+        ) from error
+    if isinstance(table, dict):
+        if len(table) > 1 and split not in table:
+            raise ConfigError(
+                f"the image set {path!r} has the splits {', '.join(table)}; name one of them: "
+                f"--inputs {HUGGING_FACE}{path}@{next(iter(table))}."
+            )
+        table = table[split] if split else next(iter(table.values()))
+    columns = [c for c, kind in table.features.items() if isinstance(kind, datasets.Image)]
+    if not columns:
+        raise ConfigError(
+            f"the set {path!r} has no column of images (its columns are "
+            f"{', '.join(table.features)}); give --inputs a set of images."
+        )
+    encoded = table.cast_column(columns[0], datasets.Image(decode=False))
+    chosen = _choose(len(encoded), limit)
+    names = tuple(f"{split or 'row'}/{i}" for i in chosen)
+
+    def content(index: int) -> bytes:
+        cell = encoded[chosen[index]][columns[0]]
+        whole: bytes = cell["bytes"] or Path(cell["path"]).read_bytes()
+        return whole
+
+    def fetch(index: int, size: int) -> Image.Image:
+        with Image.open(io.BytesIO(content(index))) as image:
+            return fit(image, size)
+
+    def ends() -> Iterator[tuple[str, int, bytes]]:
+        for index, name in enumerate(names):
+            whole = content(index)
+            yield name, len(whole), whole[:HEAD_BYTES] + whole[-HEAD_BYTES:]
+
+    origin = f"{HUGGING_FACE}{name}" if not Path(path).exists() else name
+    return ImageSource(_identity("hugging-face", names, ends()), origin, names, fetch)
+
+
+def _dead_leaves(inputs: str, limit: int | None) -> ImageSource:
+    from .procedural import VERSION, dead_leaves
+
+    text = inputs.removeprefix(DEAD_LEAVES).removeprefix(":") or "0"
+    if not re.fullmatch(r"\d+", text):
+        raise ConfigError(f"--inputs {DEAD_LEAVES}:SEED wants a whole number, and got {text!r}.")
+    if limit is None:
+        raise ConfigError(f"--inputs {inputs} has no end; say how many with --limit, e.g. 500.")
+    seed = int(text)
+
+    def fetch(index: int, size: int) -> Image.Image:
+        return Image.fromarray(dead_leaves(seed, index, size))
+
+    return ImageSource(
+        identity={"kind": DEAD_LEAVES, "version": VERSION, "seed": seed, "count": limit},
+        origin=inputs,
+        names=tuple(f"{seed}/{i}" for i in range(limit)),
+        fetch=fetch,
+    )
+
+
+def _choose(count: int, limit: int | None) -> list[int]:
+    if limit is None or limit >= count:
+        return list(range(count))
+    chosen: list[int] = order.sample(count, limit, SAMPLE).tolist()
+    return chosen
+
+
+def _identity(
+    kind: str, names: tuple[str, ...], ends: Iterator[tuple[str, int, bytes]]
+) -> dict[str, Any]:
+    """The fingerprint of many files without reading them whole: SHA-256 over name, size and
+    the first and last 4 KiB of each."""
+    digest = hashlib.sha256()
+    for name, length, content in ends:
+        digest.update(f"{len(name)}:{name}:{length}:".encode())
+        digest.update(hashlib.sha256(content).digest())
+    return {"kind": kind, "count": len(names), "fingerprint": digest.hexdigest(), "fit": FIT}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,48 @@
+"""What can be asked of a harvest. Imports no torch: `--help` answers at once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class HarvestConfig:
+    """A harvest: which subject reads which inputs, and what of its activations is kept."""
+
+    inputs: str = ""
+    """A folder of images, hf:NAME_OR_PATH[@SPLIT], or dead-leaves[:SEED]."""
+    subject: str = "inceptionv1"
+    """inceptionv1, handmade, or FILE.py:FUNCTION for a network of your own."""
+    weights: str = ""
+    """A file of weights, or `lucent` to fetch the Lucid checkpoint (inceptionv1)."""
+    normalisation: Literal["auto", "lucent", "sibling"] = "auto"
+    """Response normalisation of inceptionv1; auto goes by the checksum of the weights."""
+    sites: tuple[str, ...] = ("mixed3b",)
+    """Where activations are read, in one pass; positions are drawn on the first one's map."""
+    limit: int | None = None
+    """How many inputs to take, at random, the same ones each time; all by default."""
+    per_input: int | Literal["all"] = 10
+    """Positions kept of each input."""
+    positions: Literal["norm", "uniform"] = "norm"
+    """How they are drawn: with probability proportional to the norm there, or uniformly."""
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """The dtype of the stored rows."""
+    seed: int = 0
+    """Seed of the positions."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the subject runs."""
+    home: str = ""
+    """The folder that holds store/; $TENDRIL_HOME or this folder by default."""
+    name: str = ""
+    """What the store is called, before its digest; subject and inputs by default."""
+    batch_size: int = 16
+    """Inputs in a slice: what the subject sees at once."""
+    workers: int = 2
+    """Threads that read and scale images."""
+    threads: int = 0
+    """CPU threads of the subject; 0 is torch's own choice."""
+    compressor: Literal["zstd", "lz4", "none"] = "zstd"
+    """How chunks are compressed."""
+    dry_run: bool = False
+    """Only say how many rows, bytes and seconds it would be."""
+    overwrite: bool = False
+    """Remove a store of the same spec first."""

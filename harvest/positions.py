@@ -1,0 +1,36 @@
+"""Which positions of an input are kept: a pure function of (seed, input) and the norms."""
+
+import numpy as np
+from jaxtyping import Float, Int, Int64
+
+from data import order
+
+TINY = np.finfo(np.float64).tiny
+
+
+def draw_uniform(cells: int, count: int, seed: int, index: int) -> Int64[np.ndarray, " count"]:
+    """`count` different cells of an input's map, each as likely, in ascending order."""
+    return order.sample(cells, count, seed, index)
+
+
+def draw_by_norm(
+    norms: Float[np.ndarray, " cells"], count: int, seed: int, index: int
+) -> Int64[np.ndarray, " count"]:
+    """`count` different cells, drawn one after the other with probability proportional to
+    the norm of the activation there, in ascending order.
+
+    The smallest of e_i / w_i, with e_i exponential, are such a sample without replacement
+    (Efraimidis & Spirakis 2006). Cells of norm zero come only where the others run out.
+    """
+    exponential = -np.log(order.uniform(len(norms), seed, index))
+    keys = exponential / np.maximum(norms.astype(np.float64), TINY)
+    return np.sort(np.argsort(keys, kind="stable")[:count]).astype(np.int64)
+
+
+def on_grid(
+    cells: Int[np.ndarray, "n p"], drawn_on: tuple[int, int], grid: tuple[int, int]
+) -> tuple[Int[np.ndarray, "n p"], Int[np.ndarray, "n p"]]:
+    """Row and column, on another site's grid, of the cells that hold the middles of the
+    cells drawn: y' = floor((y + 1/2) H' / H)."""
+    y, x = np.divmod(cells, drawn_on[1])
+    return (2 * y + 1) * grid[0] // (2 * drawn_on[0]), (2 * x + 1) * grid[1] // (2 * drawn_on[1])

@@ -1,0 +1,243 @@
+"""A config -> a complete store: plan it, say what it will cost, write it."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from models.hooks import describe_sites, recording
+from models.subjects.load import load_subject
+from models.subjects.subject import Subject, site_modules
+
+from data.command import note
+from data.device import resolve_device
+from data.errors import ConfigError
+from data.home import stores_folder
+from data.images import ImageSource, first_readable, open_images
+from data.layout import Layout, plan_layout
+from data.record import is_complete, read_about
+from data.spec import StoreSpec
+
+from .config import HarvestConfig
+from .loop import write_store
+from .vision import PositionRule, to_rgb, vision_rows
+
+COMPRESSED = 0.3  # of raw float16, about what zstd leaves of rows after a ReLU
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is settled before the first slice."""
+
+    config: HarvestConfig
+    subject: Subject
+    source: ImageSource
+    spec: StoreSpec
+    layout: Layout
+    rule: PositionRule
+    path: Path
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """What a harvest made, or found made already."""
+
+    store: str
+    rows: int
+    seconds: float
+    rows_per_s: float
+    reused: bool
+    unreadable: int = 0
+
+
+def harvest(config: HarvestConfig) -> Harvest:
+    """Harvest what a config asks for, or find it made already.
+
+    A harvest that was stopped goes on where it was. Raises children of TendrilError for
+    everything that the config, its paths or its files can cause.
+    """
+    began = time.perf_counter()
+    plan = make_plan(config)
+    if is_complete(plan.path) and not config.overwrite:
+        _say_what_differs(plan)
+        return Harvest(str(plan.path), plan.layout.rows, _since(began), 0.0, reused=True)
+    first_readable(plan.source, plan.subject.input_size)
+    note(estimate(plan)["sentence"])
+    done = write_store(
+        plan.path,
+        plan.spec,
+        plan.layout,
+        vision_rows(
+            plan.subject,
+            plan.source,
+            plan.spec.sites,
+            plan.rule,
+            device=plan.device,
+            workers=config.workers,
+        ),
+        origin=_origin(plan),
+        environment=_environment(plan.device),
+        overwrite=config.overwrite,
+        progress=True,
+    )
+    if done.invalid_inputs:
+        note(
+            f"{done.invalid_inputs} of {plan.layout.inputs} inputs could not be read; their rows "
+            f"are marked invalid, and {plan.path}/records says why."
+        )
+    return Harvest(
+        store=str(plan.path),
+        rows=plan.layout.rows,
+        seconds=_since(began),
+        rows_per_s=round(done.rows / max(done.seconds, 1e-9), 1),
+        reused=False,
+        unreadable=done.invalid_inputs,
+    )
+
+
+def make_plan(config: HarvestConfig) -> Plan:
+    """Open subject and inputs, find the sites' shapes, and settle spec and layout."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = resolve_device(config.device)
+    _make_deterministic()
+    source = open_images(config.inputs, config.limit)
+    subject = load_subject(
+        config.subject, weights=config.weights, normalisation=config.normalisation
+    )
+    sites = tuple(s for group in config.sites for s in group.split(",") if s)
+    site_modules(subject, sites)
+    shapes = describe_sites(subject, sites)
+    height, width = shapes[sites[0]].grid
+    rule = _position_rule(config, height * width)
+    spec = StoreSpec(
+        subject=subject.identity,
+        inputs=source.identity | {"size": subject.input_size},
+        sites=sites,
+        positions={"rule": rule.rule, "per_input": rule.count},
+        seed=config.seed if rule.rule != "all" else 0,
+        dtype=config.dtype,
+    )
+    layout = plan_layout(
+        inputs=len(source),
+        rows_per_input=rule.count,
+        widths={site: shape.width for site, shape in shapes.items()},
+        grids={site: shape.grid for site, shape in shapes.items()},
+        inputs_per_slice=_positive(config.batch_size, "--batch-size"),
+        compressor=config.compressor,
+        item_bytes=4 if config.dtype == "float32" else 2,
+    )
+    _positive(config.workers, "--workers")
+    name = config.name or f"{subject.name}-{Path(source.origin).name}"
+    path = stores_folder(config.home) / spec.folder(name)
+    return Plan(config, subject, source, spec, layout, rule, path, device)
+
+
+def estimate(plan: Plan) -> dict[str, Any]:
+    """Rows, bytes and seconds that a harvest will take, with a sentence for the terminal."""
+    layout = plan.layout
+    raw = layout.rows * sum(layout.widths.values()) * (4 if plan.config.dtype == "float32" else 2)
+    stored = raw if layout.compressor == "none" else int(raw * COMPRESSED)
+    seconds = layout.inputs * seconds_per_input(plan)
+    sentence = (
+        f"{layout.inputs:,} inputs x {layout.rows_per_input} positions = {layout.rows:,} rows of "
+        + ", ".join(f"{site} ({width})" for site, width in layout.widths.items())
+        + f"; about {stored / 1e6:,.0f} MB ({raw / 1e6:,.0f} MB raw {plan.config.dtype}) and "
+        f"{_duration(seconds)} on {plan.device}, into {plan.path}"
+    )
+    return {
+        "rows": layout.rows,
+        "bytes": stored,
+        "seconds": round(seconds, 1),
+        "sentence": sentence,
+    }
+
+
+def seconds_per_input(plan: Plan, inputs: int = 4) -> float:
+    """Time of the truncated forward pass on a few images of the source, after a warm-up."""
+    size = plan.subject.input_size
+    first = first_readable(plan.source, size)
+    images = to_rgb([plan.source.load(first, size)] * inputs, plan.device)
+    plan.subject.module.to(plan.device)
+    with (
+        recording(plan.subject.module, site_modules(plan.subject, plan.spec.sites)) as forward,
+        torch.inference_mode(),
+    ):
+        for _ in range(2):  # the first one warms up
+            began = time.perf_counter()
+            for acts in forward(plan.subject.preprocess(images)).values():
+                acts.flatten()[0].item()  # waits for the GPU
+            seconds = time.perf_counter() - began
+    return seconds / inputs
+
+
+def _position_rule(config: HarvestConfig, cells: int) -> PositionRule:
+    if config.per_input == "all":
+        return PositionRule("all", cells, config.seed)
+    if not 1 <= config.per_input <= cells:
+        raise ConfigError(
+            f"--per-input wants `all` or a number from 1 to the {cells} positions of the first "
+            f"site's map, and got {config.per_input}."
+        )
+    return PositionRule(config.positions, config.per_input, config.seed)
+
+
+def _positive(value: int, flag: str) -> int:
+    if value < 1:
+        raise ConfigError(f"{flag} wants a whole number from 1 on, and got {value}.")
+    return value
+
+
+def _make_deterministic() -> None:
+    """The same device gives the same bits, and a GPU the CPU's values but for rounding."""
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if device.type == "cuda" else None
+    return {
+        "device": gpu or "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _origin(plan: Plan) -> dict[str, str]:
+    """Where things were found, for those who come back: relative to the store's folder, and
+    no part of its identity."""
+
+    def relative(text: str) -> str:
+        return os.path.relpath(text, plan.path) if text and Path(text).exists() else text
+
+    subject, _, function = plan.config.subject.partition(".py:")
+    return {
+        "inputs": relative(plan.source.origin),
+        "subject": f"{relative(subject + '.py')}:{function}" if function else subject,
+        "weights": relative(plan.config.weights),
+        "normalisation": plan.config.normalisation,
+    }
+
+
+def _say_what_differs(plan: Plan) -> None:
+    stored = read_about(plan.path)["layout"]["compressor"]
+    if stored != plan.config.compressor:
+        note(
+            f"the store is there already, compressed with {stored} and not with "
+            f"{plan.config.compressor}; the rows are the same (--overwrite makes it anew)."
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _since(began: float) -> float:
+    return round(time.perf_counter() - began, 2)

@@ -1,0 +1,143 @@
+"""Slices of images -> rows: load ahead, run the subject, keep the positions drawn."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int, UInt8
+from models.hooks import as_grid, recording
+from models.subjects.subject import Subject, site_modules
+
+from data.errors import UnreadableInputError
+from data.images import ImageSource
+
+from .loop import SliceRows
+from .positions import draw_by_norm, draw_uniform, on_grid
+
+SLICES_AHEAD = 2  # how many slices of images wait in memory for the subject
+GREY = 127  # what stands in for an image that cannot be read; its rows are not kept
+
+Loaded = UInt8[np.ndarray, "size size 3"] | UnreadableInputError
+
+
+@dataclass(frozen=True)
+class PositionRule:
+    """Which cells of the first site's map are kept."""
+
+    rule: str  # "norm", "uniform" or "all"
+    count: int
+    seed: int
+
+    def draw(self, inputs: range, grid_BHWD: Float[torch.Tensor, "b h w d"]) -> np.ndarray:
+        """The cells kept of each input, numbered row by row: [B, count]."""
+        cells = grid_BHWD.shape[1] * grid_BHWD.shape[2]
+        if self.rule == "all":
+            return np.tile(np.arange(cells), (len(inputs), 1))
+        if self.rule == "uniform":
+            return np.stack([draw_uniform(cells, self.count, self.seed, i) for i in inputs])
+        norms_BHW = torch.linalg.vector_norm(grid_BHWD.float(), dim=-1)
+        norms_BP = norms_BHW.flatten(1).cpu().numpy()
+        return np.stack(
+            [
+                draw_by_norm(norms, self.count, self.seed, i)
+                for i, norms in zip(inputs, norms_BP, strict=True)
+            ]
+        )
+
+
+def vision_rows(
+    subject: Subject,
+    source: ImageSource,
+    sites: Sequence[str],
+    rule: PositionRule,
+    *,
+    device: torch.device,
+    workers: int = 2,
+) -> Callable[[Sequence[range]], Iterator[SliceRows]]:
+    """What the harvesting loop asks for rows: slices in, rows of every site out."""
+    subject.module.to(device)
+    modules = site_modules(subject, sites)
+
+    def produce(slices: Sequence[range]) -> Iterator[SliceRows]:
+        with recording(subject.module, modules) as forward, torch.inference_mode():
+            for inputs, images in load_ahead(source, slices, subject.input_size, workers):
+                acts = forward(subject.preprocess(to_rgb(images, device)))
+                grids = {site: as_grid(acts[site]) for site in sites}
+                cells_BP = rule.draw(inputs, grids[sites[0]])
+                rows, columns = gather(grids, cells_BP)
+                yield SliceRows(
+                    inputs=inputs,
+                    activations=rows,
+                    columns=columns,
+                    names=[source.name(i) for i in inputs],
+                    failures={
+                        i: str(image)
+                        for i, image in zip(inputs, images, strict=True)
+                        if isinstance(image, UnreadableInputError)
+                    },
+                )
+
+    return produce
+
+
+def gather(
+    grids: Mapping[str, Float[torch.Tensor, "b h_ w_ d_"]], cells_BP: Int[np.ndarray, "b p"]
+) -> tuple[dict[str, Float32[np.ndarray, "r d_"]], dict[str, Int[np.ndarray, " r"]]]:
+    """The rows at the cells drawn, of every site, and the columns `y` and `x`.
+
+    Cells are numbered on the first site's grid; on the others the cell that holds the same
+    place of the image is taken.
+    """
+    first = next(iter(grids.values()))
+    drawn_on = (first.shape[1], first.shape[2])
+    rows = {}
+    for site, grid_BHWD in grids.items():
+        y_BP, x_BP = on_grid(cells_BP, drawn_on, (grid_BHWD.shape[1], grid_BHWD.shape[2]))
+        b_B1 = torch.arange(len(cells_BP), device=grid_BHWD.device)[:, None]
+        y, x = (torch.from_numpy(a).to(grid_BHWD.device) for a in (y_BP, x_BP))
+        kept_BPD = grid_BHWD[b_B1, y, x]
+        rows[site] = kept_BPD.flatten(0, 1).float().cpu().numpy()
+    y_BP, x_BP = np.divmod(cells_BP, drawn_on[1])
+    return rows, {"y": y_BP.ravel(), "x": x_BP.ravel()}
+
+
+def to_rgb(
+    images: Sequence[Loaded], device: torch.device
+) -> Float32[torch.Tensor, "b 3 size size"]:
+    """Images as RGB in 0..1 on the device; grey where one could not be read."""
+    size = next((i.shape[0] for i in images if isinstance(i, np.ndarray)), 1)
+    grey = np.full((size, size, 3), GREY, np.uint8)
+    pixels_BHWC = np.stack([i if isinstance(i, np.ndarray) else grey for i in images])
+    return torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def load_ahead(
+    source: ImageSource, slices: Sequence[range], size: int, workers: int
+) -> Iterator[tuple[range, list[Loaded]]]:
+    """Slices of images in order, a few of them loaded ahead by threads."""
+    waiting: deque[tuple[range, list[Future[Loaded]]]] = deque()
+    upcoming = iter(slices)
+    with ThreadPoolExecutor(workers, thread_name_prefix="image-loader") as pool:
+
+        def enqueue() -> None:
+            for inputs in [next(upcoming, None)]:
+                if inputs is not None:
+                    futures = [pool.submit(_load, source, i, size) for i in inputs]
+                    waiting.append((inputs, futures))
+
+        for _ in range(SLICES_AHEAD):
+            enqueue()
+        while waiting:
+            inputs, futures = waiting.popleft()
+            enqueue()
+            yield inputs, [future.result() for future in futures]
+
+
+def _load(source: ImageSource, index: int, size: int) -> Loaded:
+    try:
+        return source.load(index, size)
+    except UnreadableInputError as error:
+        return error
