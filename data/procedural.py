@@ -18,6 +18,7 @@ from .errors import ConfigError
 
 Kind = Literal["disc", "polygon", "stroke", "line"]
 KINDS: tuple[Kind, ...] = ("disc", "polygon", "stroke", "line")
+VERSION = 1  # of the pictures: a change of what is drawn is another source of inputs
 SHARES = (0.40, 0.20, 0.30, 0.10)
 COVERAGE = 2.5  # area of the shapes over that of the picture: some of the ground still shows
 SMALLEST = 8.0  # radius in pixels

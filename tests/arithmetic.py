@@ -1,0 +1,79 @@
+"""A subject without a network: rows are a function of (input, position). Restarts cost
+milliseconds, so a harvest can be killed often. As a program:
+python -m tests.arithmetic HOME INPUTS SECONDS_A_SLICE."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.layout import Layout, plan_layout
+from data.spec import StoreSpec
+from harvest.loop import Harvested, SliceRows, write_store
+
+WIDTHS = {"sine": 12, "wave": 5}
+BROKEN = 3  # this input can never be read
+
+
+def spec(dtype: str = "float16") -> StoreSpec:
+    """The identity of an arithmetic harvest."""
+    return StoreSpec(
+        subject={"name": "arithmetic"},
+        inputs={"kind": "numbers"},
+        sites=tuple(WIDTHS),
+        positions={"rule": "all"},
+        seed=0,
+        dtype=dtype,
+    )
+
+
+def layout(inputs: int = 50, per_input: int = 6, per_shard: int = 4) -> Layout:
+    """Small shards, so that there are many; the last one is short."""
+    planned = plan_layout(inputs, per_input, WIDTHS, inputs_per_slice=3)
+    fields = vars(planned) | {"inputs_per_chunk": 2, "inputs_per_shard": per_shard}
+    return Layout(**fields)
+
+
+def rows_of(site: str, inputs: range, per_input: int) -> np.ndarray:
+    """sin(a input + b position + channel), as float32 rows."""
+    row = np.arange(inputs.start * per_input, inputs.stop * per_input)
+    value = np.sin(row[:, None] * (1.0 if site == "sine" else 0.37) + np.arange(WIDTHS[site]))
+    return value.astype(np.float32)
+
+
+def produce_slowly(shape: Layout, seconds: float = 0.0):  # type: ignore[no-untyped-def]
+    """What the harvesting loop asks for rows."""
+
+    def produce(slices: Sequence[range]) -> Iterator[SliceRows]:
+        for inputs in slices:
+            time.sleep(seconds)
+            per_input = shape.rows_per_input
+            position = np.tile(np.arange(per_input), len(inputs))
+            yield SliceRows(
+                inputs=inputs,
+                activations={site: rows_of(site, inputs, per_input) for site in WIDTHS},
+                columns={"y": position, "x": position * 0},
+                names=[f"number {i}" for i in inputs],
+                failures={BROKEN: "three is broken"} if BROKEN in inputs else {},
+            )
+
+    return produce
+
+
+def harvest(home: Path, seconds: float = 0.0, **options: int) -> Harvested:
+    """A whole arithmetic harvest into home/store."""
+    shape = layout(**options)
+    return write_store(
+        home / spec().folder("arithmetic"),
+        spec(),
+        shape,
+        produce_slowly(shape, seconds),
+        origin={},
+        environment={"device": "none"},
+    )
+
+
+if __name__ == "__main__":
+    harvest(Path(sys.argv[1]), seconds=float(sys.argv[3]), inputs=int(sys.argv[2]))
