@@ -1,0 +1,77 @@
+# The stages of Tendril. `make help` lists them; variables show what can be changed.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+PY := .venv/bin/python
+export PYTHONSAFEPATH := 1
+
+# what people change, e.g. make harvest INPUTS=photos SITES=mixed3b
+RECIPE ?=
+INPUTS ?=
+WEIGHTS ?=
+SUBJECT ?=
+SITES ?=
+LIMIT ?=
+STORE ?=
+SITE ?=
+LATENTS ?=
+K ?=
+STEPS ?=
+RUN ?=
+DEVICE ?=
+ARGS ?=
+
+flag = $(if $($(1)),--$(2) $($(1)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup harvest train study demo test test-all check bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo
+	@echo "  e.g.  make harvest INPUTS=photos WEIGHTS=lucent SITES=mixed3b"
+	@echo "        make train SITE=mixed3b LATENTS=1920 K=16"
+	@echo "        make study"
+	@echo "  Any other flag goes into ARGS: make harvest ARGS='--per-input all'."
+
+setup: .venv/.ready ## make .venv with all that is needed
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+harvest: setup ## subject + inputs -> store/
+	$(PY) -m harvest $(or $(RECIPE),inceptionv1) $(call flag,INPUTS,inputs) $(call flag,WEIGHTS,weights) \
+	  $(call flag,SUBJECT,subject) $(call flag,SITES,sites) $(call flag,LIMIT,limit) $(call flag,DEVICE,device) $(ARGS)
+
+train: setup ## store -> a dictionary in runs/
+	$(PY) -m train $(or $(RECIPE),topk) $(call flag,STORE,store) $(call flag,SITE,site) $(call flag,LATENTS,latents) \
+	  $(call flag,K,k) $(call flag,STEPS,steps) $(call flag,DEVICE,device) $(ARGS)
+
+study: setup ## dictionary -> a page of findings in reports/
+	$(PY) -m study $(or $(RECIPE),curves) $(call flag,RUN,run) $(call flag,SUBJECT,subject) $(call flag,WEIGHTS,weights) \
+	  $(call flag,SITE,site) $(call flag,DEVICE,device) $(ARGS)
+
+demo: setup ## the whole way, offline: images -> store -> dictionary -> a page of curve detectors
+	$(PY) -m harvest demo $(call flag,DEVICE,device)
+	$(PY) -m train demo $(call flag,DEVICE,device)
+	$(PY) -m study demo $(call flag,DEVICE,device)
+
+test: setup ## the tests, under six minutes
+	$(PY) -m pytest -q -m 'not slow'
+
+test-all: setup ## the long ones too
+	$(PY) -m pytest -q
+
+check: setup ## format, lint, types, and the direction of imports
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	$(PY) -m pytest -q tests/test_house.py
+
+bench: setup ## measure, each thing beside its yardstick
+	$(PY) -m bench $(or $(RECIPE),harvest) $(ARGS)
+
+clean: ## remove .venv and caches; stores, runs and reports stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
