@@ -1,0 +1,88 @@
+"""Figures of a dictionary, and the file that keeps them while it is trained."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from data.files import write_whole
+from data.stats import moments_of, no_moments
+from models.dictionaries.sae import SAE
+
+COLUMNS = ("step", "vectors", "loss", "fvu", "l0", "dead", "lr")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a dictionary does on vectors that it was not trained on."""
+
+    fvu: float
+    l0: float
+    rows: int
+    frequency_S: Float[Tensor, " s"]
+
+
+def fvu(x_ND: Float[Tensor, "n d"], x_hat_ND: Float[Tensor, "n d"]) -> float:
+    """Fraction of variance unexplained, against the mean of the vectors and never against
+    zero: sum ||x - x_hat||^2 / sum ||x - mean(x)||^2. 0 is perfect, 1 no better than the mean."""
+    missed = (x_ND - x_hat_ND).double().square().sum()
+    spread = (x_ND - x_ND.mean(dim=0)).double().square().sum()
+    return float(missed / spread)
+
+
+@torch.no_grad()
+def evaluate(sae: SAE, batches: Iterable[Tensor], rows: int) -> Evaluation:
+    """FVU, L0 (mean number of latents on) and firing frequencies over the first `rows` vectors
+    of batches [n, d].
+
+    Sums run in float64 over all batches, so the figures do not depend on the batch size.
+    """
+    seen, missed = 0, 0.0
+    fired_S = torch.zeros(sae.latents, dtype=torch.int64, device=sae.b_dec.device)
+    moments = no_moments(sae.width)
+    for batch_ND in batches:
+        x_ND = batch_ND[: rows - seen]
+        z_NS = sae.encode(x_ND)
+        fired_S += (z_NS > 0).sum(dim=0)
+        missed += float((x_ND - sae.decode(z_NS)).double().square().sum())
+        moments = moments.merge(moments_of(x_ND.cpu().numpy()))
+        seen += len(x_ND)
+        if seen >= rows:
+            break
+    assert seen, "the reader refuses a part without rows"
+    return Evaluation(
+        fvu=missed / float(moments.m2.sum()),
+        l0=int(fired_S.sum()) / seen,
+        rows=seen,
+        frequency_S=(fired_S.double() / seen).float().cpu(),
+    )
+
+
+def begin_metrics(path: Path, step: int) -> None:
+    """Make the file ready for what comes after `step`: with its head, and without lines that a
+    run wrote between its last checkpoint and its end."""
+    lines = path.read_text().splitlines() if step and path.exists() else []
+    kept = [line for line in lines[1:] if _step(line) <= step]
+    write_whole(path, "\n".join([",".join(COLUMNS), *kept, ""]).encode())
+
+
+def append_metrics(path: Path, figures: Mapping[str, int | float]) -> None:
+    """Add a line; numbers are written so that reading them gives the same number."""
+    line = io.StringIO()
+    csv.DictWriter(line, COLUMNS, lineterminator="\n").writerow(figures)
+    with path.open("a") as file:
+        file.write(line.getvalue())
+        file.flush()
+        os.fsync(file.fileno())  # a checkpoint counts on the lines before it
+
+
+def _step(line: str) -> float:
+    """The step of a line; one cut short by a crash belongs after every checkpoint."""
+    cells = line.split(",")
+    return float(cells[0]) if len(cells) == len(COLUMNS) and cells[-1] else float("inf")
