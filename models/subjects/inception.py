@@ -1,0 +1,202 @@
+"""InceptionV1 as Google trained it in 2014-15, with the tensor names of its PyTorch ports.
+
+Going deeper with convolutions (Szegedy et al., 2014); the network of Distill's Circuits.
+Padding is TensorFlow's SAME, which is asymmetric where the stride is 2.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, cat, nn
+
+from data.errors import ConfigError
+
+INPUT_SIZE = 224
+CLASSES = 1008
+MEAN = 117.0  # subtracted from RGB 0..255
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Response normalisation: b_c = a_c / (k + alpha / size * sum_j a_j^2)^beta, the sum over
+    `size` channels around c (Krizhevsky et al., 2012, with torch's division by size)."""
+
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+
+NORMALISATIONS = {
+    "lucent": Normalisation(size=9, alpha=9.99999974738e-05, beta=0.5, k=1.0),
+    "sibling": Normalisation(size=11, alpha=11e-4, beta=0.5, k=2.0),
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Channels of an inception block's branches; concatenated in the order of BRANCHES."""
+
+    conv1x1: int
+    bottleneck3x3: int
+    conv3x3: int
+    bottleneck5x5: int
+    conv5x5: int
+    pool_reduce: int
+
+    @property
+    def width(self) -> int:
+        """Channels of the whole block."""
+        return self.conv1x1 + self.conv3x3 + self.conv5x5 + self.pool_reduce
+
+
+BLOCKS = {
+    "mixed3a": Block(64, 96, 128, 16, 32, 32),
+    "mixed3b": Block(128, 128, 192, 32, 96, 64),
+    "mixed4a": Block(192, 96, 204, 16, 48, 64),
+    "mixed4b": Block(160, 112, 224, 24, 64, 64),
+    "mixed4c": Block(128, 128, 256, 24, 64, 64),
+    "mixed4d": Block(112, 144, 288, 32, 64, 64),
+    "mixed4e": Block(256, 160, 320, 32, 128, 128),
+    "mixed5a": Block(256, 160, 320, 48, 128, 128),
+    "mixed5b": Block(384, 192, 384, 48, 128, 128),
+}
+POOLED_BEFORE = ("mixed4a", "mixed5a")  # a stride-2 pool comes before these blocks
+BRANCHES = ("1x1", "3x3", "5x5", "pool_reduce")
+BOTTLENECKS = ("3x3_bottleneck", "5x5_bottleneck")
+STEM = ("conv2d0", "conv2d1", "conv2d2")
+STAGES = (*STEM, *BLOCKS, "softmax2")
+
+
+@final
+class Concatenate(nn.Module):
+    """Joins the branches of a block over channels."""
+
+    def forward(self, *branches: Tensor) -> Tensor:
+        """[B, C1, H, W], [B, C2, H, W] ... -> [B, C1 + C2 + ..., H, W]."""
+        return cat(branches, dim=1)
+
+
+@final
+class InceptionV1(nn.Module):
+    """InceptionV1 up to the stage `until`.
+
+    Every site is the output of a module of its name (SITES says which), so any hook can read
+    it. Takes RGB 0..255 minus 117, [B, 3, H, W]; gives the output of the last stage. Raises
+    ConfigError for an unknown normalisation or stage.
+    """
+
+    def __init__(self, normalisation: str = "lucent", until: str = "softmax2") -> None:
+        super().__init__()
+        if normalisation not in NORMALISATIONS:
+            raise ConfigError(
+                f"normalisation is one of {', '.join(NORMALISATIONS)}, and not {normalisation!r}."
+            )
+        if until not in STAGES:
+            raise ConfigError(f"until is one of {', '.join(STAGES)}, and not {until!r}.")
+        self.normalisation = NORMALISATIONS[normalisation]
+        self.stages = STAGES[: STAGES.index(until) + 1]
+        self._add_conv("conv2d0", 3, 64, 7, stride=2)
+        if "conv2d1" in self.stages:
+            self._add_conv("conv2d1", 64, 64, 1)
+        if "conv2d2" in self.stages:
+            self._add_conv("conv2d2", 64, 192, 3)
+        width = 192
+        for name, block in BLOCKS.items():
+            if name in self.stages:
+                self._add_block(name, width, block)
+            width = block.width
+        if "softmax2" in self.stages:
+            self.softmax2_pre_activation_matmul = nn.Linear(width, CLASSES)
+            self.softmax2 = nn.Softmax(dim=1)
+
+    def forward(
+        self, images_BCHW: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, "b c h2 w2"] | Float[Tensor, "b c"]:
+        x = _same_pad(images_BCHW, 7, 2)
+        for stage in self.stages:
+            if stage == "conv2d0":
+                x = self._normalise(_max_pool(self._conv(stage, x)))
+            elif stage == "conv2d1":
+                x = self._conv(stage, x)
+            elif stage == "conv2d2":
+                x = _max_pool(self._normalise(self._conv(stage, x)))
+            elif stage in BLOCKS:
+                x = self._block(stage, _max_pool(x) if stage in POOLED_BEFORE else x)
+            else:
+                x = F.avg_pool2d(x, min(7, *x.shape[2:]), stride=1).flatten(1)
+                x = self.softmax2(self.softmax2_pre_activation_matmul(x))
+        return x
+
+    def _conv(self, name: str, x: Tensor) -> Tensor:
+        convolved: Tensor = getattr(self, name)(getattr(self, f"{name}_pre_relu_conv")(x))
+        return convolved
+
+    def _block(self, name: str, x: Tensor) -> Tensor:
+        pooled = F.max_pool2d(x, 3, stride=1, padding=1)
+        branches = (
+            self._conv(f"{name}_1x1", x),
+            self._conv(f"{name}_3x3", self._conv(f"{name}_3x3_bottleneck", x)),
+            self._conv(f"{name}_5x5", self._conv(f"{name}_5x5_bottleneck", x)),
+            self._conv(f"{name}_pool_reduce", pooled),
+        )
+        joined: Tensor = getattr(self, name)(*branches)
+        return joined
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        n = self.normalisation
+        return F.local_response_norm(x, size=n.size, alpha=n.alpha, beta=n.beta, k=n.k)
+
+    def _add_conv(self, name: str, ins: int, outs: int, kernel: int, stride: int = 1) -> None:
+        padding = kernel // 2 if stride == 1 else 0  # SAME; padded by hand where asymmetric
+        conv = nn.Conv2d(ins, outs, kernel, stride=stride, padding=padding)
+        self.add_module(f"{name}_pre_relu_conv", conv)
+        self.add_module(name, nn.ReLU())
+
+    def _add_block(self, name: str, ins: int, block: Block) -> None:
+        self._add_conv(f"{name}_1x1", ins, block.conv1x1, 1)
+        self._add_conv(f"{name}_3x3_bottleneck", ins, block.bottleneck3x3, 1)
+        self._add_conv(f"{name}_3x3", block.bottleneck3x3, block.conv3x3, 3)
+        self._add_conv(f"{name}_5x5_bottleneck", ins, block.bottleneck5x5, 1)
+        self._add_conv(f"{name}_5x5", block.bottleneck5x5, block.conv5x5, 5)
+        self._add_conv(f"{name}_pool_reduce", ins, block.pool_reduce, 1)
+        self.add_module(name, Concatenate())
+
+
+def inception_sites(until: str = "softmax2") -> dict[str, tuple[str, ...]]:
+    """Site -> the modules whose outputs, concatenated over channels, it is: the published
+    names (conv2d0, mixed3b, mixed3b_5x5 ...), each with its `_pre_relu` twin."""
+    sites: dict[str, tuple[str, ...]] = {}
+    for stage in STAGES[: STAGES.index(until) + 1]:
+        if stage in STEM:
+            sites |= {stage: (stage,), f"{stage}_pre_relu": (f"{stage}_pre_relu_conv",)}
+        elif stage in BLOCKS:
+            for branch in (*BRANCHES, *BOTTLENECKS):
+                name = f"{stage}_{branch}"
+                sites |= {name: (name,), f"{name}_pre_relu": (f"{name}_pre_relu_conv",)}
+            sites[stage] = (stage,)
+            sites[f"{stage}_pre_relu"] = tuple(f"{stage}_{b}_pre_relu_conv" for b in BRANCHES)
+        else:
+            sites["softmax2_pre_activation"] = ("softmax2_pre_activation_matmul",)
+            sites["softmax2"] = ("softmax2",)
+    return sites
+
+
+def preprocess(rgb_BCHW: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """RGB in 0..1 -> RGB in 0..255 minus 117."""
+    return rgb_BCHW * 255 - MEAN
+
+
+def _same_pad(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
+    """TensorFlow's SAME padding: ceil(n / stride) outputs, the odd pixel after."""
+    pads: list[int] = []
+    for size in (x.shape[3], x.shape[2]):
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(x, pads, value=value)
+
+
+def _max_pool(x: Tensor) -> Tensor:
+    return F.max_pool2d(_same_pad(x, 3, 2, value=float("-inf")), 3, stride=2)
