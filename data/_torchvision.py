@@ -1,0 +1,35 @@
+"""Makes `import torchvision` work beside a CPU build of torch.
+
+PyPI's torchvision is built for CUDA. Beside a CPU build of torch its compiled part cannot
+load, and the import fails where it registers fakes for two operators that are not there.
+Declaring their schemas first is enough for all of its Python parts. Where the compiled part
+loads, nothing is done. Import this module before torchvision, transformers or lucent.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+SCHEMAS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+
+
+def _compiled_part_loads() -> bool:
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or not spec.submodule_search_locations:
+        return True  # no torchvision at all: nothing to mend
+    for library in Path(spec.submodule_search_locations[0]).glob("_C*.so"):
+        try:
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+        except OSError:
+            return False
+    return hasattr(torch.ops.torchvision, "nms")
+
+
+if not _compiled_part_loads():
+    _library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for _schema in SCHEMAS.values():
+        _library.define(_schema)  # type: ignore[no-untyped-call]

@@ -1,0 +1,61 @@
+"""A subject by its name on the command line."""
+
+from pathlib import Path
+
+from data.errors import ConfigError
+
+from ..weights import LUCENT, fetch, load_weights, read_weights
+from . import inception
+from .inception import InceptionV1
+from .module import subject_from_file
+from .subject import Subject, weights_digest
+
+# The 2015 graph of another training run than Lucid's (github.com/soumith/inception.torch)
+# needs a response normalisation of its own; it is known by the digest of its weights.
+SIBLING = "29f8beeebb89a2f2b4e57ff9299223d0c970a92d0cf02572a454467fc8544c7d"
+
+
+def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto") -> Subject:
+    """`inceptionv1`, `handmade`, or `FILE.py:FUNCTION`.
+
+    `weights` is a file, or `lucent` for the Lucid checkpoint. Raises children of TendrilError
+    that say what is wrong with either.
+    """
+    if subject == "inceptionv1":
+        return inceptionv1(weights, normalisation)
+    if weights:
+        raise ConfigError(
+            f"--weights goes with --subject inceptionv1, and {subject} brings its own weights; "
+            "leave it out."
+        )
+    if subject == "handmade":
+        from .handmade import handmade_subject
+
+        return handmade_subject()
+    return subject_from_file(subject)
+
+
+def inceptionv1(weights: str, normalisation: str = "auto") -> Subject:
+    """InceptionV1 with the weights of a file, or `lucent`."""
+    if not weights:
+        raise ConfigError(
+            "--subject inceptionv1 needs weights: pass --weights lucent to fetch the Lucid "
+            "checkpoint, or --weights FILE (.pth or .safetensors)."
+        )
+    path = fetch(LUCENT) if weights == "lucent" else Path(weights)
+    network = InceptionV1("lucent")
+    load_weights(network, read_weights(path), str(path))
+    digest = weights_digest(network)
+    if normalisation == "auto":
+        normalisation = "sibling" if digest == SIBLING else "lucent"
+    if normalisation not in inception.NORMALISATIONS:
+        raise ConfigError(f"--normalisation is auto, lucent or sibling, and not {normalisation!r}.")
+    network.normalisation = inception.NORMALISATIONS[normalisation]
+    return Subject(
+        name="inceptionv1",
+        module=network.eval().requires_grad_(False),
+        preprocess=inception.preprocess,
+        input_size=inception.INPUT_SIZE,
+        sites=inception.inception_sites(),
+        identity={"name": "inceptionv1", "weights": digest, "normalisation": normalisation},
+    )
