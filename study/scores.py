@@ -1,6 +1,6 @@
 """How much a unit is a curve detector, from its responses to synthetic curves.
 
-Letters of the shapes: A orientations, Q radii, E styles (line, edge), D units or latents.
+Letters of the shapes: A orientations, Q radii, E styles (line, edge, ...), D units or latents.
 Orientations are degrees clockwise on screen from +x, evenly spaced over the circle.
 Source of the protocol: Cammarata et al., "Curve Detectors", Distill 2020.
 """
@@ -26,7 +26,7 @@ class CurveScores:
     echo:        highest response within 30 degrees of the peak's opposite, over the peak
     max:         height of the tuning curve, in units of the activation
     tolerance:   share of radii with at least half the best radius's response at the peak
-    line_edge:   (edge - line) / (edge + line) of each style's highest; -1 only lines, +1 only edges
+    line_edge:   (edge - line) / (edge + line) of the styles' maxima; -1 only lines, +1 only edges
     radius:      the radius that excites most at the peak, in pixels
     """
 
@@ -73,7 +73,7 @@ class CurveThresholds:
 
 @dataclass(frozen=True)
 class Gap:
-    """The widest stretch of the circle without a curve detector: where it starts, how wide."""
+    """A stretch of the circle without a curve detector: where it starts, how wide it is."""
 
     start: float
     degrees: float
@@ -93,6 +93,7 @@ def score_curves(
     responses: Float[np.ndarray, "a q e d"],
     orientations: Float[np.ndarray, " a"],
     radii: Float[np.ndarray, " q"],
+    styles: Sequence[str],
 ) -> CurveScores:
     """Every measure of every unit; a unit that never fires scores 0 with echo 1 and width 360."""
     radial_AD = radial_tuning(responses)
@@ -102,8 +103,11 @@ def score_curves(
     at_peak_QED = np.maximum(np.take_along_axis(responses, best_D[None, None, None], axis=0)[0], 0)
     by_radius_QD = at_peak_QED.mean(axis=1)
     reached_QD = (by_radius_QD >= 0.5 * by_radius_QD.max(axis=0)) & (by_radius_QD > 0)
-    by_style_ED = np.maximum(responses, 0).mean(axis=1).max(axis=0)
-    line_D, edge_D = by_style_ED[0].astype(float), by_style_ED[-1].astype(float)
+    by_style_ED = np.maximum(responses, 0).mean(axis=1, dtype=np.float64).max(axis=0)
+    drawn = np.array([style == "line" for style in styles])
+    line_D, edge_D = (
+        by_style_ED[chosen].sum(axis=0) / max(chosen.sum(), 1) for chosen in (drawn, ~drawn)
+    )
     return CurveScores(
         orientation=direction_D,
         peak=_refined_peak(radial_AD, orientations),
@@ -154,14 +158,18 @@ def minima(curve: Float[np.ndarray, " a"]) -> list[int]:
     return found
 
 
-def coverage(orientations: Sequence[float]) -> Gap:
-    """The largest gap between neighbouring orientations; all of the circle if there are none."""
+def gaps(orientations: Sequence[float]) -> list[Gap]:
+    """The stretches between neighbouring orientations, in order; the whole circle for none."""
     ordered = np.sort(np.asarray(orientations, dtype=float) % 360)
     if len(ordered) == 0:
-        return Gap(0.0, 360.0)
-    gaps = np.diff(ordered, append=ordered[0] + 360)
-    widest = int(gaps.argmax())
-    return Gap(float(ordered[widest]), float(gaps[widest]))
+        return [Gap(0.0, 360.0)]
+    widths = np.diff(ordered, append=ordered[0] + 360)
+    return [Gap(float(a), float(w)) for a, w in zip(ordered, widths, strict=True)]
+
+
+def coverage(orientations: Sequence[float]) -> Gap:
+    """The largest gap between neighbouring orientations; all of the circle if there are none."""
+    return max(gaps(orientations), key=lambda gap: gap.degrees)
 
 
 def angle_between(first: float, second: float) -> float:

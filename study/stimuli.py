@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data.errors import ConfigError
 
-STYLES = ("line", "edge")
+STYLES = ("line", "edge", "reverse")
 HALF_ANGLE = math.radians(45.0)
 Number = int | float
 TIGHTEST, STRAIGHTEST, RADII = 8.0, 128.0, 6
@@ -64,8 +64,10 @@ def draw_curve(
     """One curve as grey levels in 0..1, dark on white, antialiased over one pixel.
 
     `line` is a stroke of `line_width` pixels along the curve; `edge` is dark all over the
-    hollow side. With d the signed distance, the ink on a pixel is what of its width it covers:
-    1/2 - d for the edge, (line_width + 1)/2 - |d| for the line, both cut to 0..1.
+    hollow side, and `reverse` all over the other: of an edge of one polarity alone, a unit that
+    only tells dark from light, curved or not, would seem to prefer a direction.
+    With d the signed distance, the ink on a pixel is what of its width it covers: 1/2 - d for
+    the edge, 1/2 + d for its reverse, (line_width + 1)/2 - |d| for the line, all cut to 0..1.
     Turning by 90 degrees about `centre` permutes the pixels exactly.
     Raises ConfigError for another style or a negative radius.
     """
@@ -77,17 +79,17 @@ def draw_curve(
             f"and not {radius} and {line_width}."
         )
     distance_HW = signed_distance(orientation, radius, size, centre)
-    if style == "edge":
-        ink_HW = 0.5 - distance_HW
-    else:
+    if style == "line":
         ink_HW = (line_width + 1.0) / 2.0 - np.abs(distance_HW)
-    most = 1.0 if style == "edge" else min(1.0, line_width)
+    else:
+        ink_HW = 0.5 - distance_HW if style == "edge" else 0.5 + distance_HW
+    most = min(1.0, line_width) if style == "line" else 1.0
     return (1.0 - np.clip(ink_HW, 0.0, most)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One stimulus of a grid: degrees, pixels, `line` or `edge`."""
+    """One stimulus of a grid: degrees, pixels, and one of STYLES."""
 
     orientation: float
     radius: float

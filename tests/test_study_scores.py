@@ -24,6 +24,7 @@ SHARED = Path(os.environ.get("TENDRIL_SHARED", Path(__file__).parents[2] / "shar
 PUBLISHED = SHARED / "facts" / "distill_radial_tuning.json"
 ANGLES = np.arange(72) * 5.0
 RADII = np.array([8.0, 16.0, 32.0, 64.0])
+STYLES = ("line", "edge")
 
 
 def bump(orientation: float, concentration: float = 8.0) -> np.ndarray:
@@ -38,7 +39,7 @@ def joint(radial_A, by_radius=(1, 1, 1, 1), line=1.0, edge=1.0) -> np.ndarray:
 
 @given(orientation=st.floats(0, 359.99), concentration=st.floats(2, 40))
 def test_a_bump_scores_as_what_it_is(orientation: float, concentration: float):
-    scores = score_curves(joint(bump(orientation, concentration)), ANGLES, RADII)
+    scores = score_curves(joint(bump(orientation, concentration)), ANGLES, RADII, STYLES)
     angles = np.deg2rad(np.arange(7200) * 0.05)
     fine = np.exp(concentration * (np.cos(angles) - 1))
     width = 2 * np.rad2deg(np.arccos(1 - np.log(2) / concentration))
@@ -52,7 +53,9 @@ def test_a_bump_scores_as_what_it_is(orientation: float, concentration: float):
 
 def test_an_echo_is_seen_and_told_from_a_wide_peak():
     one_sided, both = bump(40, 20), bump(40, 20) + 0.3 * bump(200, 20)
-    scores = score_curves(np.concatenate([joint(one_sided), joint(both)], axis=3), ANGLES, RADII)
+    scores = score_curves(
+        np.concatenate([joint(one_sided), joint(both)], axis=3), ANGLES, RADII, STYLES
+    )
     assert scores.echo[0] < 1e-3
     assert scores.echo[1] == pytest.approx(0.3, abs=0.01)
     assert scores.width[1] == pytest.approx(scores.width[0], abs=0.1)
@@ -61,7 +64,7 @@ def test_an_echo_is_seen_and_told_from_a_wide_peak():
 
 def test_line_edge_and_radius():
     responses = joint(bump(90), by_radius=(0.1, 0.6, 1.0, 0.4), line=1.0, edge=3.0)
-    scores = score_curves(responses, ANGLES, RADII)
+    scores = score_curves(responses, ANGLES, RADII, STYLES)
     assert scores.line_edge[0] == pytest.approx(0.5)
     assert scores.tolerance[0] == 0.5
     assert scores.radius[0] == 32.0
@@ -71,7 +74,7 @@ def test_line_edge_and_radius():
 
 def test_only_positive_responses_count():
     assert radial_tuning(joint(-bump(10))).max() == 0
-    silent = score_curves(joint(-bump(10)), ANGLES, RADII)
+    silent = score_curves(joint(-bump(10)), ANGLES, RADII, STYLES)
     assert silent.row(0) | {"orientation": 0, "peak": 0, "radius": 0} == {
         **dict.fromkeys(("orientation", "peak", "resultant", "max", "tolerance", "line_edge"), 0.0),
         "width": 360.0,
@@ -82,7 +85,7 @@ def test_only_positive_responses_count():
 
 
 def test_flat_tuning_is_no_curve():
-    flat = score_curves(joint(np.ones(72)), ANGLES, RADII)
+    flat = score_curves(joint(np.ones(72)), ANGLES, RADII, STYLES)
     assert flat.resultant[0] < 1e-9
     assert flat.width[0] == 360
     assert flat.echo[0] == 1
@@ -91,11 +94,11 @@ def test_flat_tuning_is_no_curve():
 def test_strength_is_a_share_of_the_strongest_unit_curve_or_not():
     units = [joint(bump(40, 20)), 0.15 * joint(bump(80, 20)), 0.25 * joint(bump(20, 20))]
     responses = np.concatenate(units, axis=3)
-    scores = score_curves(responses, ANGLES, RADII)
+    scores = score_curves(responses, ANGLES, RADII, STYLES)
     assert CurveThresholds().curves(scores) == [2, 0]
     assert CurveThresholds(strength=0.1).curves(scores) == [2, 0, 1]
     louder = score_curves(
-        np.concatenate([responses, 6 * joint(np.ones(72))], axis=3), ANGLES, RADII
+        np.concatenate([responses, 6 * joint(np.ones(72))], axis=3), ANGLES, RADII, STYLES
     )
     assert CurveThresholds().curves(louder) == []
 
@@ -137,7 +140,7 @@ def published() -> dict[str, tuple[list[int], np.ndarray]]:
 
 def score_radial(radial_AD: np.ndarray):
     orientations = np.arange(len(radial_AD)) * 360 / len(radial_AD)
-    return score_curves(radial_AD[:, None, None, :], orientations, np.ones(1))
+    return score_curves(radial_AD[:, None, None, :], orientations, np.ones(1), ("line",))
 
 
 def test_distills_mixed3b_family_scores_as_curves(published):

@@ -38,7 +38,7 @@ def test_quarter_turns_permute_the_pixels_exactly(style: str, orientation: float
 
 
 @pytest.mark.parametrize("orientation", range(0, 360, 15))
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", ["line", "edge"])
 def test_the_ink_lies_opposite_to_the_bulge(orientation: int, style: str):
     y, x = np.mgrid[:SIZE, :SIZE] - 40.0
     within = np.hypot(x, y) <= 40.0
@@ -85,6 +85,12 @@ def test_antialiasing_keeps_the_ink_of_what_is_drawn(orientation: float):
     assert greys >= 60 and edge.min() == 0.0 and edge.max() == 1.0
 
 
+def test_the_reverse_of_an_edge_swaps_dark_and_light():
+    edge = draw_curve(70.0, 12.0, "edge", SIZE, MIDDLE)
+    reverse = draw_curve(70.0, 12.0, "reverse", SIZE, MIDDLE)
+    assert np.allclose(reverse, 1.0 - edge)
+
+
 def test_a_shift_below_a_pixel_shows():
     here = draw_curve(0.0, 30.0, "edge", SIZE, (40.0, 40.0))
     there = draw_curve(0.0, 30.0, "edge", SIZE, (40.25, 40.0))
@@ -94,9 +100,9 @@ def test_a_shift_below_a_pixel_shows():
 def test_images_come_in_the_order_of_the_grid():
     grid = CurveGrid(orientations=(0.0, 90.0, 200.0), radii=(5.0, 20.0))
     batches = list(curve_images(grid, 33, (16, 16), batch_size=5))
-    assert [len(batch) for batch in batches] == [5, 5, 2]
+    assert [len(batch) for batch in batches] == [5, 5, 5, 3]
     images = torch.cat(batches)
-    assert images.dtype == torch.float32 and images.shape == (12, 3, 33, 33)
+    assert images.dtype == torch.float32 and images.shape == (18, 3, 33, 33)
     by_axis = images.reshape(*grid.shape, 3, 33, 33)
     expected = draw_curve(200.0, 5.0, "edge", 33, (16, 16))
     for channel in by_axis[1, 0, 2]:
@@ -106,7 +112,7 @@ def test_images_come_in_the_order_of_the_grid():
 
 def test_the_default_grid_goes_round_evenly_from_tight_to_almost_straight():
     grid = CurveGrid()
-    assert grid.shape == (2, 6, 72) and len(grid) == 864
+    assert grid.shape == (3, 6, 72) and len(grid) == 1296
     assert np.allclose(np.diff(grid.orientations), 5.0)
     assert np.allclose(np.diff(np.log(grid.radii), n=2), 0.0)
     assert grid.scaled(0.5).radii == tuple(0.5 * radius for radius in grid.radii)
