@@ -1,0 +1,164 @@
+"""What the page says in sentences."""
+
+from .figures import envelope_of
+from .findings import RECOVERED, Findings
+
+
+def lead(findings: Findings) -> str:
+    """The first sentences: how many, of how many, where, and what the dictionary adds."""
+    units = findings.units
+    many = len(units.members)
+    text = (
+        f"{count(many, 'unit')} of {len(units.scores.max)} at {findings.site} "
+        f"{'answers' if many == 1 else 'answer'} to curves of one direction and to hardly "
+        f"anything else that was drawn"
+    )
+    counts = {name: count for name, count in findings.branch_counts().items() if count}
+    if counts and many:
+        name, most = max(counts.items(), key=lambda item: item[1])
+        text += f"; {most} of them lie in {name}"
+    text += "."
+    if findings.latents is not None:
+        latents = len(findings.latents.members)
+        same = "does" if latents == 1 else "do"
+        text += (
+            f" The dictionary trained there has {count(latents, 'latent')} that {same} the same."
+        )
+        text += _filled(findings)
+    return text
+
+
+def _filled(findings: Findings) -> str:
+    """Whether the latents fill the widest gap that the units leave."""
+    gap, latents = findings.units.gap, findings.latents
+    if latents is None or not findings.units.members:
+        return ""
+    within = [
+        member
+        for member in latents.members
+        if 0 < (latents.orientation(member) - gap.start) % 360 < gap.degrees
+    ]
+    return (
+        f" The units' widest gap, {gap.degrees:.0f}° about {gap.middle:.0f}°, holds "
+        f"{count(len(within), 'curve latent')}."
+    )
+
+
+def headline(findings: Findings) -> list[dict[str, str]]:
+    """The figures at the top of the page, each with what it counts."""
+    tiles = []
+    for family in findings.families:
+        gap, kind = family.gap, family.kind
+        tiles.append(
+            {
+                "value": str(len(family.members)),
+                "of": f"of {len(family.scores.max)}",
+                "text": f"{kind}s are curve detectors",
+            }
+        )
+        about = f", about {gap.middle:.0f}°" if family.members else ""
+        tiles.append(
+            {
+                "value": f"{gap.degrees:.0f}°",
+                "of": "",
+                "text": f"is the widest gap between curve {kind}s{about}",
+            }
+        )
+    if findings.truths:
+        kind = findings.families[-1].kind
+        found = sum(truth.recovered(kind) for truth in findings.truths)
+        tiles.append(
+            {
+                "value": str(found),
+                "of": f"of {len(findings.truths)}",
+                "text": f"planted orientations recovered by a {kind}, within {RECOVERED:g}°",
+            }
+        )
+    return tiles
+
+
+def envelope_text(findings: Findings) -> str:
+    """Where the families leave the circle least covered."""
+    texts = []
+    for family in findings.families:
+        if not family.members:
+            texts.append(f"There is no curve {family.kind}, so there is no envelope.")
+            continue
+        curve = envelope_of(family)
+        lowest = int(curve.argmin())
+        texts.append(
+            f"The envelope of the curve {family.kind}s is lowest at "
+            f"{family.orientations[lowest]:.0f}°, where the best of them gives "
+            f"{curve[lowest]:.2f} of its maximum."
+        )
+    return " ".join(texts) + " A dip is where a curve detector is missing."
+
+
+def truth_text(findings: Findings) -> str:
+    """How well what was planted has been found again; empty if nothing was planted."""
+    result = findings.planted_result()
+    if not result:
+        return ""
+    found = " and ".join(
+        f"{result[f'recovered_{family.kind}s']} by a curve {family.kind}"
+        for family in findings.families
+    )
+    return (
+        f"The weights of this network were written by rule, and {result['planted']} curve "
+        f"detectors were planted in it. Within {RECOVERED:g}° of what was planted, {found}; the "
+        f"worst error of the curve {findings.families[-1].kind}s is "
+        f"{result['worst_error_degrees']}°."
+    )
+
+
+def count(number: int, noun: str) -> str:
+    """`no curves`, `1 curve`, `2 curves`."""
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def method(findings: Findings) -> list[str]:
+    """How the numbers came about, a paragraph a step."""
+    units, limits = findings.units, findings.units.thresholds
+    step = 360 / len(units.orientations)
+    radii = ", ".join(f"{radius:.0f}" for radius in units.radii)
+    texts = [
+        f"{units.responses[..., 0].size:,} curves were drawn: {len(units.orientations)} "
+        f"orientations {step:g}° apart, radii of {radii} pixels, each as a "
+        f"{' and as an '.join(units.styles)}, dark on white. The middle of each arc lies on the "
+        f"centre of the receptive field of the middle cell of {findings.site}, so that turning "
+        f"the curve turns it about what the cell sees.",
+        f"A tuning curve is the positive response averaged over radii and styles. A curve "
+        f"detector has a resultant length of at least {limits.resultant:g}, an echo of at most "
+        f"{limits.echo:g}, and a maximum of at least {limits.strength:g} of the strongest "
+        f"{' or of the strongest '.join(family.kind for family in findings.families)}. Its "
+        f"orientation is the circular mean direction of its tuning curve.",
+    ]
+    if findings.latents is not None:
+        texts.append(
+            f"Latents come from encoding the activations of {findings.site} at that cell with the "
+            f"dictionary of run {findings.run}; each is counted times the norm of its decoder "
+            f"row, which makes it a length in the space of the activations."
+        )
+    return texts
+
+
+def caveats(findings: Findings) -> list[str]:
+    """What a reader should hold against the numbers."""
+    texts = [
+        "Drawn curves are not photographs. A unit that passes here may fire for other things "
+        "too; the patches and the near misses are there to judge by.",
+        "The thresholds are conventions. Units close to one change sides with small changes of "
+        "the stimuli; the near misses show how many there are.",
+        "A gap is measured between mean directions, and says nothing of how wide the curves on "
+        "either side are; the envelope does.",
+    ]
+    if findings.latents is not None:
+        texts.append(
+            "The latents are those of one dictionary from one seed; another seed finds others."
+        )
+    if not findings.truths:
+        texts.append(
+            "Nobody knows the true curve detectors of a trained network: these are those of one "
+            "definition."
+        )
+    return texts
