@@ -1,5 +1,5 @@
 """Vectors that are sparse sums of known directions, and a store of them.
-As a program, trains a dictionary on such a store: python -m tests.sparse HOME."""
+As a program, trains on such a store: python -m tests.sparse HOME STEPS."""
 
 import sys
 from pathlib import Path
@@ -80,4 +80,4 @@ def tiny(home: Path, **fields: object) -> TrainConfig:
 if __name__ == "__main__":
     from train.loop import train
 
-    train(tiny(Path(sys.argv[1])))
+    train(tiny(Path(sys.argv[1]), steps=int(sys.argv[2])))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.errors import ConfigError
 from models.dictionaries.sae import SAE, initialised
 from models.dictionaries.sparsity import Sparsity
 from train.metrics import COLUMNS, append_metrics, begin_metrics, evaluate, fvu
@@ -46,8 +47,13 @@ def test_evaluation_equals_numpy_whatever_the_batches(batch: int, limit: int) ->
     np.testing.assert_allclose(found.frequency_S, (z > 0).mean(axis=0), rtol=1e-6)
 
 
+def test_vectors_that_are_all_the_same_have_no_fvu() -> None:
+    with pytest.raises(ConfigError, match=r"the 4 there are do not; raise --held-out"):
+        evaluate(dictionary(), [torch.ones(4, 6)], 100)
+
+
 def line(step: int) -> dict[str, int | float]:
-    return {name: step / 3 for name in COLUMNS} | {"step": step}
+    return dict.fromkeys(COLUMNS, step / 3) | {"step": step}
 
 
 def test_lines_after_the_checkpoint_are_taken_back(tmp_path: Path) -> None:

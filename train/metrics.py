@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from data.errors import ConfigError
 from data.files import write_whole
 from data.stats import moments_of, no_moments
 from models.dictionaries.sae import SAE
@@ -42,6 +43,7 @@ def evaluate(sae: SAE, batches: Iterable[Tensor], rows: int) -> Evaluation:
     of batches [n, d].
 
     Sums run in float64 over all batches, so the figures do not depend on the batch size.
+    Raises ConfigError where the vectors are all the same.
     """
     seen, missed = 0, 0.0
     fired_S = torch.zeros(sae.latents, dtype=torch.int64, device=sae.b_dec.device)
@@ -55,7 +57,11 @@ def evaluate(sae: SAE, batches: Iterable[Tensor], rows: int) -> Evaluation:
         seen += len(x_ND)
         if seen >= rows:
             break
-    assert seen, "the reader refuses a part without rows"
+    if not moments.m2.sum() > 0:
+        raise ConfigError(
+            f"FVU wants held-out vectors that differ, and the {seen} there are do not; raise "
+            "--held-out, or harvest more inputs."
+        )
     return Evaluation(
         fvu=missed / float(moments.m2.sum()),
         l0=int(fired_S.sum()) / seen,

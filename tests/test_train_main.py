@@ -1,0 +1,109 @@
+"""The command, as a person meets it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from models.dictionaries.checkpoint import load_dictionary
+from train.config import TrainConfig
+from train.recipes import RECIPES
+
+from . import sparse
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(*arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TENDRIL_HOME": str(home or ""), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "train", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    sparse.make_store(home, {"here": sparse.vectors(1600, sparse.directions())})
+    return home
+
+
+def test_a_recipe_with_fields_of_its_own_ends_in_json(home: Path) -> None:
+    fields = ["--latents", "64", "--k", "3", "--steps", "20", "--batch-size", "64", "--lr", "0.002"]
+    done = command("topk", *fields, "--device", "cpu", home=home)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout.splitlines()[-1])
+    wanted = {"run", "fvu", "l0", "dead", "steps", "seconds", "reused", "store", "site"}
+    assert wanted <= made.keys()
+    assert made["steps"] == 20
+    assert made["site"] == "here"
+    assert not made["reused"]
+    assert load_dictionary(made["run"]).latents == 64
+    assert "vectors/s" in done.stderr
+    again = command("topk", *fields, home=home)
+    assert json.loads(again.stdout) == made | {"reused": True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["topk", "--store", "nowhere"], "there is no store 'nowhere'"),
+        (["topk", "--latents", "4", "--k", "5"], "--k is from 1 to the number of latents, 4"),
+        (["relu_l1", "--site", "mixed9"], "has the sites here, and not 'mixed9'"),
+        (["topk", "--device", "tpu"], "--device is auto, cpu or cuda"),
+    ],
+)
+def test_mistakes_are_a_sentence_and_status_2(
+    home: Path, arguments: list[str], sentence: str
+) -> None:
+    told = command(*arguments, home=home)
+    assert told.returncode == 2
+    assert sentence in told.stderr
+    assert "Traceback" not in told.stderr
+    assert told.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [["no_such_recipe"], ["topk", "--latens", "3"], []])
+def test_words_that_are_not_known_are_status_2(arguments: list[str]) -> None:
+    assert command(*arguments).returncode == 2
+
+
+def test_help_names_recipes_and_fields() -> None:
+    assert all(name in command("--help").stdout for name in RECIPES)
+    shown = command("topk", "--help").stdout
+    for field in ("--store", "--site", "--latents", "--k", "--steps", "--batch-size", "--lr"):
+        assert f"{field} " in shown
+    assert "EXPECT" not in shown
+
+
+def test_help_takes_less_than_a_second() -> None:
+    """The best of three: the machine may be busy."""
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert command("--help").returncode == 0
+        seconds.append(time.monotonic() - began)
+    assert min(seconds) < 1
+
+
+def test_parsing_imports_no_torch() -> None:
+    code = "import sys, train.__main__; sys.exit('torch' in sys.modules or 'zarr' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_recipes_are_complete_configs() -> None:
+    for name, make in RECIPES.items():
+        assert isinstance(make(), TrainConfig)
+        assert make().objective == name
+        make().check(96)
+        assert make.__doc__
