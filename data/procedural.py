@@ -53,7 +53,7 @@ def dead_leaves(seed: int, index: int, size: int) -> UInt8[np.ndarray, "size siz
     draw = ImageDraw.Draw(canvas)
     for kind, radius, middle, colour in zip(kinds, radii, middles, colours, strict=False):
         _draw_shape(draw, rng, KINDS[kind], radius, middle, colour)
-    return np.asarray(canvas.reduce(OVERSAMPLING))
+    return np.array(canvas.reduce(OVERSAMPLING))
 
 
 def _radii(rng: np.random.Generator, size: int) -> Float[np.ndarray, " n"]:
