@@ -58,7 +58,7 @@ class ImageSource:
                 image = self.fetch(index, size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UnreadableInputError(f"{type(error).__name__}: {error}") from error
-        return np.asarray(image, dtype=np.uint8)
+        return np.array(image, dtype=np.uint8)  # a copy: Pillow's own memory is read-only
 
 
 def open_images(inputs: str, limit: int | None = None) -> ImageSource:

@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from data import _torchvision  # noqa: F401  before lucent imports torchvision
+from data.errors import ConfigError
+from data.images import open_images
+from models.hooks import recording
+from models.subjects.inception import InceptionV1, inception_sites, preprocess
+from models.subjects.load import load_subject
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    """lucent's network, which this project did not write."""
+    from lucent.modelzoo.inceptionv1.InceptionV1 import InceptionV1 as Lucents
+
+    torch.manual_seed(0)
+    return Lucents(redirected_ReLU=False).eval()
+
+
+def test_every_site_equals_lucents(theirs: nn.Module) -> None:
+    ours = InceptionV1("lucent").eval()
+    ours.load_state_dict(theirs.state_dict())
+    sites = inception_sites()
+    images = preprocess(torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1)))
+    modules = {name: (name,) for names in sites.values() for name in names}
+    with torch.no_grad(), recording(theirs, modules) as forward:
+        expected = forward(images)
+    with torch.no_grad(), recording(ours, sites) as forward:
+        got = forward(images)
+    assert len(sites) == 2 * 3 + 2 * 9 * 7 + 2
+    for site, names in sites.items():
+        reference = torch.cat([expected[name] for name in names], 1)
+        error = (got[site] - reference).norm() / reference.norm()
+        assert error < 1e-5, f"{site}: relative error {error:.2g}"
+        assert reference.std() > 0, site
+
+
+def test_gradients_equal_lucents(theirs: nn.Module) -> None:
+    ours = InceptionV1("lucent", until="mixed3b").eval()
+    weights = theirs.state_dict()
+    ours.load_state_dict({name: weights[name] for name in ours.state_dict()})
+    gradients = []
+    for network in (ours, theirs):
+        image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(2))
+        image.requires_grad_()
+        with recording(network, {"mixed3b": ("mixed3b",)}) as forward:
+            forward(preprocess(image))["mixed3b"].square().sum().backward()
+        gradients.append(image.grad)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_site_and_its_twin_before_the_relu() -> None:
+    sites = {s: inception_sites()[s] for s in ("mixed3b", "mixed3b_pre_relu", "mixed3b_5x5")}
+    network = InceptionV1(until="mixed3b").eval()
+    with torch.no_grad(), recording(network, sites) as forward:
+        acts = forward(torch.randn(1, 3, 64, 64))
+    assert torch.equal(acts["mixed3b_pre_relu"].relu(), acts["mixed3b"])
+    assert torch.equal(acts["mixed3b"][:, 320:416], acts["mixed3b_5x5"])
+
+
+def test_the_normalisations_differ_and_only_known_ones_are_taken() -> None:
+    lucent, sibling = InceptionV1("lucent", "conv2d1"), InceptionV1("sibling", "conv2d1")
+    sibling.load_state_dict(lucent.state_dict())
+    image = torch.randn(1, 3, 32, 32) * 60
+    assert not torch.allclose(lucent(image), sibling(image))
+    with pytest.raises(ConfigError, match="lucent, sibling"):
+        InceptionV1("batch")
+    with pytest.raises(ConfigError, match="mixed3b"):
+        InceptionV1(until="mixed9")
+
+
+def top1(shared: Path, limit: int | None) -> float:
+    """Share of photographs whose class the real weights name first."""
+    weights = shared / "weights" / "inceptionv1_sibling.safetensors"
+    subject = load_subject("inceptionv1", weights=str(weights))
+    classes = (shared / "weights" / "inceptionv1_classes.txt").read_text().splitlines()
+    number = {line.split()[0]: i for i, line in enumerate(classes)}
+    source = open_images(str(shared / "images"), limit)
+    right = 0
+    for i in range(len(source)):
+        pixels = torch.from_numpy(source.load(i, subject.input_size)).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            answer = subject.module(subject.preprocess(pixels.float() / 255)).argmax().item()
+        right += answer == number[source.name(i).split("_")[0]]
+    return right / len(source)
+
+
+def test_real_weights_name_photographs(shared: Path) -> None:
+    assert top1(shared, 50) >= 0.74  # 82 % of 50, less two standard deviations
+
+
+@pytest.mark.slow
+def test_real_weights_name_all_photographs(shared: Path) -> None:
+    assert top1(shared, None) >= 0.82

@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.errors import SubjectError, UnknownSiteError
+from models.hooks import describe_sites
+from models.subjects.load import load_subject
+from models.subjects.receptive import receptive_field
+from models.subjects.subject import site_modules
+
+FILE = """
+import torch
+from neighbour import WIDTH
+from models.subjects.module import subject_from_module
+
+def network():
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, WIDTH, 5, stride=2, padding=2)
+    return torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, 1))
+
+def small():
+    return subject_from_module(network(), input_size=32, preprocess=lambda rgb: rgb - 0.5)
+
+def number():
+    return 7
+
+def broken():
+    raise RuntimeError("no such luck")
+
+LIST = []
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "neighbour.py").write_text("WIDTH = 6")
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    return path
+
+
+def test_any_module_is_a_subject_and_any_dotted_name_a_site(file: Path) -> None:
+    subject = load_subject(f"{file}:network")
+    assert subject.input_size == 224
+    assert set(subject.sites) == {"0", "1", "2"}
+    assert describe_sites(subject, ["2"])["2"].width == 6
+    with pytest.raises(UnknownSiteError, match="has no site 'conv'"):
+        site_modules(subject, ["conv"])
+
+
+def test_a_file_says_how_images_go_in(file: Path) -> None:
+    subject = load_subject(f"{file}:small")
+    assert (subject.name, subject.input_size) == ("small", 32)
+    assert subject.preprocess(torch.ones(1))[0] == 0.5
+
+
+def test_the_identity_is_of_file_function_and_weights_and_not_of_the_place(
+    file: Path, tmp_path: Path
+) -> None:
+    before = load_subject(f"{file}:small").identity
+    assert str(tmp_path) not in str(before)
+    assert load_subject(f"{file}:network").identity != before
+    file.write_text(FILE.replace("rgb - 0.5", "rgb - 0.6"))
+    assert load_subject(f"{file}:small").identity != before
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        ("nothing", "has no function 'nothing'; it has .*network"),
+        ("LIST", "has no function 'LIST'"),
+        ("number", "gave a int"),
+        ("broken", "RuntimeError: no such luck"),
+    ],
+)
+def test_what_is_no_subject_is_told(file: Path, function: str, sentence: str) -> None:
+    with pytest.raises(SubjectError, match=sentence):
+        load_subject(f"{file}:{function}")
+
+
+@pytest.mark.parametrize("text", ["nowhere.py:network", "mine.py", "resnet18"])
+def test_what_names_no_file_is_told(text: str) -> None:
+    with pytest.raises(SubjectError, match=r"FILE\.py:FUNCTION"):
+        load_subject(text)
+
+
+def test_receptive_fields_are_those_of_arithmetic(shared: Path) -> None:
+    path = str(shared / "weights" / "inceptionv1_sibling.safetensors")
+    subject = load_subject("inceptionv1", weights=path)
+    sizes = {"conv2d0": 7, "conv2d2": 19, "mixed3a_1x1": 27, "mixed3a_5x5": 59, "mixed3b": 91}
+    for site, size in sizes.items():
+        field = receptive_field(subject, site)
+        assert field.size == (size, size), site
+        assert field.centre == (111, 111), site
+    assert receptive_field(subject, "mixed3b").pixel(y=0.0, x=27.0) == (8 * 27 + 7, 7)
+
+
+def test_a_vector_of_the_whole_image_is_centred_on_it(file: Path) -> None:
+    subject = load_subject(f"{file}:small")
+    field = receptive_field(subject, "0")
+    assert field.size == (5, 5)
+    assert field.centre == (14, 14)
