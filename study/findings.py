@@ -184,3 +184,15 @@ class Findings:
             "recovered_latents": sum(truth.recovered("latent") for truth in self.truths),
             "worst_error_degrees": round(max(t.error(judged) for t in self.truths), 2),
         }
+
+    def figures(self) -> dict[str, object]:
+        """The result of the command: curve detectors, gaps, and what was planted, if anything."""
+        latents = self.latents
+        return {
+            "curve_units": self.units.listing(),
+            "curve_latents": latents.listing() if latents else [],
+            "gap_units": round(self.units.gap.degrees, 2),
+            "gap_latents": round(latents.gap.degrees, 2) if latents else None,
+            **({"branches": self.branch_counts()} if self.branches else {}),
+            **self.planted_result(),
+        }

@@ -84,7 +84,8 @@ def draw_curve(
     else:
         ink_HW = 0.5 - distance_HW if style == "edge" else 0.5 + distance_HW
     most = min(1.0, line_width) if style == "line" else 1.0
-    return (1.0 - np.clip(ink_HW, 0.0, most)).astype(np.float32)
+    grey_HW: Float32[np.ndarray, "h w"] = (1.0 - np.clip(ink_HW, 0.0, most)).astype(np.float32)
+    return grey_HW
 
 
 @dataclass(frozen=True)

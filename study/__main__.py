@@ -1,0 +1,32 @@
+"""`python -m study RECIPE --field value`: a dictionary, and its subject -> findings and a page."""
+
+import inspect
+from typing import Any
+
+import tyro
+
+from data.command import run_command
+
+from .config import CurvesConfig
+from .recipes import RECIPES
+
+
+def main() -> None:
+    """Parse, then study; nothing heavy is imported before the arguments are understood."""
+    recipes = {name: (inspect.getdoc(make) or "", make()) for name, make in RECIPES.items()}
+    config = tyro.extras.overridable_config_cli(
+        recipes,
+        prog="python -m study",
+        description="Study a trained dictionary and its subject, and make a page of findings.",
+    )
+    run_command(lambda: _study(config))
+
+
+def _study(config: CurvesConfig) -> dict[str, Any]:
+    from .curves import study_curves
+
+    return study_curves(config).summary()
+
+
+if __name__ == "__main__":
+    main()

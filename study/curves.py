@@ -1,0 +1,252 @@
+"""The study of curve detectors: sources in, findings, tables and a page out."""
+
+import csv
+import hashlib
+import json
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from data.command import note
+from data.device import resolve_device
+from data.files import write_whole
+from data.home import reports_folder
+from data.spec import canonical_json, slug
+from models.dictionaries.checkpoint import DICTIONARY, load_dictionary
+from models.dictionaries.sae import SAE
+from models.subjects.receptive import ReceptiveField, receptive_field
+from models.subjects.subject import Subject
+
+from .config import REFERENCE_FIELD, CurvesConfig
+from .examples import cut_patches, strongest_rows
+from .findings import Family, Findings, Truth
+from .page import render_page
+from .sources import Sources, find_sources
+from .stimuli import CurveGrid
+from .tuning import latent_tuning, site_parts, unit_tuning
+
+FORMAT = 1  # raised when the same sources would give another page
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class CurvesResult:
+    """A finished study: where its page is, and its figures as JSON."""
+
+    report: Path
+    figures: Mapping[str, Any]
+    seconds: float
+    reused: bool = False
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON, for the last line of the command."""
+        return {
+            "report": str(self.report),
+            **self.figures,
+            "seconds": self.seconds,
+            "reused": self.reused,
+        }
+
+
+def study_curves(config: CurvesConfig) -> CurvesResult:
+    """Find the curve detectors of a site and of a dictionary trained there, and make a page.
+
+    The report's folder is `<home>/reports/<name>-<12 hex of SHA-256 of what determines it>`;
+    one that is there already is given back. It holds index.html, units.csv, latents.csv,
+    tuning.npz (responses [A, Q, E, D] and the grid) and, last, result.json. Raises children of
+    TendrilError for all that the config, its paths or its files can cause.
+    """
+    began = time.monotonic()
+    config.check()
+    device = resolve_device(config.device)
+    sources = find_sources(config)
+    field = receptive_field(sources.subject, sources.site)
+    grid = curve_grid(config, sources.subject, field)
+    made = determinants(config, sources, grid, field)
+    digest = hashlib.sha256(canonical_json(made).encode()).hexdigest()
+    name = slug(config.name or f"curves-{sources.subject.name}-{sources.site}")
+    report = reports_folder(config.home) / f"{name}-{digest[:12]}"
+    page = report / "index.html"
+    if (report / RESULT).is_file() and page.is_file() and not config.overwrite:
+        note(f"{page} is there already.")
+        return CurvesResult(page, json.loads((report / RESULT).read_text()), _since(began), True)
+    findings = find_curves(config, sources, grid, field, made, device)
+    figures = findings.figures()
+    write_report(report, findings, figures)
+    return CurvesResult(page, figures, _since(began))
+
+
+def curve_grid(config: CurvesConfig, subject: Subject, field: ReceptiveField) -> CurveGrid:
+    """The curves to show: those asked for, or radii in proportion to the receptive field."""
+    grid = CurveGrid(orientations=config.orientations, line_width=config.line_width)
+    if config.radii:
+        return replace(grid, radii=tuple(sorted(config.radii)))
+    factor = min(max(field.size), subject.input_size) / REFERENCE_FIELD
+    return replace(grid, radii=tuple(round(radius * factor, 2) for radius in grid.radii))
+
+
+def determinants(
+    config: CurvesConfig, sources: Sources, grid: CurveGrid, field: ReceptiveField
+) -> dict[str, Any]:
+    """All that determines the report."""
+    run, store, images = sources.run, sources.store, sources.images
+    return {
+        "format": FORMAT,
+        "subject": dict(sources.subject.identity),
+        "site": sources.site,
+        "receptive_field": {"size": list(field.size), "centre": list(field.centre)},
+        "run": run.name if run else None,
+        "dictionary": _file_digest(run / DICTIONARY) if run else None,
+        "grid": {
+            "orientation_step": config.orientation_step,
+            "radii": list(grid.radii),
+            "styles": list(grid.styles),
+            "line_width": grid.line_width,
+        },
+        "thresholds": asdict(config.thresholds),
+        "examples": {"count": config.examples, "store": store.name if store else None}
+        if images
+        else None,
+    }
+
+
+def find_curves(
+    config: CurvesConfig,
+    sources: Sources,
+    grid: CurveGrid,
+    field: ReceptiveField,
+    made: Mapping[str, Any],
+    device: torch.device,
+) -> Findings:
+    """Measure units and latents, and gather what the page shows of them."""
+    subject, site, run = sources.subject, sources.site, sources.run
+    orientations, radii = np.array(grid.orientations), np.array(grid.radii)
+
+    def family(kind: Literal["unit", "latent"], responses: np.ndarray) -> Family:
+        return Family(kind, responses, orientations, radii, grid.styles, config.thresholds)
+
+    responses = unit_tuning(subject, site, field, grid, device)
+    families = [family("unit", responses)]
+    dictionary = load_dictionary(run).to(device) if run else None
+    if dictionary is not None:
+        families.append(family("latent", latent_tuning(responses, dictionary, device)))
+    families = with_examples(families, sources, dictionary, field, config.examples, device)
+    parts = site_parts(subject, site, device)
+    return Findings(
+        title=f"Curve detectors at {site} of {subject.name}",
+        subject=subject.name,
+        site=site,
+        units=families[0],
+        latents=families[1] if dictionary is not None else None,
+        branches=parts,
+        receptive_field=max(field.size),
+        run=run.name if run else "",
+        metrics=read_metrics(run / "metrics.csv") if run else {},
+        examples_note=sources.no_images,
+        truths=planted_truths(subject, families),
+        command=command(config, sources),
+        made=made,
+    )
+
+
+def with_examples(
+    families: Sequence[Family],
+    sources: Sources,
+    dictionary: SAE | None,
+    field: ReceptiveField,
+    count: int,
+    device: torch.device,
+) -> list[Family]:
+    """The families with the patches that excite their curve detectors most.
+
+    One pass over the store serves units and latents.
+    """
+    store, images = sources.store, sources.images
+    if store is None or images is None:
+        return list(families)
+    members = [family.members for family in families]
+
+    def respond(x_ND: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n m"]:
+        columns = [x_ND[:, members[0]]]
+        if dictionary is not None:
+            with torch.inference_mode():
+                z_NS = dictionary.encode(torch.from_numpy(x_ND).to(device))
+            columns.append(z_NS[:, members[1]].float().cpu().numpy())
+        return np.concatenate(columns, axis=1)
+
+    best = strongest_rows(store, sources.site, respond, sum(map(len, members)), count)
+    size = sources.subject.input_size
+    patches = iter(cut_patches(store, sources.site, field, images, size, best))
+    return [
+        replace(family, patches={member: next(patches) for member in family.members})
+        for family in families
+    ]
+
+
+def planted_truths(subject: Subject, families: Sequence[Family]) -> list[Truth]:
+    """The curve detectors planted in the embedded subject, each with the nearest found."""
+    if subject.name != "handmade":
+        return []
+    from models.subjects.handmade import PLANTED
+
+    curves = [p for p in PLANTED if p.kind == "curve" and p.orientation is not None]
+    return [
+        Truth(p.unit, p.orientation, {f.kind: f.nearest(p.orientation) for f in families})
+        for p in sorted(curves, key=lambda p: p.orientation)
+    ]
+
+
+def write_report(report: Path, findings: Findings, figures: Mapping[str, Any]) -> None:
+    """Write everything a report holds, its result last."""
+    report.mkdir(parents=True, exist_ok=True)
+    (report / RESULT).unlink(missing_ok=True)
+    units = findings.units
+    arrays: dict[str, Any] = {f"{family.kind}s": family.responses for family in findings.families}
+    arrays |= {"orientations": units.orientations, "radii": units.radii, "styles": units.styles}
+    np.savez_compressed(report / "tuning.npz", **arrays)
+    for family in findings.families:
+        family.write_csv(report / f"{family.kind}s.csv")
+    write_whole(report / "index.html", render_page(findings).encode())
+    write_whole(report / RESULT, (json.dumps(figures, indent=2) + "\n").encode())
+
+
+def read_metrics(path: Path) -> dict[str, list[float]]:
+    """The columns of a run's metrics.csv; empty where there is none."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+
+
+def command(config: CurvesConfig, sources: Sources) -> str:
+    """The command that makes this page again, in words that name no folder of this machine."""
+    words = ["python", "-m", "study", "curves", "--run", sources.run.name if sources.run else ""]
+    if sources.run is None:
+        words += ["--subject", config.subject or sources.subject.name, "--site", sources.site]
+        words += ["--weights", Path(config.weights).name] if config.weights else []
+    default = CurvesConfig()
+    if config.orientation_step != default.orientation_step:
+        words += ["--orientation-step", f"{config.orientation_step:g}"]
+    if config.radii:
+        words += ["--radii", *(f"{radius:g}" for radius in config.radii)]
+    for name, value in asdict(config.thresholds).items():
+        if value != getattr(default.thresholds, name):
+            words += [f"--{name}", f"{value:g}"]
+    return shlex.join(words)
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 2)

@@ -1,0 +1,208 @@
+"""What a study works on: which run, of which site of which subject, with which inputs.
+
+A run knows its store, and a store says where its subject and its inputs were; flags go first.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.command import note
+from data.errors import (
+    ConfigError,
+    InputsNotFoundError,
+    RunNotFoundError,
+    StoreNotFoundError,
+    SubjectError,
+    TendrilError,
+    WeightsError,
+)
+from data.home import LATEST, entries, resolve, runs_folder, stores_folder
+from data.images import ImageSource, open_images
+from data.reader import Store, open_store
+from data.spec import canonical_json
+from models.dictionaries.checkpoint import DICTIONARY, find_run, read_config
+from models.subjects.load import load_subject
+from models.subjects.subject import Subject, site_modules
+
+from .config import CurvesConfig
+
+STORE_FILE = "zarr.json"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that a study reads. `no_images` says in a sentence why there are no images."""
+
+    subject: Subject
+    site: str
+    run: Path | None
+    store: Store | None
+    images: ImageSource | None
+    no_images: str
+
+
+def find_sources(config: CurvesConfig) -> Sources:
+    """Find run, store, subject and inputs, and check that they belong together.
+
+    Raises RunNotFoundError, StoreNotFoundError, UnknownSiteError, what `load_subject` raises,
+    ConfigError for a site that is not the run's, and WeightsError where the subject is not the
+    one that the run or the store was made with.
+    """
+    flagged = _flagged_subject(config) if config.subject else None
+    run = _choose_run(config, flagged)
+    trained = read_config(run) if run else {}
+    store = _find_store(config, run, trained)
+    subject = flagged or _subject_of(config, run, store)
+    for whose, identity in (
+        (f"the run {run.name if run else ''}", trained.get("subject")),
+        (f"the store {store.name if store else ''}", store.spec["subject"] if store else None),
+    ):
+        if identity is not None and not _same(identity, subject.identity):
+            raise WeightsError(
+                f"{whose} was made with {_told(identity)}, and this subject is "
+                f"{_told(subject.identity)}; give the same --subject, --weights and "
+                f"--normalisation, or another --run."
+            )
+    site = config.site or trained.get("site") or (store.sites[0] if store else "")
+    if not site:
+        raise ConfigError('--run "" studies units only and needs a --site, e.g. mixed3b.')
+    if trained and trained["site"] != site:
+        raise ConfigError(
+            f"the run {run.name if run else ''} was trained on {trained['site']}, and not on "
+            f'{site!r}; leave --site out, choose another --run, or pass --run "" for units only.'
+        )
+    site_modules(subject, [site])
+    images, no_images = _find_images(config, store, site)
+    return Sources(subject, site, run, store, images, no_images)
+
+
+def _choose_run(config: CurvesConfig, flagged: Subject | None) -> Path | None:
+    """The run asked for; `latest` is the latest one that fits --subject and --site, if given."""
+    if not config.run:
+        return None
+    if config.run != LATEST or not (config.site or flagged):
+        return find_run(config.run, config.home)
+    folder = runs_folder(config.home)
+    fitting = []
+    for path in entries(folder, DICTIONARY):
+        trained = read_config(path)
+        same_site = not config.site or trained["site"] == config.site
+        if same_site and (flagged is None or _same(trained["subject"], flagged.identity)):
+            fitting.append(path)
+    if fitting:
+        return max(fitting, key=lambda path: (path / DICTIONARY).stat().st_mtime_ns)
+    if flagged is None:
+        raise RunNotFoundError(
+            f"no run in {folder} was trained on {config.site!r}; train one, or pass --subject "
+            f"too to study its units only."
+        )
+    note(f"no run in {folder} fits {flagged.name} {config.site}: its units only are studied.")
+    return None
+
+
+def _find_store(config: CurvesConfig, run: Path | None, trained: Mapping[str, Any]) -> Store | None:
+    """The store given, or the run's own where it still is."""
+    folder = stores_folder(config.home)
+    if config.store:
+        path = resolve(config.store, folder, STORE_FILE)
+        if path is None:
+            names = [p.name for p in entries(folder, STORE_FILE)]
+            raise StoreNotFoundError(
+                f"there is no store {config.store!r}, as a path or in {folder} "
+                f"({', '.join(names) or 'it holds none'}); check --store."
+            )
+        return open_store(path)
+    if run is None:
+        return None
+    places = [run / trained.get("store_path", ""), folder / trained["store"]]
+    found = next((p for p in places if p.name and (p / STORE_FILE).is_file()), None)
+    return open_store(found) if found else None
+
+
+def _flagged_subject(config: CurvesConfig) -> Subject:
+    return load_subject(
+        config.subject, weights=config.weights, normalisation=config.normalisation or "auto"
+    )
+
+
+def _subject_of(config: CurvesConfig, run: Path | None, store: Store | None) -> Subject:
+    """The subject that the store was harvested from, where it was then."""
+    if store is None:
+        missing = f"the store of {run} is gone" if run else "no run and no store say which it is"
+        raise SubjectError(
+            f"the study needs a subject, and {missing}; pass --subject, and --weights for "
+            "inceptionv1."
+        )
+    origin = store.origin
+    try:
+        return load_subject(
+            located(store, origin["subject"]),
+            weights=config.weights or located(store, origin["weights"]),
+            normalisation=config.normalisation or origin.get("normalisation") or "auto",
+        )
+    except (FileNotFoundError, SubjectError) as error:
+        raise SubjectError(
+            f"the subject of {store.name} cannot be found again ({error}); pass --subject, and "
+            "--weights for inceptionv1."
+        ) from error
+
+
+def located(store: Store, hint: str) -> str:
+    """A hint of a store's origin as it stands here: paths are relative to the store's folder."""
+    file, python, function = hint.partition(".py:")
+    place = store.path / (f"{file}.py" if python else file)
+    if not file or not place.exists():
+        return hint
+    return f"{place}:{function}" if python else str(place)
+
+
+def _find_images(
+    config: CurvesConfig, store: Store | None, site: str
+) -> tuple[ImageSource | None, str]:
+    """The images of a store, or a sentence that says what to pass."""
+    if config.examples == 0:
+        return None, "No dataset examples were asked for."
+    if store is None:
+        return None, (
+            "There are no dataset examples, because no store of this subject was given; pass "
+            "--store with one that was harvested at this site."
+        )
+    if site not in store.sites:
+        return None, (
+            f"There are no dataset examples, because the store {store.name} does not hold "
+            f"{site}; pass --store with one that does."
+        )
+    inputs = config.inputs or located(store, store.origin.get("inputs", ""))
+    count = int(store.spec["inputs"]["count"])
+    try:
+        images = open_images(inputs, count)
+        size = {"size": store.spec["inputs"].get("size")}
+        same = _same(store.spec["inputs"], {**images.identity, **size})
+    except TendrilError as error:
+        if config.inputs:
+            raise
+        return None, (
+            f"There are no dataset examples, because the harvested images cannot be found again "
+            f"({error}); pass --inputs with the folder or set that was harvested."
+        )
+    if not same:
+        told = f"{inputs} does not hold the images that {store.name} was harvested from"
+        if config.inputs:
+            raise InputsNotFoundError(f"{told}; pass --inputs with those.")
+        return None, f"There are no dataset examples, because {told}; pass --inputs with those."
+    return images, ""
+
+
+def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two identities are one, as JSON."""
+    return canonical_json(dict(first)) == canonical_json(dict(second))
+
+
+def _told(identity: Mapping[str, Any]) -> str:
+    """An identity in a few words, digests cut short."""
+    return ", ".join(
+        f"{key} {value[:12] if isinstance(value, str) else value}"
+        for key, value in identity.items()
+    )
