@@ -18,11 +18,16 @@ def main() -> Mapping[str, object]:
         prog="python -m harvest",
     )
     assert isinstance(config, HarvestConfig)
-    from .run import estimate, harvest, make_plan  # after parsing: torch takes a second
+    from .run import (
+        estimate,
+        harvest,
+        make_layout,
+        make_plan,
+    )  # after parsing: torch takes a second
 
     if config.dry_run:
         plan = make_plan(config)
-        about = estimate(plan)
+        about = estimate(plan, make_layout(plan))
         note(about.pop("sentence"))
         return {"store": str(plan.path), "dry_run": True, **about}
     return dataclasses.asdict(harvest(config))

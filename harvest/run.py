@@ -2,14 +2,12 @@
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from models.hooks import describe_sites, recording
-from models.subjects.load import load_subject
-from models.subjects.subject import Subject, site_modules
 
 from data.command import note
 from data.device import resolve_device
@@ -19,24 +17,26 @@ from data.images import ImageSource, first_readable, open_images
 from data.layout import Layout, plan_layout
 from data.record import is_complete, read_about
 from data.spec import StoreSpec
+from models.hooks import describe_sites, recording
+from models.subjects.load import load_subject
+from models.subjects.subject import Subject, site_modules
 
 from .config import HarvestConfig
 from .loop import write_store
 from .vision import PositionRule, to_rgb, vision_rows
 
+ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 COMPRESSED = 0.3  # of raw float16, about what zstd leaves of rows after a ReLU
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is settled before the first slice."""
+    """What is settled without running the subject."""
 
     config: HarvestConfig
     subject: Subject
     source: ImageSource
     spec: StoreSpec
-    layout: Layout
-    rule: PositionRule
     path: Path
     device: torch.device
 
@@ -62,19 +62,22 @@ def harvest(config: HarvestConfig) -> Harvest:
     began = time.perf_counter()
     plan = make_plan(config)
     if is_complete(plan.path) and not config.overwrite:
-        _say_what_differs(plan)
-        return Harvest(str(plan.path), plan.layout.rows, _since(began), 0.0, reused=True)
-    first_readable(plan.source, plan.subject.input_size)
-    note(estimate(plan)["sentence"])
+        about = read_about(plan.path)
+        _say_what_differs(plan, about["layout"])
+        rows = about["layout"]["inputs"] * about["layout"]["rows_per_input"]
+        return Harvest(str(plan.path), rows, _since(began), 0.0, reused=True)
+    layout = make_layout(plan)
+    note(estimate(plan, layout)["sentence"])
+    rule = PositionRule(config.positions, config.per_input, config.seed)
     done = write_store(
         plan.path,
         plan.spec,
-        plan.layout,
+        layout,
         vision_rows(
             plan.subject,
             plan.source,
             plan.spec.sites,
-            plan.rule,
+            rule,
             device=plan.device,
             workers=config.workers,
         ),
@@ -85,12 +88,12 @@ def harvest(config: HarvestConfig) -> Harvest:
     )
     if done.invalid_inputs:
         note(
-            f"{done.invalid_inputs} of {plan.layout.inputs} inputs could not be read; their rows "
-            f"are marked invalid, and {plan.path}/records says why."
+            f"{done.invalid_inputs} of {layout.inputs} inputs could not be read; their rows are "
+            f"marked invalid, and {plan.path}/records says why."
         )
     return Harvest(
         store=str(plan.path),
-        rows=plan.layout.rows,
+        rows=layout.rows,
         seconds=_since(began),
         rows_per_s=round(done.rows / max(done.seconds, 1e-9), 1),
         reused=False,
@@ -99,47 +102,63 @@ def harvest(config: HarvestConfig) -> Harvest:
 
 
 def make_plan(config: HarvestConfig) -> Plan:
-    """Open subject and inputs, find the sites' shapes, and settle spec and layout."""
+    """Open subject and inputs, and settle the identity of the harvest."""
+    for value, flag in ((config.batch_size, "--batch-size"), (config.workers, "--workers")):
+        if value < 1:
+            raise ConfigError(f"{flag} wants a whole number from 1 on, and got {value}.")
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = resolve_device(config.device)
     _make_deterministic()
+    device = resolve_device(config.device)
     source = open_images(config.inputs, config.limit)
     subject = load_subject(
         config.subject, weights=config.weights, normalisation=config.normalisation
     )
     sites = tuple(s for group in config.sites for s in group.split(",") if s)
     site_modules(subject, sites)
-    shapes = describe_sites(subject, sites)
-    height, width = shapes[sites[0]].grid
-    rule = _position_rule(config, height * width)
+    everywhere = config.per_input == "all"
+    drawn = {"rule": config.positions, "per_input": config.per_input}
     spec = StoreSpec(
         subject=subject.identity,
         inputs=source.identity | {"size": subject.input_size},
         sites=sites,
-        positions={"rule": rule.rule, "per_input": rule.count},
-        seed=config.seed if rule.rule != "all" else 0,
+        positions={"rule": "all"} if everywhere else drawn,
+        seed=0 if everywhere else config.seed,
         dtype=config.dtype,
     )
-    layout = plan_layout(
-        inputs=len(source),
-        rows_per_input=rule.count,
-        widths={site: shape.width for site, shape in shapes.items()},
-        grids={site: shape.grid for site, shape in shapes.items()},
-        inputs_per_slice=_positive(config.batch_size, "--batch-size"),
-        compressor=config.compressor,
-        item_bytes=4 if config.dtype == "float32" else 2,
-    )
-    _positive(config.workers, "--workers")
     name = config.name or f"{subject.name}-{Path(source.origin).name}"
     path = stores_folder(config.home) / spec.folder(name)
-    return Plan(config, subject, source, spec, layout, rule, path, device)
+    return Plan(config, subject, source, spec, path, device)
 
 
-def estimate(plan: Plan) -> dict[str, Any]:
+def make_layout(plan: Plan) -> Layout:
+    """Find the sites' shapes with one pass, and cut the rows into chunks and shards.
+
+    Raises ConfigError where more positions are asked for than there are.
+    """
+    config = plan.config
+    shapes = describe_sites(plan.subject, plan.spec.sites)
+    height, width = shapes[plan.spec.sites[0]].grid
+    per_input = height * width if config.per_input == "all" else config.per_input
+    if not 1 <= per_input <= height * width:
+        raise ConfigError(
+            f"--per-input wants `all` or a number from 1 to the {height * width} positions of "
+            f"the map of {plan.spec.sites[0]}, and got {per_input}."
+        )
+    return plan_layout(
+        inputs=len(plan.source),
+        rows_per_input=per_input,
+        widths={site: shape.width for site, shape in shapes.items()},
+        grids={site: shape.grid for site, shape in shapes.items()},
+        inputs_per_slice=config.batch_size,
+        compressor=config.compressor,
+        item_bytes=ITEM_BYTES[config.dtype],
+    )
+
+
+def estimate(plan: Plan, layout: Layout) -> dict[str, Any]:
     """Rows, bytes and seconds that a harvest will take, with a sentence for the terminal."""
-    layout = plan.layout
-    raw = layout.rows * sum(layout.widths.values()) * (4 if plan.config.dtype == "float32" else 2)
+    raw = layout.rows * sum(layout.widths.values()) * ITEM_BYTES[plan.config.dtype]
     stored = raw if layout.compressor == "none" else int(raw * COMPRESSED)
     seconds = layout.inputs * seconds_per_input(plan)
     sentence = (
@@ -172,23 +191,6 @@ def seconds_per_input(plan: Plan, inputs: int = 4) -> float:
                 acts.flatten()[0].item()  # waits for the GPU
             seconds = time.perf_counter() - began
     return seconds / inputs
-
-
-def _position_rule(config: HarvestConfig, cells: int) -> PositionRule:
-    if config.per_input == "all":
-        return PositionRule("all", cells, config.seed)
-    if not 1 <= config.per_input <= cells:
-        raise ConfigError(
-            f"--per-input wants `all` or a number from 1 to the {cells} positions of the first "
-            f"site's map, and got {config.per_input}."
-        )
-    return PositionRule(config.positions, config.per_input, config.seed)
-
-
-def _positive(value: int, flag: str) -> int:
-    if value < 1:
-        raise ConfigError(f"{flag} wants a whole number from 1 on, and got {value}.")
-    return value
 
 
 def _make_deterministic() -> None:
@@ -224,8 +226,8 @@ def _origin(plan: Plan) -> dict[str, str]:
     }
 
 
-def _say_what_differs(plan: Plan) -> None:
-    stored = read_about(plan.path)["layout"]["compressor"]
+def _say_what_differs(plan: Plan, layout: Mapping[str, Any]) -> None:
+    stored = layout["compressor"]
     if stored != plan.config.compressor:
         note(
             f"the store is there already, compressed with {stored} and not with "

@@ -4,15 +4,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, UInt8
-from models.hooks import as_grid, recording
-from models.subjects.subject import Subject, site_modules
 
 from data.errors import UnreadableInputError
 from data.images import ImageSource
+from models.hooks import as_grid, recording
+from models.subjects.subject import Subject, site_modules
 
 from .loop import SliceRows
 from .positions import draw_by_norm, draw_uniform, on_grid
@@ -27,17 +28,18 @@ Loaded = UInt8[np.ndarray, "size size 3"] | UnreadableInputError
 class PositionRule:
     """Which cells of the first site's map are kept."""
 
-    rule: str  # "norm", "uniform" or "all"
-    count: int
+    rule: str  # "norm" or "uniform"
+    count: int | Literal["all"]
     seed: int
 
     def draw(self, inputs: range, grid_BHWD: Float[torch.Tensor, "b h w d"]) -> np.ndarray:
         """The cells kept of each input, numbered row by row: [B, count]."""
         cells = grid_BHWD.shape[1] * grid_BHWD.shape[2]
-        if self.rule == "all":
+        if self.count == "all":
             return np.tile(np.arange(cells), (len(inputs), 1))
         if self.rule == "uniform":
-            return np.stack([draw_uniform(cells, self.count, self.seed, i) for i in inputs])
+            count = self.count
+            return np.stack([draw_uniform(cells, count, self.seed, i) for i in inputs])
         norms_BHW = torch.linalg.vector_norm(grid_BHWD.float(), dim=-1)
         norms_BP = norms_BHW.flatten(1).cpu().numpy()
         return np.stack(
