@@ -16,8 +16,12 @@ from .subjects.subject import Subject, site_modules
 Forward = Callable[[Tensor], dict[str, Tensor]]
 
 
-class _LastSiteSeen(BaseException):
-    """Ends a forward pass. No Exception, so that no network catches it on the way."""
+class _Stop(BaseException):
+    """Ends a forward pass, as all is seen or a module is in the way of it. No Exception, so
+    that no network catches it on its way."""
+
+    def __init__(self, error: SubjectError | None = None) -> None:
+        self.error = error
 
 
 @dataclass(frozen=True)
@@ -32,39 +36,47 @@ class SiteShape:
 def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterator[Forward]:
     """Within the body, `forward(x)` gives the activations at each site.
 
-    A site is the outputs of its modules, concatenated over channels (dimension 1). The pass
-    stops after the last module wanted. What is recorded is a copy wherever the pass goes on,
-    since a later in-place operation would alter it. Gradients flow if they are enabled.
-    Raises SubjectError where a module is not there, is not called, or is called twice.
+    A site is the outputs of its modules, concatenated over channels. The pass stops after the
+    last module wanted. What is recorded is a copy wherever the pass goes on, since a later
+    in-place operation would alter it. Gradients flow if they are enabled. The network called
+    in the body by itself, and not through `forward`, runs whole and is not recorded.
+    Raises SubjectError where a module is not there, is not called, or is called twice before
+    the pass stops; `describe_sites` also finds those that would be called again after it.
     """
     wanted = _submodules(module, sites)
+    assert wanted, "a recording of no sites"
     seen: dict[str, Tensor] = {}
+    running = False
 
     def hook(name: str) -> Callable[[nn.Module, object, object], None]:
         def record(_module: nn.Module, _inputs: object, output: object) -> None:
+            if not running:
+                return
             if name in seen:
-                raise SubjectError(_called_often(name, "twice or more"))
+                raise _Stop(SubjectError(_called_often(name, "twice or more")))
             acts = _first_tensor(name, output)
             last = len(seen) + 1 == len(wanted)
             seen[name] = acts if last else acts.clone()
             if last:
-                raise _LastSiteSeen
+                raise _Stop
 
         return record
 
     def forward(x: Tensor) -> dict[str, Tensor]:
-        seen.clear()
+        nonlocal running
+        running = True
         try:
             module(x)
-        except _LastSiteSeen:
+        except _Stop as stop:
+            if stop.error:
+                raise stop.error from None
             return {site: _join([seen[name] for name in names]) for site, names in sites.items()}
+        else:
+            silent = next(name for name in wanted if name not in seen)
+            raise SubjectError(_never_called(silent))
         finally:
-            recorded = set(seen)
+            running = False
             seen.clear()
-        silent = [name for name in wanted if name not in recorded]
-        raise SubjectError(
-            f"module {silent[0]!r} is not called in a forward pass; choose a site that is."
-        )
 
     handles = []
     try:
@@ -74,7 +86,6 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
     finally:
         for handle in handles:
             handle.remove()
-        seen.clear()
 
 
 @torch.no_grad()
@@ -85,26 +96,34 @@ def describe_sites(subject: Subject, names: Sequence[str]) -> dict[str, SiteShap
     a pass: a ReLU that a block uses twice has no single activation.
     """
     sites = site_modules(subject, names)
-    wanted = _submodules(subject.module, sites)
     calls: Counter[str] = Counter()
-    handles = [
-        submodule.register_forward_hook(lambda *_, name=name: calls.update([name]))
-        for name, submodule in wanted.items()
-    ]
-    parameter = next(subject.module.parameters(), torch.zeros(()))
-    grey = torch.full((1, 3, subject.input_size, subject.input_size), 0.5)
-    image = subject.preprocess(grey.to(parameter.device))
+    shapes: dict[str, Tensor] = {}
+
+    def hook(name: str) -> Callable[[nn.Module, object, object], None]:
+        def count(_module: nn.Module, _inputs: object, output: object) -> None:
+            calls[name] += 1
+            shapes[name] = _first_tensor(name, output).to("meta")
+
+        return count
+
+    device = next((p.device for p in subject.module.parameters()), torch.device("cpu"))
+    grey_BCHW = torch.full((1, 3, subject.input_size, subject.input_size), 0.5, device=device)
+    image = subject.preprocess(grey_BCHW)
+    handles = []
     try:
+        for name, submodule in _submodules(subject.module, sites).items():
+            handles.append(submodule.register_forward_hook(hook(name)))
         subject.module(image)
     finally:
         for handle in handles:
             handle.remove()
-    for name in wanted:
+    for name in (name for names in sites.values() for name in names):
+        if calls[name] == 0:
+            raise SubjectError(_never_called(name))
         if calls[name] > 1:
             raise SubjectError(_called_often(name, f"{calls[name]} times"))
-    with recording(subject.module, sites) as forward:
-        shapes = {site: as_grid(acts).shape for site, acts in forward(image).items()}
-    return {site: SiteShape(shape[3], (shape[1], shape[2])) for site, shape in shapes.items()}
+    grids = {s: as_grid(_join([shapes[name] for name in names])) for s, names in sites.items()}
+    return {s: SiteShape(g.shape[3], (g.shape[1], g.shape[2])) for s, g in grids.items()}
 
 
 def as_grid(acts: Float[Tensor, "b ..."]) -> Float[Tensor, "b h w d"]:
@@ -142,7 +161,13 @@ def _first_tensor(name: str, output: object) -> Tensor:
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(list(parts), dim=-1 if parts[0].ndim == 3 else 1)  # tokens come as [B, T, D]
+
+
+def _never_called(name: str) -> str:
+    return f"module {name!r} is not called in a forward pass; choose a site that is."
 
 
 def _called_often(name: str, how: str) -> str:

@@ -116,6 +116,31 @@ def test_a_module_called_twice_or_never_is_refused() -> None:
             pass
 
 
+def test_a_pass_of_its_own_is_left_alone_and_recordings_nest() -> None:
+    network, image = Stack().eval(), torch.randn(1, 3, 8, 8)
+    with recording(network, sites("first")) as outer, recording(network, sites("third")) as inner:
+        assert torch.equal(network(image), inner(image)["third"])
+        assert torch.equal(outer(image)["first"], network.first(image))
+    assert network.ended == 1
+
+
+def test_tokens_are_joined_over_their_vectors() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    with recording(network, {"both": ("0", "1")}) as forward:
+        assert forward(torch.randn(2, 5, 3))["both"].shape == (2, 5, 6)
+
+
+def test_describing_leaves_nothing_behind_where_it_fails() -> None:
+    def wrong(rgb: Tensor) -> Tensor:
+        raise RuntimeError("preprocessing")
+
+    network = Stack().eval()
+    with untouched(network), pytest.raises(RuntimeError, match="preprocessing"):
+        describe_sites(subject_from_module(network, preprocess=wrong), ["first"])
+    with untouched(network), pytest.raises(SubjectError, match="'unused' is not called"):
+        describe_sites(subject_from_module(network, input_size=8), ["first", "unused"])
+
+
 def test_describing_finds_shapes_and_refuses_a_module_that_a_block_calls_twice() -> None:
     from torchvision.models import resnet18
 

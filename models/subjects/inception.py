@@ -126,8 +126,7 @@ class InceptionV1(nn.Module):
             elif stage in BLOCKS:
                 x = self._block(stage, _max_pool(x) if stage in POOLED_BEFORE else x)
             else:
-                x = F.avg_pool2d(x, min(7, *x.shape[2:]), stride=1).flatten(1)
-                x = self.softmax2(self.softmax2_pre_activation_matmul(x))
+                x = self.softmax2(self.softmax2_pre_activation_matmul(x.mean(dim=(2, 3))))
         return x
 
     def _conv(self, name: str, x: Tensor) -> Tensor:
