@@ -10,9 +10,9 @@ from .scores import envelope, gaps, minima
 
 RING, PETALS, WIDE_GAP = 150.0, 140.0, 30.0
 CHART = (900.0, 200.0)
-LABEL_APART, LABEL_LEVELS = 9.0, 3
+LABEL_APART, LABEL_LEVELS = 9.0, 2
 MOST_CARDS = 60
-PATCH_PIXELS = 96
+PATCH_PIXELS = 100
 LOW = 0.75
 PANELS = {"loss": "loss", "fvu": "FVU", "l0": "L0", "dead": "dead"}
 
@@ -45,7 +45,7 @@ def ring(family: Family) -> dict[str, object]:
     wide = [gap for gap in gaps(angles) if gap.degrees >= WIDE_GAP]
     sectors = []
     for gap in wide if members else []:
-        x, y = drawing.point(gap.middle, 112)
+        x, y = drawing.point(gap.middle, RING + 24)
         # A sector of the whole circle has no corners to draw it by.
         end = gap.start + min(gap.degrees, 359.9)
         sectors.append(
@@ -58,7 +58,12 @@ def ring(family: Family) -> dict[str, object]:
             }
         )
     label = f"Orientations of the curve {family.kind}s round the circle"
-    return {"marks": marks, "gaps": sectors, "label": label}
+    return {"marks": marks, "gaps": sectors, "label": label, "faint": faint(len(members))}
+
+
+def faint(members: int) -> str:
+    """How opaque one curve of many is drawn, over that of one of a few."""
+    return f"{min(1.0, 24 / max(members, 1)):.2f}"
 
 
 def envelope_of(family: Family) -> np.ndarray:
@@ -71,8 +76,10 @@ def envelope_chart(family: Family) -> dict[str, object]:
 
     def path(values: np.ndarray, *, closed: bool) -> str:
         points = [(i * step, height * (1 - v)) for i, v in enumerate([*values, values[0]])]
-        corners = [(width, height), (0.0, height)] if closed else []
-        return drawing.line_path([*points, *corners], closed=closed)
+        if closed:  # beyond the frame, which clips it, so that no side shows
+            begin, end = (-9.0, points[0][1]), (width + 9, points[-1][1])
+            points = [(-9.0, height + 9), begin, *points, end, (width + 9, height + 9)]
+        return drawing.line_path(points, closed=closed)
 
     curve = envelope_of(family)
     low = []
@@ -80,7 +87,7 @@ def envelope_chart(family: Family) -> dict[str, object]:
         if curve[index] < LOW:
             text = f"{family.orientations[index]:.0f}°, {curve[index]:.2f}"
             y = height * (1 - curve[index])
-            low.append({"x": f"{index * step:.1f}", "y": f"{y:.1f}", "dy": -11, "text": text})
+            low.append({"x": f"{index * step:.1f}", "y": f"{y:.1f}", "text": text})
     return {
         "label": f"Tuning curves of the curve {family.kind}s and their envelope",
         "curves": [
@@ -93,6 +100,7 @@ def envelope_chart(family: Family) -> dict[str, object]:
         ],
         "line": path(curve, closed=False),
         "minima": low,
+        "faint": faint(len(family.members)),
         "hues": [
             {"h": h, "x": f"{h * width / 360:.1f}", "width": f"{width / 72 + 0.4:.1f}"}
             for h in range(0, 360, 5)
@@ -114,7 +122,7 @@ def card(findings: Findings, family: Family, member: int) -> dict[str, object]:
         "h": f"{angle:.1f}",
         "orientation": f"{angle:.0f}°",
         "petal": drawing.polar_path(_scaled(family, member), 60.0),
-        "curve": drawing.curve_path(scores["radius"] * zoom, 0.3 * 110),
+        "curve": drawing.curve_path(scores["radius"] * zoom, 120.0),
         "numbers": [
             ("resultant", f"{scores['resultant']:.2f}"),
             ("width", f"{scores['width']:.0f}°"),

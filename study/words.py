@@ -16,7 +16,7 @@ def lead(findings: Findings) -> str:
     counts = {name: count for name, count in findings.branch_counts().items() if count}
     if counts and many:
         name, most = max(counts.items(), key=lambda item: item[1])
-        text += f"; {most} of them lie in {name}"
+        text += f"; {'all' if most == many > 1 else most} of them lie in {name}"
     text += "."
     if findings.latents is not None:
         latents = len(findings.latents.members)
@@ -91,7 +91,7 @@ def envelope_text(findings: Findings) -> str:
             f"{family.orientations[lowest]:.0f}°, where the best of them gives "
             f"{curve[lowest]:.2f} of its maximum."
         )
-    return " ".join(texts) + " A dip is where a curve detector is missing."
+    return " ".join(texts) + " A deep dip is where a curve detector is missing."
 
 
 def truth_text(findings: Findings) -> str:
