@@ -1,6 +1,7 @@
 """Where stores, runs and reports lie, and how a name given by a person becomes one of them."""
 
 import os
+import re
 from pathlib import Path
 
 LATEST = "latest"
@@ -29,18 +30,25 @@ def reports_folder(home: str | None = None) -> Path:
 def resolve(wanted: str, folder: Path, marker: str) -> Path | None:
     """The folder meant by `wanted`, or None.
 
-    `wanted` is a path, a name in `folder`, the beginning of just one name there, or `latest`.
-    `marker` is the file that tells a finished one, e.g. `zarr.json`; `latest` goes by its time.
+    `wanted` is a path, a name in `folder`, a name without its digest (then the newest of
+    that name), the beginning of just one name, or `latest`. `marker` is the file that tells a
+    finished one, e.g. `zarr.json`; the newest is the one whose marker was written last.
     """
+    if wanted and (Path(wanted) / marker).is_file():
+        return Path(wanted)
     present = entries(folder, marker)
     if wanted == LATEST:
-        return max(present, key=lambda p: (p / marker).stat().st_mtime_ns, default=None)
-    if (Path(wanted) / marker).is_file():
-        return Path(wanted)
-    matches = [p for p in present if p.name == wanted] or [
-        p for p in present if wanted and p.name.startswith(wanted)
-    ]
-    return matches[0] if len(matches) == 1 else None
+        return _newest(present, marker)
+    for fits in (re.escape(wanted), rf"{re.escape(wanted)}-[0-9a-f]{{12}}"):
+        named = [p for p in present if re.fullmatch(fits, p.name)]
+        if named:
+            return _newest(named, marker)
+    beginning = [p for p in present if wanted and p.name.startswith(wanted)]
+    return beginning[0] if len(beginning) == 1 else None
+
+
+def _newest(folders: list[Path], marker: str) -> Path | None:
+    return max(folders, key=lambda p: (p / marker).stat().st_mtime_ns, default=None)
 
 
 def entries(folder: Path, marker: str) -> list[Path]:
