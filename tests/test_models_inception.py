@@ -2,13 +2,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from data import _torchvision  # noqa: F401  before lucent imports torchvision
 from data.errors import ConfigError
 from data.images import open_images
 from models.hooks import recording
-from models.subjects.inception import InceptionV1, inception_sites, preprocess
+from models.subjects.inception import (
+    NORMALISATIONS,
+    InceptionV1,
+    inception_sites,
+    preprocess,
+    response_norm,
+)
 from models.subjects.load import load_subject
 
 
@@ -56,10 +63,47 @@ def test_gradients_equal_lucents(theirs: nn.Module) -> None:
 def test_a_site_and_its_twin_before_the_relu() -> None:
     sites = {s: inception_sites()[s] for s in ("mixed3b", "mixed3b_pre_relu", "mixed3b_5x5")}
     network = InceptionV1(until="mixed3b").eval()
+    image = torch.randn(1, 3, 64, 64)
     with torch.no_grad(), recording(network, sites) as forward:
-        acts = forward(torch.randn(1, 3, 64, 64))
+        acts = forward(image)
+    assert torch.equal(network(image), acts["mixed3b"])
     assert torch.equal(acts["mixed3b_pre_relu"].relu(), acts["mixed3b"])
     assert torch.equal(acts["mixed3b"][:, 320:416], acts["mixed3b_5x5"])
+
+
+@pytest.mark.parametrize("preset", NORMALISATIONS)
+def test_response_normalisation_equals_torchs_in_values_and_gradients(preset: str) -> None:
+    n = NORMALISATIONS[preset]
+    fast, slow = (
+        torch.rand(2, 20, 4, 4, generator=torch.Generator().manual_seed(0)).mul(60).requires_grad_()
+        for _ in range(2)
+    )
+    weight = torch.linspace(-1, 1, 20)[:, None, None]
+    ours = response_norm(fast, n)
+    theirs = F.local_response_norm(slow, size=n.size, alpha=n.alpha, beta=n.beta, k=n.k)
+    torch.testing.assert_close(ours, theirs)
+    (ours * weight).sum().backward()
+    (theirs * weight).sum().backward()
+    torch.testing.assert_close(fast.grad, slow.grad)
+
+
+@pytest.mark.parametrize("size", [64, 65, 66, 67])
+def test_padding_is_tensorflows_at_even_and_odd_sizes(size: int) -> None:
+    shapes = []
+    for until in ("conv2d0", "conv2d2", "mixed3b", "mixed4a"):
+        shapes.append(InceptionV1(until=until)(torch.zeros(1, 3, size, size)).shape[-1])
+    halves = [size]
+    for _ in range(4):
+        halves.append(-(-halves[-1] // 2))
+    assert shapes == halves[1:]
+
+
+def test_a_pass_that_stops_at_the_5x5_branch_does_not_run_the_others() -> None:
+    network, ran = InceptionV1(until="mixed3b").eval(), []
+    network.mixed3b_3x3.register_forward_hook(lambda *_: ran.append("3x3"))
+    with torch.no_grad(), recording(network, {"site": ("mixed3b_5x5",)}) as forward:
+        forward(torch.zeros(1, 3, 32, 32))
+    assert ran == []
 
 
 def test_the_normalisations_differ_and_only_known_ones_are_taken() -> None:

@@ -7,9 +7,10 @@ Padding is TensorFlow's SAME, which is asymmetric where the stride is 2.
 from dataclasses import dataclass
 from typing import final
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, cat, nn
+from torch import Tensor, nn
 
 from data.errors import ConfigError
 
@@ -63,7 +64,12 @@ BLOCKS = {
     "mixed5a": Block(256, 160, 320, 48, 128, 128),
     "mixed5b": Block(384, 192, 384, 48, 128, 128),
 }
-POOLED_BEFORE = ("mixed4a", "mixed5a")  # a stride-2 pool comes before these blocks
+BEFORE = {  # what comes before a stage; pools have stride 2
+    "conv2d1": ("pool", "normalise"),
+    "mixed3a": ("normalise", "pool"),
+    "mixed4a": ("pool",),
+    "mixed5a": ("pool",),
+}
 BRANCHES = ("1x1", "3x3", "5x5", "pool_reduce")
 BOTTLENECKS = ("3x3_bottleneck", "5x5_bottleneck")
 STEM = ("conv2d0", "conv2d1", "conv2d2")
@@ -76,16 +82,16 @@ class Concatenate(nn.Module):
 
     def forward(self, *branches: Tensor) -> Tensor:
         """[B, C1, H, W], [B, C2, H, W] ... -> [B, C1 + C2 + ..., H, W]."""
-        return cat(branches, dim=1)
+        return torch.cat(branches, dim=1)
 
 
 @final
 class InceptionV1(nn.Module):
     """InceptionV1 up to the stage `until`.
 
-    Every site is the output of a module of its name (SITES says which), so any hook can read
-    it. Takes RGB 0..255 minus 117, [B, 3, H, W]; gives the output of the last stage. Raises
-    ConfigError for an unknown normalisation or stage.
+    Every site is the output of modules (SITES says which), so any hook can read it.
+    Takes RGB 0..255 minus 117, [B, 3, H, W]; gives the last stage, which is the site of that
+    name. Raises ConfigError for an unknown normalisation or stage.
     """
 
     def __init__(self, normalisation: str = "lucent", until: str = "softmax2") -> None:
@@ -115,16 +121,15 @@ class InceptionV1(nn.Module):
     def forward(
         self, images_BCHW: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b c h2 w2"] | Float[Tensor, "b c"]:
-        x = _same_pad(images_BCHW, 7, 2)
+        # channels last: pools are ten times as fast on a CPU, and a cell's vector is contiguous
+        x = _same_pad(images_BCHW.contiguous(memory_format=torch.channels_last), 7, 2)
         for stage in self.stages:
-            if stage == "conv2d0":
-                x = self._normalise(_max_pool(self._conv(stage, x)))
-            elif stage == "conv2d1":
+            for step in BEFORE.get(stage, ()):
+                x = _max_pool(x) if step == "pool" else response_norm(x, self.normalisation)
+            if stage in STEM:
                 x = self._conv(stage, x)
-            elif stage == "conv2d2":
-                x = _max_pool(self._normalise(self._conv(stage, x)))
             elif stage in BLOCKS:
-                x = self._block(stage, _max_pool(x) if stage in POOLED_BEFORE else x)
+                x = self._block(stage, x)
             else:
                 x = self.softmax2(self.softmax2_pre_activation_matmul(x.mean(dim=(2, 3))))
         return x
@@ -134,19 +139,14 @@ class InceptionV1(nn.Module):
         return convolved
 
     def _block(self, name: str, x: Tensor) -> Tensor:
+        # 5x5 first: a pass that stops at the branch of the curve detectors skips the others
+        conv5x5 = self._conv(f"{name}_5x5", self._conv(f"{name}_5x5_bottleneck", x))
+        conv1x1 = self._conv(f"{name}_1x1", x)
+        conv3x3 = self._conv(f"{name}_3x3", self._conv(f"{name}_3x3_bottleneck", x))
         pooled = F.max_pool2d(x, 3, stride=1, padding=1)
-        branches = (
-            self._conv(f"{name}_1x1", x),
-            self._conv(f"{name}_3x3", self._conv(f"{name}_3x3_bottleneck", x)),
-            self._conv(f"{name}_5x5", self._conv(f"{name}_5x5_bottleneck", x)),
-            self._conv(f"{name}_pool_reduce", pooled),
-        )
-        joined: Tensor = getattr(self, name)(*branches)
+        pool_reduce = self._conv(f"{name}_pool_reduce", pooled)
+        joined: Tensor = getattr(self, name)(conv1x1, conv3x3, conv5x5, pool_reduce)
         return joined
-
-    def _normalise(self, x: Tensor) -> Tensor:
-        n = self.normalisation
-        return F.local_response_norm(x, size=n.size, alpha=n.alpha, beta=n.beta, k=n.k)
 
     def _add_conv(self, name: str, ins: int, outs: int, kernel: int, stride: int = 1) -> None:
         padding = kernel // 2 if stride == 1 else 0  # SAME; padded by hand where asymmetric
@@ -183,19 +183,34 @@ def inception_sites(until: str = "softmax2") -> dict[str, tuple[str, ...]]:
     return sites
 
 
+SITES = inception_sites()
+
+
 def preprocess(rgb_BCHW: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     """RGB in 0..1 -> RGB in 0..255 minus 117."""
     return rgb_BCHW * 255 - MEAN
 
 
-def _same_pad(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
+def response_norm(x_BCHW: Float[Tensor, "b c h w"], n: Normalisation) -> Float[Tensor, "b c h w"]:
+    """`local_response_norm` of an odd size as a 1x1 convolution with a band of ones, which is
+    three times as fast on a CPU as torch's three-dimensional pooling."""
+    channel = torch.arange(x_BCHW.shape[1], device=x_BCHW.device)
+    band_CC = (channel[:, None] - channel).abs() <= n.size // 2
+    weight = band_CC.to(x_BCHW) * (n.alpha / n.size)
+    scale = F.conv2d(x_BCHW.square(), weight[:, :, None, None], x_BCHW.new_full(channel.shape, n.k))
+    return x_BCHW * scale.pow(-n.beta)
+
+
+def _same_pad(x: Tensor, kernel: int, stride: int) -> Tensor:
     """TensorFlow's SAME padding: ceil(n / stride) outputs, the odd pixel after."""
     pads: list[int] = []
     for size in (x.shape[3], x.shape[2]):
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         pads += [total // 2, total - total // 2]
-    return F.pad(x, pads, value=value)
+    return F.pad(x, pads)
 
 
 def _max_pool(x: Tensor) -> Tensor:
-    return F.max_pool2d(_same_pad(x, 3, 2, value=float("-inf")), 3, stride=2)
+    """3x3, stride 2. SAME pads an even size by 0 before and 1 after, an odd one by 1 and 1;
+    `ceil_mode` is the one after, and both are -inf without a copy."""
+    return F.max_pool2d(x, 3, 2, padding=(x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)
