@@ -136,7 +136,7 @@ def find_curves(
     families = [family("unit", responses)]
     dictionary = load_dictionary(run).to(device) if run else None
     if dictionary is not None:
-        families.append(family("latent", latent_tuning(responses, dictionary, device)))
+        families.append(family("latent", latent_tuning(responses, dictionary.encode, device)))
     families = with_examples(families, sources, dictionary, field, config.examples, device)
     parts = site_parts(subject, site, device)
     return Findings(

@@ -109,7 +109,7 @@ def pixel_of(store: Store, site: str, field: ReceptiveField, row: int) -> tuple[
     """
     drawn_on, grid = store.grid(store.sites[0]), store.grid(site)
     y, x = (
-        (2 * int(store.column(name)[row]) + 1) * grid[axis] // (2 * drawn_on[axis])
+        float((2 * int(store.column(name)[row]) + 1) * grid[axis] // (2 * drawn_on[axis]))
         for axis, name in enumerate(("y", "x"))
     )
     across, down = field.pixel(y, x)

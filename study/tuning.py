@@ -1,8 +1,7 @@
 """What the units of a site, and the latents of a dictionary, answer to synthetic curves."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,12 +19,6 @@ from .stimuli import CurveGrid, curve_images
 BATCH = 32
 LATENT_BATCH = 1024
 NOT_PARTS = ("_pre_relu", "_bottleneck")
-
-
-class Encoder(Protocol):
-    """What is wanted of a dictionary: latents of raw activations."""
-
-    def encode(self, x_ND: Float[Tensor, "n d"]) -> Float[Tensor, "n s"]: ...
 
 
 def unit_tuning(
@@ -52,13 +45,15 @@ def unit_tuning(
 
 
 def latent_tuning(
-    responses: Float32[np.ndarray, "a q e d"], dictionary: Encoder, device: torch.device
+    responses: Float32[np.ndarray, "a q e d"],
+    encode: Callable[[Tensor], Tensor],
+    device: torch.device,
 ) -> Float32[np.ndarray, "a q e s"]:
-    """The latents that a dictionary encodes the site's responses as."""
+    """The latents [A, Q, E, S] that a dictionary's `encode` makes of the site's responses."""
     acts_ND = torch.from_numpy(responses.reshape(-1, responses.shape[-1]))
     with exact_arithmetic(), torch.inference_mode():
         blocks = torch.split(acts_ND, LATENT_BATCH)
-        latents_NS = torch.cat([dictionary.encode(x.to(device)).float().cpu() for x in blocks])
+        latents_NS = torch.cat([encode(x.to(device)).float().cpu() for x in blocks])
     return latents_NS.numpy().reshape(*responses.shape[:-1], -1)
 
 

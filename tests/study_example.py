@@ -7,7 +7,7 @@ from study.scores import CurveThresholds
 
 ANGLES = np.arange(72) * 5.0
 RADII = np.array([8.0, 14.0, 24.0, 42.0, 73.0, 128.0])
-STYLES = ("line", "edge")
+STYLES = ("line", "edge", "reverse")
 
 
 def curve_response(orientation: float, rng: np.random.Generator) -> np.ndarray:
@@ -15,7 +15,7 @@ def curve_response(orientation: float, rng: np.random.Generator) -> np.ndarray:
     sharp = rng.uniform(6, 16)
     radial_A = np.exp(sharp * (np.cos(np.deg2rad(ANGLES - orientation)) - 1))
     radius_Q = np.exp(-((np.log(RADII) - rng.uniform(2.6, 4.0)) ** 2))
-    style_E = rng.uniform(0.5, 1, 2)
+    style_E = rng.uniform(0.5, 1, 3)
     return 40 * rng.uniform(0.4, 1) * np.einsum("a,q,e->aqe", radial_A, radius_Q, style_E)
 
 
@@ -30,7 +30,7 @@ def family(kind: str, orientations, others: int, seed: int = 0, pictures: int = 
     made = Family(kind, responses, ANGLES, RADII, STYLES, CurveThresholds())
     patches = {
         member: [
-            Patch(rng.integers(0, 255, (91, 91, 3)).astype(np.uint8), float(9 - i), f"photo {i}")
+            Patch(rng.integers(0, 255, (24, 24, 3)).astype(np.uint8), float(9 - i), f"photo {i}")
             for i in range(pictures)
         ]
         for member in made.members
