@@ -196,10 +196,12 @@ def planted_truths(subject: Subject, families: Sequence[Family]) -> list[Truth]:
         return []
     from models.subjects.handmade import PLANTED
 
-    curves = [p for p in PLANTED if p.kind == "curve" and p.orientation is not None]
+    planted = [
+        (p.orientation, p.unit) for p in PLANTED if p.kind == "curve" and p.orientation is not None
+    ]
     return [
-        Truth(p.unit, p.orientation, {f.kind: f.nearest(p.orientation) for f in families})
-        for p in sorted(curves, key=lambda p: p.orientation)
+        Truth(unit, angle, {f.kind: f.nearest(angle) for f in families})
+        for angle, unit in sorted(planted)
     ]
 
 

@@ -1,5 +1,6 @@
 """The page's pictures and tables: findings in, shapes and figures for the templates out."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,7 +31,9 @@ def ring(family: Family) -> dict[str, object]:
     half = min(6.0, 150.0 / max(len(members), 1))
     marks = []
     for member, angle, level in zip(members, angles, levels, strict=True):
-        x, y = drawing.point(angle, RING + 19 + 17 * (level or 0))
+        # Numbers are wider than high, so beside the ring they need more room than above it.
+        apart = 16 + 12 * abs(math.cos(math.radians(angle)))
+        x, y = drawing.point(angle, RING + 4 + apart * (1 + (level or 0)))
         marks.append(
             {
                 "h": f"{angle:.1f}",
