@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from data.errors import SubjectError
+from data.errors import SubjectError, TendrilError
 
 from .subjects.subject import Subject, site_modules
 
@@ -92,8 +92,8 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
 def describe_sites(subject: Subject, names: Sequence[str]) -> dict[str, SiteShape]:
     """Width and grid of each site, from one whole pass over a grey image.
 
-    Raises UnknownSiteError, and SubjectError for a module that is not called exactly once in
-    a pass: a ReLU that a block uses twice has no single activation.
+    Raises UnknownSiteError, and SubjectError where the network fails on such an image or a
+    module is not called exactly once: a ReLU that a block uses twice has no single activation.
     """
     sites = site_modules(subject, names)
     calls: Counter[str] = Counter()
@@ -108,12 +108,19 @@ def describe_sites(subject: Subject, names: Sequence[str]) -> dict[str, SiteShap
 
     device = next((p.device for p in subject.module.parameters()), torch.device("cpu"))
     grey_BCHW = torch.full((1, 3, subject.input_size, subject.input_size), 0.5, device=device)
-    image = subject.preprocess(grey_BCHW)
     handles = []
     try:
         for name, submodule in _submodules(subject.module, sites).items():
             handles.append(submodule.register_forward_hook(hook(name)))
-        subject.module(image)
+        subject.module(subject.preprocess(grey_BCHW))
+    except TendrilError:
+        raise
+    except Exception as error:  # whatever a network of somebody's raises is told, with its kind
+        raise SubjectError(
+            f"{subject.name} fails on an image of {subject.input_size} pixels "
+            f"({type(error).__name__}: {str(error)[:200]}); give its input size and preprocessing "
+            "with subject_from_module(module, input_size=..., preprocess=...)."
+        ) from error
     finally:
         for handle in handles:
             handle.remove()

@@ -6,21 +6,18 @@ Circuits, Apache-2.0, converted to PyTorch by ProGamerGov.
 
 import hashlib
 import os
-import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from pickle import UnpicklingError  # no pickle is read: what torch raises when it refuses one
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.errors import WeightsError, WeightsNotFoundError
-from data.files import write_whole
+from data.files import locked, write_whole
 
 
 @dataclass(frozen=True)
@@ -55,18 +52,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # on damaged bytes torch's reader raises all kinds of things
         raise WeightsError(
             f"{path} should be a .safetensors or .pth file of weights and cannot be read "
-            f"({' '.join(str(error).split())[:120]}); it may be cut short: fetch it again."
+            f"({type(error).__name__}: {str(error).partition('. ')[0][:100]}); if it is cut short "
+            "or damaged fetch it again, and if a whole module was saved save its state_dict()."
         ) from error
-    if not isinstance(content, Mapping) or not all(
-        isinstance(tensor, Tensor) for tensor in content.values()
-    ):
-        raise WeightsError(
-            f"{path} should hold a state dict, names and tensors, and holds a "
-            f"{type(content).__name__}; save `module.state_dict()`."
-        )
+    content = content if isinstance(content, Mapping) else {"": content}
+    for name, entry in content.items():
+        if not isinstance(entry, Tensor):
+            raise WeightsError(
+                f"{path} should hold a state dict, names and tensors, and holds a "
+                f"{type(entry).__name__}{f' as {name!r}' if name else ''}; save the module's "
+                "state_dict() alone."
+            )
     return dict(content)
 
 
@@ -103,13 +102,20 @@ def fetch(checkpoint: Checkpoint, cache: Path | None = None) -> Path:
     Raises WeightsNotFoundError where it cannot be fetched, WeightsError where what arrives is
     something else; nothing of that is kept.
     """
-    path = (cache or _cache_folder()) / checkpoint.name
-    if path.is_file() and git_blob(path.read_bytes()) == checkpoint.git_blob:
-        return path
+    folder = cache or _cache_folder()
+    path = folder / checkpoint.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, wait=True):  # of several processes one fetches and the others wait
+        if not path.is_file() or git_blob(path.read_bytes()) != checkpoint.git_blob:
+            write_whole(path, _download(checkpoint))
+    return path
+
+
+def _download(checkpoint: Checkpoint) -> bytes:
     try:
         with urllib.request.urlopen(checkpoint.url, timeout=60) as answer:
             content: bytes = answer.read()
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, HTTPException) as error:
         raise WeightsNotFoundError(
             f"{checkpoint.name} could not be fetched ({error}); on a machine with a network "
             f"get {checkpoint.url}, and pass the file with --weights."
@@ -120,8 +126,7 @@ def fetch(checkpoint: Checkpoint, cache: Path | None = None) -> Path:
             f"{len(content):,} bytes with {git_blob(content)}; something on the way changes "
             "it, so get the file elsewhere and pass it with --weights."
         )
-    write_whole(path, content)
-    return path
+    return content
 
 
 def git_blob(content: bytes) -> str:

@@ -1,4 +1,7 @@
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from random import Random
+from threading import Thread
 
 import pytest
 import torch
@@ -32,6 +35,31 @@ def test_a_checkpoint_is_fetched_once(served: tuple[Checkpoint, Path]) -> None:
     Path(checkpoint.url.removeprefix("file://")).unlink()
     assert fetch(checkpoint, cache) == path
     assert set(read_weights(path)) == {"weight", "bias"}
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again(served: tuple[Checkpoint, Path]) -> None:
+    checkpoint, cache = served
+    path = fetch(checkpoint, cache)
+    path.write_bytes(path.read_bytes()[:-5])
+    assert git_blob(fetch(checkpoint, cache).read_bytes()) == checkpoint.git_blob
+
+
+def test_an_answer_cut_short_is_told(tmp_path: Path) -> None:
+    class Short(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"ten bytes!")
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on stderr."""
+
+    with HTTPServer(("127.0.0.1", 0), Short) as server:
+        Thread(target=server.handle_request).start()
+        url = f"http://127.0.0.1:{server.server_port}/w.pth"
+        with pytest.raises(WeightsNotFoundError, match="IncompleteRead"):
+            fetch(Checkpoint("w.pth", url, "0" * 40, "ours"), tmp_path / "cache")
 
 
 def test_another_content_is_refused_and_not_kept(served: tuple[Checkpoint, Path]) -> None:
@@ -84,8 +112,29 @@ def test_damaged_and_foreign_files_are_told_in_a_sentence(tmp_path: Path) -> Non
     with pytest.raises(WeightsError, match="cut short"):
         read_weights(tmp_path / "w.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(WeightsError, match="holds a list"):
+    with pytest.raises(WeightsError, match="holds a list;"):
         read_weights(tmp_path / "list.pth")
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "nested.pth")
+    with pytest.raises(WeightsError, match="as 'state_dict'; save"):
+        read_weights(tmp_path / "nested.pth")
+    torch.save(network, tmp_path / "module.pth")
+    with pytest.raises(WeightsError, match="whole module"):
+        read_weights(tmp_path / "module.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_damage_of_a_file_escapes_as_something_else(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "w.pth"
+    state = nn.Linear(2, 3).state_dict()
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    whole, random = path.read_bytes(), Random(0)
+    for _ in range(200):
+        damaged = bytearray(whole[: random.randrange(len(whole))])
+        for _ in range(random.choice((0, 5, 50)) if damaged else 0):
+            damaged[random.randrange(len(damaged))] = random.randrange(256)
+        path.write_bytes(damaged)
+        with pytest.raises(WeightsError):
+            load_weights(nn.Linear(2, 3), read_weights(path), str(path))
 
 
 @pytest.mark.parametrize(
@@ -108,3 +157,7 @@ def test_inception_without_weights_says_which_there_are() -> None:
         load_subject("inceptionv1")
     with pytest.raises(ConfigError, match="leave it out"):
         load_subject("handmade", weights="x.pth")
+    with pytest.raises(ConfigError, match="leave it out"):
+        load_subject("handmade", normalisation="sibling")
+    with pytest.raises(ConfigError, match="auto, lucent or sibling"):
+        load_subject("inceptionv1", weights="x.pth", normalisation="batch")

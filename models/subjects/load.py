@@ -18,8 +18,9 @@ SIBLING = "29f8beeebb89a2f2b4e57ff9299223d0c970a92d0cf02572a454467fc8544c7d"
 def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto") -> Subject:
     """`inceptionv1`, `handmade`, or `FILE.py:FUNCTION`.
 
-    `weights` is a file, or `lucent` for the Lucid checkpoint. Raises children of TendrilError
-    that say what is wrong with either.
+    `weights` is a file, or `lucent` for the Lucid checkpoint; `normalisation` is `lucent`,
+    `sibling`, or `auto`, which goes by the digest of the weights. Raises children of
+    TendrilError that say what is wrong.
     """
     if subject == "inceptionv1":
         return inceptionv1(weights, normalisation)
@@ -27,6 +28,11 @@ def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto"
         raise ConfigError(
             f"--weights goes with --subject inceptionv1, and {subject} brings its own weights; "
             "leave it out."
+        )
+    if normalisation != "auto":
+        raise ConfigError(
+            f"--normalisation goes with --subject inceptionv1, and {subject} has its own; leave "
+            "it out."
         )
     if subject == "handmade":
         from .handmade import handmade_subject
@@ -42,14 +48,14 @@ def inceptionv1(weights: str, normalisation: str = "auto") -> Subject:
             "--subject inceptionv1 needs weights: pass --weights lucent to fetch the Lucid "
             "checkpoint, or --weights FILE (.pth or .safetensors)."
         )
+    if normalisation not in ("auto", *inception.NORMALISATIONS):
+        raise ConfigError(f"--normalisation is auto, lucent or sibling, and not {normalisation!r}.")
     path = fetch(LUCENT) if weights == "lucent" else Path(weights)
-    network = InceptionV1("lucent")
+    network = InceptionV1()
     load_weights(network, read_weights(path), str(path))
     digest = weights_digest(network)
     if normalisation == "auto":
         normalisation = "sibling" if digest == SIBLING else "lucent"
-    if normalisation not in inception.NORMALISATIONS:
-        raise ConfigError(f"--normalisation is auto, lucent or sibling, and not {normalisation!r}.")
     network.normalisation = inception.NORMALISATIONS[normalisation]
     return Subject(
         name="inceptionv1",
