@@ -100,13 +100,13 @@ def truth_text(findings: Findings) -> str:
     if not result:
         return ""
     found = " and ".join(
-        f"{result[f'recovered_{family.kind}s']} by a curve {family.kind}"
+        f"{result[f'recovered_{family.kind}s']} of them by a curve {family.kind}"
         for family in findings.families
     )
     return (
         f"The weights of this network were written by rule, and {result['planted']} curve "
-        f"detectors were planted in it. Within {RECOVERED:g}° of what was planted, {found}; the "
-        f"worst error of the curve {findings.families[-1].kind}s is "
+        f"detectors were planted in it. The study finds {found}, within {RECOVERED:g}° of where "
+        f"they were planted; the worst error of the curve {findings.families[-1].kind}s is "
         f"{result['worst_error_degrees']}°."
     )
 

@@ -44,6 +44,13 @@ def test_of_many_rows_blocks_spread_over_the_store_are_read(monkeypatch: pytest.
     assert len(spread) == 4 and spread[0] == 0 and spread[-1] == 99 * BLOCK
 
 
+def test_only_the_best_row_of_an_input_is_kept():
+    inputs = np.array([0, 0, 0, 1, 1, 2])
+    values = np.array([5.0, 9.0, 7.0, 8.0, 1.0, 2.0])
+    kept, rows = keep_best(values, np.arange(6), inputs, 2)
+    assert kept.tolist() == [9.0, 8.0] and rows.tolist() == [1, 3]
+
+
 def test_silent_units_have_no_examples():
     values, rows = keep_best(np.empty(0), np.empty(0, dtype=int), np.arange(9), 3)
     assert len(values) == len(rows) == 0

@@ -106,6 +106,12 @@ def test_one_angle_is_one_colour_and_angles_go_clockwise():
         assert all(0 <= channel <= 255 for channel in drawing.hue_colour(float(degrees)))
 
 
+def test_hues_are_those_of_oklch(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(drawing, "LIGHTNESS", 0.62796)
+    monkeypatch.setattr(drawing, "CHROMA", 0.25768)
+    assert drawing.hue_colour(29.234) == (255, 0, 0)
+
+
 def test_labels_keep_their_distance_round_the_circle():
     levels = drawing.label_levels([0.0, 3.0, 6.0, 90.0, 355.0], apart=9.0, levels=2)
     assert levels == [0, 1, None, 0, None]

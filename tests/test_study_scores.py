@@ -1,7 +1,6 @@
 """The curve scores: on tuning curves whose answer is known, and on Distill's published ones."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,6 @@ from study.scores import (
     score_curves,
 )
 
-SHARED = Path(os.environ.get("TENDRIL_SHARED", Path(__file__).parents[2] / "shared"))
-PUBLISHED = SHARED / "facts" / "distill_radial_tuning.json"
 ANGLES = np.arange(72) * 5.0
 RADII = np.array([8.0, 16.0, 32.0, 64.0])
 STYLES = ("line", "edge")
@@ -125,10 +122,8 @@ def test_minima_of_a_circular_curve():
 
 
 @pytest.fixture(scope="module")
-def published() -> dict[str, tuple[list[int], np.ndarray]]:
-    if not PUBLISHED.is_file():
-        pytest.skip(f"Distill's tuning curves are not at {PUBLISHED} (set TENDRIL_SHARED)")
-    layers = json.loads(PUBLISHED.read_text())
+def published(shared: Path) -> dict[str, tuple[list[int], np.ndarray]]:
+    layers = json.loads((shared / "facts" / "distill_radial_tuning.json").read_text())
     return {
         name: (
             layer["neurons"],
