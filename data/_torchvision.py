@@ -21,7 +21,8 @@ def _compiled_part_loads() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
         return True  # no torchvision at all: nothing to mend
-    for library in Path(spec.submodule_search_locations[0]).glob("_C*.so"):
+    libraries = Path(spec.submodule_search_locations[0]).glob("_C*")
+    for library in (path for path in libraries if path.suffix in (".so", ".pyd")):
         try:
             torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
         except OSError:

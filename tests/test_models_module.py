@@ -6,7 +6,6 @@ import torch
 from data.errors import SubjectError, UnknownSiteError
 from models.hooks import describe_sites
 from models.subjects.load import load_subject
-from models.subjects.receptive import receptive_field
 from models.subjects.subject import site_modules
 
 FILE = """
@@ -83,21 +82,3 @@ def test_what_is_no_subject_is_told(file: Path, function: str, sentence: str) ->
 def test_what_names_no_file_is_told(text: str) -> None:
     with pytest.raises(SubjectError, match=r"FILE\.py:FUNCTION"):
         load_subject(text)
-
-
-def test_receptive_fields_are_those_of_arithmetic(shared: Path) -> None:
-    path = str(shared / "weights" / "inceptionv1_sibling.safetensors")
-    subject = load_subject("inceptionv1", weights=path)
-    sizes = {"conv2d0": 7, "conv2d2": 19, "mixed3a_1x1": 27, "mixed3a_5x5": 59, "mixed3b": 91}
-    for site, size in sizes.items():
-        field = receptive_field(subject, site)
-        assert field.size == (size, size), site
-        assert field.centre == (111, 111), site
-    assert receptive_field(subject, "mixed3b").pixel(y=0.0, x=27.0) == (8 * 27 + 7, 7)
-
-
-def test_a_vector_of_the_whole_image_is_centred_on_it(file: Path) -> None:
-    subject = load_subject(f"{file}:small")
-    field = receptive_field(subject, "0")
-    assert field.size == (5, 5)
-    assert field.centre == (14, 14)
