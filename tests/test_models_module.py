@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data.errors import SubjectError, UnknownSiteError
-from models.hooks import describe_sites
+from models.hooks import describe_sites, recording
 from models.subjects.load import load_subject
 from models.subjects.subject import site_modules
 
@@ -70,12 +70,33 @@ def test_the_identity_is_of_file_function_and_weights_and_not_of_the_place(
         ("nothing", "has no function 'nothing'; it has .*network"),
         ("LIST", "has no function 'LIST'"),
         ("number", "gave a int"),
-        ("broken", "RuntimeError: no such luck"),
+        ("broken", r"mine.py \(line 18\) could not be run: RuntimeError: no such luck"),
     ],
 )
 def test_what_is_no_subject_is_told(file: Path, function: str, sentence: str) -> None:
     with pytest.raises(SubjectError, match=sentence):
         load_subject(f"{file}:{function}")
+
+
+def test_a_file_that_is_no_python_is_told(file: Path) -> None:
+    file.write_text("def network(:")
+    with pytest.raises(SubjectError, match="SyntaxError"):
+        load_subject(f"{file}:network")
+
+
+def test_a_file_of_ones_own_can_use_torchvision(file: Path) -> None:
+    file.write_text(
+        "from torchvision.models import squeezenet1_1\n"
+        "from models.subjects.module import subject_from_module\n"
+        "def network():\n"
+        "    return subject_from_module(squeezenet1_1(), input_size=64)\n"
+    )
+    subject = load_subject(f"{file}:network")
+    sites = ["features.4", "features.4.squeeze"]
+    with torch.no_grad(), recording(subject.module, site_modules(subject, sites)) as forward:
+        acts = forward(subject.preprocess(torch.rand(2, 3, 64, 64)))
+    widths = {name: shape.width for name, shape in describe_sites(subject, sites).items()}
+    assert widths == {name: acts[name].shape[1] for name in sites}
 
 
 @pytest.mark.parametrize("text", ["nowhere.py:network", "mine.py", "resnet18"])

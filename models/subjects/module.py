@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -91,11 +92,17 @@ def _call(path: Path, function: str) -> object:
         raise
     except Exception as error:  # whatever somebody's file raises is told, with its kind
         raise SubjectError(
-            f"{path} could not be run: {type(error).__name__}: {error}; mend the file, or "
-            "install what it needs."
+            f"{path}{_line(error, path)} could not be run: {type(error).__name__}: {error}; mend "
+            "the file, or install what it needs."
         ) from error
     finally:
         sys.path.remove(str(path.parent))
+
+
+def _line(error: Exception, path: Path) -> str:
+    """Where in somebody's file it was raised, as ` (line 7)`."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return f" (line {lines[-1]})" if lines else ""
 
 
 def _digest(path: Path) -> str:
