@@ -11,7 +11,7 @@ from .scores import CurveThresholds
 
 Flat = tyro.conf.arg(name="")
 REFERENCE_FIELD = 91
-"""The receptive field, in pixels, that the default radii are made for."""
+"""The receptive field, in pixels, that the default radii suit."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class CurvesConfig:
     orientation_step: float = 5.0
     """Degrees from one orientation to the next."""
     radii: tuple[float, ...] = ()
-    """Radii in pixels; by default six from 8 to 128, made for a receptive field of 91 pixels
-    and in proportion for others."""
+    """Radii in pixels; by default six from 8 to 128, which suit a receptive field of 91 pixels,
+    doubled or halved for others."""
     line_width: float = 2.0
     """Width of the drawn line, in pixels."""
     thresholds: Annotated[CurveThresholds, Flat] = field(default_factory=CurveThresholds)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch.nn import functional
 
 from data.command import note
 from data.device import resolve_device
@@ -84,12 +86,13 @@ def study_curves(config: CurvesConfig) -> CurvesResult:
 
 
 def curve_grid(config: CurvesConfig, subject: Subject, field: ReceptiveField) -> CurveGrid:
-    """The curves to show: those asked for, or radii in proportion to the receptive field."""
+    """The curves to show: those asked for, or the usual ones, their radii doubled or halved to
+    suit the receptive field. Sites of like fields see the same curves, and can be compared."""
     grid = CurveGrid(orientations=config.orientations, line_width=config.line_width)
     if config.radii:
         return replace(grid, radii=tuple(sorted(config.radii)))
-    factor = min(max(field.size), subject.input_size) / REFERENCE_FIELD
-    return replace(grid, radii=tuple(round(radius * factor, 2) for radius in grid.radii))
+    octaves = round(math.log2(min(max(field.size), subject.input_size) / REFERENCE_FIELD))
+    return replace(grid, radii=tuple(round(radius * 2.0**octaves, 2) for radius in grid.radii))
 
 
 def determinants(
@@ -150,7 +153,7 @@ def find_curves(
         run=run.name if run else "",
         metrics=read_metrics(run / "metrics.csv") if run else {},
         examples_note=sources.no_images,
-        truths=planted_truths(subject, families),
+        truths=planted_truths(subject, site, families, parts, dictionary),
         command=command(config, sources),
         made=made,
     )
@@ -190,19 +193,33 @@ def with_examples(
     ]
 
 
-def planted_truths(subject: Subject, families: Sequence[Family]) -> list[Truth]:
-    """The curve detectors planted in the embedded subject, each with the nearest found."""
+def planted_truths(
+    subject: Subject,
+    site: str,
+    families: Sequence[Family],
+    parts: Mapping[str, range],
+    dictionary: SAE | None,
+) -> list[Truth]:
+    """The curve detectors planted in the embedded subject, each with the nearest found, and
+    with the latent whose decoder row points most along the planted unit."""
     if subject.name != "handmade":
         return []
     from models.subjects.handmade import PLANTED
 
-    planted = [
-        (p.orientation, p.unit) for p in PLANTED if p.kind == "curve" and p.orientation is not None
-    ]
-    return [
-        Truth(unit, angle, {f.kind: f.nearest(angle) for f in families})
-        for angle, unit in sorted(planted)
-    ]
+    home = "mixed3b_5x5"  # where units are numbered as PLANTED numbers them
+    first = 0 if site == home else parts[home].start if home in parts else None
+    truths = []
+    for planted in PLANTED:
+        angle, aligned = planted.orientation, None
+        if planted.kind != "curve" or angle is None:
+            continue
+        if dictionary is not None and first is not None:
+            W_SD = functional.normalize(dictionary.W_dec.detach().float(), dim=1)
+            cosine, latent = W_SD[:, first + planted.unit].cpu().max(dim=0)
+            aligned = int(latent), float(cosine)
+        found = {str(family.kind): family.nearest(angle) for family in families}
+        truths.append(Truth(planted.unit, angle, found, aligned))
+    return sorted(truths, key=lambda truth: truth.orientation)
 
 
 def write_report(report: Path, findings: Findings, figures: Mapping[str, Any]) -> None:

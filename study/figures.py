@@ -7,7 +7,7 @@ import numpy as np
 
 from . import drawing
 from .findings import Family, Findings, Patch
-from .scores import envelope, gaps, minima
+from .scores import angle_between, envelope, gaps, minima
 
 RING, PETALS, WIDE_GAP = 150.0, 140.0, 30.0
 CHART = (900.0, 200.0)
@@ -182,6 +182,10 @@ def truth_rows(findings: Findings) -> list[dict[str, object]]:
         for family in findings.families:
             found = truth.found.get(family.kind)
             cells += ["none", ""] if found is None else [str(found[0]), f"{found[1]:.1f}°"]
+        if truth.aligned and findings.latents:
+            latent, cosine = truth.aligned
+            error = angle_between(findings.latents.orientation(latent), truth.orientation)
+            cells += [str(latent), f"{cosine:.2f}", f"{error:.1f}°"]
         rows.append(
             {
                 "unit": f"unit {truth.unit}",

@@ -130,6 +130,8 @@ class Truth:
     orientation: float
     found: Mapping[str, tuple[int, float] | None]
     """By kind of family: the nearest curve detector and its distance in degrees."""
+    aligned: tuple[int, float] | None = None
+    """The latent whose decoder row points most along the planted unit, and their cosine."""
 
     def error(self, kind: str) -> float:
         """Degrees to the nearest of that kind; 180 where there is none."""
@@ -183,7 +185,14 @@ class Findings:
             "recovered_units": sum(truth.recovered("unit") for truth in self.truths),
             "recovered_latents": sum(truth.recovered("latent") for truth in self.truths),
             "worst_error_degrees": round(max(t.error(judged) for t in self.truths), 2),
+            "recovered_by_chance": round(self.recovered_by_chance(), 1),
         }
+
+    def recovered_by_chance(self) -> float:
+        """How many planted orientations as many curve detectors of random orientation would
+        recover: n of them leave one unrecovered with probability (1 - 12/360)^n."""
+        miss = (1 - 2 * RECOVERED / 360) ** len(self.families[-1].members)
+        return len(self.truths) * (1 - miss)
 
     def figures(self) -> dict[str, object]:
         """The result of the command: curve detectors, gaps, and what was planted, if anything."""

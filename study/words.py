@@ -103,11 +103,13 @@ def truth_text(findings: Findings) -> str:
         f"{result[f'recovered_{family.kind}s']} of them by a curve {family.kind}"
         for family in findings.families
     )
+    kind = findings.families[-1].kind
     return (
         f"The weights of this network were written by rule, and {result['planted']} curve "
         f"detectors were planted in it. The study finds {found}, within {RECOVERED:g}° of where "
-        f"they were planted; the worst error of the curve {findings.families[-1].kind}s is "
-        f"{result['worst_error_degrees']}°."
+        f"they were planted; the worst error of the curve {kind}s is "
+        f"{result['worst_error_degrees']}°. As many orientations drawn at random would recover "
+        f"{result['recovered_by_chance']} of them."
     )
 
 

@@ -64,7 +64,13 @@ def findings(latents: bool = True, truths: bool = True) -> Findings:
         else {},
         examples_note="",
         truths=[
-            Truth(i, i * 22.5, {f.kind: f.nearest(i * 22.5) for f in families}) for i in range(16)
+            Truth(
+                i,
+                i * 22.5,
+                {family.kind: family.nearest(i * 22.5) for family in families},
+                (2 * i, 0.9) if latents else None,
+            )
+            for i in range(16)
         ]
         if truths
         else [],

@@ -67,7 +67,16 @@ def test_what_was_planted_is_compared_with_the_nearest():
         "recovered_units": 1,
         "recovered_latents": 1,
         "worst_error_degrees": 180.0,
+        "recovered_by_chance": pytest.approx(made.recovered_by_chance(), abs=0.05),
     }
+
+
+def test_many_detectors_recover_much_by_chance():
+    made = findings()
+    angles = np.random.default_rng(0).uniform(0, 360, (400, len(made.latents.members)))
+    planted = np.array([truth.orientation for truth in made.truths])
+    apart = abs((angles[:, None] - planted[:, None] + 180) % 360 - 180).min(axis=2)
+    assert made.recovered_by_chance() == pytest.approx((apart <= 6).sum(axis=1).mean(), abs=0.3)
 
 
 def test_units_are_counted_by_part_of_the_site():
