@@ -68,11 +68,11 @@ def test_strides_are_found_where_the_grid_does_not_divide_the_image() -> None:
     assert field.centre in ((14, 14), (17, 17))
 
 
-def test_units_that_are_silent_and_vectors_of_length_one_have_fields() -> None:
+def test_units_that_are_silent_and_vectors_of_sum_0_have_fields() -> None:
     silent = conv(3, padding=1)
     nn.init.constant_(silent.bias, -1000.0)
     assert receptive_field(of(silent, nn.ReLU()), "1").size == (3, 3)
-    assert receptive_field(of(conv(3, padding=1), Normalise()), "1").size == (3, 3)
+    assert receptive_field(of(conv(3, padding=1), Centre()), "1").size == (3, 3)
 
 
 def test_cells_that_see_everything_tile_the_image_and_vectors_are_centred_on_it() -> None:
@@ -112,11 +112,11 @@ def test_a_gpu_finds_the_same_fields(lucids: Subject) -> None:
         lucids.module.to("cpu")
 
 
-class Normalise(nn.Module):
-    """Every cell's vector to sum 0 and length 1: its plain sum says nothing."""
+class Centre(nn.Module):
+    """Every cell's vector to sum 0, as normalisations do: its plain sum says nothing."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return nn.functional.layer_norm(x_BCHW.movedim(1, -1), x_BCHW.shape[1:2]).movedim(-1, 1)
+        return x_BCHW - x_BCHW.mean(dim=1, keepdim=True)
 
 
 class Everywhere(nn.Module):
