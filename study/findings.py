@@ -186,6 +186,19 @@ class Findings:
             "recovered_latents": sum(truth.recovered("latent") for truth in self.truths),
             "worst_error_degrees": round(max(t.error(judged) for t in self.truths), 2),
             "recovered_by_chance": round(self.recovered_by_chance(), 1),
+            **self.aligned_result(),
+        }
+
+    def aligned_result(self) -> dict[str, object]:
+        """How many planted units have a most aligned latent within 6 degrees, and the median
+        cosine: unlike the nearest latent, nothing that many latents make likely by chance."""
+        pairs = [(t.orientation, t.aligned) for t in self.truths if t.aligned]
+        if self.latents is None or not pairs:
+            return {}
+        errors = [angle_between(self.latents.orientation(a[0]), angle) for angle, a in pairs]
+        return {
+            "aligned_latents": sum(error <= RECOVERED for error in errors),
+            "aligned_cosine": round(float(np.median([a[1] for _, a in pairs])), 4),
         }
 
     def recovered_by_chance(self) -> float:

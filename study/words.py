@@ -104,12 +104,19 @@ def truth_text(findings: Findings) -> str:
         for family in findings.families
     )
     kind = findings.families[-1].kind
+    aligned = ""
+    if "aligned_latents" in result:
+        aligned = (
+            f" The latents whose decoder rows point most along the planted units (median cosine "
+            f"{result['aligned_cosine']:.2f}) lie within {RECOVERED:g}° in "
+            f"{result['aligned_latents']} cases."
+        )
     return (
         f"The weights of this network were written by rule, and {result['planted']} curve "
         f"detectors were planted in it. The study finds {found}, within {RECOVERED:g}° of where "
         f"they were planted; the worst error of the curve {kind}s is "
         f"{result['worst_error_degrees']}°. As many orientations drawn at random would recover "
-        f"{result['recovered_by_chance']} of them."
+        f"{result['recovered_by_chance']} of them.{aligned}"
     )
 
 

@@ -71,6 +71,18 @@ def test_what_was_planted_is_compared_with_the_nearest():
     }
 
 
+def test_aligned_latents_are_judged_by_where_they_point():
+    made = findings()
+    first, second = made.latents.members[:2]
+    near, far = made.latents.orientation(first) + 5.0, made.latents.orientation(second) + 7.0
+    truths = [Truth(0, near, {}, (first, 0.9)), Truth(1, far, {}, (second, 0.5))]
+    assert replace(made, truths=truths).aligned_result() == {
+        "aligned_latents": 1,
+        "aligned_cosine": 0.7,
+    }
+    assert replace(made, truths=[Truth(0, near, {})]).aligned_result() == {}
+
+
 def test_many_detectors_recover_much_by_chance():
     made = findings()
     angles = np.random.default_rng(0).uniform(0, 360, (400, len(made.latents.members)))
