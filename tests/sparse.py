@@ -17,7 +17,8 @@ PER_INPUT = 16
 def directions(features: int = 64, width: int = 32, seed: int = 0) -> np.ndarray:
     """The truth: unit rows [features, width]."""
     rows = np.random.default_rng(seed).standard_normal((features, width))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows.astype(np.float32)
 
 
 def vectors(count: int, truth_SD: np.ndarray, on: int = 3, seed: int = 1) -> np.ndarray:
@@ -26,7 +27,8 @@ def vectors(count: int, truth_SD: np.ndarray, on: int = 3, seed: int = 1) -> np.
     which = random.random((count, len(truth_SD))).argsort(axis=1)[:, :on]
     z_NS = np.zeros((count, len(truth_SD)), dtype=np.float32)
     np.put_along_axis(z_NS, which, random.uniform(1, 2, which.shape).astype(np.float32), axis=1)
-    return z_NS @ truth_SD + 0.5
+    x_ND: np.ndarray = z_NS @ truth_SD + 0.5
+    return x_ND
 
 
 def make_store(home: Path, sites: dict[str, np.ndarray], name: str = "sparse") -> Path:

@@ -71,14 +71,20 @@ def test_what_determines_the_dictionary_names_the_run(home: Path) -> None:
     config = sparse.tiny(home)
     store = find_store(config)
 
-    def name(site: str = "here", **changed: object) -> str:
-        return run_folder(replace(config, **changed), store, site).name  # type: ignore[arg-type]
+    def name(site: str = "here", **changed: Any) -> str:
+        return run_folder(replace(config, **changed), store, site).name
 
     assert name() == name(device="cuda", log_every=1, checkpoint_every=9, store="x", home=str(home))
     assert name().startswith("topk-here-")
     assert name(name="mine").startswith("mine-")
     assert name(l1=0.3) == name(), "what belongs to another objective changes nothing"
-    others = [{"k": 4}, {"seed": 1}, {"steps": 61}, {"lr": 0.1}, {"objective": "relu_l1"}]
+    others: list[dict[str, Any]] = [
+        {"k": 4},
+        {"seed": 1},
+        {"steps": 61},
+        {"lr": 0.1},
+        {"objective": "relu_l1"},
+    ]
     assert len({name(), name("there"), *(name(**other) for other in others)}) == 7
 
 
@@ -152,8 +158,13 @@ def newest(home: Path) -> int:
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_known_features_are_recovered(home: Path, settings: str) -> None:
     config = sparse.tiny(home, **SETTINGS[settings])
-    many = {"steps": 1500, "batch_size": 256, "dead_after": 10_000, "log_every": 500}
-    result = train(replace(config, checkpoint_every=1500, **many))  # type: ignore[arg-type]
+    many: dict[str, Any] = {
+        "steps": 1500,
+        "batch_size": 256,
+        "dead_after": 10_000,
+        "log_every": 500,
+    }
+    result = train(replace(config, checkpoint_every=1500, **many))
     sae = load_dictionary(result.run)
     cosine_SS = torch.from_numpy(sparse.directions()) @ sae.W_dec.T
     assert float(cosine_SS.max(dim=1).values.mean()) >= 0.9
@@ -224,8 +235,12 @@ def test_latents_are_dead_after_so_many_vectors(home: Path) -> None:
 def test_rows_of_a_topk_dictionary_keep_norm_one(home: Path) -> None:
     training = trainer(sparse.tiny(home, lr=0.05))
     for _ in range(20):
+        rows_SD = training.sae.W_dec.detach().clone()
         training.advance()
         torch.testing.assert_close(training.sae.W_dec.norm(dim=1), torch.ones(64))
+        assert training.sae.W_dec.grad is not None
+        along_S = (training.sae.W_dec.grad * rows_SD).sum(dim=1)
+        torch.testing.assert_close(along_S, torch.zeros(64), atol=1e-6, rtol=0)
 
 
 @pytest.mark.gpu

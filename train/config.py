@@ -30,7 +30,7 @@ class TrainConfig:
     """What is minimised."""
     latents: int = 0
     """S, the size of the dictionary; 0: eight times the width of the site."""
-    k: int = 32
+    k: int = 16
     """Latents on at a time (topk)."""
     aux_k: int = 0
     """Dead latents that model what is left over (topk); 0: half the width of the site."""
@@ -38,7 +38,7 @@ class TrainConfig:
     """Weight of that term (topk)."""
     bias: Literal["median", "mean", "zero"] = "median"
     """Where b_dec starts: the geometric median of a batch, its mean, or zero (topk)."""
-    l1: float = 5.0
+    l1: float = 1.0
     """Lambda, the weight of the L1 penalty (relu_l1)."""
     l1_warmup: float = 0.05
     """Share of the steps over which lambda rises from zero (relu_l1)."""
