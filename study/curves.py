@@ -21,7 +21,7 @@ from data.device import resolve_device
 from data.files import write_whole
 from data.home import reports_folder
 from data.spec import canonical_json, slug
-from models.dictionaries.checkpoint import DICTIONARY, load_dictionary
+from models.dictionaries.checkpoint import DICTIONARY, load_dictionary, read_config, read_json
 from models.dictionaries.sae import SAE
 from models.subjects.receptive import ReceptiveField, receptive_field
 from models.subjects.subject import Subject
@@ -152,10 +152,15 @@ def find_curves(
         receptive_field=max(field.size),
         run=run.name if run else "",
         metrics=read_metrics(run / "metrics.csv") if run else {},
+        trained=read_figures(run / RESULT) if run else {},
         examples_note=sources.no_images,
         truths=planted_truths(subject, site, families, parts, dictionary),
         command=command(config, sources),
-        made=made,
+        made={
+            "study": made,
+            "run": read_config(run) if run else None,
+            "store": sources.store.spec if sources.store else None,
+        },
     )
 
 
@@ -243,6 +248,12 @@ def read_metrics(path: Path) -> dict[str, list[float]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+
+
+def read_figures(path: Path) -> dict[str, float]:
+    """The numbers in a run's result.json; empty where it has not ended."""
+    told = read_json(path) if path.is_file() else {}
+    return {name: float(value) for name, value in told.items() if isinstance(value, int | float)}
 
 
 def command(config: CurvesConfig, sources: Sources) -> str:

@@ -211,7 +211,7 @@ def training_panels(metrics: Mapping[str, Sequence[float]]) -> list[dict[str, st
         x, y = x[keep], y[keep]
         low, high = float(y.min()), float(y.max())
         across = 260 * (x - x[0]) / max(x[-1] - x[0], 1e-30)
-        down = 90 * (1 - (y - low) / max(high - low, 1e-30))
+        down = 90 * (high - y) / max(high - low, 1e-30)
         panels.append(
             {
                 "name": name,

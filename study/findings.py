@@ -157,11 +157,14 @@ class Findings:
     receptive_field: int
     run: str
     metrics: Mapping[str, Sequence[float]]
+    trained: Mapping[str, float]
+    """Figures that the run ended with, by name."""
     examples_note: str
     truths: Sequence[Truth]
     command: str
     made: Mapping[str, object]
-    """All that determines the findings: digests, grid, thresholds."""
+    """All that determines the findings: digests, grid, thresholds, and how run and store came
+    about."""
 
     @property
     def families(self) -> list[Family]:

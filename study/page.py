@@ -37,7 +37,7 @@ def _context(findings: Findings) -> dict[str, object]:
         "examples_shown": any(family.patches for family in findings.families),
         "examples_note": findings.examples_note,
         "training": figures.training_panels(findings.metrics),
-        "run": findings.run,
+        "training_text": words.training_text(findings),
         "method": words.method(findings),
         "caveats": words.caveats(findings),
         "command": findings.command,

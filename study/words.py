@@ -1,5 +1,7 @@
 """What the page says in sentences."""
 
+from collections.abc import Sequence
+
 from .figures import envelope_of
 from .findings import RECOVERED, Findings
 
@@ -132,8 +134,8 @@ def method(findings: Findings) -> list[str]:
     radii = ", ".join(f"{radius:.0f}" for radius in units.radii)
     texts = [
         f"{units.responses[..., 0].size:,} curves were drawn: {len(units.orientations)} "
-        f"orientations {step:g}° apart, radii of {radii} pixels, each as a "
-        f"{' and as an '.join(units.styles)}, dark on white. The middle of each arc lies on the "
+        f"orientations {step:g}° apart, radii of {radii} pixels, each as "
+        f"{_styles(units.styles)}, dark on white. The middle of each arc lies on the "
         f"centre of the receptive field of the middle cell of {findings.site}, so that turning "
         f"the curve turns it about what the cell sees.",
         f"A tuning curve is the positive response averaged over radii and styles. A curve "
@@ -144,11 +146,34 @@ def method(findings: Findings) -> list[str]:
     ]
     if findings.latents is not None:
         texts.append(
-            f"Latents come from encoding the activations of {findings.site} at that cell with the "
-            f"dictionary of run {findings.run}; each is counted times the norm of its decoder "
-            f"row, which makes it a length in the space of the activations."
+            f"Latents come from encoding the activations of {findings.site} at that cell with "
+            f"the dictionary of run {findings.run}. Its decoder rows have norm 1, so a latent's "
+            f"value is a length in the space of the activations."
         )
     return texts
+
+
+def _styles(styles: Sequence[str]) -> str:
+    drawn = {
+        "line": "a thin line",
+        "edge": "an edge that is dark on its hollow side",
+        "reverse": "an edge that is dark on the other side",
+    }
+    *most, last = [drawn[style] for style in styles]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def training_text(findings: Findings) -> str:
+    """What the run came to, by its own figures."""
+    text = f"Run {findings.run}, against the training step."
+    names = {"fvu": "FVU", "l0": "L0"}
+    told = findings.trained
+    ended = [f"{name} {told[key]:.3g}" for key, name in names.items() if key in told]
+    if ended:
+        text += f" On held-out vectors it ended at {' and '.join(ended)}."
+    if "dead" in told:
+        text += f" When training ended {100 * told['dead']:.1f} % of the latents were dead."
+    return text
 
 
 def caveats(findings: Findings) -> list[str]:

@@ -62,6 +62,7 @@ def findings(latents: bool = True, truths: bool = True) -> Findings:
         }
         if latents
         else {},
+        trained={"fvu": 0.1234, "l0": 16.0} if latents else {},
         examples_note="",
         truths=[
             Truth(

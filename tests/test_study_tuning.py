@@ -91,3 +91,13 @@ def test_parts_of_a_site_are_known_by_what_they_hold():
 
 def test_a_namesake_that_is_never_called_names_no_parts():
     assert site_parts(subject_from_module(Block(), input_size=16), "block", CPU) == {}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu(responses: np.ndarray):
+    """Within 1e-4 of the strongest response: float32 sums in another order, no TF32."""
+    subject = make()
+    field = receptive_field(subject, "units")
+    on_cuda = unit_tuning(subject, "units", field, GRID, torch.device("cuda"))
+    np.testing.assert_allclose(on_cuda, responses, atol=1e-4 * responses.max())
