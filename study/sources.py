@@ -116,8 +116,8 @@ def _find_store(config: CurvesConfig, run: Path | None, trained: Mapping[str, An
         return open_store(path)
     if run is None:
         return None
-    places = [run / trained.get("store_path", ""), folder / trained["store"]]
-    found = next((p for p in places if p.name and (p / STORE_FILE).is_file()), None)
+    places = [run / trained.get("store_path", ""), folder / trained.get("store", "")]
+    found = next((p for p in places if (p / STORE_FILE).is_file()), None)
     return open_store(found) if found else None
 
 

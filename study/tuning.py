@@ -1,5 +1,6 @@
 """What the units of a site, and the latents of a dictionary, answer to synthetic curves."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -38,7 +39,12 @@ def unit_tuning(
         torch.inference_mode(),
         recording(subject.module, modules) as forward,
     ):
-        for batch in tqdm(images, "showing curves", -(-len(grid) // BATCH), leave=False):
+        for batch in tqdm(
+            images,
+            "showing curves",
+            -(-len(grid) // BATCH),
+            mininterval=0.5 if sys.stderr.isatty() else 20,
+        ):
             acts_BHWD = as_grid(forward(subject.preprocess(batch.to(device)))[site])
             vectors.append(acts_BHWD[:, *field.cell].float().cpu())
     return np.ascontiguousarray(by_axis(torch.cat(vectors).numpy(), grid))
