@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +167,22 @@ def test_a_gpu_harvests_what_the_cpu_harvests(config: HarvestConfig, tmp_path: P
         a, b = (s.read(site, slice(0, s.rows)) for s in (on_cpu, on_gpu))
         valid = on_cpu.column("valid")
         assert np.abs(a - b)[valid].max() <= 1e-3 * np.abs(a[valid]).max()
+
+
+PEAK = """
+import resource, sys
+from harvest.config import HarvestConfig
+from harvest.run import harvest
+harvest(HarvestConfig(inputs="dead-leaves", subject=sys.argv[1], sites=("late",),
+    per_input="all", limit=int(sys.argv[2]), device="cpu", home=sys.argv[3]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_peak_memory_is_flat_when_the_inputs_grow_tenfold(tmp_path: Path) -> None:
+    peaks = []
+    for limit in (300, 3000):  # both more than a shard, which is what the writer holds
+        command = [sys.executable, "-c", PEAK, f"{MINE}:network", str(limit), str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(float(done.stdout.split()[-1]))
+    assert peaks[1] < 1.1 * peaks[0], f"{peaks} MB"
