@@ -6,9 +6,13 @@ from .config import TrainConfig
 
 
 def topk() -> TrainConfig:
-    """TopK autoencoder with AuxK: k latents a vector, and hardly any of them dead.
+    """TopK autoencoder with AuxK: k latents a vector, hardly any dead.
 
-    EXPECT
+    Expect on mixed3b_5x5 of photographs (width 96, 768 latents):
+    FVU .007 at --k 16 and .064 at --k 8, under 1 % dead.
+    Two to four minutes on one core, .5 GB of memory, 3 MB of disk.
+    On mixed3b (width 480, 3840 latents): a quarter of an hour,
+    1 GB of memory, 60 MB of disk; --k 32 suits it.
     """
     return TrainConfig(objective="topk")
 
@@ -16,7 +20,10 @@ def topk() -> TrainConfig:
 def relu_l1() -> TrainConfig:
     """ReLU autoencoder with an L1 penalty, in the form of April 2024.
 
-    EXPECT
+    Expect on mixed3b_5x5 of photographs (width 96, 768 latents):
+    FVU .05 with 43 latents on at --l1 1, .13 with 30 at --l1 2,
+    none dead; TopK leaves less unexplained with fewer.
+    Time, memory and disk as topk.
     """
     return TrainConfig(objective="relu_l1")
 
