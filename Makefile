@@ -55,7 +55,7 @@ study: setup ## dictionary -> a page of findings in reports/
 demo: setup ## the whole way, offline: images -> store -> dictionary -> a page of curve detectors
 	$(PY) -m harvest demo $(call flag,DEVICE,device)
 	$(PY) -m train demo $(call flag,DEVICE,device)
-	$(PY) -m study demo $(call flag,DEVICE,device)
+	$(PY) -m study curves --run demo $(call flag,DEVICE,device)
 
 test: setup ## the tests, under six minutes
 	$(PY) -m pytest -q -m 'not slow'

@@ -19,6 +19,7 @@ def demo() -> HarvestConfig:
     on two CPU cores, a few megabytes of disk.
     """
     return HarvestConfig(
+        name="demo",
         subject="handmade",
         inputs="dead-leaves",
         sites=("mixed3b_5x5", "mixed3b"),
