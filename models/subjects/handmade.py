@@ -123,7 +123,7 @@ def _write_mixed3b(network: InceptionV1) -> None:
     five = "mixed3b_5x5"  # sees early curves as 0-15 and lines as 16-31
     _write(network, f"{five}_bottleneck", 0, early, _same())
     _write(network, f"{five}_bottleneck", 16, lines, _same())
-    _write(network, five, 0, 0, rules.curves(), gain=4.0, threshold=12.0)
+    _write(network, five, 0, 0, rules.curves(), gain=6.0, threshold=28.0)
     _write(network, five, 16, 0, rules.suppression(16, by=16), gain=10.0)
     _write(network, five, 16, 16, rules.lines(5, 8.0, breadth=4.0), gain=10.0)
     _write(network, five, 32, 16, rules.corners(), gain=6.0, threshold=8.0)
