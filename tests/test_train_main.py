@@ -104,6 +104,6 @@ def test_parsing_imports_no_torch() -> None:
 def test_recipes_are_complete_configs() -> None:
     for name, make in RECIPES.items():
         assert isinstance(make(), TrainConfig)
-        assert make().objective == {"demo": "relu_l1"}.get(name, name)
+        assert make().objective == {"demo": "topk"}.get(name, name)
         make().check(96)
         assert make.__doc__
