@@ -1,5 +1,8 @@
 """Which device a command runs on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from .errors import DeviceError
@@ -17,3 +20,14 @@ def resolve_device(device: str = "auto") -> torch.device:
             "use --device cpu, or install a CUDA build of torch."
         )
     return torch.device(device)
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Within the body torch computes with `count` CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

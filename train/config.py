@@ -8,8 +8,9 @@ from data.errors import ConfigError
 
 ObjectiveName = Literal["topk", "relu_l1"]
 
+SMALL_STEP = 2**27  # multiplications of an encoder's product that one thread does best alone
 FORMAT = 1  # raised when the same config would give another dictionary
-APART = {"name", "store", "site", "device", "home", "log_every", "checkpoint_every"}
+APART = {"name", "store", "site", "device", "threads", "home", "log_every", "checkpoint_every"}
 ONLY_FOR: dict[ObjectiveName, set[str]] = {
     "topk": {"k", "aux_k", "aux_weight", "bias"},
     "relu_l1": {"l1", "l1_warmup"},
@@ -62,6 +63,8 @@ class TrainConfig:
     """Seed of the initial weights and of the order of the data."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    threads: int = 0
+    """CPU threads; 0: one where a step is so small that threads would wait for each other."""
     home: str = ""
     """Folder that holds store/ and runs/; empty: $TENDRIL_HOME, or here."""
     log_every: int = 20
@@ -74,7 +77,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "dead_after", "eval_rows", "log_every", "lr", "clip"):
             _demand(getattr(self, name) > 0, f"--{_flag(name)} is above 0", getattr(self, name))
         _demand(self.checkpoint_every > 0, "--checkpoint-every is above 0", self.checkpoint_every)
-        for name in ("latents", "aux_k", "aux_weight", "l1", "seed"):
+        for name in ("latents", "aux_k", "aux_weight", "l1", "seed", "threads"):
             _demand(getattr(self, name) >= 0, f"--{_flag(name)} is 0 or more", getattr(self, name))
         for name in ("l1_warmup", "lr_decay"):
             value = getattr(self, name)
@@ -90,6 +93,10 @@ class TrainConfig:
     def latents_for(self, width: int) -> int:
         """S for a site of this width."""
         return self.latents or 8 * width
+
+    def is_small(self, width: int) -> bool:
+        """Whether a step on vectors of this width is too small to share among threads."""
+        return self.batch_size * width * self.latents_for(width) < SMALL_STEP
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine the dictionary, beside the store and the site.

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from data.command import note
-from data.device import resolve_device
+from data.device import cpu_threads, resolve_device
 from data.errors import ConfigError, StoreLockedError, StoreNotFoundError
 from data.files import locked
 from data.home import entries, resolve, runs_folder, stores_folder
@@ -81,7 +81,9 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
         if (run / RESULT).exists():
             note(f"{run} is there already.")
             return replace(_read_result(run), reused=True)
-        _train(config, store, site, run, device)
+        small = config.is_small(store.width(site))
+        with cpu_threads(config.threads or (1 if small else torch.get_num_threads())):
+            _train(config, store, site, run, device)
     return _read_result(run)
 
 
