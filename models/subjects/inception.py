@@ -188,7 +188,7 @@ SITES = inception_sites()
 
 def preprocess(rgb_BCHW: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     """RGB in 0..1 -> RGB in 0..255 minus 117."""
-    return rgb_BCHW * 255 - MEAN
+    return (rgb_BCHW * 255).sub_(MEAN)
 
 
 def response_norm(x_BCHW: Float[Tensor, "b c h w"], n: Normalisation) -> Float[Tensor, "b c h w"]:
