@@ -112,18 +112,19 @@ def _write_mixed3a(network: InceptionV1) -> None:
 
 
 def _write_mixed3b(network: InceptionV1) -> None:
-    """5x5: the planted units, from the early curves and lines of mixed3a's 3x3. The others,
-    sixteen channels each. 1x1: lines, early curves, edges, colours. 3x3: longer lines, edges,
-    colours. pool_reduce: lines, colours.
+    """5x5: the planted units, from the early curves of mixed3a's 3x3 and 5x5, so that wide
+    radii count too, and the lines of its 3x3. The others, sixteen channels each: 1x1 lines,
+    early curves, edges, colours; 3x3 longer lines, edges, colours; pool_reduce lines, colours.
 
     Gains and thresholds leave a curve detector silent at 19 of 20 positions of dead leaves, and
     make the kinds comparable, so that a dictionary has to tell them apart.
     """
-    early, lines, edges, colours, pooled_colours = 64, 80, 32, 48, 240
+    early, lines, wide, edges, colours, pooled_colours = 64, 80, 192, 32, 48, 240
     five = "mixed3b_5x5"  # sees early curves as 0-15 and lines as 16-31
-    _write(network, f"{five}_bottleneck", 0, early, _same())
+    _write(network, f"{five}_bottleneck", 0, early, _same(), gain=0.5)
+    _write(network, f"{five}_bottleneck", 0, wide, _same(), gain=0.5)
     _write(network, f"{five}_bottleneck", 16, lines, _same())
-    _write(network, five, 0, 0, rules.curves(), gain=6.0, threshold=28.0)
+    _write(network, five, 0, 0, rules.curves(), gain=4.0, threshold=22.0)
     _write(network, five, 16, 0, rules.suppression(16, by=16), gain=10.0)
     _write(network, five, 16, 16, rules.lines(5, 8.0, breadth=4.0), gain=10.0)
     _write(network, five, 32, 16, rules.corners(), gain=6.0, threshold=8.0)

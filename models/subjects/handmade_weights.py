@@ -158,8 +158,8 @@ SIDE, PITCH = 5, 8.0
 def curves(
     radii: tuple[float, ...] = (14.0, 20.0, 30.0, 50.0),
     breadth: float = 6.0,
-    extent: float = 60.0,
-    opposition: float = 2.0,
+    extent: float = 45.0,
+    opposition: float = 1.5,
     inhibition: float = 1.0,
 ) -> Block:
     """Curve detectors: early curves laid tangent along arcs of several radii.
