@@ -51,8 +51,9 @@ def bell(distance: Array, sigma: float) -> Array:
 
 def lay(weight: Array, expected: Array, angles: Array, width: float, period: float) -> Array:
     """[I, K, K], summing to 1: in each cell the feature at the angle expected there."""
-    block = weight * agreement(angles[:, None, None] - expected, width, period)
-    return block / block.sum()
+    block: Array = weight * agreement(angles[:, None, None] - expected, width, period)
+    block /= block.sum()
+    return block
 
 
 # --- conv2d0: 7x7 pixels, stride 2 --------------------------------------------------------
@@ -108,8 +109,8 @@ def pooled_edges(width: float = 40.0, inhibition: float = 0.55) -> Block:
     odd = np.array([0.0, 1.0, 0.0, 1.0])
     match = odd * agreement(DIRECTIONS[:, None, None] - directions, width, WHOLE)
     match /= match.sum(axis=(1, 2), keepdims=True)
-    weights = match - inhibition / match[0].size
-    return weights.reshape(len(DIRECTIONS), -1)[:, :, None, None]
+    weights: Array = match - inhibition / match[0].size
+    return weights.reshape(len(DIRECTIONS), -1, 1, 1)
 
 
 # --- lines and curves, from conv2d2 on ----------------------------------------------------
@@ -197,8 +198,8 @@ def corners(half_angle: float = 30.0, breadth: float = 4.0, inhibition: float = 
         for arm in (direction + 180.0 - half_angle, direction + 180.0 + half_angle):
             u, v = cells(SIDE, PITCH, arm)
             normal = np.full_like(u, arm + 90.0)
-            there = lay(bell(v, breadth) * (u > 4.0), normal, NORMALS, 30.0, HALF)
-            beyond = lay(bell(v, breadth) * (u < -4.0), normal, NORMALS, 30.0, HALF)
+            there = lay(bell(v, breadth) * (u > 5.0), normal, NORMALS, 30.0, HALF)
+            beyond = lay(bell(v, breadth) * (u < -5.0), normal, NORMALS, 30.0, HALF)
             row += (there - 1.5 * beyond) / 2
         rows.append(row - inhibition / row.size)
     return np.stack(rows)
