@@ -46,9 +46,9 @@ class HarvestBench:
     """A folder of photographs; dead leaves by default."""
     weights: str = ""
     """Weights of InceptionV1; random by default."""
-    images: int = 96
+    images: int = 256
     """Images in a run."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Images in a slice."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the subject runs."""

@@ -73,7 +73,7 @@ def plan_layout(
     *,
     columns: tuple[str, ...] = ("y", "x"),
     grids: Mapping[str, tuple[int, int]] | None = None,
-    inputs_per_slice: int = 16,
+    inputs_per_slice: int = 8,
     compressor: str = "zstd",
     item_bytes: int = 2,
 ) -> Layout:

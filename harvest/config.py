@@ -34,8 +34,8 @@ class HarvestConfig:
     """The folder that holds store/; $TENDRIL_HOME or this folder by default."""
     name: str = ""
     """What the store is called, before its digest; subject and inputs by default."""
-    batch_size: int = 16
-    """Inputs in a slice: what the subject sees at once."""
+    batch_size: int = 8
+    """Inputs in a slice: what the subject sees at once; a GPU likes 64."""
     workers: int = 2
     """Threads that read and scale images."""
     threads: int = 0

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from data.command import note
-from data.device import resolve_device
+from data.device import keep_freed_memory, resolve_device
 from data.errors import ConfigError
 from data.home import stores_folder
 from data.images import ImageSource, first_readable, open_images
@@ -108,6 +108,7 @@ def make_plan(config: HarvestConfig) -> Plan:
             raise ConfigError(f"{flag} wants a whole number from 1 on, and got {value}.")
     if config.threads:
         torch.set_num_threads(config.threads)
+    keep_freed_memory()
     _make_deterministic()
     device = resolve_device(config.device)
     source = open_images(config.inputs, config.limit)

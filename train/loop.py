@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from data.command import note
-from data.device import cpu_threads, resolve_device
+from data.device import cpu_threads, keep_freed_memory, resolve_device
 from data.errors import ConfigError, StoreLockedError, StoreNotFoundError
 from data.files import locked
 from data.home import entries, resolve, runs_folder, stores_folder
@@ -73,6 +73,7 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
     store = store or find_store(config)
     site = store.check_site(config.site or store.sites[0])
     config.check(store.width(site))
+    keep_freed_memory()
     device = resolve_device(config.device)
     check_room(config, store.width(site), device)
     run = run_folder(config, store, site)
