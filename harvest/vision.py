@@ -120,23 +120,17 @@ def to_rgb(
 def load_ahead(
     source: ImageSource, slices: Sequence[range], size: int, workers: int
 ) -> Iterator[tuple[range, list[Loaded]]]:
-    """Slices of images in order, a few of them loaded ahead by threads."""
+    """Slices of images in order, loaded by threads while those before are used."""
     waiting: deque[tuple[range, list[Future[Loaded]]]] = deque()
-    upcoming = iter(slices)
     with ThreadPoolExecutor(workers, thread_name_prefix="image-loader") as pool:
-
-        def enqueue() -> None:
-            for inputs in [next(upcoming, None)]:
-                if inputs is not None:
-                    futures = [pool.submit(_load, source, i, size) for i in inputs]
-                    waiting.append((inputs, futures))
-
-        for _ in range(SLICES_AHEAD):
-            enqueue()
+        for inputs in slices:
+            waiting.append((inputs, [pool.submit(_load, source, i, size) for i in inputs]))
+            if len(waiting) > SLICES_AHEAD:
+                first, futures = waiting.popleft()
+                yield first, [future.result() for future in futures]
         while waiting:
-            inputs, futures = waiting.popleft()
-            enqueue()
-            yield inputs, [future.result() for future in futures]
+            first, futures = waiting.popleft()
+            yield first, [future.result() for future in futures]
 
 
 def _load(source: ImageSource, index: int, size: int) -> Loaded:

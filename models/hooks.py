@@ -1,5 +1,6 @@
 """Record named sites of a network, without touching it: own handles only, gone afterwards."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,18 +40,19 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
     A site is the outputs of its modules, concatenated over channels. The pass stops after the
     last module wanted. What is recorded is a copy wherever the pass goes on, since a later
     in-place operation would alter it. Gradients flow if they are enabled. The network called
-    in the body by itself, and not through `forward`, runs whole and is not recorded.
+    in the body by itself, and not through `forward`, runs whole and is not recorded. Several
+    threads may call `forward` at once.
     Raises SubjectError where a module is not there, is not called, or is called twice before
     the pass stops; `describe_sites` also finds those that would be called again after it.
     """
     wanted = _submodules(module, sites)
     assert wanted, "a recording of no sites"
-    seen: dict[str, Tensor] = {}
-    running = False
+    passes = threading.local()  # what the pass of this thread has seen; no `seen`, no pass
 
     def hook(name: str) -> Callable[[nn.Module, object, object], None]:
         def record(_module: nn.Module, _inputs: object, output: object) -> None:
-            if not running:
+            seen: dict[str, Tensor] | None = getattr(passes, "seen", None)
+            if seen is None:
                 return
             if name in seen:
                 raise _Stop(SubjectError(_called_often(name, "twice or more")))
@@ -63,8 +65,8 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
         return record
 
     def forward(x: Tensor) -> dict[str, Tensor]:
-        nonlocal running
-        running = True
+        seen: dict[str, Tensor] = {}
+        passes.seen = seen
         try:
             module(x)
         except _Stop as stop:
@@ -75,8 +77,7 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
             silent = next(name for name in wanted if name not in seen)
             raise SubjectError(_never_called(silent))
         finally:
-            running = False
-            seen.clear()
+            passes.seen = None
 
     handles = []
     try:

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -175,3 +176,12 @@ def test_a_gpu_records_what_the_cpu_records() -> None:
         with recording(network.to(device), sites("second")) as forward:
             acts[device] = forward(image.to(device))["second"].cpu()
     torch.testing.assert_close(acts["cpu"], acts["cuda"], rtol=1e-4, atol=1e-5)
+
+
+def test_threads_record_their_own_pass() -> None:
+    network = Stack().eval()
+    images = [torch.randn(1, 3, 8, 8) for _ in range(64)]
+    with recording(network, sites("first", "third")) as forward, ThreadPoolExecutor(8) as pool:
+        recorded = list(pool.map(lambda image: forward(image)["first"], images))
+    for image, first in zip(images, recorded, strict=True):
+        torch.testing.assert_close(first, network.first(image))
