@@ -64,12 +64,12 @@ def vision_rows(
     modules = site_modules(subject, sites)
 
     def produce(slices: Sequence[range]) -> Iterator[SliceRows]:
-        with recording(subject.module, modules) as forward, torch.inference_mode():
+        with recording(subject.module, modules) as forward:
             for inputs, images in load_ahead(source, slices, subject.input_size, workers):
-                acts = forward(subject.preprocess(to_rgb(images, device)))
-                grids = {site: as_grid(acts[site]) for site in sites}
-                cells_BP = rule.draw(inputs, grids[sites[0]])
-                rows, columns = gather(grids, cells_BP)
+                with torch.inference_mode():  # never across a yield: it would leak out
+                    acts = forward(subject.preprocess(to_rgb(images, device)))
+                    grids = {site: as_grid(acts[site]) for site in sites}
+                    rows, columns = gather(grids, rule.draw(inputs, grids[sites[0]]))
                 yield SliceRows(
                     inputs=inputs,
                     activations=rows,

@@ -186,3 +186,10 @@ def test_peak_memory_is_flat_when_the_inputs_grow_tenfold(tmp_path: Path) -> Non
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(float(done.stdout.split()[-1]))
     assert peaks[1] < 1.1 * peaks[0], f"{peaks} MB"
+
+
+def test_a_harvest_that_stops_leaves_gradients_on(config: HarvestConfig) -> None:
+    with pytest.raises(OverflowingRowsError):
+        harvest(dataclasses.replace(config, subject=f"{MINE}:huge", dtype="float16"))
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
