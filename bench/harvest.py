@@ -6,6 +6,7 @@ time. Without `--inputs` photographs are dead leaves, saved as JPEG.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -115,7 +116,14 @@ def _harvest_over_forward(config: HarvestConfig, folder: Path) -> tuple[float, f
     layout = make_layout(plan)
     rule = PositionRule(config.positions, config.per_input, config.seed)
     produce = vision_rows(
-        plan.subject, plan.source, plan.spec.sites, rule, device=plan.device, workers=config.workers
+        plan.subject,
+        plan.source,
+        plan.spec.sites,
+        rule,
+        device=plan.device,
+        workers=os.cpu_count() or 1,
+        batch_size=config.batch_size,
+        dtype=config.dtype,
     )
     batches = [
         plan.subject.preprocess(
@@ -131,7 +139,16 @@ def _harvest_over_forward(config: HarvestConfig, folder: Path) -> tuple[float, f
 
     def ours() -> None:
         path = folder / "store" / "measured"
-        write_store(path, plan.spec, layout, produce, origin={}, environment={}, overwrite=True)
+        write_store(
+            path,
+            plan.spec,
+            layout,
+            produce,
+            origin={},
+            environment={},
+            overwrite=True,
+            overlap=plan.device.type != "cpu",
+        )
 
     @torch.inference_mode()
     def yardstick() -> None:

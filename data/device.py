@@ -1,6 +1,7 @@
 """Which device a command runs on."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,10 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def resolve_device(device: str = "auto") -> torch.device:
-    """`auto` is the GPU where there is one; raises DeviceError for one that is not there."""
+    """`auto` is the GPU where there is one, of several the one that belongs to this process of
+    a launcher's ($LOCAL_RANK); raises DeviceError for one that is not there."""
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if device not in ("cpu", "cuda"):
         raise DeviceError(f"--device is auto, cpu or cuda, and not {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():
@@ -23,6 +25,8 @@ def resolve_device(device: str = "auto") -> torch.device:
             "--device cuda was asked for, but torch sees no CUDA device on this machine; "
             "use --device cpu, or install a CUDA build of torch."
         )
+    if device == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device(device)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from .errors import StoreFullError, StoreLockedError
 
+ASIDE = ".part"  # the end of the name of what is being written
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a crash at any moment leaves the old one, the new one or none.
@@ -16,7 +18,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Written aside, fsynced, renamed; then the folder is fsynced, so that the name lasts too.
     Raises StoreFullError where the disk has no room; what was written aside is removed.
     """
-    aside = path.with_name(path.name + ".part")
+    aside = path.with_name(f"{path.name}.{os.getpid()}{ASIDE}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with aside.open("wb") as file:
@@ -45,16 +47,17 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
     """Hold the lock of a folder (flock on the folder itself: it leaves no file, and the
-    system lets go of it when the process dies, however it dies).
+    system lets go of it when the process dies, however it dies), alone or `shared`.
 
     Raises StoreLockedError where another process holds it and `wait` is false.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(handle, kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise StoreLockedError(
                 f"another harvest is writing {folder}; wait until it ends, or stop it "

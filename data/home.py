@@ -17,6 +17,12 @@ def stores_folder(home: str | None = None) -> Path:
     return home_folder(home) / "store"
 
 
+def store_location(name: str, home: str | None = None) -> str:
+    """Where the store of a name lies: a path, or a URL where the home is one."""
+    home = home or os.environ.get("TENDRIL_HOME") or ""
+    return f"{home.rstrip('/')}/store/{name}" if "://" in home else str(stores_folder(home) / name)
+
+
 def runs_folder(home: str | None = None) -> Path:
     """Where trained dictionaries are kept."""
     return home_folder(home) / "runs"

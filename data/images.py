@@ -1,7 +1,9 @@
 """Sources of images: a folder, a Hugging Face image set, or dead leaves.
 
-Every source gives square RGB images: the shorter side is scaled to the size that the subject
-takes (bicubic, antialiased), then the centre is cut out.
+Every source gives square RGB images of the size that the subject takes, fitted as networks are
+evaluated on ImageNet: the shorter side is scaled to 8/7 of the size (256 for 224; bicubic,
+antialiased) and the centre cut out. Images whose shorter side lies between the two are only
+cut, smaller ones scaled up to the size itself.
 """
 
 import hashlib
@@ -23,7 +25,8 @@ from .errors import ConfigError, InputsNotFoundError, UnreadableInputError, Unre
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 DEAD_LEAVES = "dead-leaves"
 HUGGING_FACE = "hf:"
-FIT = "shorter side bicubic, centre crop"
+MARGIN = 8 / 7  # of a fitted image over what is cut out of it
+FIT = "shorter side to 8/7 bicubic, centre crop"
 SAMPLE = 0x5A3E  # the key of the sample that --limit takes
 HEAD_BYTES = 4096  # of each end of a file: what the fingerprint looks at, beside its size
 
@@ -101,7 +104,7 @@ def first_readable(source: ImageSource, size: int) -> int:
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:
-    """Upright, RGB (transparent parts white), the shorter side `size`, the centre cut out."""
+    """Upright, RGB (transparent parts white), scaled and cut to a square of `size` pixels."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image)
@@ -110,7 +113,14 @@ def fit(image: Image.Image, size: int) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     image = image.convert("RGB")
-    return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    shorter = min(image.size)
+    scaled = min(max(shorter, size), round(size * MARGIN))
+    side = size * shorter / scaled  # of what is cut out, in pixels of the image as it is
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    if scaled == shorter:
+        return image.crop((int(left), int(top), int(left) + size, int(top) + size))
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from .rows import STORED_AS
+
 CHUNK_BYTES = 4 * 2**20  # raw bytes of the widest site's chunk: about 4096 rows of width 480
 CHUNK_ROWS = 4096
 SHARD_BYTES = 64 * 2**20  # raw bytes of a site's shard: bounds what the writer holds
@@ -29,6 +31,7 @@ class Layout:
     inputs_per_shard: int
     compressor: str = "zstd"
     grids: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    elements: int = 0  # G, of the group that inputs were taken through; 0 is no group
 
     @property
     def rows(self) -> int:
@@ -49,6 +52,33 @@ class Layout:
     def rows_per_shard(self) -> int:
         """Rows written at once."""
         return self.inputs_per_shard * self.rows_per_input
+
+    @property
+    def chunks_per_shard(self) -> int:
+        """How many chunks a shard holds; the last shard may hold fewer."""
+        return self.inputs_per_shard // self.inputs_per_chunk
+
+    def row_shape(self, site: str) -> tuple[int, ...]:
+        """The shape of a row: [D], or [G, D]."""
+        width = self.widths[site]
+        return (self.elements, width) if self.elements else (width,)
+
+    def arrays(self, dtype: str) -> dict[str, str]:
+        """Every array with a file a shard -> the dtype of its numbers."""
+        scales = {f"scales/{s}": "float32" for s in self.widths} if dtype == "int8" else {}
+        return (
+            {f"activations/{site}": STORED_AS[dtype] for site in self.widths}
+            | scales
+            | {f"norms/{site}": "float32" for site in self.widths}
+            | dict.fromkeys(("input", *self.columns), "int32")
+            | {"valid": "bool"}
+        )
+
+    def shard_file(self, array: str, shard: int) -> str:
+        """The file of a shard in an array, as zarr names it: a number for each dimension."""
+        kind, _, site = array.partition("/")
+        dimensions = len(self.row_shape(site)) if kind == "activations" else 0
+        return f"{array}/c/{shard}{'/0' * dimensions}"
 
     def shard_inputs(self, shard: int) -> range:
         """The inputs of a shard."""
@@ -76,10 +106,11 @@ def plan_layout(
     inputs_per_slice: int = 8,
     compressor: str = "zstd",
     item_bytes: int = 2,
+    elements: int = 0,
 ) -> Layout:
     """Chunks of about 4 MiB and at most 4096 rows; shards of at most 64 MiB and 256 inputs,
     but at least one chunk."""
-    row_bytes = max(widths.values()) * item_bytes
+    row_bytes = max(widths.values()) * item_bytes * max(elements, 1)
     chunk_rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes))
     per_chunk = min(inputs, max(1, round(chunk_rows / rows_per_input)))
     chunk_bytes = per_chunk * rows_per_input * row_bytes
@@ -94,4 +125,5 @@ def plan_layout(
         inputs_per_shard=per_chunk * chunks,
         compressor=compressor,
         grids=dict(grids or {}),
+        elements=elements,
     )

@@ -1,59 +1,93 @@
 """A complete store -> rows by number, and shuffled batches on a device."""
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache as remember
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, TypedDict, Unpack, final, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Shaped
+from jaxtyping import Bool, Float32, Float64, Int, Shaped
 
 from . import order
+from .arrays import StoredArrays
+from .batches import Batches as Batches
 from .errors import ConfigError
-from .rows import decode_rows
+from .record import read_record
+from .rows import ITEM_BYTES, decode_rows
 from .stats import Moments
-from .store import StoredArrays
 
 PARTS = ("train", "held_out", "all")
-RESIDENT_BYTES = 2**30  # a site smaller than this is held in memory and shuffled exactly
-WINDOW_CHUNKS = 16  # otherwise the rows of this many chunks are mixed
+HUGE_RULES = ("keep", "drop", "cap")
+WINDOW_BYTES = 2**29  # of stored rows that are mixed at a time, unless asked otherwise
+HUGE = 10.0  # times the median: a norm that stands out
 
 
-def open_store(path: str | Path) -> "Store":
-    """Open a complete store.
+class BatchOptions(TypedDict, total=False):
+    """What `Store.batches` may be told; it says what each of them means."""
 
+    seed: int
+    device: str | torch.device
+    part: str
+    held_out: float
+    epochs: int | None
+    window: int | Literal["all"] | None
+    where: Bool[np.ndarray, " r"] | None
+    rank: int
+    ranks: int
+    huge: str
+    huge_times: float
+
+
+BATCH_DEFAULTS = BatchOptions(
+    seed=0,
+    device="cpu",
+    part="train",
+    held_out=0.05,
+    epochs=None,
+    window=None,
+    where=None,
+    rank=0,
+    ranks=1,
+    huge="keep",
+    huge_times=HUGE,
+)
+
+
+def open_store(path: str | Path, cache: str | Path | None = None) -> "Store":
+    """Open a complete store, at a path or at any fsspec URL (s3://bucket/store).
+
+    Chunks of a URL are kept in the folder `cache` (by default $TENDRIL_CACHE, where set).
     Raises StoreNotFoundError, StoreIncompleteError, StoreVersionError, and StoreDamagedError
     where a file is missing or cut short.
     """
-    return Store(Path(path))
+    return Store(path, cache)
 
 
 @final
 class Store:
     """A complete store, for reading."""
 
-    def __init__(self, path: Path) -> None:
-        self._arrays = StoredArrays(path)
-        self.path = path
-        self.name = path.resolve().name
-        about = self._arrays.about
+    def __init__(self, path: str | Path, cache: str | Path | None = None) -> None:
+        self.arrays = StoredArrays(path, cache)
+        self.path = Path(path)
+        self.name = self.path.name if "://" in str(path) else self.path.resolve().name
+        about = self.arrays.about
         self.spec: dict[str, Any] = about["spec"]
         self.origin: dict[str, str] = about["origin"]
-        self.rows = self._arrays.layout.rows
+        self.rows = self.arrays.layout.rows
         self.sites = tuple(self.spec["sites"])
-        self.chunk_rows = self._arrays.layout.rows_per_chunk
-        self.column = cache(self._column)
+        self.chunk_rows = self.arrays.layout.rows_per_chunk
+        self.column = remember(self.arrays.column)
+        self._record = remember(lambda shard: read_record(self.arrays.folder, shard))
 
     def width(self, site: str) -> int:
         """D of a site."""
-        return self._arrays.layout.widths[self.check_site(site)]
+        return self.arrays.layout.widths[self.check_site(site)]
 
     def grid(self, site: str) -> tuple[int, ...]:
         """Rows and columns of the map that a site's vectors were taken from."""
-        return self._arrays.layout.grids.get(self.check_site(site), ())
+        return self.arrays.layout.grids.get(self.check_site(site), ())
 
     def check_site(self, site: str) -> str:
         """The site itself; raises ConfigError, with those there are, where it is not stored."""
@@ -64,178 +98,161 @@ class Store:
             )
         return site
 
-    def _column(self, name: str) -> Shaped[np.ndarray, " r"]:
-        return self._arrays.vector(name)
-
     def moments(self, site: str) -> Moments:
         """Count, mean and variance of the valid rows of a site, float64."""
-        at = f"statistics/{self.check_site(site)}"
-        count = int(self._arrays.about["valid_rows"])
-        variance = self._arrays.vector(f"{at}/variance")
-        return Moments(count, self._arrays.vector(f"{at}/mean"), variance * count)
+        count = int(self.arrays.about["valid_rows"])
+        mean, variance, zeros = (
+            self.arrays.statistic(self.check_site(site), name).reshape(-1)
+            for name in ("mean", "variance", "zeros")
+        )
+        return Moments(count, mean, variance * count, np.rint(zeros * count).astype(np.int64))
+
+    def norm_quantiles(self, site: str) -> Float64[np.ndarray, " q"]:
+        """Quantiles of the rows' L2 norms, at the levels `data.store.QUANTILES`."""
+        return self.arrays.statistic(self.check_site(site), "norm_quantiles")
+
+    def norms(self, site: str) -> Float32[np.ndarray, " r"]:
+        """The L2 norm of every row of a site; NaN where the row is not valid."""
+        return self.column(f"norms/{self.check_site(site)}")
+
+    def huge_rows(self, site: str, times: float = HUGE) -> Bool[np.ndarray, " r"]:
+        """Which rows have a norm of more than `times` the median."""
+        norms = self.norms(site)
+        huge: Bool[np.ndarray, " r"] = norms > times * np.nanmedian(norms)
+        return huge
 
     def input_name(self, index: int) -> str:
         """What input number `index` was called, e.g. the image's path in its folder."""
-        shard, place = divmod(int(index), self._arrays.layout.inputs_per_shard)
-        return str(self._arrays.records[shard]["inputs"][place])
+        shard, place = divmod(int(index), self.arrays.layout.inputs_per_shard)
+        return str(self._record(shard)["inputs"][place])
 
-    def read(self, site: str, rows: slice | Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"]:
+    def read(self, site: str, rows: slice | Int[np.ndarray, " n"]) -> Float32[np.ndarray, " n *d"]:
         """Rows by number, in the order asked for; invalid rows are NaN."""
-        name = f"activations/{self.check_site(site)}"
+        self.check_site(site)
         if isinstance(rows, slice):
             start, stop, step = rows.indices(self.rows)
             assert step == 1, "rows are read by a slice of step 1, or by number"
-            return decode_rows(self._arrays.read(name, start, stop), self._arrays.dtype)
-        chosen = np.empty((len(rows), self.width(site)), dtype=np.float32)
+            rows = np.arange(start, stop)
+        chosen = np.empty((len(rows), *self.arrays.layout.row_shape(site)), dtype=np.float32)
         chunks = rows // self.chunk_rows
+        int8 = self.arrays.dtype == "int8"
         for chunk in np.unique(chunks):
-            at = chunks == chunk
-            start = int(chunk) * self.chunk_rows
-            stored = self._arrays.read(name, start, min(start + self.chunk_rows, self.rows))
-            chosen[at] = decode_rows(stored[rows[at] - start], self._arrays.dtype)
+            places = np.flatnonzero(chunks == chunk)
+            in_a_row = places[-1] - places[0] == len(places) - 1  # then no copy by number
+            at = slice(places[0], places[-1] + 1) if in_a_row else places
+            within = rows[at] - int(chunk) * self.chunk_rows
+            scale = self.column(f"scales/{site}")[rows[at]] if int8 else None
+            stored = self.arrays.read_chunk(site, int(chunk))[within]
+            chosen[at] = decode_rows(stored, self.arrays.dtype, scale)
         return chosen
 
+    @overload
+    def batches(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
+        self, site: str, batch_size: int, **options: Unpack["BatchOptions"]
+    ) -> Batches[torch.Tensor]: ...
+
+    @overload
     def batches(
-        self,
-        site: str,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
-        part: str = "train",
-        held_out: float = 0.05,
-        epochs: int | None = None,
-        window: int | None = None,
-    ) -> "Batches":
-        """Shuffled batches of valid rows, float32 on `device`.
+        self, site: Sequence[str], batch_size: int, **options: Unpack["BatchOptions"]
+    ) -> Batches[dict[str, torch.Tensor]]: ...
+
+    def batches(
+        self, site: str | Sequence[str], batch_size: int, **options: Unpack["BatchOptions"]
+    ) -> Batches[Any]:
+        """Shuffled batches of valid rows, float32 on `device`: [n, D], or [n, G, D] of a group;
+        of several sites a dict of them, aligned row by row.
 
         Over an epoch every valid row of the part comes once; batches flow over the border of
         epochs, so that all are full; with `epochs` given the stream ends, the last one short.
-        `part` is train, held_out (a share of the *inputs*, the same in every run) or all.
-        `window` is how many chunks are mixed at a time; by default the whole site where it
-        fits into a gigabyte, which is an exact shuffle, and 16 chunks otherwise.
+        `part` is train, held_out (a share of the *inputs*, the same in every run) or all;
+        `where` keeps only some rows, e.g. `where=store.column("y") > 3`. Each of `ranks` gets
+        other rows, all of them together everything.
+
+        `window` is how many chunks are mixed at a time: `"all"` holds all rows in memory (on a
+        GPU in its memory) and shuffles them exactly, and so does the default where they take
+        no more than half a gigabyte; else it is as many chunks as that holds, chosen anew every
+        epoch. Rows of a `huge` norm (more than `huge_times` the median) are kept, dropped, or
+        capped: shortened to that norm.
         """
-        if part not in PARTS:
-            raise ConfigError(f"part is one of {', '.join(PARTS)}, and not {part!r}.")
-        wanted = self.column("valid")
-        if part != "all":
-            aside = order.held_out(self.column("input"), held_out)
-            wanted = wanted & (aside if part == "held_out" else ~aside)
-        if not wanted.any():
-            raise ConfigError(
-                f"the {part} part of {self.name} has no valid rows at held_out={held_out}; "
-                "harvest more inputs, or choose another share."
-            )
-        all_chunks = -(-self.rows // self.chunk_rows)
-        if window is None:
-            stored_bytes = self.rows * self.width(site) * 4
-            window = all_chunks if stored_bytes <= RESIDENT_BYTES else WINDOW_CHUNKS
-        return Batches(self, site, batch_size, wanted, seed, torch.device(device), epochs, window)
-
-
-@dataclass(frozen=True)
-class _Window:
-    """Chunks in memory, the order their rows come in, and where in the stream that begins."""
-
-    begin: int
-    rows_RD: Float32[np.ndarray, "r d"]
-    order: Int[np.ndarray, " n"]
-
-    @property
-    def end(self) -> int:
-        return self.begin + len(self.order)
-
-
-@final
-class Batches(Iterator[Float[torch.Tensor, "n d"]]):
-    """An endless (or `epochs` long) stream of batches whose order is a pure function of
-    (seed, epoch): which chunks share a window, and the order of the rows in it."""
-
-    def __init__(
-        self,
-        store: Store,
-        site: str,
-        batch_size: int,
-        wanted: Shaped[np.ndarray, " r"],
-        seed: int,
-        device: torch.device,
-        epochs: int | None,
-        window: int,
-    ) -> None:
-        self._store, self._site, self._seed, self._device = store, site, seed, device
-        self._batch_size, self._epochs, self._width = batch_size, epochs, window
-        starts = np.arange(0, store.rows, store.chunk_rows)
-        self._wanted = [np.flatnonzero(wanted[s : s + store.chunk_rows]) for s in starts]
-        self._counts = np.array([len(w) for w in self._wanted])
-        self.rows_per_epoch = int(self._counts.sum())
-        self._position = 0
-        self._current: _Window | None = None
-        self._ahead: Future[_Window] | None = None
-        self._resident: tuple[bytes, Float32[np.ndarray, "r d"]] | None = None
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-
-    def state(self) -> dict[str, int]:
-        """All that is needed to go on from here."""
-        return {"rows": self._position}
-
-    def restore(self, state: dict[str, int]) -> None:
-        """Go on from a state, of this stream or of another one of the same arguments."""
-        self._position = state["rows"]
-        self._current = self._ahead = None
-
-    def __next__(self) -> Float[torch.Tensor, "n d"]:
-        end = None if self._epochs is None else self._epochs * self.rows_per_epoch
-        stop = self._position + self._batch_size
-        stop = stop if end is None else min(stop, end)
-        if stop <= self._position:
-            self._reader.shutdown()
-            raise StopIteration
-        parts = []
-        while self._position < stop:
-            window = self._window_at(self._position)
-            last = min(stop, window.end)
-            chosen = window.order[self._position - window.begin : last - window.begin]
-            parts.append(window.rows_RD[chosen])
-            self._position = last
-        batch = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return torch.from_numpy(batch).to(self._device)
-
-    def _window_at(self, position: int) -> _Window:
-        """The window that holds a place of the stream; the one after it is read meanwhile."""
-        if self._current is None or not self._current.begin <= position < self._current.end:
-            ready = self._ahead.result() if self._ahead else None
-            if ready is None or not ready.begin <= position < ready.end:
-                ready = self._load(position)
-            self._current = ready
-            self._ahead = self._reader.submit(self._load, ready.end)
-        return self._current
-
-    def _load(self, position: int) -> _Window:
-        epoch, offset = divmod(position, self.rows_per_epoch)
-        chunks = order.permutation(len(self._wanted), self._seed, epoch)
-        groups = [chunks[i : i + self._width] for i in range(0, len(chunks), self._width)]
-        ends = np.cumsum([self._counts[g].sum() for g in groups])
-        number = int(np.searchsorted(ends, offset, side="right"))
-        rows_RD = self._rows(np.sort(groups[number]))
-        return _Window(
-            begin=epoch * self.rows_per_epoch + int(ends[number]) - len(rows_RD),
-            rows_RD=rows_RD,
-            order=order.permutation(len(rows_RD), self._seed, epoch, number),
+        how = BATCH_DEFAULTS | options
+        sites = (site,) if isinstance(site, str) else tuple(site)
+        for name in sites:
+            self.check_site(name)
+        self._check(how, batch_size)
+        huge = how["huge"]
+        limits = (
+            {s: how["huge_times"] * float(np.nanmedian(self.norms(s))) for s in sites}
+            if huge != "keep"
+            else {}
+        )
+        return Batches(
+            self.arrays,
+            sites,
+            batch_size,
+            self._wanted(how, limits),
+            single=isinstance(site, str),
+            seed=how["seed"],
+            device=torch.device(how["device"]),
+            epochs=how["epochs"],
+            window=self._window(sites, how["window"]),
+            rank=how["rank"],
+            ranks=how["ranks"],
+            multipliers={s: self._multiplier(s, limits if huge == "cap" else {}) for s in sites},
         )
 
-    def _rows(self, chunks: Int[np.ndarray, " c"]) -> Float32[np.ndarray, "r d"]:
-        """The wanted rows of some chunks; kept, where the same chunks come every epoch."""
-        key = chunks.tobytes()
-        if self._resident is None or self._resident[0] != key:
-            size = self._store.chunk_rows
-            rows = np.empty((int(self._counts[chunks].sum()), self._store.width(self._site)), "f4")
-            at = 0
-            for chunk in chunks:
-                block = self._store.read(
-                    self._site, slice(int(chunk) * size, (int(chunk) + 1) * size)
-                )
-                wanted = self._wanted[int(chunk)]
-                rows[at : at + len(wanted)] = block[wanted]
-                at += len(wanted)
-            self._resident = (key, rows)
-        return self._resident[1]
+    def _wanted(self, how: "BatchOptions", limits: Mapping[str, float]) -> Bool[np.ndarray, " r"]:
+        wanted: Bool[np.ndarray, " r"] = self.column("valid").copy()
+        if how["part"] != "all":
+            aside = order.held_out(self.column("input"), how["held_out"])
+            wanted &= aside if how["part"] == "held_out" else ~aside
+        if how["where"] is not None:
+            wanted &= how["where"]
+        if how["huge"] == "drop":
+            for site, limit in limits.items():
+                wanted &= ~(self.norms(site) > limit)
+        if not wanted.any():
+            raise ConfigError(
+                f"the {how['part']} part of {self.name} has no valid rows at "
+                f"held_out={how['held_out']}{' and `where`' if how['where'] is not None else ''}; "
+                "harvest more inputs, or choose another share."
+            )
+        return wanted
+
+    def _check(self, how: "BatchOptions", batch_size: int) -> None:
+        if how["part"] not in PARTS:
+            raise ConfigError(f"part is one of {', '.join(PARTS)}, and not {how['part']!r}.")
+        if how["huge"] not in HUGE_RULES:
+            raise ConfigError(f"huge is one of {', '.join(HUGE_RULES)}, and not {how['huge']!r}.")
+        rank, ranks = how["rank"], how["ranks"]
+        if batch_size < 1:
+            raise ConfigError(f"a batch has at least one row, and not {batch_size}.")
+        if not 0 <= rank < ranks <= self.arrays.chunks:
+            raise ConfigError(
+                f"rank {rank} of {ranks} cannot read {self.name}: it has {self.arrays.chunks} "
+                "chunks, and each rank needs one; use fewer processes, or harvest more."
+            )
+
+    def _window(self, sites: Sequence[str], window: int | Literal["all"] | None) -> int:
+        layout = self.arrays.layout
+        if window == "all":
+            return self.arrays.chunks
+        if window is not None:
+            if window < 1:
+                raise ConfigError(f"a window has at least one chunk, and not {window}.")
+            return window
+        row_bytes = sum(int(np.prod(layout.row_shape(s))) for s in sites)
+        chunk_bytes = row_bytes * ITEM_BYTES[self.arrays.dtype] * layout.rows_per_chunk
+        return max(1, WINDOW_BYTES // chunk_bytes)
+
+    def _multiplier(
+        self, site: str, limits: Mapping[str, float]
+    ) -> Float32[np.ndarray, " r"] | None:
+        """What stored rows are multiplied by: the scale of int8 rows, the cap of huge ones."""
+        factor: Shaped[np.ndarray, " r"] | None = None
+        if self.arrays.dtype == "int8":
+            factor = self.column(f"scales/{site}")
+        if site in limits:
+            with np.errstate(divide="ignore"):
+                cap = np.fmin(1, limits[site] / self.norms(site)).astype(np.float32)
+            factor = cap if factor is None else factor * cap
+        return factor

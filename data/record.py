@@ -1,12 +1,12 @@
 """The metadata of a store, read and written as plain JSON: what it is about, and its records.
 
 A record is the commit of a shard: a zarr group without members whose attributes list the
-shard's files (sizes, digests), its inputs, and its moments.
+shard's files (sizes, digests), its inputs, and its moments. When the store is complete, the
+group `records` lists the sizes of all files once more, so that opening reads one file.
 """
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from .errors import (
     StoreNotFoundError,
     StoreVersionError,
 )
+from .folder import Folder, LocalFolder
 from .home import entries
 from .layout import Layout
 from .spec import FORMAT
@@ -26,87 +27,124 @@ METADATA = "zarr.json"
 RECORDS = "records"
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_about(folder: Folder) -> dict[str, Any]:
     """The `tendril` attribute of a store's root: spec, layout, origin, complete.
 
     Raises StoreNotFoundError and StoreVersionError.
     """
-    metadata = path / METADATA
-    if not metadata.is_file():
-        present = [p.name for p in entries(path.parent, METADATA)]
+    try:
+        about = read_attributes(folder, METADATA).get("tendril")
+    except FileNotFoundError:
         raise StoreNotFoundError(
-            f"there is no store at {path} ({path.parent} holds "
-            f"{', '.join(present) or 'none'}); `make harvest` makes one."
-        )
-    about = read_attributes(metadata).get("tendril")
+            f"there is no store at {folder.location}{_beside(folder)}; `make harvest` makes one."
+        ) from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         found = about.get("format") if isinstance(about, dict) else "no Tendril store"
         raise StoreVersionError(
-            f"{path} should be a store of format {FORMAT} and is {found}; harvest again with "
-            "this version of Tendril, or read it with the one that wrote it."
+            f"{folder.location} should be a store of format {FORMAT} and is {found}; harvest "
+            "again with this version of Tendril, or read it with the one that wrote it."
         )
     return about
 
 
-def missing_shards(path: Path) -> list[int]:
+def _beside(folder: Folder) -> str:
+    if not isinstance(folder, LocalFolder):
+        return ""
+    present = [p.name for p in entries(folder.path.parent, METADATA)]
+    return f" ({folder.path.parent} holds {', '.join(present) or 'none'})"
+
+
+def exists(folder: Folder) -> bool:
+    """Whether there is a store, complete or not."""
+    try:
+        folder.read(METADATA, 0, 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def missing_shards(folder: Folder) -> list[int]:
     """The shards without a record, or with a file that is missing or cut short, in order."""
-    shards = range(layout_of(read_about(path)).shards)
-    return [s for s in shards if not record_path(path, s).is_file() or damaged_files(path, s)]
+    shards = layout_of(read_about(folder)).shards
+    sizes = folder.sizes()
+    recorded = [s for s in range(shards) if record_name(s) in sizes]
+    whole = {s for s in recorded if not damaged_files(read_record(folder, s)["files"], sizes)}
+    return [s for s in range(shards) if s not in whole]
 
 
-def is_complete(path: Path) -> bool:
+def is_complete(folder: Folder) -> bool:
     """Whether a store is there, its harvest has ended, and no file has gone since."""
-    return (
-        (path / METADATA).is_file()
-        and bool(read_about(path)["complete"])
-        and not missing_shards(path)
+    about = read_about(folder) if exists(folder) else {"complete": False}
+    if not about["complete"]:
+        return False
+    sizes, layout = folder.sizes(), layout_of(about)
+    return not damaged_files(read_files(folder, layout), sizes) and all(
+        record_name(s) in sizes for s in range(layout.shards)
     )
 
 
 def damaged_files(
-    path: Path, shard: int, record: Mapping[str, Any] | None = None, under: str = ""
+    files: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]
 ) -> dict[str, int | None]:
-    """The files of a shard (of the array `under`) whose size is not their record's, with the
-    size they have, None for a missing one."""
-    files = (record or read_record(path, shard))["files"]
-    sizes = {
-        name: (path / name).stat().st_size if (path / name).is_file() else None
-        for name in files
-        if name.startswith(under)
+    """The files whose size is not the recorded one, with the size they have, None for a
+    missing one."""
+    return {
+        name: sizes.get(name) for name, file in files.items() if sizes.get(name) != file["bytes"]
     }
-    return {name: size for name, size in sizes.items() if size != files[name]["bytes"]}
 
 
-def record_path(path: Path, shard: int) -> Path:
-    return path / RECORDS / f"{shard:05d}" / METADATA
+def record_name(shard: int) -> str:
+    """The file that holds the record of a shard."""
+    return f"{RECORDS}/{shard:05d}/{METADATA}"
 
 
-def read_record(path: Path, shard: int) -> dict[str, Any]:
-    record = record_path(path, shard)
-    if not record.is_file():
-        raise StoreDamagedError(
-            f"{record}, the record of shard {shard}, is missing; {repair(path, shard)}"
-        )
-    return read_attributes(record)
-
-
-def read_attributes(metadata: Path) -> dict[str, Any]:
+def read_record(folder: Folder, shard: int) -> dict[str, Any]:
+    """Everything that is on record of a shard. Raises StoreDamagedError."""
     try:
-        content = json.loads(metadata.read_bytes())
-        return cast(dict[str, Any], content["attributes"])
+        return read_attributes(folder, record_name(shard))
+    except FileNotFoundError:
+        raise StoreDamagedError(
+            f"{folder.location}/{record_name(shard)}, the record of shard {shard}, is missing; "
+            f"{repair(folder, shard)}"
+        ) from None
+
+
+def read_files(folder: Folder, layout: Layout) -> dict[str, dict[str, int]]:
+    """File -> `bytes` and `shard`, of a complete store. Raises StoreDamagedError."""
+    try:
+        listed: dict[str, list[int]] = read_attributes(folder, f"{RECORDS}/{METADATA}")["bytes"]
+    except (FileNotFoundError, KeyError) as error:
+        raise StoreDamagedError(
+            f"{folder.location}/{RECORDS}/{METADATA} should list the sizes of the store's files "
+            "and does not; run the same harvest again, with --overwrite."
+        ) from error
+    return {
+        layout.shard_file(array, shard): {"bytes": size, "shard": shard}
+        for array, sizes in listed.items()
+        for shard, size in enumerate(sizes)
+    }
+
+
+def read_attributes(folder: Folder, name: str) -> dict[str, Any]:
+    """The attributes in a zarr.json. Raises StoreDamagedError, FileNotFoundError."""
+    content = folder.read(name)
+    try:
+        return cast(dict[str, Any], json.loads(content)["attributes"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreDamagedError(
-            f"{metadata} should be the JSON of a zarr group with attributes and is not "
-            f"({error}); harvest again with --overwrite."
+            f"{folder.location}/{name} should be the JSON of a zarr group with attributes and is "
+            f"not ({error}); harvest again with --overwrite."
         ) from error
 
 
 def group_json(attributes: Mapping[str, Any]) -> bytes:
+    """The zarr.json of a group with these attributes."""
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     return json.dumps(group, indent=1, allow_nan=False).encode()
 
 
 def layout_of(about: Mapping[str, Any]) -> Layout:
+    """The layout that a store says it has."""
     fields = dict(about["layout"])
     fields["columns"] = tuple(fields["columns"])
     fields["grids"] = {site: tuple(grid) for site, grid in fields["grids"].items()}
@@ -114,44 +152,51 @@ def layout_of(about: Mapping[str, Any]) -> Layout:
 
 
 def moments_to_json(moments: Moments) -> dict[str, Any]:
-    return {"count": moments.count, "mean": moments.mean.tolist(), "m2": moments.m2.tolist()}
+    """Moments as JSON, without loss."""
+    return {
+        "count": moments.count,
+        "mean": moments.mean.tolist(),
+        "m2": moments.m2.tolist(),
+        "zeros": moments.zeros.tolist(),
+    }
 
 
 def moments_from_json(fields: Mapping[str, Any]) -> Moments:
-    return Moments(fields["count"], np.array(fields["mean"]), np.array(fields["m2"]))
+    """The way back from `moments_to_json`."""
+    return Moments(
+        fields["count"],
+        np.array(fields["mean"]),
+        np.array(fields["m2"]),
+        np.array(fields["zeros"], dtype=np.int64),
+    )
 
 
-def check_complete(path: Path) -> None:
+def check_complete(folder: Folder, about: Mapping[str, Any]) -> None:
     """Raises StoreIncompleteError, which says how far the harvest has come."""
-    about = read_about(path)
     if about["complete"]:
         return
-    shards = layout_of(about).shards
-    done = sum(record_path(path, s).is_file() for s in range(shards))
+    shards, sizes = layout_of(about).shards, folder.sizes(RECORDS)
+    done = sum(record_name(s) in sizes for s in range(shards))
     raise StoreIncompleteError(
-        f"the store {path} is not complete ({done} of {shards} shards are there); run "
+        f"the store {folder.location} is not complete ({done} of {shards} shards are there); run "
         "the harvest that began it again, and it goes on from there."
     )
 
 
-def check_files(
-    path: Path, shard: int, record: Mapping[str, Any] | None = None, under: str = ""
-) -> None:
-    """Raises StoreDamagedError where a file of the shard is missing or cut short."""
-    record = record or read_record(path, shard)
-    for name, size in damaged_files(path, shard, record, under).items():
-        first, last = record["rows"]
-        raise StoreDamagedError(
-            f"{path / name} (rows {first} to {last - 1}) should have "
-            f"{record['files'][name]['bytes']:,} bytes and "
-            f"{'is missing' if size is None else f'has {size:,}'}; "
-            "run the same harvest again to make that shard anew."
-        )
+def damage(
+    folder: Folder, name: str, wanted: int, size: int | None, rows: tuple[int, int]
+) -> StoreDamagedError:
+    """The error that names a file which is missing or cut short."""
+    return StoreDamagedError(
+        f"{folder.location}/{name} (rows {rows[0]} to {rows[1] - 1}) should have {wanted:,} bytes "
+        f"and {'is missing' if size is None else f'has {size:,}'}; "
+        "run the same harvest again to make that shard anew."
+    )
 
 
-def repair(path: Path, shard: int) -> str:
+def repair(folder: Folder, shard: int) -> str:
     """What to do about a shard whose files are whole but wrong."""
     return (
-        f"to make shard {shard} anew, remove {path / RECORDS / f'{shard:05d}'} and run the "
+        f"to make shard {shard} anew, remove {folder.location}/{RECORDS}/{shard:05d} and run the "
         "same harvest again."
     )

@@ -1,16 +1,18 @@
 """Streaming moments in float64."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
 
-BLOCK_ROWS = 4096  # rows turned into float64 at a time
+from .rows import is_zero, widen
+
+BLOCK_BYTES = 2**20  # of float64 looked at a time: what a core keeps at hand
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and sum of squared deviations `m2` of each of D channels.
+    """Count, mean, sum of squared deviations `m2` and number of zeros of each of D channels.
 
     variance = m2 / count, the population's. Merging follows Chan, Golub & LeVeque (1979):
     with delta = mean_b - mean_a and n = n_a + n_b,
@@ -20,6 +22,7 @@ class Moments:
     count: int
     mean: Float64[np.ndarray, " d"]
     m2: Float64[np.ndarray, " d"]
+    zeros: Int64[np.ndarray, " d"] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def variance(self) -> Float64[np.ndarray, " d"]:
@@ -37,19 +40,36 @@ class Moments:
             count=count,
             mean=self.mean + delta * (other.count / count),
             m2=self.m2 + other.m2 + delta**2 * (self.count * other.count / count),
+            zeros=self.zeros + other.zeros,
         )
 
 
 def no_moments(width: int) -> Moments:
     """The moments of no rows at all."""
-    return Moments(0, np.zeros(width), np.zeros(width))
+    return Moments(0, np.zeros(width), np.zeros(width), np.zeros(width, np.int64))
 
 
 def moments_of(rows_RD: Float[np.ndarray, "r d"]) -> Moments:
     """The moments of rows, in one pass over blocks."""
-    total = no_moments(rows_RD.shape[1])
-    for start in range(0, len(rows_RD), BLOCK_ROWS):
-        block = rows_RD[start : start + BLOCK_ROWS].astype(np.float64)
-        mean = block.mean(axis=0)
-        total = total.merge(Moments(len(block), mean, ((block - mean) ** 2).sum(axis=0)))
-    return total
+    return describe_rows(rows_RD, rows_RD.dtype.name)[0]
+
+
+def describe_rows(
+    stored_RD: Shaped[np.ndarray, "r d"],
+    dtype: str,
+    scale: Float32[np.ndarray, " r"] | None = None,
+) -> tuple[Moments, Float32[np.ndarray, " r"]]:
+    """The moments of stored rows (finite ones), and the L2 norm of each."""
+    width = stored_RD.shape[1]
+    total, norms = no_moments(width), np.empty(len(stored_RD), np.float32)
+    step = max(1, BLOCK_BYTES // (8 * max(width, 1)))
+    for start in range(0, len(stored_RD), step):
+        at = slice(start, start + step)
+        x_BD = widen(stored_RD[at], dtype, None if scale is None else scale[at])
+        norms[at] = np.sqrt(np.einsum("bd,bd->b", x_BD, x_BD))
+        mean_D = x_BD.mean(axis=0)
+        x_BD -= mean_D
+        zeros_D = np.count_nonzero(is_zero(stored_RD[at], dtype), axis=0)
+        block = Moments(len(x_BD), mean_D, np.einsum("bd,bd->d", x_BD, x_BD), zeros_D)
+        total = total.merge(block)
+    return total, norms

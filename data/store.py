@@ -1,4 +1,4 @@
-"""The store on disk: create it, write whole shards, finish it, open it, verify it.
+"""The store on disk: create it, write whole shards, finish it.
 
 The only file that imports zarr. FORMAT.md says what a store looks like to any program.
 """
@@ -6,29 +6,32 @@ The only file that imports zarr. FORMAT.md says what a store looks like to any p
 import dataclasses
 import hashlib
 import json
-import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, final
 
 import numpy as np
 import zarr
-from jaxtyping import Shaped
+from jaxtyping import Float32, Shaped
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
-from .errors import StoreDamagedError
+from .arrays import read_column
+from .codec import LZ4_LEVEL, ZSTD_LEVEL, encode_chunk, join_shard
+from .errors import ConfigError, StoreNotFoundError
 from .files import locked, sync_folder, write_whole
+from .folder import Folder, LocalFolder, open_folder
 from .layout import Layout
 from .record import (
     METADATA,
     RECORDS,
-    check_complete,
-    check_files,
+    exists,
     group_json,
     layout_of,
     missing_shards,
@@ -36,24 +39,36 @@ from .record import (
     moments_to_json,
     read_about,
     read_record,
-    record_path,
-    repair,
+    record_name,
 )
-from .rows import STORED_AS, decode_rows
+from .rows import ITEM_BYTES, NO_ROW, STORED_AS
 from .spec import FORMAT, StoreSpec
-from .stats import moments_of, no_moments
+from .stats import Moments, describe_rows, no_moments
 
-UNREADABLE = (ValueError, RuntimeError, OSError, IndexError, KeyError)  # what codecs raise
+FILL = {"bool": False, "int32": -1, "float32": np.nan, "float64": np.nan}
+STATISTICS = ("mean", "variance", "zeros")
+CREATION_SECONDS = 600  # that other ranks wait for rank 0
+QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1.0)  # of norms
 
 
 @dataclass(frozen=True)
 class Written:
     """A shard's content, as the writer takes it: whole arrays, in the dtypes of the store."""
 
-    activations: Mapping[str, Shaped[np.ndarray, "r d"]]
+    activations: Mapping[str, Shaped[np.ndarray, " r *d"]]
     columns: Mapping[str, Shaped[np.ndarray, " r"]]
     names: Sequence[str]
     failures: Mapping[int, str]
+    scales: Mapping[str, Float32[np.ndarray, " r"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A shard's files as bytes, and its record but for their digests."""
+
+    shard: int
+    files: Mapping[str, bytes]
+    record: Mapping[str, Any]
 
 
 # ---- writing
@@ -61,104 +76,244 @@ class Written:
 
 @final
 class StoreWriter:
-    """The one writer of a store. Made by `writing`, which holds the lock."""
+    """A writer of the shards whose number is `rank` modulo `ranks`; `writing` makes it."""
 
-    def __init__(self, path: Path, environment: Mapping[str, Any]) -> None:
-        self.path = path
-        self.about = read_about(path)
+    def __init__(
+        self, folder: Folder, environment: Mapping[str, Any], rank: int = 0, ranks: int = 1
+    ) -> None:
+        self.folder, self._rank, self._ranks = folder, rank, ranks
+        self.about = read_about(folder)
         self.layout = layout_of(self.about)
         self.dtype: str = self.about["spec"]["dtype"]
         self.environment = dict(environment)
 
     def missing(self) -> list[int]:
-        """The shards still to be written, in order."""
-        return missing_shards(self.path)
+        """The shards that this writer still has to write, in order."""
+        return [s for s in missing_shards(self.folder) if s % self._ranks == self._rank]
 
     def write_shard(self, shard: int, written: Written) -> int:
-        """Write all files of a shard, then its record; returns the bytes written.
+        """Encode a shard and commit it; returns the bytes written."""
+        return self.commit(self.encode(shard, written))
 
-        The record is the commit: without it the shard counts as not there, whatever lies on
-        the disk. Raises StoreFullError where the disk is full.
-        """
-        start = shard * self.layout.rows_per_shard
-        arrays = {f"activations/{site}": rows for site, rows in written.activations.items()}
-        files = {}
-        for name, rows in (arrays | dict(written.columns)).items():
-            metadata = (self.path / name / METADATA).read_bytes()
-            for key, content in _encode(metadata, start, rows).items():
-                write_whole(self.path / name / key, content)
-                files[f"{name}/{key}"] = {
-                    "bytes": len(content),
-                    "sha256": hashlib.sha256(content).hexdigest(),
-                }
+    def encode(self, shard: int, written: Written, pool: Executor | None = None) -> Encoded:
+        """The files of a shard, and what goes on record of it; chunks are encoded by the
+        threads of `pool`. A pure function, in whatever order they finish."""
+        layout, start = self.layout, shard * self.layout.rows_per_shard
         valid = written.columns["valid"]
+        run = pool.map if pool else map
+        parts = [
+            (site, slice(first, first + layout.rows_per_chunk))
+            for site in layout.widths
+            for first in range(0, len(valid), layout.rows_per_chunk)
+        ]
+        chunks = list(run(lambda part: self._encode_chunk(written, *part), parts))
+        files: dict[str, bytes] = {}
+        moments, columns = {}, dict(written.columns)
+        for site, width in layout.widths.items():
+            mine = [chunk for (s, _), chunk in zip(parts, chunks, strict=True) if s == site]
+            content = join_shard([packed for packed, _, _ in mine], layout.chunks_per_shard)
+            files[layout.shard_file(f"activations/{site}", shard)] = content
+            total = no_moments(width * max(layout.elements, 1))
+            for _, described, _ in mine:
+                total = total.merge(described)
+            moments[site] = moments_to_json(total)
+            columns[f"norms/{site}"] = np.concatenate([norms for _, _, norms in mine])
+            if site in written.scales:
+                columns[f"scales/{site}"] = written.scales[site]
+        for name, column in columns.items():
+            whole = _padded(column, layout.rows_per_shard, FILL[column.dtype.name])
+            files[layout.shard_file(name, shard)] = encode_chunk(whole, layout.compressor)
         record = {
             "shard": shard,
             "rows": [start, start + len(valid)],
             "valid_rows": int(valid.sum()),
-            "files": files,
-            "moments": {
-                site: moments_to_json(moments_of(decode_rows(rows[valid], self.dtype)))
-                for site, rows in written.activations.items()
-            },
+            "moments": moments,
             "inputs": list(written.names),
             "failures": [
-                {"input": i, "name": written.names[i - self.layout.shard_inputs(shard).start]}
+                {"input": i, "name": written.names[i - layout.shard_inputs(shard).start]}
                 | {"reason": reason}
                 for i, reason in sorted(written.failures.items())
             ],
             "environment": self.environment,
         }
-        write_whole(record_path(self.path, shard), group_json(record))
-        return sum(cast(int, f["bytes"]) for f in files.values())
+        return Encoded(shard, files, record)
 
-    def finish(self) -> None:
-        """Merge the moments in shard order, write them, and mark the store complete."""
-        assert not self.missing(), "finish() comes after the last shard"
-        records = [read_record(self.path, s) for s in range(self.layout.shards)]
-        for site, width in self.layout.widths.items():
-            total = no_moments(width)
+    def _encode_chunk(
+        self, written: Written, site: str, at: slice
+    ) -> tuple[bytes, Moments, Float32[np.ndarray, " r"]]:
+        """A chunk as bytes, the moments of its valid rows, and the norms of all its rows."""
+        rows, valid = written.activations[site][at], written.columns["valid"][at]
+        scale = written.scales[site][at] if site in written.scales else None
+        flat = rows.reshape(len(rows), -1)
+        norms = np.full(len(rows), np.nan, np.float32)
+        kept = slice(None) if valid.all() else valid  # a slice takes no copy
+        described, norms[kept] = describe_rows(
+            flat[kept], self.dtype, None if scale is None else scale[kept]
+        )
+        whole = _padded(rows, self.layout.rows_per_chunk, NO_ROW[self.dtype])
+        return encode_chunk(whole, self.layout.compressor), described, norms
+
+    def commit(self, encoded: Encoded) -> int:
+        """Write all files of a shard, then its record; returns the bytes written.
+
+        The record is the commit: without it the shard counts as not there, whatever lies on
+        the disk. Raises StoreFullError where the disk is full.
+        """
+        files = {}
+        for name, content in encoded.files.items():
+            self.folder.write(name, content)
+            files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        record = {**encoded.record, "files": files}
+        self.folder.write(record_name(encoded.shard), group_json(record))
+        return sum(len(content) for content in encoded.files.values())
+
+    def finish(self) -> bool:
+        """Where all shards are there, whoever wrote them: merge the moments in shard order,
+        write the statistics, and mark the store complete. Every rank calls it; the last one
+        to do so finds them all. Returns whether the store is complete."""
+        if missing_shards(self.folder):
+            return False
+        with ExitStack() as alone:
+            if isinstance(self.folder, LocalFolder):
+                alone.enter_context(locked(self.folder.path / "statistics", wait=True))
+                self.folder.sweep()
+            self._complete()
+        return True
+
+    def _complete(self) -> None:
+        layout = self.layout
+        records = [read_record(self.folder, s) for s in range(layout.shards)]
+        for site, width in layout.widths.items():
+            total = no_moments(width * max(layout.elements, 1))
             for record in records:
                 total = total.merge(moments_from_json(record["moments"][site]))
-            for name, vector in (("mean", total.mean), ("variance", total.variance)):
-                folder = self.path / "statistics" / site / name
-                metadata = (folder / METADATA).read_bytes()
-                for key, content in _encode(metadata, 0, vector).items():
-                    write_whole(folder / key, content)
+            zeros = total.zeros / max(total.count, 1)
+            norms = self._norms(site)
+            quantiles = np.quantile(norms, QUANTILES) if len(norms) else np.zeros(len(QUANTILES))
+            vectors = (total.mean, total.variance, zeros, quantiles)
+            for name, vector in zip((*STATISTICS, "norm_quantiles"), vectors, strict=True):
+                dimensions = len(layout.row_shape(site)) if name in STATISTICS else 1
+                file = f"statistics/{site}/{name}/c" + "/0" * dimensions
+                self.folder.write(file, encode_chunk(vector.astype(np.float64), "none"))
+        sizes = {
+            array: [r["files"][layout.shard_file(array, r["shard"])]["bytes"] for r in records]
+            for array in layout.arrays(self.dtype)
+        }
+        self.folder.write(f"{RECORDS}/{METADATA}", group_json({"bytes": sizes}))
         about = self.about | {
             "complete": True,
             "valid_rows": sum(r["valid_rows"] for r in records),
-            "bytes": sum(f["bytes"] for r in records for f in r["files"].values()),
+            "bytes": sum(sum(of_array) for of_array in sizes.values()),
         }
-        write_whole(self.path / METADATA, group_json({"tendril": about}))
+        self.folder.write(METADATA, group_json({"tendril": about}))
+
+    def _norms(self, site: str) -> Float32[np.ndarray, " r"]:
+        """The norms of all valid rows: four bytes a row, the one thing held of every row."""
+        norms = read_column(self.folder, self.layout, f"norms/{site}", np.dtype("float32"))
+        kept: Float32[np.ndarray, " r"] = norms[np.isfinite(norms)]
+        return kept
 
 
 @contextmanager
 def writing(
-    path: Path,
+    location: str | Path,
     spec: StoreSpec,
     layout: Layout,
     *,
     origin: Mapping[str, str],
     environment: Mapping[str, Any],
     overwrite: bool = False,
+    rank: int = 0,
+    ranks: int = 1,
+    declared: bool = False,
 ) -> Iterator[StoreWriter]:
-    """Create the store, or go on with it, holding its lock. Raises StoreLockedError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if overwrite and path.exists():
-        with locked(path):
-            shutil.rmtree(path)
-    with locked(path.parent, wait=True):
-        if not path.exists():
-            _create(path, spec, layout, origin)
-    with locked(path):
-        yield StoreWriter(path, environment)
+    """Create the store, or go on with it, holding its lock. Raises StoreLockedError.
+
+    The ranks of one group write at once: rank 0 creates the store, and holds a lock against
+    other groups. At a URL there are no locks: whoever writes there has to have `declared` the
+    ranks, which says that nobody else does (ConfigError).
+    """
+    folder = open_folder(location)
+    with ExitStack() as locks:
+        if isinstance(folder, LocalFolder):
+            path = folder.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(_group_lock(path, spec, layout, origin, overwrite, rank, ranks))
+        elif not declared:
+            raise ConfigError(
+                f"{location} is at a URL, where nothing keeps two harvests apart; say --ranks 1 if "
+                "this is the only one, or --ranks N --rank I for each of N."
+            )
+        elif rank == 0:
+            if overwrite and exists(folder):
+                folder.remove()
+            if not exists(folder):
+                _create(folder, spec, layout, origin)
+        _await(folder)
+        yield StoreWriter(folder, environment, rank, ranks)
 
 
-def _create(path: Path, spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> None:
-    """All metadata of an empty store, made aside and renamed: it is there whole or not."""
-    aside = path.with_name(f".{path.name}.creating")
-    shutil.rmtree(aside, ignore_errors=True)
+@contextmanager
+def _group_lock(
+    path: Path,
+    spec: StoreSpec,
+    layout: Layout,
+    origin: Mapping[str, str],
+    overwrite: bool,
+    rank: int,
+    ranks: int,
+) -> Iterator[None]:
+    """One process holds the folder's lock alone; of a group, all share it, and rank 0 holds
+    that of `records` alone, so that one group writes at a time."""
+    folder = LocalFolder(path)
+    with ExitStack() as locks:
+        if rank == 0:
+            if overwrite and path.exists():
+                with locked(path):
+                    folder.remove()
+            with locked(path.parent, wait=True):
+                if not path.exists():
+                    _create(folder, spec, layout, origin)
+        _await(folder)
+        locks.enter_context(locked(path, shared=ranks > 1))
+        if ranks > 1 and rank == 0:
+            locks.enter_context(locked(path / RECORDS))
+        yield
+
+
+def _await(folder: Folder) -> None:
+    """Wait for the store that rank 0 creates."""
+    until = time.monotonic() + CREATION_SECONDS
+    while not exists(folder):
+        if time.monotonic() > until:
+            raise StoreNotFoundError(
+                f"rank 0 has not begun the store {folder.location} within {CREATION_SECONDS} "
+                "seconds; look at what it says, and start all ranks again."
+            )
+        time.sleep(0.05)
+
+
+def _create(folder: Folder, spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> None:
+    """All metadata of an empty store: on this machine made aside and renamed, so that it is
+    there whole or not; elsewhere with the root's, which makes it a store, last."""
+    files = _metadata(spec, layout, origin)
+    root = files.pop(METADATA)
+    if not isinstance(folder, LocalFolder):
+        for name, content in files.items():
+            folder.write(name, content)
+        folder.write(METADATA, root)
+        return
+    aside = folder.path.with_name(f".{folder.path.name}.creating")
+    LocalFolder(aside).remove()
+    for name, content in {**files, METADATA: root}.items():
+        write_whole(aside / name, content)
+    aside.rename(folder.path)
+    sync_folder(folder.path.parent)
+
+
+def _metadata(spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> dict[str, bytes]:
+    """Every zarr.json of an empty store, written by zarr."""
+    kept: dict[str, Buffer] = {}
     about = {
         "format": FORMAT,
         "complete": False,
@@ -167,163 +322,88 @@ def _create(path: Path, spec: StoreSpec, layout: Layout, origin: Mapping[str, st
         "layout": dataclasses.asdict(layout),
         "origin": dict(origin),
     }
-    zarr.create_group(aside, attributes={"tendril": about})
-    for group in ("activations", "statistics", RECORDS):
-        zarr.create_group(aside / group)
-    for site, width in layout.widths.items():
-        _create_activations(aside, site, width, spec, layout)
-        zarr.create_group(aside / "statistics" / site)
-        for name in ("mean", "variance"):
-            _create_vector(aside / "statistics" / site / name, width, width, "float64", "channel")
-    for name in ("input", *layout.columns, "valid"):
-        dtype = "bool" if name == "valid" else "int32"
-        _create_vector(aside / name, layout.rows, layout.rows_per_shard, dtype, "row", layout)
-    for folder in [aside, *(p for p in aside.rglob("*") if p.is_dir())]:
-        sync_folder(folder)
-    aside.rename(path)
-    sync_folder(path.parent)
+    root = zarr.create_group(MemoryStore(store_dict=kept), attributes={"tendril": about})
+    for name, dtype in layout.arrays(spec.dtype).items():
+        group, _, site = name.rpartition("/")
+        if group:
+            root.require_group(group)
+        if group == "activations":
+            _add_activations(root, site, spec, layout)
+        else:
+            rows, chunk = layout.rows, layout.rows_per_shard
+            _add_small(root, name, (rows,), (chunk,), dtype, ("row",), layout.compressor)
+    for site in layout.widths:
+        statistics = root.require_group(f"statistics/{site}")
+        shape = layout.row_shape(site)
+        axes = ("element", "channel")[-len(shape) :]
+        for name in STATISTICS:
+            _add_small(statistics, name, shape, shape, "float64", axes)
+        levels = len(QUANTILES)
+        _add_small(statistics, "norm_quantiles", (levels,), (levels,), "float64", ("quantile",))
+        statistics["norm_quantiles"].attrs["quantiles"] = list(QUANTILES)
+    root.require_group(RECORDS)
+    return {name: content.to_bytes() for name, content in kept.items()}
 
 
-def _create_activations(root: Path, site: str, width: int, spec: StoreSpec, layout: Layout) -> None:
+def _add_activations(root: zarr.Group, site: str, spec: StoreSpec, layout: Layout) -> None:
     attributes: dict[str, Any] = {"grid": list(layout.grids.get(site, ()))}
     if spec.dtype == "bfloat16":
         attributes["bits_of"] = "bfloat16"
-    floating = spec.dtype != "bfloat16"
-    zarr.create_array(
-        root / "activations" / site,
-        shape=(layout.rows, width),
-        shards=(layout.rows_per_shard, width),
-        chunks=(layout.rows_per_chunk, width),
+    if spec.dtype == "int8":
+        attributes["scales"] = f"scales/{site}"
+    shape = layout.row_shape(site)
+    root.create_array(
+        f"activations/{site}",
+        shape=(layout.rows, *shape),
+        shards=(layout.rows_per_shard, *shape),
+        chunks=(layout.rows_per_chunk, *shape),
         dtype=STORED_AS[spec.dtype],
-        # a missing shard must never read as zeros: NaN, in bfloat16's bits too
-        fill_value=float("nan") if floating else 0x7FC0,
-        compressors=_codecs(layout.compressor, 2 if spec.dtype != "float32" else 4),
-        dimension_names=("row", "channel"),
+        fill_value=NO_ROW[spec.dtype],  # a missing shard must never read as zeros
+        compressors=_codecs(layout.compressor, ITEM_BYTES[spec.dtype]),
+        dimension_names=("row", *("element", "channel")[-len(shape) :]),
         attributes=attributes,
-        config={"write_empty_chunks": True},
     )
 
 
-def _create_vector(
-    folder: Path, length: int, chunk: int, dtype: str, axis: str, layout: Layout | None = None
+def _add_small(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: str,
+    axes: tuple[str, ...],
+    compressor: str = "none",
 ) -> None:
-    fill = {"bool": False, "int32": -1, "float64": float("nan")}[dtype]
-    zarr.create_array(
-        folder,
-        shape=(length,),
-        chunks=(chunk,),
+    group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
         dtype=dtype,
-        fill_value=fill,
-        compressors=_codecs(layout.compressor if layout else "none", 4),
-        dimension_names=(axis,),
-        config={"write_empty_chunks": True},
+        fill_value=FILL[dtype],
+        compressors=_codecs(compressor, np.dtype(dtype).itemsize),
+        dimension_names=axes,
     )
+
+
+def _padded(
+    rows: Shaped[np.ndarray, " r *d"], length: int, fill: float | int
+) -> Shaped[np.ndarray, " length *d"]:
+    """Rows and what stands for none after them, as zarr pads the last chunk."""
+    if len(rows) == length:
+        return rows
+    whole = np.full((length, *rows.shape[1:]), fill, rows.dtype)
+    whole[: len(rows)] = rows
+    return whole
 
 
 def _codecs(compressor: str, item_bytes: int) -> list[BytesBytesCodec]:
     crc = Crc32cCodec()
     if compressor == "zstd":
-        return [ZstdCodec(level=1), crc]
+        return [ZstdCodec(level=ZSTD_LEVEL), crc]
     if compressor == "lz4":
-        lz4 = BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle", typesize=item_bytes)
+        lz4 = BloscCodec(
+            cname="lz4", clevel=LZ4_LEVEL, shuffle="noshuffle", typesize=item_bytes, blocksize=0
+        )
         return [lz4, crc]
     assert compressor == "none", compressor
     return [crc]
-
-
-def _encode(metadata: bytes, start: int, rows: Shaped[np.ndarray, "..."]) -> dict[str, bytes]:
-    """The files that hold `rows` from row `start` on: zarr writes them to memory, so that
-    we decide how they reach the disk."""
-    buffer = default_buffer_prototype().buffer
-    files: dict[str, Buffer] = {METADATA: buffer.from_bytes(metadata)}
-    array = zarr.open_array(
-        MemoryStore(store_dict=files), mode="r+", config={"write_empty_chunks": True}
-    )
-    array[start : start + len(rows)] = rows
-    return {key: value.to_bytes() for key, value in sorted(files.items()) if key != METADATA}
-
-
-# ---- reading
-
-
-@final
-class StoredArrays:
-    """The arrays of a complete store, opened with all their files accounted for."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.about = read_about(path)
-        check_complete(path)
-        self.layout = layout_of(self.about)
-        self.dtype: str = self.about["spec"]["dtype"]
-        self.records = [read_record(path, s) for s in range(self.layout.shards)]
-        for shard in range(self.layout.shards):
-            check_files(path, shard, self.records[shard])
-        self._group = zarr.open_group(path, mode="r")
-
-    def read(self, name: str, start: int, stop: int) -> Shaped[np.ndarray, "..."]:
-        """Rows start..stop of an array, as stored.
-
-        Raises StoreDamagedError, naming array, chunk and rows, where a checksum is wrong.
-        """
-        for shard in range(
-            start // self.layout.rows_per_shard, -(-stop // self.layout.rows_per_shard)
-        ):
-            check_files(self.path, shard, self.records[shard], f"{name}/")
-        array = cast(zarr.Array[Any], self._group[name])
-        try:
-            return cast(np.ndarray, array[start:stop])
-        except UNREADABLE as error:
-            self._name_damage(array, name, start, stop, error)
-            raise
-
-    def vector(self, name: str) -> Shaped[np.ndarray, " n"]:
-        """A whole index column or statistic."""
-        array = cast(zarr.Array[Any], self._group[name])
-        if not name.startswith("statistics/"):
-            return self.read(name, 0, self.layout.rows)
-        values = cast(np.ndarray, array[:])
-        if not np.isfinite(values).all():
-            raise StoreDamagedError(
-                f"{self.path / name} is missing or altered; remove the folder "
-                f"{record_path(self.path, 0).parent} and run the same harvest again."
-            )
-        return values
-
-    def _name_damage(
-        self, array: zarr.Array[Any], name: str, start: int, stop: int, cause: Exception
-    ) -> None:
-        activations = name.startswith("activations/")
-        step = self.layout.rows_per_chunk if activations else self.layout.rows_per_shard
-        for chunk in range(start // step, -(-stop // step)):
-            first, last = chunk * step, min((chunk + 1) * step, self.layout.rows)
-            try:
-                array[first:last]
-            except UNREADABLE:
-                shard = first // self.layout.rows_per_shard
-                raise StoreDamagedError(
-                    f"the checksum of chunk {chunk} of array {name} (rows {first} to "
-                    f"{last - 1}) in {self.path} is wrong: a bit has changed on the disk; "
-                    f"{repair(self.path, shard)}"
-                ) from cause
-
-
-def verify(path: Path) -> int:
-    """Read every file of a complete store against its digest and every chunk against its
-    checksum; returns the number of files. Raises StoreDamagedError at the first fault."""
-    arrays = StoredArrays(path)
-    layout = arrays.layout
-    for name in [*(f"activations/{site}" for site in layout.widths), "input", "valid"]:
-        for start in range(0, layout.rows, layout.rows_per_shard):
-            arrays.read(name, start, min(start + layout.rows_per_shard, layout.rows))
-    checked = 0
-    for record in arrays.records:
-        for name, file in record["files"].items():
-            content = (path / name).read_bytes()
-            if hashlib.sha256(content).hexdigest() != file["sha256"]:
-                raise StoreDamagedError(
-                    f"{path / name} is not what was written: its SHA-256 differs from its "
-                    f"record's; {repair(path, record['shard'])}"
-                )
-            checked += 1
-    return checked

@@ -11,8 +11,8 @@ from .config import HarvestConfig
 from .recipes import RECIPES
 
 
-def main() -> Mapping[str, object]:
-    """Parse, harvest, and tell what was made."""
+def main() -> Mapping[str, object] | None:
+    """Parse, harvest, and tell what was made; of several processes the first one tells."""
     config = tyro.extras.overridable_config_cli(
         {name: (recipe.__doc__ or "", recipe()) for name, recipe in RECIPES.items()},
         prog="python -m harvest",
@@ -23,14 +23,16 @@ def main() -> Mapping[str, object]:
         harvest,
         make_layout,
         make_plan,
+        process_of,
     )  # after parsing: torch takes a second
 
     if config.dry_run:
         plan = make_plan(config)
         about = estimate(plan, make_layout(plan))
         note(about.pop("sentence"))
-        return {"store": str(plan.path), "dry_run": True, **about}
-    return dataclasses.asdict(harvest(config))
+        return {"store": plan.location, "dry_run": True, **about}
+    done = harvest(config)
+    return dataclasses.asdict(done) if process_of(config)[0] == 0 else None
 
 
 if __name__ == "__main__":

@@ -24,24 +24,28 @@ class HarvestConfig:
     """Positions kept of each input."""
     positions: Literal["norm", "uniform"] = "norm"
     """How they are drawn: with probability proportional to the norm there, or uniformly."""
-    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    """The dtype of the stored rows."""
+    dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
+    """The dtype of the stored rows; int8 has a scale for each row."""
     seed: int = 0
     """Seed of the positions."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the subject runs."""
     home: str = ""
-    """The folder that holds store/; $TENDRIL_HOME or this folder by default."""
+    """The folder or URL that holds store/; $TENDRIL_HOME or this folder by default."""
     name: str = ""
     """What the store is called, before its digest; subject and inputs by default."""
     batch_size: int = 8
     """Inputs in a slice: what the subject sees at once; a GPU likes 64."""
-    workers: int = 2
-    """Threads that read and scale images."""
+    workers: int = 0
+    """Threads that read and scale images; 0: one a core."""
     threads: int = 0
     """CPU threads of the subject; 0 is torch's own choice."""
     compressor: Literal["zstd", "lz4", "none"] = "zstd"
     """How chunks are compressed."""
+    rank: int = 0
+    """Which of several processes this is, counted from 0."""
+    ranks: int = 0
+    """How many processes share the shards; 0: what a launcher such as torchrun says, or one."""
     dry_run: bool = False
     """Only say how many rows, bytes and seconds it would be."""
     overwrite: bool = False

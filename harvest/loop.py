@@ -1,6 +1,8 @@
 """Slices -> shards -> a complete store. Knows nothing of networks, and imports no torch."""
 
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -8,25 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Int, Shaped
 from tqdm import tqdm
 
 from data.layout import Layout
-from data.rows import STORED_AS, encode_rows
+from data.record import RECORDS
+from data.rows import NO_ROW, STORED_AS, encode_rows, quantise
 from data.spec import StoreSpec
 from data.store import StoreWriter, Written, writing
+
+SHARDS_IN_FLIGHT = 2  # encoded, or on their way to it, and not yet on the disk
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class SliceRows:
-    """What a slice of inputs became: float32 rows for each site, and where they come from.
+    """What a slice of inputs became: rows for each site, float32 or as they are stored, and
+    where they come from.
 
     `columns` has one number a row, `names` one name an input; `failures` maps the number of
     an input that could not be read to the reason, and its rows are NaN.
     """
 
     inputs: range
-    activations: Mapping[str, Float32[np.ndarray, "r d"]]
+    activations: Mapping[str, Shaped[np.ndarray, " r *d"]]
     columns: Mapping[str, Int[np.ndarray, " r"]]
     names: Sequence[str]
     failures: Mapping[int, str] = field(default_factory=dict)
@@ -45,7 +52,7 @@ class Harvested:
 
 
 def write_store(
-    path: Path,
+    location: str | Path,
     spec: StoreSpec,
     layout: Layout,
     produce: Produce,
@@ -54,36 +61,71 @@ def write_store(
     environment: Mapping[str, Any],
     overwrite: bool = False,
     progress: bool = False,
+    overlap: bool = True,
+    rank: int = 0,
+    ranks: int = 1,
+    declared: bool = False,
 ) -> Harvested:
     """Write the shards that are missing, then complete the store.
 
     `produce` turns slices into rows, in the order given, and may work ahead; it must be a
-    pure function of the slice. A shard is encoded and written while the next is produced.
+    pure function of the slice. A shard is encoded by a thread a core and then written by one
+    more; with `overlap` both happen while the next is produced, without it only the writing,
+    which suits a subject that takes all cores itself. No more than SHARDS_IN_FLIGHT wait for
+    the disk. Of `ranks` processes each writes every ranks-th shard; rank 0 stays until all
+    are there.
     """
     began = time.perf_counter()
     rows = failures = 0
     with (
         writing(
-            path, spec, layout, origin=origin, environment=environment, overwrite=overwrite
+            location,
+            spec,
+            layout,
+            origin=origin,
+            environment=environment,
+            overwrite=overwrite,
+            rank=rank,
+            ranks=ranks,
+            declared=declared,
         ) as writer,
-        ThreadPoolExecutor(1, thread_name_prefix="shard-writer") as pen,
+        ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="encoder") as encoders,
+        ThreadPoolExecutor(1, thread_name_prefix="pen") as pen,
     ):
         layout, missing = writer.layout, writer.missing()
         stream = produce([part for shard in missing for part in layout.slices(shard)])
-        bar = _bar(layout, missing, progress)
-        writing_last: Future[int] | None = None
+        bar = _bar(layout, missing, progress and rank == 0)
+        in_flight: deque[Future[int]] = deque()
         for shard in missing:
             written = _collect(shard, stream, writer, bar)
             rows += len(written.columns["valid"])
             failures += len(written.failures)
-            if writing_last:
-                writing_last.result()
-            writing_last = pen.submit(writer.write_shard, shard, written)
-        if writing_last:
-            writing_last.result()
+            if overlap:
+                job = pen.submit(_encode_and_commit, writer, shard, written, encoders)
+            else:
+                job = pen.submit(writer.commit, writer.encode(shard, written, encoders))
+            del written
+            in_flight.append(job)
+            while len(in_flight) > SHARDS_IN_FLIGHT:
+                in_flight.popleft().result()
+        for job in in_flight:
+            job.result()
         bar.close()
-        writer.finish()
+        while not writer.finish() and rank == 0:
+            _await_others(writer)
     return Harvested(rows, failures, time.perf_counter() - began)
+
+
+def _encode_and_commit(
+    writer: StoreWriter, shard: int, written: Written, encoders: ThreadPoolExecutor
+) -> int:
+    return writer.commit(writer.encode(shard, written, encoders))
+
+
+def _await_others(writer: StoreWriter) -> None:
+    """Wait until every shard has a record. A launcher that loses a rank stops the others."""
+    while len(writer.folder.sizes(RECORDS)) <= writer.layout.shards:  # the group's own file too
+        time.sleep(POLL_SECONDS)
 
 
 def _collect(
@@ -94,8 +136,9 @@ def _collect(
     whole = layout.row_range(layout.shard_inputs(shard))
     count = whole.stop - whole.start
     activations = {
-        site: np.empty((count, width), STORED_AS[dtype]) for site, width in layout.widths.items()
+        site: np.empty((count, *layout.row_shape(site)), STORED_AS[dtype]) for site in layout.widths
     }
+    scales = {site: np.empty(count, np.float32) for site in layout.widths if dtype == "int8"}
     columns = {name: np.empty(count, np.int32) for name in ("input", *layout.columns)}
     columns["valid"] = np.ones(count, bool)
     names: list[str] = []
@@ -116,17 +159,18 @@ def _collect(
         valid = columns["valid"][at]
         for site, stored in activations.items():
             where = f"{site} (inputs {inputs.start} to {inputs.stop - 1})"
-            stored[at][valid] = encode_rows(part.activations[site][valid], dtype, where)
-            stored[at][~valid] = _nan(stored.dtype)
+            taken = part.activations[site][valid]
+            if dtype == "int8":
+                stored[at][valid], scales[site][at][valid] = quantise(taken, where)
+                scales[site][at][~valid] = np.nan
+            else:
+                stored[at][valid] = encode_rows(taken, dtype, where)
+            stored[at][~valid] = NO_ROW[dtype]
         names += part.names
         failures |= part.failures
         bar.update(len(inputs))
         bar.set_postfix_str(f"{len(failures)} unreadable" if failures else "", refresh=False)
-    return Written(activations, columns, names, failures)
-
-
-def _nan(dtype: np.dtype[Any]) -> float | int:
-    return float("nan") if dtype.kind == "f" else 0x7FC0  # the bits of bfloat16's NaN
+    return Written(activations, columns, names, failures, scales)
 
 
 def _bar(layout: Layout, missing: Sequence[int], progress: bool) -> "tqdm[Any]":

@@ -12,10 +12,12 @@ import torch
 from data.command import note
 from data.device import keep_freed_memory, resolve_device
 from data.errors import ConfigError
-from data.home import stores_folder
+from data.folder import SCHEME, open_folder
+from data.home import store_location
 from data.images import ImageSource, first_readable, open_images
 from data.layout import Layout, plan_layout
 from data.record import is_complete, read_about
+from data.rows import ITEM_BYTES
 from data.spec import StoreSpec
 from models.hooks import describe_sites, recording
 from models.subjects.load import load_subject
@@ -25,7 +27,6 @@ from .config import HarvestConfig
 from .loop import write_store
 from .vision import PositionRule, to_rgb, vision_rows
 
-ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 COMPRESSED = 0.3  # of raw float16, about what zstd leaves of rows after a ReLU
 
 
@@ -37,8 +38,10 @@ class Plan:
     subject: Subject
     source: ImageSource
     spec: StoreSpec
-    path: Path
+    location: str
     device: torch.device
+    rank: int = 0
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,18 @@ def harvest(config: HarvestConfig) -> Harvest:
     """
     began = time.perf_counter()
     plan = make_plan(config)
-    if is_complete(plan.path) and not config.overwrite:
-        about = read_about(plan.path)
+    folder = open_folder(plan.location)
+    if is_complete(folder) and not config.overwrite:
+        about = read_about(folder)
         _say_what_differs(plan, about["layout"])
         rows = about["layout"]["inputs"] * about["layout"]["rows_per_input"]
-        return Harvest(str(plan.path), rows, _since(began), 0.0, reused=True)
+        return Harvest(plan.location, rows, _since(began), 0.0, reused=True)
     layout = make_layout(plan)
-    note(estimate(plan, layout)["sentence"])
+    if plan.rank == 0:
+        note(estimate(plan, layout)["sentence"])
     rule = PositionRule(config.positions, config.per_input, config.seed)
     done = write_store(
-        plan.path,
+        plan.location,
         plan.spec,
         layout,
         vision_rows(
@@ -79,20 +84,26 @@ def harvest(config: HarvestConfig) -> Harvest:
             plan.spec.sites,
             rule,
             device=plan.device,
-            workers=config.workers,
+            workers=config.workers or os.cpu_count() or 1,
+            batch_size=layout.inputs_per_slice,
+            dtype=config.dtype,
         ),
         origin=_origin(plan),
         environment=_environment(plan.device),
         overwrite=config.overwrite,
         progress=True,
+        overlap=plan.device.type != "cpu",
+        rank=plan.rank,
+        ranks=plan.ranks,
+        declared=config.ranks > 0 or plan.ranks > 1,
     )
     if done.invalid_inputs:
         note(
             f"{done.invalid_inputs} of {layout.inputs} inputs could not be read; their rows are "
-            f"marked invalid, and {plan.path}/records says why."
+            f"marked invalid, and {plan.location}/records says why."
         )
     return Harvest(
-        store=str(plan.path),
+        store=plan.location,
         rows=layout.rows,
         seconds=_since(began),
         rows_per_s=round(done.rows / max(done.seconds, 1e-9), 1),
@@ -103,9 +114,12 @@ def harvest(config: HarvestConfig) -> Harvest:
 
 def make_plan(config: HarvestConfig) -> Plan:
     """Open subject and inputs, and settle the identity of the harvest."""
-    for value, flag in ((config.batch_size, "--batch-size"), (config.workers, "--workers")):
-        if value < 1:
-            raise ConfigError(f"{flag} wants a whole number from 1 on, and got {value}.")
+    for value, least, flag in (
+        (config.batch_size, 1, "--batch-size"),
+        (config.workers, 0, "--workers"),
+    ):
+        if value < least:
+            raise ConfigError(f"{flag} wants a whole number from {least} on, and got {value}.")
     if config.threads:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
@@ -128,8 +142,25 @@ def make_plan(config: HarvestConfig) -> Plan:
         dtype=config.dtype,
     )
     name = config.name or f"{subject.name}-{Path(source.origin).name}"
-    path = stores_folder(config.home) / spec.folder(name)
-    return Plan(config, subject, source, spec, path, device)
+    location = store_location(spec.folder(name), config.home)
+    rank, ranks = process_of(config)
+    return Plan(config, subject, source, spec, location, device, rank, ranks)
+
+
+def process_of(config: HarvestConfig) -> tuple[int, int]:
+    """Which process of how many this is: from the flags, or from a launcher such as torchrun."""
+    rank, ranks = config.rank, config.ranks
+    if not ranks:
+        rank = int(os.environ.get("RANK", 0))
+        ranks = int(os.environ.get("WORLD_SIZE", 1))
+    if not 0 <= rank < ranks:
+        raise ConfigError(f"--rank counts from 0 to --ranks less one, and is {rank} of {ranks}.")
+    if ranks > 1 and config.overwrite:
+        raise ConfigError(
+            "--overwrite is for one process alone, as the others could not tell the old store from "
+            "the new one; remove it with `python -m data rm STORE`, then start all of them."
+        )
+    return rank, ranks
 
 
 def make_layout(plan: Plan) -> Layout:
@@ -166,7 +197,7 @@ def estimate(plan: Plan, layout: Layout) -> dict[str, Any]:
         f"{layout.inputs:,} inputs x {layout.rows_per_input} positions = {layout.rows:,} rows of "
         + ", ".join(f"{site} ({width})" for site, width in layout.widths.items())
         + f"; about {stored / 1e6:,.0f} MB ({raw / 1e6:,.0f} MB raw {plan.config.dtype}) and "
-        f"{_duration(seconds)} on {plan.device}, into {plan.path}"
+        f"{_duration(seconds)} on {plan.device}, into {plan.location}"
     )
     return {
         "rows": layout.rows,
@@ -213,10 +244,12 @@ def _environment(device: torch.device) -> dict[str, Any]:
 
 def _origin(plan: Plan) -> dict[str, str]:
     """Where things were found, for those who come back: relative to the store's folder, and
-    no part of its identity."""
+    no part of its identity. To a store at a URL nothing is relative, so names must do."""
 
     def relative(text: str) -> str:
-        return os.path.relpath(text, plan.path) if text and Path(text).exists() else text
+        if not text or not Path(text).exists():
+            return text
+        return Path(text).name if SCHEME in plan.location else os.path.relpath(text, plan.location)
 
     subject, _, function = plan.config.subject.partition(".py:")
     return {

@@ -3,22 +3,25 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Float32, Int, Shaped, UInt8
 
 from data.errors import UnreadableInputError
 from data.images import ImageSource
+from data.rows import STORED_AS
+from models.fused import fused
 from models.hooks import as_grid, recording
 from models.subjects.subject import Subject, site_modules
 
 from .loop import SliceRows
 from .positions import draw_by_norm, draw_uniform, on_grid
 
-SLICES_AHEAD = 2  # how many slices of images wait in memory for the subject
+SLICES_AHEAD = 2  # how many slices of images wait in memory for a GPU
 GREY = 127  # what stands in for an image that cannot be read; its rows are not kept
 
 Loaded = UInt8[np.ndarray, "size size 3"] | UnreadableInputError
@@ -58,18 +61,33 @@ def vision_rows(
     *,
     device: torch.device,
     workers: int = 2,
+    batch_size: int = 8,
+    dtype: str = "float32",
+    fuse: bool = True,
 ) -> Callable[[Sequence[range]], Iterator[SliceRows]]:
-    """What the harvesting loop asks for rows: slices in, rows of every site out."""
+    """What the harvesting loop asks for rows: slices in, rows of every site out.
+
+    A GPU computes while the next slices are loaded. A CPU that computes has no core to spare,
+    and loading beside it costs twice what it costs in between: each layer waits for its
+    slowest thread. Rows come in the `dtype` they will be stored in, where the device can turn
+    them into it. `fuse` runs a network on a CPU with fused convolutions (models/fused.py), packed for slices
+    of `batch_size`, whichever slices are asked for.
+    """
     subject.module.to(device)
     modules = site_modules(subject, sites)
+    ahead = 0 if device.type == "cpu" else SLICES_AHEAD
 
     def produce(slices: Sequence[range]) -> Iterator[SliceRows]:
-        with recording(subject.module, modules) as forward:
-            for inputs, images in load_ahead(source, slices, subject.input_size, workers):
+        with ExitStack() as stack:
+            if fuse and slices:
+                probe = _probe(subject, device)
+                stack.enter_context(fused(subject.module, modules, probe, batch_size))
+            forward = stack.enter_context(recording(subject.module, modules))
+            for inputs, images in load(source, slices, subject.input_size, workers, ahead):
                 with torch.inference_mode():  # never across a yield: it would leak out
                     acts = forward(subject.preprocess(to_rgb(images, device)))
                     grids = {site: as_grid(acts[site]) for site in sites}
-                    rows, columns = gather(grids, rule.draw(inputs, grids[sites[0]]))
+                    rows, columns = gather(grids, rule.draw(inputs, grids[sites[0]]), dtype)
                 yield SliceRows(
                     inputs=inputs,
                     activations=rows,
@@ -86,8 +104,10 @@ def vision_rows(
 
 
 def gather(
-    grids: Mapping[str, Float[torch.Tensor, "b h_ w_ d_"]], cells_BP: Int[np.ndarray, "b p"]
-) -> tuple[dict[str, Float32[np.ndarray, "r d_"]], dict[str, Int[np.ndarray, " r"]]]:
+    grids: Mapping[str, Float[torch.Tensor, "b h_ w_ d_"]],
+    cells_BP: Int[np.ndarray, "b p"],
+    dtype: str = "float32",
+) -> tuple[dict[str, Shaped[np.ndarray, "r d_"]], dict[str, Int[np.ndarray, " r"]]]:
     """The rows at the cells drawn, of every site, and the columns `y` and `x`.
 
     Cells are numbered on the first site's grid; on the others the cell that holds the same
@@ -101,9 +121,20 @@ def gather(
         b_B1 = torch.arange(len(cells_BP), device=grid_BHWD.device)[:, None]
         y, x = (torch.from_numpy(a).to(grid_BHWD.device) for a in (y_BP, x_BP))
         kept_BPD = grid_BHWD[b_B1, y, x]
-        rows[site] = kept_BPD.flatten(0, 1).float().cpu().numpy()
+        rows[site] = _narrowed(kept_BPD.flatten(0, 1), dtype)
     y_BP, x_BP = np.divmod(cells_BP, drawn_on[1])
     return rows, {"y": y_BP.ravel(), "x": x_BP.ravel()}
+
+
+def _narrowed(rows_RD: Float[torch.Tensor, "r d"], dtype: str) -> Shaped[np.ndarray, "r d"]:
+    """Rows as they are stored: torch rounds ten times as fast as numpy, and half of it has to
+    come from a GPU. Where a row does not fit, float32, for the store to say so."""
+    if dtype in ("float16", "bfloat16"):
+        half_RD = rows_RD.to(getattr(torch, dtype))
+        if bool(torch.isfinite(half_RD).all()):
+            whole: np.ndarray = half_RD.view(torch.int16).cpu().numpy()
+            return whole.view(STORED_AS[dtype])
+    return rows_RD.float().cpu().numpy()
 
 
 def to_rgb(
@@ -117,20 +148,27 @@ def to_rgb(
     return rgb_BCHW.div_(255)  # in place: a fresh 10 MB costs as much as filling it
 
 
-def load_ahead(
-    source: ImageSource, slices: Sequence[range], size: int, workers: int
+def load(
+    source: ImageSource, slices: Sequence[range], size: int, workers: int, ahead: int
 ) -> Iterator[tuple[range, list[Loaded]]]:
-    """Slices of images in order, loaded by threads while those before are used."""
+    """Slices of images in order, loaded by threads, `ahead` of them while others are used."""
     waiting: deque[tuple[range, list[Future[Loaded]]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="image-loader") as pool:
         for inputs in slices:
             waiting.append((inputs, [pool.submit(_load, source, i, size) for i in inputs]))
-            if len(waiting) > SLICES_AHEAD:
+            if len(waiting) > ahead:
                 first, futures = waiting.popleft()
                 yield first, [future.result() for future in futures]
         while waiting:
             first, futures = waiting.popleft()
             yield first, [future.result() for future in futures]
+
+
+def _probe(subject: Subject, device: torch.device) -> Float[torch.Tensor, "1 ..."]:
+    """An image of noise, the same for every process."""
+    shape = (1, 3, subject.input_size, subject.input_size)
+    noise_BCHW = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    return subject.preprocess(noise_BCHW.to(device))
 
 
 def _load(source: ImageSource, index: int, size: int) -> Loaded:

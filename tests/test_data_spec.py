@@ -51,4 +51,4 @@ def test_a_name_is_safe_as_a_folder() -> None:
     assert slug("///") == "unnamed"
 
 
-GOLDEN = "4333acc21001533b5dcb18aa72a751bcde9fe1403af8fc10db3ae2692a284e57"
+GOLDEN = "41cca4a4fecb431c5d38122df799a7fb3390abdd8cdf6578721f6c562fc966ac"

@@ -60,7 +60,9 @@ def test_rows_are_the_activations_at_their_columns(config: HarvestConfig) -> Non
     rows = {site: store.read(site, slice(0, 45)) for site in store.sites}
     for r in np.flatnonzero(valid):
         acts = forward(config, int(inputs[r]))
-        np.testing.assert_allclose(rows["late"][r], acts["late"][:, y[r], x[r]], rtol=1e-5)
+        np.testing.assert_allclose(
+            rows["late"][r], acts["late"][:, y[r], x[r]], rtol=1e-5, atol=1e-5
+        )
         early = acts["early"][:, 2 * y[r] + 1, 2 * x[r] + 1]
         np.testing.assert_allclose(rows["early"][r], early, rtol=1e-4, atol=1e-6)
     norms = forward(config, 2)["late"].norm(dim=0).flatten().numpy()
@@ -97,7 +99,7 @@ def test_the_second_harvest_finds_the_first(config: HarvestConfig) -> None:
 def test_a_changed_spec_makes_another_store(
     config: HarvestConfig, change: dict[str, object]
 ) -> None:
-    assert make_plan(dataclasses.replace(config, **change)).path != make_plan(config).path  # type: ignore[arg-type]
+    assert make_plan(dataclasses.replace(config, **change)).location != make_plan(config).location  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_a_changed_spec_makes_another_store(
 def test_what_cannot_change_the_rows_keeps_the_store(
     config: HarvestConfig, change: dict[str, object]
 ) -> None:
-    assert make_plan(dataclasses.replace(config, **change)).path == make_plan(config).path  # type: ignore[arg-type]
+    assert make_plan(dataclasses.replace(config, **change)).location == make_plan(config).location  # type: ignore[arg-type]
 
 
 def test_a_flag_outside_the_spec_is_told_where_it_differs(

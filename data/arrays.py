@@ -1,0 +1,267 @@
+"""The arrays of a store, read chunk by chunk and checked; `verify` checks all of it.
+
+Plain zarr reads the same; here a chunk goes from its file into the array of the caller with
+one check and one copy, and an error says which rows are lost.
+"""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+from typing import final
+
+import numpy as np
+from jaxtyping import Float64, Shaped, UInt64
+
+from .codec import ABSENT, ChunkError, decode_chunk, index_bytes, split_index
+from .errors import StoreDamagedError
+from .folder import Folder, open_folder
+from .layout import Layout
+from .record import (
+    METADATA,
+    check_complete,
+    damage,
+    damaged_files,
+    layout_of,
+    read_about,
+    read_files,
+    read_record,
+    record_name,
+    repair,
+)
+
+INDEXES_KEPT = 4096  # of shard files: a few hundred bytes each
+UNREADABLE = (ChunkError, ValueError, RuntimeError)  # what codecs raise of altered bytes
+
+
+@final
+class StoredArrays:
+    """The arrays of a complete store, opened with all their files accounted for."""
+
+    def __init__(self, location: str | Path, cache: str | Path | None = None) -> None:
+        self.folder = open_folder(location, cache)
+        self.about = read_about(self.folder)
+        check_complete(self.folder, self.about)
+        self.layout = layout_of(self.about)
+        self.dtype: str = self.about["spec"]["dtype"]
+        self._files = read_files(self.folder, self.layout)
+        self._dtypes = self.layout.arrays(self.dtype)
+        self._indexes: OrderedDict[str, UInt64[np.ndarray, "c 2"]] = OrderedDict()
+        self._lock = Lock()
+        sizes = self.folder.sizes()
+        for shard in range(self.layout.shards):
+            if record_name(shard) not in sizes:
+                read_record(self.folder, shard)  # says what to do about it
+        for name, size in damaged_files(self._files, sizes).items():
+            raise self._damage(name, size)
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks a site has."""
+        return -(-self.layout.rows // self.layout.rows_per_chunk)
+
+    def chunk_range(self, chunk: int) -> range:
+        """The rows of a chunk."""
+        size = self.layout.rows_per_chunk
+        return range(chunk * size, min((chunk + 1) * size, self.layout.rows))
+
+    def read_chunk(
+        self, site: str, chunk: int, out: Shaped[np.ndarray, "..."] | None = None
+    ) -> Shaped[np.ndarray, " r *d"]:
+        """The rows of a chunk as stored; into `out` where that is as long as a whole chunk.
+
+        Raises StoreDamagedError, naming array, chunk and rows.
+        """
+        array, layout = f"activations/{site}", self.layout
+        shape = (layout.rows_per_chunk, *layout.row_shape(site))
+        rows = len(self.chunk_range(chunk))
+        whole = out
+        if whole is None or whole.shape != shape or not whole.flags.c_contiguous:
+            whole = np.empty(shape, self._dtypes[array])
+        shard, place = divmod(chunk, layout.chunks_per_shard)
+        name = layout.shard_file(array, shard)
+        for attempt in (1, 2):  # what a cache holds wrong is asked for once more
+            offset, length = self._place(array, name, shard, place, chunk, attempt)
+            content = self._read(name, offset, length)
+            try:
+                decode_chunk(content, layout.compressor, whole)
+                return whole[:rows]
+            except UNREADABLE as error:
+                self.folder.forget(name, offset, length)
+                if attempt == 2:
+                    raise self._wrong(array, chunk, shard) from error
+        raise AssertionError("the second attempt returns or raises")
+
+    def column(self, name: str) -> Shaped[np.ndarray, " r"]:
+        """A whole array of one number a row: an index column, norms/<site>, scales/<site>.
+
+        Raises StoreDamagedError.
+        """
+        return read_column(self.folder, self.layout, name, np.dtype(self._dtypes[name]))
+
+    def column_shard(self, name: str, shard: int) -> Shaped[np.ndarray, " r"]:
+        """The part of a column that a shard holds."""
+        dtype = np.dtype(self._dtypes[name])
+        return _read_column_shard(self.folder, self.layout, name, shard, dtype)
+
+    def statistic(self, site: str, name: str) -> Float64[np.ndarray, "..."]:
+        """An array of statistics/<site>. Raises StoreDamagedError."""
+        at = f"statistics/{site}/{name}"
+        dimensions = 1 if name == "norm_quantiles" else len(self.layout.row_shape(site))
+        file = f"{at}/c" + "/0" * dimensions
+        try:
+            shape = _shape(self.folder, at)
+            values = np.empty(shape)
+            decode_chunk(self.folder.read(file), "none", values)
+            return values
+        except (FileNotFoundError, *UNREADABLE) as error:
+            raise StoreDamagedError(
+                f"{self.folder.location}/{at} is missing or altered; remove the folder "
+                f"{record_name(0).removesuffix('/' + METADATA)} of the store and run the same "
+                "harvest again."
+            ) from error
+
+    def _place(
+        self, array: str, name: str, shard: int, place: int, chunk: int, attempt: int
+    ) -> tuple[int, int]:
+        """Offset and length of a chunk in its shard file."""
+        with self._lock:
+            index = self._indexes.get(name) if attempt == 1 else None
+        if index is None:
+            size = index_bytes(self.layout.chunks_per_shard)
+            tail = self._read(name, -size, size)
+            try:
+                index = split_index(tail)
+            except UNREADABLE as error:
+                self.folder.forget(name, -size, size)
+                raise self._wrong(array, chunk, shard) from error
+            with self._lock:
+                self._indexes[name] = index
+                if len(self._indexes) > INDEXES_KEPT:
+                    self._indexes.popitem(last=False)
+        offset, length = (int(n) for n in index[place])
+        if offset == ABSENT:
+            raise self._wrong(array, chunk, shard)
+        return offset, length
+
+    def _read(self, name: str, start: int, length: int) -> bytes:
+        try:
+            content = self.folder.read(name, start, length)
+        except FileNotFoundError as error:
+            raise self._damage(name, None) from error
+        if len(content) != length:
+            raise self._damage(name, self.folder.sizes(name.rpartition("/")[0]).get(name))
+        return content
+
+    def _damage(self, name: str, size: int | None) -> StoreDamagedError:
+        shard = self._files[name]["shard"]
+        rows = self.layout.row_range(self.layout.shard_inputs(shard))
+        return damage(self.folder, name, self._files[name]["bytes"], size, (rows.start, rows.stop))
+
+    def _wrong(self, array: str, chunk: int, shard: int) -> StoreDamagedError:
+        name = self.layout.shard_file(array, shard)
+        size = self.folder.sizes(name.rpartition("/")[0]).get(name)
+        if size != self._files[name]["bytes"]:
+            return self._damage(name, size)
+        rows = self.chunk_range(chunk)
+        return _wrong_checksum(self.folder, array, chunk, (rows.start, rows.stop), shard)
+
+
+def read_column(
+    folder: Folder, layout: Layout, name: str, dtype: np.dtype
+) -> Shaped[np.ndarray, " r"]:
+    """A whole column, shard by shard. Raises StoreDamagedError."""
+    whole = np.empty(layout.rows, dtype)
+    for shard in range(layout.shards):
+        rows = layout.row_range(layout.shard_inputs(shard))
+        whole[rows] = _read_column_shard(folder, layout, name, shard, dtype)
+    return whole
+
+
+def _read_column_shard(
+    folder: Folder, layout: Layout, name: str, shard: int, dtype: np.dtype
+) -> Shaped[np.ndarray, " r"]:
+    rows = layout.row_range(layout.shard_inputs(shard))
+    part = np.empty(layout.rows_per_shard, dtype)
+    try:
+        decode_chunk(folder.read(layout.shard_file(name, shard)), layout.compressor, part)
+    except FileNotFoundError as error:
+        record = read_record(folder, shard)
+        wanted = record["files"][layout.shard_file(name, shard)]["bytes"]
+        at = (rows.start, rows.stop)
+        raise damage(folder, layout.shard_file(name, shard), wanted, None, at) from error
+    except UNREADABLE as error:
+        at = (rows.start, rows.stop)
+        raise _wrong_checksum(folder, name, shard, at, shard) from error
+    return part[: rows.stop - rows.start]
+
+
+def _wrong_checksum(
+    folder: Folder, array: str, chunk: int, rows: tuple[int, int], shard: int
+) -> StoreDamagedError:
+    return StoreDamagedError(
+        f"the checksum of chunk {chunk} of array {array} (rows {rows[0]} to {rows[1] - 1}) in "
+        f"{folder.location} is wrong: a bit has changed on the disk; {repair(folder, shard)}"
+    )
+
+
+def _shape(folder: Folder, array: str) -> tuple[int, ...]:
+    shape: list[int] = json.loads(folder.read(f"{array}/{METADATA}"))["shape"]
+    return tuple(shape)
+
+
+def faults(arrays: StoredArrays) -> Iterator[StoreDamagedError]:
+    """Every fault of a store: each chunk against its checksum, each file against its digest."""
+    layout, folder = arrays.layout, arrays.folder
+    for shard in range(layout.shards):
+        try:
+            record = read_record(folder, shard)
+        except StoreDamagedError as error:
+            yield error
+            continue
+        found = list(_faults_of_chunks(arrays, shard))
+        yield from found
+        told = " ".join(str(error) for error in found)
+        for name, file in record["files"].items():
+            array = name.partition("/c/")[0]
+            content = folder.read(name)
+            if hashlib.sha256(content).hexdigest() != file["sha256"] and array not in told:
+                yield StoreDamagedError(
+                    f"{folder.location}/{name} is not what was written: its SHA-256 differs from "
+                    f"its record's; {repair(folder, shard)}"
+                )
+    for site in layout.widths:
+        for name in ("mean", "variance", "zeros", "norm_quantiles"):
+            try:
+                arrays.statistic(site, name)
+            except StoreDamagedError as error:
+                yield error
+
+
+def _faults_of_chunks(arrays: StoredArrays, shard: int) -> Iterator[StoreDamagedError]:
+    layout = arrays.layout
+    first = shard * layout.chunks_per_shard
+    for array in layout.arrays(arrays.dtype):
+        kind, _, site = array.partition("/")
+        if kind != "activations":
+            try:
+                arrays.column_shard(array, shard)
+            except StoreDamagedError as error:
+                yield error
+            continue
+        for chunk in range(first, min(first + layout.chunks_per_shard, arrays.chunks)):
+            try:
+                arrays.read_chunk(site, chunk)
+            except StoreDamagedError as error:
+                yield error
+
+
+def verify(location: str | Path) -> int:
+    """Read every chunk of a complete store against its checksum and every file against its
+    digest; returns the number of files. Raises StoreDamagedError at the first fault."""
+    arrays = StoredArrays(location)
+    for fault in faults(arrays):
+        raise fault
+    return len(arrays.layout.arrays(arrays.dtype)) * arrays.layout.shards

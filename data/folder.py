@@ -1,0 +1,240 @@
+"""Where a store's files lie: a folder of this machine, or any fsspec URL.
+
+Both give the same few operations, so that nothing else of the store knows which it is.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, final, runtime_checkable
+
+import fsspec
+
+from .errors import ConfigError, StoreFullError
+from .files import ASIDE, write_whole
+
+CACHE_BYTES = 32 * 2**30  # of chunks of elsewhere that are kept here; the oldest go first
+SCHEME = "://"
+
+
+@runtime_checkable
+class Folder(Protocol):
+    """Named files, each there whole or not at all. Names are relative, with slashes."""
+
+    @property
+    def location(self) -> str:
+        """The path or URL, for messages and for opening it again."""
+        ...
+
+    @property
+    def distant(self) -> bool:
+        """Whether a read takes long enough that several at a time pay."""
+        ...
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """A file, or a part of it, counted from its end where `start` is negative; what lies
+        beyond the end is left out. Raises FileNotFoundError."""
+        ...
+
+    def forget(self, name: str, start: int, length: int) -> None:
+        """A part that was read is wrong: the next reading of it asks the file itself."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file that a crash leaves whole or not there. Raises StoreFullError."""
+        ...
+
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """Every file below a name, with its size."""
+        ...
+
+    def remove(self, under: str = "") -> None:
+        """Remove every file below a name."""
+        ...
+
+
+@final
+class LocalFolder:
+    """A folder of this machine."""
+
+    distant = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def location(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """See Folder."""
+        handle = os.open(self.path / name, os.O_RDONLY)
+        try:
+            size = os.fstat(handle).st_size
+            first = max(0, size + start) if start < 0 else start
+            return os.pread(handle, size - first if length is None else length, first)
+        finally:
+            os.close(handle)
+
+    def forget(self, name: str, start: int, length: int) -> None:
+        """See Folder: nothing is remembered."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """See Folder: written aside, fsynced, renamed."""
+        write_whole(self.path / name, content)
+
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """See Folder."""
+        found: dict[str, int] = {}
+        waiting = [(self.path / under, f"{under}/" if under else "")]
+        while waiting:
+            folder, prefix = waiting.pop()
+            if not folder.is_dir():
+                continue
+            for entry in os.scandir(folder):
+                if entry.is_dir():
+                    waiting.append((folder / entry.name, f"{prefix}{entry.name}/"))
+                elif not entry.name.endswith(ASIDE):
+                    found[prefix + entry.name] = entry.stat().st_size
+        return found
+
+    def sweep(self) -> None:
+        """Remove what writers that died had written aside."""
+        for left in self.path.rglob(f"*{ASIDE}"):
+            left.unlink(missing_ok=True)
+
+    def remove(self, under: str = "") -> None:
+        """See Folder. Metadata go first, so that nothing half-removed looks whole."""
+        whole = self.path / under
+        self.sweep()
+        for name in _metadata_first(self.sizes(under)):
+            (self.path / name).unlink(missing_ok=True)
+        for folder, _, _ in os.walk(whole, topdown=False):
+            Path(folder).rmdir()
+
+
+@final
+class RemoteFolder:
+    """A folder behind fsspec: an object store, a web server, another process's memory.
+
+    What is read in parts (chunks, which do not change in a complete store) is kept in the
+    folder `cache`, where one is given.
+    """
+
+    distant = True
+
+    def __init__(self, url: str, cache: Path | None = None) -> None:
+        self._url = url.rstrip("/")
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self._url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"{url} cannot be opened ({error}); give a path or a URL that fsspec knows, and "
+                "install the package that speaks its protocol (s3fs for s3://)."
+            ) from error
+        self._cache = cache
+        self._kept = 0
+
+    @property
+    def location(self) -> str:
+        """The URL."""
+        return self._url
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """See Folder."""
+        end = None if length is None else start + length
+        if self._cache is None or (length is None and start >= 0):
+            return self._fetch(name, start, end)
+        kept = self._place(name, start, length)
+        if kept.is_file():
+            return kept.read_bytes()
+        content = self._fetch(name, start, end)
+        self._keep(kept, content)
+        return content
+
+    def forget(self, name: str, start: int, length: int) -> None:
+        """See Folder."""
+        if self._cache is not None:
+            self._place(name, start, length).unlink(missing_ok=True)
+
+    def write(self, name: str, content: bytes) -> None:
+        """See Folder: object stores show an object whole or not at all."""
+        path = f"{self._root}/{name}"
+        try:
+            self._files.makedirs(self._files._parent(path), exist_ok=True)
+            self._files.pipe_file(path, content)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StoreFullError(
+                f"there is no room for {len(content):,} bytes at {self._url}/{name}; what is "
+                "written so far is kept, so make room and run the same command again."
+            ) from error
+
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """See Folder: one listing."""
+        self._files.invalidate_cache()
+        whole = f"{self._root}/{under}" if under else self._root
+        listed: dict[str, dict[str, Any]] = self._files.find(whole, detail=True)
+        root = self._files._strip_protocol(self._root).rstrip("/") + "/"
+        return {
+            self._files._strip_protocol(path).removeprefix(root): int(about["size"])
+            for path, about in listed.items()
+        }
+
+    def remove(self, under: str = "") -> None:
+        """See Folder."""
+        names = _metadata_first(self.sizes(under))
+        if names:
+            self._files.rm([f"{self._root}/{name}" for name in names])
+
+    def _fetch(self, name: str, start: int, end: int | None) -> bytes:
+        path = f"{self._root}/{name}"
+        content: bytes = self._files.cat_file(path, start=start or None, end=end)
+        return content
+
+    def _place(self, name: str, start: int, length: int | None) -> Path:
+        assert self._cache is not None
+        key = hashlib.sha256(f"{self._url} {name} {start} {length}".encode()).hexdigest()
+        return self._cache / key[:2] / key
+
+    def _keep(self, path: Path, content: bytes) -> None:
+        assert self._cache is not None
+        if self._kept == 0:
+            self._kept = sum(size for _, size, _ in _by_age(self._cache))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.{os.getpid()}.{id(content)}")
+        aside.write_bytes(content)  # not synced: what is lost is fetched again
+        aside.replace(path)
+        self._kept += len(content)
+        if self._kept > CACHE_BYTES:
+            for old, size, _ in sorted(_by_age(self._cache), key=lambda entry: entry[2]):
+                if self._kept <= 0.9 * CACHE_BYTES:
+                    break
+                old.unlink(missing_ok=True)
+                self._kept -= size
+
+
+def open_folder(location: str | Path, cache: str | Path | None = None) -> Folder:
+    """The folder at a path, or at a URL such as s3://bucket/store or memory://store.
+
+    Parts of files at a URL are kept in `cache`, by default `$TENDRIL_CACHE` where that is set.
+    """
+    if SCHEME not in str(location):
+        return LocalFolder(Path(location))
+    kept = cache or os.environ.get("TENDRIL_CACHE")
+    return RemoteFolder(str(location), Path(kept) if kept else None)
+
+
+def _metadata_first(sizes: dict[str, int]) -> list[str]:
+    return sorted(sizes, key=lambda name: (not name.endswith("zarr.json"), name.count("/"), name))
+
+
+def _by_age(folder: Path) -> Iterator[tuple[Path, int, float]]:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            about = path.stat()
+            yield path, about.st_size, about.st_mtime
