@@ -70,8 +70,8 @@ def vision_rows(
     A GPU computes while the next slices are loaded. A CPU that computes has no core to spare,
     and loading beside it costs twice what it costs in between: each layer waits for its
     slowest thread. Rows come in the `dtype` they will be stored in, where the device can turn
-    them into it. `fuse` runs a network on a CPU with fused convolutions (models/fused.py), packed for slices
-    of `batch_size`, whichever slices are asked for.
+    them into it. `fuse` runs a network on a CPU with fused convolutions (models/fused.py),
+    packed for slices of `batch_size`, whichever slices are asked for.
     """
     subject.module.to(device)
     modules = site_modules(subject, sites)

@@ -36,8 +36,8 @@ def fused(
     `probe` is one input, `batch` how many will come at a time. A pass over the probe finds
     which ReLU takes which convolution's output, another one says whether all sites still come
     out as they were but for rounding; where they do not, or there is no oneDNN, the network
-    stays as it is (and the body is told False). No ReLU is fused into a convolution that is itself a
-    site, or that somebody watches with a hook. Nothing of it is left after the body.
+    stays as it is (and the body is told False). No ReLU is fused into a convolution that is
+    itself a site, or that somebody watches with a hook. Nothing is left after the body.
     """
     kept = {name for names in sites.values() for name in names}
     plain = _outputs(module, sites, probe)
