@@ -1,18 +1,27 @@
 """python -m bench WHAT: a thing and its yardstick, in turns, in one process."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tyro
 
 from data.command import run_command
 
-from .harvest import HarvestBench, measure
+from . import harvest, read, write
+
+# what can be measured: the flags it takes, and the function that takes them
+BENCHES: dict[str, tuple[Callable[..., Any], Callable[..., Mapping[str, object]]]] = {
+    "harvest": (harvest.HarvestBench, harvest.measure),
+    "read": (read.ReadBench, read.measure),
+    "write": (write.WriteBench, write.measure),
+}
 
 
 def main() -> Mapping[str, object]:
     """Parse, measure, and tell the ratios."""
-    bench = tyro.extras.subcommand_cli_from_dict({"harvest": HarvestBench}, prog="python -m bench")
-    return measure(bench)
+    configs = {name: config for name, (config, _) in BENCHES.items()}
+    bench = tyro.extras.subcommand_cli_from_dict(configs, prog="python -m bench")
+    return next(measure for config, measure in BENCHES.values() if config is type(bench))(bench)
 
 
 if __name__ == "__main__":

@@ -186,6 +186,8 @@ class Batches(Iterator[Given], Generic[Given]):
         for there in (current, old):
             if there is not None and np.array_equal(there.group.chunks, group.chunks):
                 return _Window(group, there.rows, there.multipliers, shuffled)
+        if old is not None and current is not None and old.rows is current.rows:
+            old = None  # one chunk came twice in a row: its memory is still in use
         rows = {site: self._read(site, group, old) for site in self._sites}
         numbers = np.concatenate(
             [self._arrays.chunk_range(int(c)).start + self._wanted[c] for c in group.chunks]

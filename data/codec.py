@@ -12,7 +12,7 @@ from functools import cache
 import google_crc32c
 import numcodecs
 import numpy as np
-from jaxtyping import Shaped, UInt64
+from jaxtyping import Shaped, UInt8, UInt64
 from numcodecs.abc import Codec
 
 CRC_BYTES = 4
@@ -36,19 +36,21 @@ def _codec(compressor: str) -> Codec:
 def encode_chunk(chunk: Shaped[np.ndarray, "..."], compressor: str) -> bytes:
     """A chunk compressed, and its crc32c (little-endian) after it."""
     raw = np.ascontiguousarray(chunk)
-    packed: bytes = raw.tobytes() if compressor == "none" else _codec(compressor).encode(raw)
-    return packed + _checksum(packed)
+    packed = raw.reshape(-1).view(np.uint8)
+    if compressor != "none":
+        packed = np.frombuffer(_codec(compressor).encode(raw), np.uint8)
+    return b"".join((packed.data, _checksum(packed)))
 
 
 def decode_chunk(content: bytes, compressor: str, out: Shaped[np.ndarray, "..."]) -> None:
     """Fill `out` with a chunk. Raises ChunkError."""
-    packed = memoryview(content)[:-CRC_BYTES]
+    packed = np.frombuffer(content, np.uint8)[:-CRC_BYTES]
     if len(content) < CRC_BYTES or _checksum(packed) != content[-CRC_BYTES:]:
         raise ChunkError("the checksum is wrong")
     if compressor != "none":
         _codec(compressor).decode(packed, out)
     elif len(packed) == out.nbytes:
-        out[...] = np.frombuffer(packed, out.dtype).reshape(out.shape)
+        out[...] = packed.view(out.dtype).reshape(out.shape)
     else:
         raise ChunkError(f"{len(packed)} bytes where {out.nbytes} should be")
 
@@ -60,8 +62,8 @@ def join_shard(chunks: Sequence[bytes], places: int) -> bytes:
     lengths = np.array([len(c) for c in chunks], "<u8")
     index[: len(chunks), 1] = lengths
     index[: len(chunks), 0] = np.cumsum(lengths) - lengths
-    tail = index.tobytes()
-    return b"".join([*chunks, tail, _checksum(tail)])
+    tail = index.reshape(-1).view(np.uint8)
+    return b"".join([*chunks, tail.data, _checksum(tail)])
 
 
 def index_bytes(places: int) -> int:
@@ -71,10 +73,11 @@ def index_bytes(places: int) -> int:
 
 def split_index(tail: bytes) -> UInt64[np.ndarray, "places 2"]:
     """Offset and length of each chunk, from the end of a shard file. Raises ChunkError."""
-    if len(tail) < CRC_BYTES or _checksum(tail[:-CRC_BYTES]) != tail[-CRC_BYTES:]:
+    index = np.frombuffer(tail, np.uint8)[:-CRC_BYTES]
+    if len(tail) < CRC_BYTES or _checksum(index) != tail[-CRC_BYTES:]:
         raise ChunkError("the checksum of the index is wrong")
-    return np.frombuffer(tail[:-CRC_BYTES], "<u8").reshape(-1, 2)
+    return index.view("<u8").reshape(-1, 2)
 
 
-def _checksum(content: bytes | memoryview) -> bytes:
-    return struct.pack("<I", google_crc32c.value(bytes(content)))
+def _checksum(content: UInt8[np.ndarray, " n"]) -> bytes:
+    return struct.pack("<I", google_crc32c.value(content))

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import NoReturn
@@ -10,14 +11,19 @@ from .errors import TendrilError
 
 DONE, FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
+# Threads of OpenMP that have done their part of a layer look for the next one that often before
+# they sleep. By default it is a millisecond's worth, during which nothing else gets the core.
+SPINS = "10000"
+
 
 def run_command(body: Callable[[], Mapping[str, object] | None]) -> NoReturn:
-    """Run a command and leave with its exit status.
+    """Run a command and leave with its exit status; `body` is the first to import torch.
 
     What `body` returns becomes the last line of stdout, as JSON. A `TendrilError`, or a full
     disk, is one sentence on stderr and status 2; Ctrl-C is status 130; any other exception is
     a fault of ours and keeps its traceback (status 1).
     """
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
         result = body()
     except TendrilError as error:

@@ -6,14 +6,15 @@ Both give the same few operations, so that nothing else of the store knows which
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
 import fsspec
 
 from .errors import ConfigError, StoreFullError
-from .files import ASIDE, write_whole
+from .files import ASIDE, write_together, write_whole
 
 CACHE_BYTES = 32 * 2**30  # of chunks of elsewhere that are kept here; the oldest go first
 SCHEME = "://"
@@ -44,6 +45,10 @@ class Folder(Protocol):
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file that a crash leaves whole or not there. Raises StoreFullError."""
+        ...
+
+    def write_together(self, files: Mapping[str, bytes]) -> None:
+        """`write` of several files that need no order among them."""
         ...
 
     def sizes(self, under: str = "") -> dict[str, int]:
@@ -85,6 +90,10 @@ class LocalFolder:
     def write(self, name: str, content: bytes) -> None:
         """See Folder: written aside, fsynced, renamed."""
         write_whole(self.path / name, content)
+
+    def write_together(self, files: Mapping[str, bytes]) -> None:
+        """See Folder."""
+        write_together({self.path / name: content for name, content in files.items()})
 
     def sizes(self, under: str = "") -> dict[str, int]:
         """See Folder."""
@@ -173,6 +182,11 @@ class RemoteFolder:
                 f"there is no room for {len(content):,} bytes at {self._url}/{name}; what is "
                 "written so far is kept, so make room and run the same command again."
             ) from error
+
+    def write_together(self, files: Mapping[str, bytes]) -> None:
+        """See Folder: each is on its way while the others are."""
+        with ThreadPoolExecutor(len(files)) as pool:
+            list(pool.map(self.write, files, files.values()))
 
     def sizes(self, under: str = "") -> dict[str, int]:
         """See Folder: one listing."""

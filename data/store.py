@@ -159,10 +159,11 @@ class StoreWriter:
         The record is the commit: without it the shard counts as not there, whatever lies on
         the disk. Raises StoreFullError where the disk is full.
         """
-        files = {}
-        for name, content in encoded.files.items():
-            self.folder.write(name, content)
-            files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        self.folder.write_together(encoded.files)
+        files = {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in encoded.files.items()
+        }
         record = {**encoded.record, "files": files}
         self.folder.write(record_name(encoded.shard), group_json(record))
         return sum(len(content) for content in encoded.files.values())

@@ -4,7 +4,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from data.layout import Layout
 from data.record import RECORDS
 from data.rows import NO_ROW, STORED_AS, encode_rows, quantise
 from data.spec import StoreSpec
-from data.store import StoreWriter, Written, writing
+from data.store import Encoded, StoreWriter, Written, writing
 
 SHARDS_IN_FLIGHT = 2  # encoded, or on their way to it, and not yet on the disk
 POLL_SECONDS = 0.2
@@ -90,6 +90,7 @@ def write_store(
             declared=declared,
         ) as writer,
         ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="encoder") as encoders,
+        ThreadPoolExecutor(1, thread_name_prefix="clerk") as clerk,
         ThreadPoolExecutor(1, thread_name_prefix="pen") as pen,
     ):
         layout, missing = writer.layout, writer.missing()
@@ -100,12 +101,11 @@ def write_store(
             written = _collect(shard, stream, writer, bar)
             rows += len(written.columns["valid"])
             failures += len(written.failures)
-            if overlap:
-                job = pen.submit(_encode_and_commit, writer, shard, written, encoders)
-            else:
-                job = pen.submit(writer.commit, writer.encode(shard, written, encoders))
-            del written
-            in_flight.append(job)
+            encoded = clerk.submit(writer.encode, shard, written, encoders)
+            if not overlap:
+                wait([encoded])
+            in_flight.append(pen.submit(_commit, writer, encoded))
+            del written, encoded
             while len(in_flight) > SHARDS_IN_FLIGHT:
                 in_flight.popleft().result()
         for job in in_flight:
@@ -116,10 +116,8 @@ def write_store(
     return Harvested(rows, failures, time.perf_counter() - began)
 
 
-def _encode_and_commit(
-    writer: StoreWriter, shard: int, written: Written, encoders: ThreadPoolExecutor
-) -> int:
-    return writer.commit(writer.encode(shard, written, encoders))
+def _commit(writer: StoreWriter, encoded: Future[Encoded]) -> int:
+    return writer.commit(encoded.result())
 
 
 def _await_others(writer: StoreWriter) -> None:
@@ -157,14 +155,15 @@ def _collect(
             first = (failed - inputs.start) * layout.rows_per_input + at.start
             columns["valid"][first : first + layout.rows_per_input] = False
         valid = columns["valid"][at]
+        kept = slice(None) if valid.all() else valid  # a slice takes no copy
         for site, stored in activations.items():
             where = f"{site} (inputs {inputs.start} to {inputs.stop - 1})"
-            taken = part.activations[site][valid]
+            taken = part.activations[site][kept]
             if dtype == "int8":
-                stored[at][valid], scales[site][at][valid] = quantise(taken, where)
+                stored[at][kept], scales[site][at][kept] = quantise(taken, where)
                 scales[site][at][~valid] = np.nan
             else:
-                stored[at][valid] = encode_rows(taken, dtype, where)
+                stored[at][kept] = encode_rows(taken, dtype, where)
             stored[at][~valid] = NO_ROW[dtype]
         names += part.names
         failures |= part.failures

@@ -1,0 +1,102 @@
+"""Rows/s of writing a store, beside a plain safetensors writer with two threads.
+
+The rows lie ready in memory; both write the same float16 rows in files of about 64 MiB. The
+store also checks rows for overflow, describes them (moments, norms), checksums chunks and
+files, and survives a power cut: every file is fsynced. The yardstick's files are fsynced, too,
+so that both end with rows on the disk; `..._over_unsynced_safetensors` is against files that
+may still be in the cache.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float16
+from safetensors.torch import save_file
+
+from data.command import note
+from harvest.loop import write_store
+
+from .paired import machine, paired
+from .rows import SITE, layout_of, produce_ready, rows_like, spec_of
+
+FILE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class WriteBench:
+    """What is measured."""
+
+    widths: tuple[int, ...] = (480, 4096)
+    """Widths of the rows; 480 stands for mixed3b, 4096 for a residual stream."""
+    megabytes: int = 384
+    """Raw float16 bytes of the rows."""
+    folder: str = ""
+    """Where the files are made; empty: the system's temporary folder."""
+
+
+def measure(bench: WriteBench) -> dict[str, object]:
+    """All ratios (ours over the yardstick, larger is better) and rows/s; what comes first has
+    the plain name, the other widths a suffix."""
+    ratios: dict[str, float] = {}
+    rates: dict[str, float] = {}
+    for number, width in enumerate(bench.widths):
+        suffix = f"_{width}" if number else ""
+        count = bench.megabytes * 10**6 // (2 * width) // 4096 * 4096
+        rows_RD = rows_like(width, count)
+        with tempfile.TemporaryDirectory(dir=bench.folder or None) as scratch:
+            folder = Path(scratch)
+            for compressor, name in (("none", "none"), ("zstd", "default"), ("lz4", "lz4")):
+                for sync in (True, False):
+                    against = "safetensors" if sync else "unsynced_safetensors"
+                    note(f"{count:,} rows of {width}, {compressor}, against {against} ...")
+                    times = paired(
+                        _ours(folder / "store", rows_RD, compressor),
+                        _yardstick(folder / "files", rows_RD, sync),
+                    )
+                    ratios[f"write_{name}_over_{against}{suffix}"] = round(times.ratio, 3)
+                    rates[f"write_{name}_rows_per_s{suffix}"] = _rate(count, times.ours)
+                    rates[f"{against}_rows_per_s{suffix}"] = _rate(count, times.yardstick)
+                size = sum(f.stat().st_size for f in (folder / "store").rglob("*") if f.is_file())
+                rates[f"write_{name}_bytes_per_row{suffix}"] = round(size / count, 1)
+    return {"what": "write", "ratios": ratios, **rates, **machine()} | vars(bench)
+
+
+def _ours(path: Path, rows_RD: Float16[np.ndarray, "r d"], compressor: str) -> Callable[[], None]:
+    layout = layout_of(len(rows_RD), rows_RD.shape[1], compressor)
+    spec, produce = spec_of(rows_RD.shape[1]), produce_ready(rows_RD)
+
+    def run() -> None:
+        write_store(path, spec, layout, produce, origin={}, environment={}, overwrite=True)
+
+    return run
+
+
+def _yardstick(folder: Path, rows_RD: Float16[np.ndarray, "r d"], sync: bool) -> Callable[[], None]:
+    per_file = max(1, FILE_BYTES // rows_RD[0].nbytes)
+    starts = range(0, len(rows_RD), per_file)
+
+    def write(start: int) -> None:
+        path = folder / f"{start:09d}.safetensors"
+        save_file({SITE: torch.from_numpy(rows_RD[start : start + per_file])}, path)
+        if sync:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def run() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(write, starts))
+
+    return run
+
+
+def _rate(count: int, seconds: list[float]) -> int:
+    return round(count / sorted(seconds)[len(seconds) // 2])
