@@ -21,6 +21,7 @@ from jaxtyping import Float16
 from safetensors.torch import save_file
 
 from data.command import note
+from data.device import keep_freed_memory
 from harvest.loop import write_store
 
 from .paired import machine, paired
@@ -44,6 +45,7 @@ class WriteBench:
 def measure(bench: WriteBench) -> dict[str, object]:
     """All ratios (ours over the yardstick, larger is better) and rows/s; what comes first has
     the plain name, the other widths a suffix."""
+    keep_freed_memory()  # as every harvest does
     ratios: dict[str, float] = {}
     rates: dict[str, float] = {}
     for number, width in enumerate(bench.widths):

@@ -7,15 +7,23 @@ one check and one copy, and an error says which rows are lost.
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from typing import final
 
 import numpy as np
-from jaxtyping import Float64, Shaped, UInt64
+from jaxtyping import Float64, Shaped, UInt8, UInt64
 
-from .codec import ABSENT, ChunkError, decode_chunk, index_bytes, split_index
+from .codec import (
+    ABSENT,
+    CRC_BYTES,
+    ChunkError,
+    check_sum,
+    decode_chunk,
+    index_bytes,
+    split_index,
+)
 from .errors import StoreDamagedError
 from .folder import Folder, open_folder
 from .layout import Layout
@@ -50,6 +58,7 @@ class StoredArrays:
         self._dtypes = self.layout.arrays(self.dtype)
         self._indexes: OrderedDict[str, UInt64[np.ndarray, "c 2"]] = OrderedDict()
         self._lock = Lock()
+        self._scratch = local()  # a thread's memory for chunks as they lie on the disk
         sizes = self.folder.sizes()
         for shard in range(self.layout.shards):
             if record_name(shard) not in sizes:
@@ -84,15 +93,27 @@ class StoredArrays:
         name = layout.shard_file(array, shard)
         for attempt in (1, 2):  # what a cache holds wrong is asked for once more
             offset, length = self._place(array, name, shard, place, chunk, attempt)
-            content = self._read(name, offset, length)
             try:
-                decode_chunk(content, layout.compressor, whole)
+                self._fill(name, offset, length, whole)
                 return whole[:rows]
             except UNREADABLE as error:
                 self.folder.forget(name, offset, length)
                 if attempt == 2:
                     raise self._wrong(array, chunk, shard) from error
         raise AssertionError("the second attempt returns or raises")
+
+    def _fill(self, name: str, start: int, length: int, whole: Shaped[np.ndarray, "..."]) -> None:
+        """Read a chunk and decode it; what is not compressed is read to where it belongs."""
+        if self.layout.compressor == "none" and length == whole.nbytes + CRC_BYTES:
+            rows, closing = whole.reshape(-1).view(np.uint8), np.empty(CRC_BYTES, np.uint8)
+            self._read_into(name, start, [rows, closing])
+            check_sum(rows, closing)
+            return
+        scratch: UInt8[np.ndarray, " n"] | None = getattr(self._scratch, "bytes", None)
+        if scratch is None or len(scratch) < length:
+            scratch = self._scratch.bytes = np.empty(length + length // 8, np.uint8)
+        self._read_into(name, start, [scratch[:length]])
+        decode_chunk(scratch[:length], self.layout.compressor, whole)
 
     def column(self, name: str) -> Shaped[np.ndarray, " r"]:
         """A whole array of one number a row: an index column, norms/<site>, scales/<site>.
@@ -114,7 +135,7 @@ class StoredArrays:
         try:
             shape = _shape(self.folder, at)
             values = np.empty(shape)
-            decode_chunk(self.folder.read(file), "none", values)
+            decode_chunk(np.frombuffer(self.folder.read(file), np.uint8), "none", values)
             return values
         except (FileNotFoundError, *UNREADABLE) as error:
             raise StoreDamagedError(
@@ -155,6 +176,14 @@ class StoredArrays:
             raise self._damage(name, self.folder.sizes(name.rpartition("/")[0]).get(name))
         return content
 
+    def _read_into(self, name: str, start: int, parts: Sequence[UInt8[np.ndarray, " _"]]) -> None:
+        try:
+            got = self.folder.read_into(name, start, parts)
+        except FileNotFoundError as error:
+            raise self._damage(name, None) from error
+        if got != sum(part.nbytes for part in parts):
+            raise self._damage(name, self.folder.sizes(name.rpartition("/")[0]).get(name))
+
     def _damage(self, name: str, size: int | None) -> StoreDamagedError:
         shard = self._files[name]["shard"]
         rows = self.layout.row_range(self.layout.shard_inputs(shard))
@@ -186,7 +215,8 @@ def _read_column_shard(
     rows = layout.row_range(layout.shard_inputs(shard))
     part = np.empty(layout.rows_per_shard, dtype)
     try:
-        decode_chunk(folder.read(layout.shard_file(name, shard)), layout.compressor, part)
+        content = np.frombuffer(folder.read(layout.shard_file(name, shard)), np.uint8)
+        decode_chunk(content, layout.compressor, part)
     except FileNotFoundError as error:
         record = read_record(folder, shard)
         wanted = record["files"][layout.shard_file(name, shard)]["bytes"]

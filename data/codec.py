@@ -42,17 +42,24 @@ def encode_chunk(chunk: Shaped[np.ndarray, "..."], compressor: str) -> bytes:
     return b"".join((packed.data, _checksum(packed)))
 
 
-def decode_chunk(content: bytes, compressor: str, out: Shaped[np.ndarray, "..."]) -> None:
+def decode_chunk(
+    content: UInt8[np.ndarray, " n"], compressor: str, out: Shaped[np.ndarray, "..."]
+) -> None:
     """Fill `out` with a chunk. Raises ChunkError."""
-    packed = np.frombuffer(content, np.uint8)[:-CRC_BYTES]
-    if len(content) < CRC_BYTES or _checksum(packed) != content[-CRC_BYTES:]:
-        raise ChunkError("the checksum is wrong")
+    packed, closing = content[:-CRC_BYTES], content[-CRC_BYTES:]
+    check_sum(packed, closing)
     if compressor != "none":
         _codec(compressor).decode(packed, out)
     elif len(packed) == out.nbytes:
         out[...] = packed.view(out.dtype).reshape(out.shape)
     else:
         raise ChunkError(f"{len(packed)} bytes where {out.nbytes} should be")
+
+
+def check_sum(packed: UInt8[np.ndarray, " n"], closing: UInt8[np.ndarray, " c"]) -> None:
+    """Raises ChunkError where the crc32c of `packed` is not `closing`."""
+    if _checksum(packed) != closing.tobytes():
+        raise ChunkError("the checksum is wrong")
 
 
 def join_shard(chunks: Sequence[bytes], places: int) -> bytes:
@@ -73,10 +80,9 @@ def index_bytes(places: int) -> int:
 
 def split_index(tail: bytes) -> UInt64[np.ndarray, "places 2"]:
     """Offset and length of each chunk, from the end of a shard file. Raises ChunkError."""
-    index = np.frombuffer(tail, np.uint8)[:-CRC_BYTES]
-    if len(tail) < CRC_BYTES or _checksum(index) != tail[-CRC_BYTES:]:
-        raise ChunkError("the checksum of the index is wrong")
-    return index.view("<u8").reshape(-1, 2)
+    whole = np.frombuffer(tail, np.uint8)
+    check_sum(whole[:-CRC_BYTES], whole[-CRC_BYTES:])
+    return whole[:-CRC_BYTES].view("<u8").reshape(-1, 2)
 
 
 def _checksum(content: UInt8[np.ndarray, " n"]) -> bytes:

@@ -20,7 +20,7 @@ EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80}  # bits that are all on where
 def encode_rows(
     rows: Shaped[np.ndarray, " r *d"], dtype: str, where: str
 ) -> Shaped[np.ndarray, " r *d"]:
-    """float32 rows as they are stored; rows that are so already are only looked at.
+    """float32 rows as they are stored; rows that are so already come back as they are.
 
     Raises OverflowingRowsError where a finite value is too large for `dtype`, and where the
     subject itself gave a value that is not finite; `where` names the site in the sentence.
@@ -29,11 +29,10 @@ def encode_rows(
     if dtype not in STORED_AS:
         raise ConfigError(f"--dtype is one of {', '.join(DTYPES)}, and not {dtype!r}.")
     assert dtype != "int8", "rows of int8 come with their scales, from `quantise`"
+    if rows.dtype == STORED_AS[dtype] != "float32":
+        return rows
     with np.errstate(over="ignore"):
-        if rows.dtype == STORED_AS[dtype]:
-            stored = rows
-        else:
-            stored = _bfloat16_bits(rows) if dtype == "bfloat16" else rows.astype(dtype)
+        stored = _bfloat16_bits(rows) if dtype == "bfloat16" else rows.astype(dtype, copy=False)
     if not _is_finite(stored, dtype):
         _explain_overflow(rows, dtype, where)
     return stored

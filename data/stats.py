@@ -7,7 +7,7 @@ from jaxtyping import Float, Float32, Float64, Int64, Shaped
 
 from .rows import is_zero, widen
 
-BLOCK_BYTES = 2**20  # of float64 looked at a time: what a core keeps at hand
+BLOCK_BYTES = 2**22  # of float64 looked at a time: in less, threads wait for each other
 
 
 @dataclass(frozen=True)

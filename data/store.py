@@ -24,8 +24,8 @@ from zarr.storage import MemoryStore
 
 from .arrays import read_column
 from .codec import LZ4_LEVEL, ZSTD_LEVEL, encode_chunk, join_shard
-from .errors import ConfigError, StoreNotFoundError
-from .files import locked, sync_folder, write_whole
+from .errors import ConfigError, OverflowingRowsError, StoreNotFoundError
+from .files import locked, sync_folder, write_together
 from .folder import Folder, LocalFolder, open_folder
 from .layout import Layout
 from .record import (
@@ -150,6 +150,11 @@ class StoreWriter:
         described, norms[kept] = describe_rows(
             flat[kept], self.dtype, None if scale is None else scale[kept]
         )
+        if not np.isfinite(norms[kept]).all():
+            raise OverflowingRowsError(
+                f"a row of {site} is not finite as {self.dtype}; check the weights and the "
+                "preprocessing of the subject, or harvest with --dtype float32."
+            )
         whole = _padded(rows, self.layout.rows_per_chunk, NO_ROW[self.dtype])
         return encode_chunk(whole, self.layout.compressor), described, norms
 
@@ -184,6 +189,7 @@ class StoreWriter:
     def _complete(self) -> None:
         layout = self.layout
         records = [read_record(self.folder, s) for s in range(layout.shards)]
+        files: dict[str, bytes] = {}
         for site, width in layout.widths.items():
             total = no_moments(width * max(layout.elements, 1))
             for record in records:
@@ -195,12 +201,13 @@ class StoreWriter:
             for name, vector in zip((*STATISTICS, "norm_quantiles"), vectors, strict=True):
                 dimensions = len(layout.row_shape(site)) if name in STATISTICS else 1
                 file = f"statistics/{site}/{name}/c" + "/0" * dimensions
-                self.folder.write(file, encode_chunk(vector.astype(np.float64), "none"))
+                files[file] = encode_chunk(vector.astype(np.float64), "none")
         sizes = {
             array: [r["files"][layout.shard_file(array, r["shard"])]["bytes"] for r in records]
             for array in layout.arrays(self.dtype)
         }
-        self.folder.write(f"{RECORDS}/{METADATA}", group_json({"bytes": sizes}))
+        files[f"{RECORDS}/{METADATA}"] = group_json({"bytes": sizes})
+        self.folder.write_together(files)
         about = self.about | {
             "complete": True,
             "valid_rows": sum(r["valid_rows"] for r in records),
@@ -300,14 +307,12 @@ def _create(folder: Folder, spec: StoreSpec, layout: Layout, origin: Mapping[str
     files = _metadata(spec, layout, origin)
     root = files.pop(METADATA)
     if not isinstance(folder, LocalFolder):
-        for name, content in files.items():
-            folder.write(name, content)
+        folder.write_together(files)
         folder.write(METADATA, root)
         return
     aside = folder.path.with_name(f".{folder.path.name}.creating")
     LocalFolder(aside).remove()
-    for name, content in {**files, METADATA: root}.items():
-        write_whole(aside / name, content)
+    write_together({aside / name: content for name, content in {**files, METADATA: root}.items()})
     aside.rename(folder.path)
     sync_folder(folder.path.parent)
 

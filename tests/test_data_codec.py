@@ -63,22 +63,28 @@ def _arguments(path) -> dict[str, object]:  # type: ignore[no-untyped-def]
     }
 
 
+def as_bytes(content: bytes | bytearray) -> np.ndarray:
+    """As the reader has it."""
+    return np.frombuffer(bytes(content), np.uint8)
+
+
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_chunks_come_back_and_no_flipped_bit_does(compressor: str) -> None:
     chunk = np.random.default_rng(1).integers(0, 5, (7, 3)).astype(np.float16)
     content, out = encode_chunk(chunk, compressor), np.empty_like(chunk)
-    decode_chunk(content, compressor, out)
+    decode_chunk(as_bytes(content), compressor, out)
     assert np.array_equal(out, chunk)
     for place in range(len(content)):
         flipped = bytearray(content)
         flipped[place] ^= 4
         with pytest.raises(ChunkError):
-            decode_chunk(bytes(flipped), compressor, out)
+            decode_chunk(as_bytes(flipped), compressor, out)
 
 
 def test_a_chunk_of_another_length_is_refused() -> None:
     with pytest.raises(ChunkError, match="8 bytes where 16"):
-        decode_chunk(encode_chunk(np.zeros(4, np.float16), "none"), "none", np.empty(8, "f2"))
+        content = as_bytes(encode_chunk(np.zeros(4, np.float16), "none"))
+        decode_chunk(content, "none", np.empty(8, "f2"))
 
 
 def test_an_index_says_where_chunks_lie() -> None:
@@ -86,5 +92,5 @@ def test_an_index_says_where_chunks_lie() -> None:
     index = split_index(shard[8:])
     assert index[:2].tolist() == [[0, 3], [3, 5]]
     assert (index[2] == 2**64 - 1).all()
-    with pytest.raises(ChunkError, match="index"):
+    with pytest.raises(ChunkError, match="checksum"):
         split_index(shard[8:-1] + b"?")

@@ -1,0 +1,106 @@
+"""Bytes per row of every dtype x compressor, on the rows of a real store, and how fast a core
+packs and unpacks them. Raw float16 is the yardstick: `ratios` are bytes of it over bytes stored.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+from data.codec import decode_chunk, encode_chunk
+from data.errors import ConfigError
+from data.home import resolve, stores_folder
+from data.layout import COMPRESSORS
+from data.reader import open_store
+from data.rows import DTYPES, encode_rows, quantise
+
+from .paired import machine
+
+REPEATS = 5
+ROWS = 4096  # of a chunk
+
+
+@dataclass(frozen=True)
+class StorageBench:
+    """What is measured."""
+
+    store: str = "latest"
+    """A store of real rows, float32 or float16."""
+    site: str = ""
+    """The site; empty: the first."""
+    chunks: int = 4
+    """Chunks of 4096 rows, spread over the store."""
+    home: str = ""
+    """The folder that holds store/."""
+
+
+def measure(bench: StorageBench) -> dict[str, object]:
+    """A table of bytes per row and MB/s of raw float16, by dtype and compressor."""
+    path = resolve(bench.store, stores_folder(bench.home), "zarr.json")
+    if path is None:
+        raise ConfigError(f"there is no store {bench.store!r}; `make harvest` makes one.")
+    store = open_store(path)
+    site = store.check_site(bench.site or store.sites[0])
+    valid = np.flatnonzero(store.column("valid"))
+    starts = np.linspace(0, max(0, len(valid) - ROWS), bench.chunks).astype(int)
+    chunks = [store.read(site, valid[start : start + ROWS]) for start in starts]
+    raw_bytes = 2 * store.width(site)
+    table, ratios = [], {}
+    for dtype in DTYPES:
+        for compressor in COMPRESSORS:
+            row = _measure_one(chunks, dtype, compressor)
+            table.append({"dtype": dtype, "compressor": compressor, **row})
+            ratios[f"{dtype}_{compressor}"] = round(raw_bytes / row["bytes_per_row"], 3)
+    zeros = float(np.mean([np.mean(chunk == 0) for chunk in chunks]))
+    return {
+        "what": "storage",
+        "store": store.name,
+        "site": site,
+        "width": store.width(site),
+        "zeros": round(zeros, 3),
+        "raw_float16_bytes_per_row": raw_bytes,
+        "ratios": ratios,
+        "table": table,
+        **machine(),
+    }
+
+
+def _measure_one(
+    chunks: list[Float32[np.ndarray, "_ d"]], dtype: str, compressor: str
+) -> dict[str, float]:
+    """Bytes a row (the scale of an int8 row too), and MB of raw float16 a second."""
+    stored: list[Shaped[np.ndarray, "_ d"]] = []
+    for chunk in chunks:
+        stored.append(
+            quantise(chunk, "here")[0] if dtype == "int8" else encode_rows(chunk, dtype, "here")
+        )
+    packed = [np.frombuffer(encode_chunk(rows, compressor), np.uint8) for rows in stored]
+    out = np.empty_like(stored[0])
+    raw_mb = sum(rows.size for rows in stored) * 2 / 1e6
+    count = sum(len(rows) for rows in stored)
+
+    def pack() -> None:
+        for rows in stored:
+            encode_chunk(rows, compressor)
+
+    def unpack() -> None:
+        for content in packed:
+            decode_chunk(content, compressor, out)
+
+    scale = 4 * count if dtype == "int8" else 0
+    return {
+        "bytes_per_row": round((sum(map(len, packed)) + scale) / count, 1),
+        "pack_mb_per_s": round(raw_mb / _best(pack)),
+        "unpack_mb_per_s": round(raw_mb / _best(unpack)),
+    }
+
+
+def _best(run: Callable[[], None]) -> float:
+    def once() -> float:
+        began = time.perf_counter()
+        run()
+        return time.perf_counter() - began
+
+    return min(once() for _ in range(REPEATS))
