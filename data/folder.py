@@ -21,7 +21,7 @@ from .files import ASIDE, write_together, write_whole
 CACHE_BYTES = 32 * 2**30  # of chunks of elsewhere that are kept here; the oldest go first
 SCHEME = "://"
 
-Buffer = UInt8[np.ndarray, " n"]
+Buffer = UInt8[np.ndarray, " _"]  # of any length each
 
 
 @runtime_checkable
