@@ -94,9 +94,9 @@ def test_combining_the_active_latents_equals_decoding_all() -> None:
 def test_folding_takes_raw_vectors_to_the_same_place(
     sparsity: Sparsity, pre_bias: bool, scale: float
 ) -> None:
-    sae, x_ND = random_sae(sparsity, pre_bias), vectors()
+    sae, x_ND = random_sae(sparsity, pre_bias).double(), vectors().double()
     raw = folded(sae, scale)
-    norm_S = sae.W_dec.norm(dim=1) if sparsity.name == "relu" else torch.ones(S)
+    norm_S = sae.W_dec.norm(dim=1) if sparsity.name == "relu" else torch.ones(S).double()
     torch.testing.assert_close(raw.encode(x_ND), sae.encode(x_ND * scale) * norm_S / scale)
     torch.testing.assert_close(raw(x_ND), sae(x_ND * scale) / scale)
     assert not raw.training

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from models.dictionaries.active import Active, topk_active
 from models.dictionaries.sae import SAE, initialised
 from models.dictionaries.sparsity import Sparsity, topk_entries
 
@@ -82,26 +83,11 @@ class TopK:
         self, sae: SAE, x_ND: Float[Tensor, "n d"], dead_S: Bool[Tensor, " s"], progress: float
     ) -> Loss:
         """See the class."""
-        pre_NS = sae.pre(x_ND)
-        values_NK, indices_NK = topk_entries(pre_NS, self.k)
-        x_hat_ND = sae.combine(values_NK, indices_NK) + sae.b_dec
-        error_ND = x_ND - x_hat_ND
+        active = topk_active(sae, x_ND, self.k)
+        error_ND = x_ND - active.x_hat_ND
         total = error_ND.square().sum(dim=1).mean()
-        dead = dead_S.nonzero().squeeze(1)
-        if self.aux_weight and len(dead):
-            aux_NK, place_NK = topk_entries(pre_NS[:, dead], min(self.aux_k, len(dead)))
-            e_hat_ND = sae.combine(aux_NK, dead[place_NK])
-            missed = (error_ND.detach() - e_hat_ND).square().sum(dim=1).mean()
-            total = total + self.aux_weight * missed
-        on_NK = values_NK > 0
-        fired_S = torch.zeros_like(dead_S)
-        fired_S[indices_NK[on_NK]] = True
-        return Loss(
-            total=total / sae.width,
-            x_hat_ND=x_hat_ND.detach(),
-            fired_S=fired_S,
-            active=on_NK.sum() / len(x_ND),
-        )
+        total = total + self.aux_weight * aux_loss(sae, x_ND, error_ND, dead_S, self.aux_k)
+        return counted(total / sae.width, active, dead_S)
 
 
 @final
@@ -142,6 +128,36 @@ class ReluL1:
             fired_S=on_NS.any(dim=0),
             active=on_NS.sum() / len(x_ND),
         )
+
+
+def aux_loss(
+    sae: SAE,
+    x_ND: Float[Tensor, "n d"],
+    error_ND: Float[Tensor, "n d"],
+    dead_S: Bool[Tensor, " s"],
+    aux_k: int,
+) -> Float[Tensor, ""]:
+    """AuxK: ||e - e_hat||^2, mean over the batch, where e_hat is what the aux_k largest *dead*
+    latents make of it; e is taken as it is (no gradient). 0 where none are dead.
+
+    The pre-activations of the dead are computed anew, and those alone, so that the step itself
+    need not keep any. Source: Gao et al. (2406.04093), appendix A.2.
+    """
+    dead = dead_S.nonzero().squeeze(1)
+    if not len(dead):
+        return error_ND.new_zeros(())
+    values_NK, place_NK = topk_entries(sae.pre(x_ND, dead), min(aux_k, len(dead)))
+    e_hat_ND = sae.combine(values_NK, dead[place_NK])
+    return (error_ND.detach() - e_hat_ND).square().sum(dim=1).mean()
+
+
+def counted(total: Float[Tensor, ""], active: Active, dead_S: Bool[Tensor, " s"]) -> Loss:
+    """The loss of a k-sparse dictionary, with what the loop counts."""
+    on_M = active.values_M > 0
+    fired_S = torch.zeros_like(dead_S)
+    fired_S[active.indices_M[on_M]] = True
+    x_hat_ND = active.x_hat_ND.detach()
+    return Loss(total, x_hat_ND, fired_S, active=on_M.sum() / len(x_hat_ND))
 
 
 def make_objective(config: TrainConfig, width: int) -> Objective:

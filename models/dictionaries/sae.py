@@ -30,11 +30,15 @@ class SAE(nn.Module):
         self.W_dec = nn.Parameter(torch.zeros(latents, width))
         self.b_dec = nn.Parameter(torch.zeros(width))
 
-    def pre(self, x_ND: Float[Tensor, "*n d"]) -> Float[Tensor, "*n s"]:
-        """Pre-activations. b_dec goes through W_enc once, not with every vector: the same
-        sum, and backward needs no product of the size of the batch for it."""
-        bias_S = self.b_enc - self.b_dec @ self.W_enc if self.pre_bias else self.b_enc
-        return functional.linear(x_ND, self.W_enc.T, bias_S)
+    def pre(
+        self, x_ND: Float[Tensor, "*n d"], latents: Int[Tensor, " l"] | None = None
+    ) -> Float[Tensor, "*n l"]:
+        """Pre-activations, of all latents or of some. b_dec goes through W_enc once, not with
+        every vector: the same sum, and backward needs no product of the size of the batch."""
+        some = slice(None) if latents is None else latents
+        W_enc, b_enc = self.W_enc[:, some], self.b_enc[some]
+        bias_S = b_enc - self.b_dec @ W_enc if self.pre_bias else b_enc
+        return functional.linear(x_ND, W_enc.T, bias_S)
 
     def encode(self, x_ND: Float[Tensor, "*n d"]) -> Float[Tensor, "*n s"]:
         """Latents z of the vectors x."""
@@ -45,12 +49,16 @@ class SAE(nn.Module):
         return functional.linear(z_NS, self.W_dec.T, self.b_dec)
 
     def combine(
-        self, values_NK: Float[Tensor, "n k"], indices_NK: Int[Tensor, "n k"]
-    ) -> Float[Tensor, "n d"]:
+        self,
+        values: Float[Tensor, "*entries"],
+        indices: Int[Tensor, "*entries"],
+        starts_B: Int[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b d"]:
         """sum_k values[k] d_indices[k], without b_dec: what `decode` does, for the cost of
-        the latents that are on."""
+        the latents that are on. Entries are [n, k], k a vector, or lie flat, those of vector b
+        from starts_B[b] on."""
         return functional.embedding_bag(
-            indices_NK, self.W_dec, per_sample_weights=values_NK, mode="sum"
+            indices, self.W_dec, starts_B, per_sample_weights=values, mode="sum"
         )
 
     def forward(self, x_ND: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
