@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models.dictionaries.sae import SAE, described, folded, initialised
+from models.dictionaries.folding import folded
+from models.dictionaries.sae import SAE, described, initialised
 from models.dictionaries.sparsity import Sparsity, relu, topk, topk_entries
 
 D, S, K, N = 6, 20, 4, 9

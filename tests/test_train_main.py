@@ -60,6 +60,9 @@ def test_a_recipe_with_fields_of_its_own_ends_in_json(home: Path) -> None:
         (["topk", "--store", "nowhere"], "there is no store 'nowhere'"),
         (["topk", "--latents", "4", "--k", "5"], "--k is from 1 to the number of latents, 4"),
         (["relu_l1", "--site", "mixed9"], "has the sites here, and not 'mixed9'"),
+        (["relu_l1", "--site", "hre"], "near it: here."),
+        (["topkk"], "not 'topkk'; near it: topk, batch_topk"),
+        (["topk", "--sites", "here", "here"], "several --sites want one of the objectives"),
         (["topk", "--device", "tpu"], "--device is auto, cpu or cuda"),
     ],
 )
@@ -81,7 +84,18 @@ def test_words_that_are_not_known_are_status_2(arguments: list[str]) -> None:
 def test_help_names_recipes_and_fields() -> None:
     assert all(name in command("--help").stdout for name in RECIPES)
     shown = command("topk", "--help").stdout
-    for field in ("--store", "--site", "--latents", "--k", "--steps", "--batch-size", "--lr"):
+    for field in (
+        "--store",
+        "--site",
+        "--eval-every",
+        "--target-l0",
+        "--sources",
+        "--latents",
+        "--k",
+        "--steps",
+        "--batch-size",
+        "--lr",
+    ):
         assert f"{field} " in shown
     assert "EXPECT" not in shown
 
@@ -104,6 +118,7 @@ def test_parsing_imports_no_torch() -> None:
 def test_recipes_are_complete_configs() -> None:
     for name, make in RECIPES.items():
         assert isinstance(make(), TrainConfig)
-        assert make().objective == {"demo": "topk"}.get(name, name)
+        named = {"demo": "topk", "crosscoder": "batch_topk", "crosscoder_l1": "relu_l1"}
+        assert make().objective == named.get(name, name)
         make().check(96)
         assert make.__doc__

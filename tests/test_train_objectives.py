@@ -7,10 +7,12 @@ from torch import Tensor, nn
 
 from models.dictionaries.sae import SAE
 from models.dictionaries.sparsity import Sparsity
-from train.objectives import Loss, ReluL1, TopK
+from train.objective import Loss
+from train.objectives_dense import ReluL1
+from train.objectives_sparse import Aux, TopK
 
 D, S, K, N = 6, 24, 3, 10
-TOPK = TopK(k=K, aux_k=3, aux_weight=1 / 32, bias="median")
+TOPK = TopK(k=K, aux=Aux(3, 1 / 32), bias="median")
 RELU = ReluL1(l1=0.7, warmup=0.5)
 
 
@@ -45,9 +47,9 @@ def slow_topk(sae: SAE, x_ND: Tensor, dead_latents: list[int]) -> Tensor:
         x_hat = sae.b_dec + sum(torch.relu(pre[i]) * sae.W_dec[i] for i in order)
         loss = ((x - x_hat) ** 2).sum()
         if dead_latents:
-            chosen = sorted(dead_latents, key=lambda i: -pre[i].item())[: TOPK.aux_k]
+            chosen = sorted(dead_latents, key=lambda i: -pre[i].item())[: TOPK.aux.count]
             e_hat = sum(torch.relu(pre[i]) * sae.W_dec[i] for i in chosen)
-            loss = loss + TOPK.aux_weight * (((x - x_hat).detach() - e_hat) ** 2).sum()
+            loss = loss + TOPK.aux.weight * (((x - x_hat).detach() - e_hat) ** 2).sum()
         losses.append(loss)
     return torch.stack(losses).mean() / D
 
@@ -120,7 +122,7 @@ def test_a_topk_dictionary_starts_in_the_middle_of_its_vectors() -> None:
     x_ND = vectors()
     x_ND[0] += 1000  # one far off moves the mean, and hardly the median
     starts = {
-        bias: TopK(K, 3, 0.0, bias).start(x_ND, S, torch.Generator().manual_seed(0))
+        bias: TopK(K, Aux(3, 0.0), bias).start(x_ND, S, torch.Generator().manual_seed(0))
         for bias in ("median", "mean", "zero")
     }
     assert torch.equal(starts["mean"].b_dec, x_ND.mean(dim=0))

@@ -1,19 +1,38 @@
 """What a training run is asked for. No torch here: `--help` must be quick."""
 
 import dataclasses
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from data.errors import ConfigError
 
-ObjectiveName = Literal["topk", "relu_l1"]
+ObjectiveName = Literal["topk", "batch_topk", "matryoshka", "relu_l1", "tied", "gated", "jumprelu"]
+BaselineName = Literal["pca", "ica", "random", "neurons"]
+BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
+JOINT = ("relu_l1", "batch_topk", "matryoshka")  # objectives that a crosscoder can have
 
 SMALL_STEP = 2**27  # multiplications of an encoder's product that one thread does best alone
-FORMAT = 1  # raised when the same config would give another dictionary
-APART = {"name", "store", "site", "device", "threads", "home", "log_every", "checkpoint_every"}
-ONLY_FOR: dict[ObjectiveName, set[str]] = {
-    "topk": {"k", "aux_k", "aux_weight", "bias"},
-    "relu_l1": {"l1", "l1_warmup"},
+FORMAT = 2  # raised when the same config would give another dictionary
+APART = {
+    *("name", "store", "site", "sites", "device", "threads", "home", "compile"),
+    *("log_every", "checkpoint_every", "eval_every"),
+}
+K_SPARSE = {"k", "k_anneal", "aux_k", "aux_weight", "bias"}
+STEPS = {
+    *("steps", "batch_size", "lr", "lr_warmup", "lr_decay", "clip", "dead_after"),
+    *("resample_every", "precision"),
+}
+ONLY_FOR: dict[ObjectiveName | BaselineName, set[str]] = {
+    "topk": STEPS | K_SPARSE,
+    "batch_topk": STEPS | K_SPARSE | {"sources"},
+    "matryoshka": STEPS | K_SPARSE | {"sources", "groups"},
+    "relu_l1": STEPS | {"l1", "sparsity_warmup", "sources"},
+    "tied": STEPS | {"l1", "sparsity_warmup"},
+    "gated": STEPS | {"l1", "sparsity_warmup", "bias"},
+    "jumprelu": STEPS | {"l0", "target_l0", "bandwidth", "sparsity_warmup", "bias"},
+    **{name: {"k", "fit_rows"} for name in BASELINES},
 }
 
 
@@ -27,34 +46,54 @@ class TrainConfig:
     """The store: a path, a name in store/, the beginning of one, or latest."""
     site: str = ""
     """The site to train on; empty: the first of the store."""
-    objective: ObjectiveName = "topk"
-    """What is minimised."""
+    sites: tuple[str, ...] = ()
+    """Several sites for one crosscoder; empty: --site alone."""
+    sources: Literal["all", "one", "random"] = "all"
+    """What the encoder of a crosscoder sees: all sites, the first, or one at random a vector."""
+    objective: ObjectiveName | BaselineName = "topk"
+    """What is minimised, or the baseline that is fitted."""
     latents: int = 0
     """S, the size of the dictionary; 0: eight times the width of the site."""
     k: int = 16
-    """Latents on at a time (topk)."""
+    """Latents on at a time (topk, baselines), or on average (batch_topk, matryoshka)."""
+    k_anneal: float = 0.0
+    """Share of the steps over which k falls from the width of the site (k-sparse objectives)."""
+    groups: tuple[float, ...] = (1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+    """Shares of the dictionary that each nested prefix adds (matryoshka)."""
     aux_k: int = 0
-    """Dead latents that model what is left over (topk); 0: half the width of the site."""
+    """Dead latents that model what is left over (k-sparse objectives); 0: half the width."""
     aux_weight: float = 1 / 32
-    """Weight of that term (topk)."""
+    """Weight of that term (k-sparse objectives)."""
     bias: Literal["median", "mean", "zero"] = "median"
-    """Where b_dec starts: the geometric median of a batch, its mean, or zero (topk)."""
+    """Where b_dec starts: the geometric median of a batch, its mean, or zero."""
     l1: float = 1.0
-    """Lambda, the weight of the L1 penalty (relu_l1)."""
-    l1_warmup: float = 0.05
-    """Share of the steps over which lambda rises from zero (relu_l1)."""
+    """Lambda, the weight of the L1 penalty (relu_l1, tied, gated)."""
+    l0: float = 3e-3
+    """Lambda, the weight of a latent that is on, or of missing the target (jumprelu)."""
+    target_l0: float = 0.0
+    """Latents on that are aimed at (jumprelu); 0: each is penalised instead."""
+    bandwidth: float = 0.1
+    """Width of the kernel that estimates the thresholds' gradients (jumprelu)."""
+    sparsity_warmup: float = 0.05
+    """Share of the steps over which lambda rises from zero."""
+    fit_rows: int = 65_536
+    """Vectors that a baseline is fitted on, at most (pca, ica)."""
     steps: int = 2000
     """Steps of the optimiser."""
     batch_size: int = 4096
     """Vectors a step."""
     lr: float = 1e-3
     """Peak learning rate of Adam."""
+    lr_warmup: float = 0.0
+    """Share of the steps, the first ones, over which the learning rate rises from zero."""
     lr_decay: float = 0.2
     """Share of the steps, the last ones, over which the learning rate falls to zero."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     dead_after: int = 250_000
     """Vectors without firing after which a latent counts as dead."""
+    resample_every: int = 0
+    """Steps after which dead latents start anew where the error is large; 0: never."""
     held_out: float = 0.05
     """Share of the inputs kept away from training, for evaluation."""
     eval_rows: int = 65_536
@@ -63,6 +102,10 @@ class TrainConfig:
     """Seed of the initial weights and of the order of the data."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    precision: Literal["float32", "tf32", "bf16"] = "tf32"
+    """Of products on a GPU: bf16 is autocast. A CPU computes in float32 whatever it says."""
+    compile: bool = False
+    """Compile the loss with torch.compile: a minute at first, worth it on a GPU."""
     threads: int = 0
     """CPU threads; 0: one where a step is so small that threads would wait for each other."""
     home: str = ""
@@ -71,27 +114,52 @@ class TrainConfig:
     """Steps between lines of metrics.csv."""
     checkpoint_every: int = 250
     """Steps between checkpoints."""
+    eval_every: int = 0
+    """Steps between evaluations on held-out vectors, to evaluations.csv; 0: only at the end."""
 
     def check(self, width: int) -> None:
         """Raise ConfigError where a value cannot be used for vectors of this width."""
-        for name in ("steps", "batch_size", "dead_after", "eval_rows", "log_every", "lr", "clip"):
+        for name in (
+            *("steps", "batch_size", "dead_after", "eval_rows", "fit_rows", "log_every"),
+            *("checkpoint_every", "lr", "clip", "bandwidth"),
+        ):
             _demand(getattr(self, name) > 0, f"--{_flag(name)} is above 0", getattr(self, name))
-        _demand(self.checkpoint_every > 0, "--checkpoint-every is above 0", self.checkpoint_every)
-        for name in ("latents", "aux_k", "aux_weight", "l1", "seed", "threads"):
+        for name in (
+            *("latents", "aux_k", "aux_weight", "l1", "l0", "target_l0", "seed", "threads"),
+            *("resample_every", "eval_every"),
+        ):
             _demand(getattr(self, name) >= 0, f"--{_flag(name)} is 0 or more", getattr(self, name))
-        for name in ("l1_warmup", "lr_decay"):
+        for name in ("sparsity_warmup", "k_anneal", "lr_warmup", "lr_decay"):
             value = getattr(self, name)
             _demand(0 <= value <= 1, f"--{_flag(name)} is a share from 0 to 1", value)
         _demand(0 < self.held_out < 1, "--held-out is a share between 0 and 1", self.held_out)
+        shares = "--groups are shares above 0"
+        _demand(bool(self.groups) and min(self.groups) > 0, shares, self.groups)
+        self._check_objective(width)
+
+    def _check_objective(self, width: int) -> None:
+        if self.objective not in ONLY_FOR:
+            raise ConfigError(
+                f"--objective is one of {', '.join(ONLY_FOR)}, and not {self.objective!r}"
+                f"{near(self.objective, ONLY_FOR)}."
+            )
+        if len(self.sites) > 1 and self.objective not in JOINT:
+            raise ConfigError(
+                f"several --sites want one of the objectives {', '.join(JOINT)}, and not "
+                f"{self.objective!r}; choose one of these, or give one --site."
+            )
         latents = self.latents_for(width)
-        if self.objective == "topk" and not 1 <= self.k <= latents:
+        if "k" in ONLY_FOR[self.objective] and not 1 <= self.k <= latents:
             raise ConfigError(
                 f"--k is from 1 to the number of latents, {latents}, and not {self.k}; "
                 "lower --k or raise --latents."
             )
+        _demand(self.target_l0 <= latents, f"--target-l0 is at most {latents}, all", self.target_l0)
 
     def latents_for(self, width: int) -> int:
-        """S for a site of this width."""
+        """S for a site of this width; a basis has two signs of each direction."""
+        if self.objective in ("pca", "ica", "neurons"):
+            return 2 * width
         return self.latents or 8 * width
 
     def is_small(self, width: int) -> bool:
@@ -101,11 +169,20 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """The fields that determine the dictionary, beside the store and the site.
 
-        What belongs to another objective is left out: it changes nothing.
+        What belongs to other objectives alone is left out: it changes nothing.
         """
-        others = set[str]().union(*(ONLY_FOR[o] for o in ONLY_FOR if o != self.objective))
+        others = set[str]().union(*ONLY_FOR.values()) - ONLY_FOR[self.objective]
         fields = dataclasses.asdict(self)
-        return {"format": FORMAT} | {f: v for f, v in fields.items() if f not in APART | others}
+        kept = {f: v for f, v in fields.items() if f not in APART | others}
+        return {"format": FORMAT} | {
+            f: list(v) if isinstance(v, tuple) else v for f, v in kept.items()
+        }
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """A hint at the names that one that is not known comes close to; empty where none does."""
+    close = difflib.get_close_matches(name, list(names), n=3)
+    return f"; near it: {', '.join(close)}" if close else ""
 
 
 def _demand(holds: bool, expected: str, got: object) -> None:

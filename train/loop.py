@@ -1,11 +1,10 @@
 """The training loop: a stored site -> a dictionary in its run's folder."""
 
 import hashlib
-import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from data.command import note
 from data.device import cpu_threads, keep_freed_memory, resolve_device
-from data.errors import ConfigError, StoreLockedError, StoreNotFoundError
+from data.errors import StoreLockedError, StoreNotFoundError
 from data.files import locked
 from data.home import entries, resolve, runs_folder, stores_folder
 from data.reader import Store, open_store
@@ -31,19 +30,24 @@ from models.dictionaries.checkpoint import (
     write_json,
     write_tensors,
 )
-from models.dictionaries.sae import SAE, folded
+from models.dictionaries.folding import folded
+from models.dictionaries.sae import SAE, Dictionary
 
-from .config import TrainConfig
-from .metrics import append_metrics, begin_metrics, evaluate
+from .baseline import fit
+from .config import BASELINES, TrainConfig
+from .faults import diverged, memory_told
+from .metrics import EVALUATION_COLUMNS, Evaluation, append_metrics, begin_metrics, evaluate
 from .objectives import make_objective
-from .trainer import Trainer, check_room
+from .source import Source, source_of
+from .trainer import Trainer, check_room, products
 
-METRICS = "metrics.csv"
+METRICS, EVALUATIONS = "metrics.csv", "evaluations.csv"
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run: figures are of held-out vectors, `dead` is of the training's end."""
+    """A finished run: figures are of held-out vectors, `dead` is of the training's end (of a
+    baseline, which was not trained, the share of latents that no held-out vector turns on)."""
 
     run: Path
     store: str
@@ -71,20 +75,25 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
     been. Raises ConfigError, DeviceError and what `open_store` raises.
     """
     store = store or find_store(config)
-    site = store.check_site(config.site or store.sites[0])
-    config.check(store.width(site))
+    source = source_of(config, store)
+    config.check(source.width)
     keep_freed_memory()
     device = resolve_device(config.device)
-    check_room(config, store.width(site), device)
-    run = run_folder(config, store, site)
+    check_room(config, source.width, device)
+    run = run_folder(config, store, source.name)
     run.mkdir(parents=True, exist_ok=True)
     with _only_trainer(run):
         if (run / RESULT).exists():
             note(f"{run} is there already.")
             return replace(_read_result(run), reused=True)
-        small = config.is_small(store.width(site))
-        with cpu_threads(config.threads or (1 if small else torch.get_num_threads())):
-            _train(config, store, site, run, device)
+        small = config.is_small(source.width)
+        with (
+            cpu_threads(config.threads or (1 if small else torch.get_num_threads())),
+            products(config.precision, device),
+            memory_told(config, source.width),
+        ):
+            make = _fit if config.objective in BASELINES else _train
+            make(config, source, run, device)
     return _read_result(run)
 
 
@@ -122,53 +131,49 @@ def _only_trainer(run: Path) -> Iterator[None]:
         ) from error
 
 
-def _train(config: TrainConfig, store: Store, site: str, run: Path, device: torch.device) -> None:
+def _train(config: TrainConfig, source: Source, run: Path, device: torch.device) -> None:
     began = time.monotonic()
-    training, held_out = (
-        store.batches(
-            site,
-            config.batch_size,
-            seed=config.seed,
-            device=device,
-            part=part,
-            held_out=config.held_out,
-            epochs=epochs,
-        )
-        for part, epochs in (("train", None), ("held_out", 1))
-    )
-    scale = _scale(store, site)
-    trainer = Trainer(config, make_objective(config, store.width(site)), training, scale, device)
-    told = _told(config, store, site, run, trainer.sae)
-    write_json(run / CONFIG, told)
+    scale = source.scale()
+    objective = make_objective(config, source.width, source.joint)
+    trainer = Trainer(config, objective, source.training(config, device), scale, device)
+    _write_config(config, source, run, trainer.sae)
     seconds = 0.0
     if (run / STATE).exists():
         seconds = trainer.restore(*read_tensors(run / STATE))
         note(f"going on with {run} from step {trainer.step}.")
     began -= seconds
     begin_metrics(run / METRICS, trainer.step)
-    _steps(trainer, run, began)
-    dictionary = folded(trainer.sae, scale).to(device)
-    held = evaluate(dictionary, held_out, config.eval_rows)
-    save_dictionary(run, dictionary, told, held.frequency_S)
-    write_json(
-        run / RESULT,
-        {
-            "store": store.name,
-            "site": site,
-            "fvu": held.fvu,
-            "l0": held.l0,
-            "dead": trainer.dead_share(),
-            "steps": config.steps,
-            "vectors": trainer.vectors,
-            "eval_rows": held.rows,
-            "seconds": round(time.monotonic() - began, 3),
-        },
-    )
+    if config.eval_every:
+        begin_metrics(run / EVALUATIONS, trainer.step, EVALUATION_COLUMNS)
+
+    def held_out() -> tuple[SAE, Evaluation]:
+        dictionary = folded(trainer.sae, scale)
+        return dictionary, evaluate(dictionary, source.once(config, device), config.eval_rows)
+
+    _steps(trainer, source, run, began, lambda: held_out()[1])
+    dictionary, held = held_out()
+    trained = (config.steps, trainer.vectors, trainer.dead_share())
+    _write_result(config, source, run, began, dictionary, held, trained)
 
 
-def _steps(trainer: Trainer, run: Path, began: float) -> None:
-    """Take the steps that are left, with a bar, lines of metrics and checkpoints."""
-    config = trainer.config
+def _fit(config: TrainConfig, source: Source, run: Path, device: torch.device) -> None:
+    began = time.monotonic()
+    source.scale()  # refuses what cannot be used
+    sae, rows = fit(config, source, device)
+    held = evaluate(sae, source.once(config, device), config.eval_rows)
+    dead = float((held.frequency_S == 0).double().mean())
+    _write_result(config, source, run, began, sae, held, (0, rows, dead))
+
+
+def _steps(
+    trainer: Trainer, source: Source, run: Path, began: float, held_out: Callable[[], Evaluation]
+) -> None:
+    """Take the steps that are left, with a bar, lines of metrics, evaluations, checkpoints."""
+    config, kept = trainer.config, trainer.step
+
+    def every(steps: int) -> bool:
+        return bool(steps) and (trainer.step == config.steps or trainer.step % steps == 0)
+
     with tqdm(
         total=config.steps * config.batch_size,
         initial=trainer.vectors,
@@ -181,42 +186,72 @@ def _steps(trainer: Trainer, run: Path, began: float) -> None:
             lr = trainer.rate()
             x_ND, loss = trainer.advance()
             bar.update(config.batch_size)
-            last = trainer.step == config.steps
-            if last or trainer.step % config.log_every == 0:
+            asked = [every(n) for n in (config.log_every, config.checkpoint_every)]
+            if x_ND.device.type == "cpu" or any(asked) or every(config.eval_every):
+                bad = trainer.first_bad()  # before anything is written
+                if bad is not None:
+                    diverged(source.store, source.sites, bad, kept, config.lr)
+            if every(config.log_every):
                 figures = trainer.figures(x_ND, loss) | {"lr": lr}
                 append_metrics(run / METRICS, figures)
                 shown = {"loss": f"{figures['loss']:.4g}", "fvu": f"{figures['fvu']:.4f}"}
                 bar.set_postfix(shown, refresh=False)
-            if last or trainer.step % config.checkpoint_every == 0:
-                trainer.check_finite(loss)
-                seconds = time.monotonic() - began
-                write_tensors(run / STATE, *trainer.state(seconds))
+            if every(config.eval_every):
+                _append_evaluation(trainer, run, held_out())
+            if every(config.checkpoint_every):
+                write_tensors(run / STATE, *trainer.state(time.monotonic() - began))
+                kept = trainer.step
 
 
-def _scale(store: Store, site: str) -> float:
-    """The one number that makes E||x||^2 = D, from the store's own moments."""
-    moments = store.moments(site)
-    if not moments.variance.sum() > 0:
-        raise ConfigError(
-            f"every vector of {site} in {store.name} is the same, so there is nothing to learn; "
-            "choose another --site."
-        )
-    return math.sqrt(store.width(site) / float((moments.variance + moments.mean**2).sum()))
+def _append_evaluation(trainer: Trainer, run: Path, held: Evaluation) -> None:
+    figures = {"step": trainer.step, "vectors": trainer.vectors, "fvu": held.fvu, "l0": held.l0}
+    append_metrics(run / EVALUATIONS, figures, EVALUATION_COLUMNS)
 
 
-def _told(config: TrainConfig, store: Store, site: str, run: Path, sae: SAE) -> dict[str, Any]:
+def _write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dictionary) -> None:
     """config.json: the config, and what it was asked of, with no absolute path."""
-    return {
+    store = source.store
+    told = {
         **asdict(config),
         "home": "",
         "store": store.name,
         "store_path": os.path.relpath(store.path, run),
-        "site": site,
-        "width": store.width(site),
-        "latents": sae.latents,
+        "site": source.name,
+        "sites": source.blocks,
+        "width": source.width,
+        "latents": dictionary.latents,
         "subject": store.spec["subject"],
-        "dictionary": sae.description(),
+        "dictionary": dictionary.plain().description(),
     }
+    write_json(run / CONFIG, told)
+
+
+def _write_result(
+    config: TrainConfig,
+    source: Source,
+    run: Path,
+    began: float,
+    sae: SAE,
+    held: Evaluation,
+    trained: tuple[int, int, float],
+) -> None:
+    _write_config(config, source, run, sae)
+    save_dictionary(run, sae, read_json(run / CONFIG), held.frequency_S)
+    steps, vectors, dead = trained
+    write_json(
+        run / RESULT,
+        {
+            "store": source.store.name,
+            "site": source.name,
+            "fvu": held.fvu,
+            "l0": held.l0,
+            "dead": dead,
+            "steps": steps,
+            "vectors": vectors,
+            "eval_rows": held.rows,
+            "seconds": round(time.monotonic() - began, 3),
+        },
+    )
 
 
 def _read_result(run: Path) -> TrainResult:

@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from data.stats import moments_of, no_moments
 from models.dictionaries.sae import SAE
 
 COLUMNS = ("step", "vectors", "loss", "fvu", "l0", "dead", "lr")
+EVALUATION_COLUMNS = ("step", "vectors", "fvu", "l0")
 
 
 @dataclass(frozen=True)
@@ -70,25 +71,27 @@ def evaluate(sae: SAE, batches: Iterable[Tensor], rows: int) -> Evaluation:
     )
 
 
-def begin_metrics(path: Path, step: int) -> None:
+def begin_metrics(path: Path, step: int, columns: Sequence[str] = COLUMNS) -> None:
     """Make the file ready for what comes after `step`: with its head, and without lines that a
     run wrote between its last checkpoint and its end."""
     lines = path.read_text().splitlines() if step and path.exists() else []
-    kept = [line for line in lines[1:] if _step(line) <= step]
-    write_whole(path, "\n".join([",".join(COLUMNS), *kept, ""]).encode())
+    kept = [line for line in lines[1:] if _step(line, len(columns)) <= step]
+    write_whole(path, "\n".join([",".join(columns), *kept, ""]).encode())
 
 
-def append_metrics(path: Path, figures: Mapping[str, int | float]) -> None:
+def append_metrics(
+    path: Path, figures: Mapping[str, int | float], columns: Sequence[str] = COLUMNS
+) -> None:
     """Add a line; numbers are written so that reading them gives the same number."""
     line = io.StringIO()
-    csv.DictWriter(line, COLUMNS, lineterminator="\n").writerow(figures)
+    csv.DictWriter(line, columns, lineterminator="\n").writerow(figures)
     with path.open("a") as file:
         file.write(line.getvalue())
         file.flush()
         os.fsync(file.fileno())  # a checkpoint counts on the lines before it
 
 
-def _step(line: str) -> float:
+def _step(line: str, columns: int) -> float:
     """The step of a line; one cut short by a crash belongs after every checkpoint."""
     cells = line.split(",")
-    return float(cells[0]) if len(cells) == len(COLUMNS) and cells[-1] else float("inf")
+    return float(cells[0]) if len(cells) == columns and cells[-1] else float("inf")

@@ -15,13 +15,16 @@ def make_adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam
     return torch.optim.Adam(parameters, lr=lr, betas=BETAS, eps=EPS, fused=True)
 
 
-def learning_rate(step: int, steps: int, peak: float, decay: float) -> float:
-    """The rate at a step counted from 0: constant, then straight to zero over the last share.
+def learning_rate(step: int, steps: int, peak: float, decay: float, warmup: float = 0.0) -> float:
+    """The rate at a step counted from 0: straight up to the peak over the first share, then
+    constant, then straight to zero over the last share.
 
-    Source: Anthropic, circuits update of April 2024 (decay = .2).
+    Source: Anthropic, circuits update of April 2024 (decay = .2, no warm-up).
     """
-    tail = decay * steps
-    return peak * min(1.0, (steps - step) / tail) if tail else peak
+    head, tail = warmup * steps, decay * steps
+    rising = (step + 1) / head if head else 1.0
+    falling = (steps - step) / tail if tail else 1.0
+    return peak * min(1.0, rising, falling)
 
 
 @torch.no_grad()
@@ -53,6 +56,13 @@ def geometric_median(x_ND: Float[Tensor, "n d"], iterations: int = 100) -> Float
         if small:
             break
     return median_D
+
+
+def middle(x_ND: Float[Tensor, "n d"], bias: str) -> Float[Tensor, " d"]:
+    """Where b_dec starts: the geometric median of a batch, its mean, or zero."""
+    if bias == "median":
+        return geometric_median(x_ND)
+    return x_ND.mean(dim=0) if bias == "mean" else torch.zeros_like(x_ND[0])
 
 
 def adam_tensors(optimizer: torch.optim.Adam, names: list[str]) -> dict[str, Tensor]:

@@ -28,6 +28,95 @@ def relu_l1() -> TrainConfig:
     return TrainConfig(objective="relu_l1")
 
 
+def batch_topk() -> TrainConfig:
+    """BatchTopK: k latents a vector on average, more where there is more to say.
+
+    As topk, but the k largest are taken over the whole batch; used on
+    single vectors a threshold decides, kept with the dictionary. Time
+    and memory as topk and half as much again; disk as topk.
+    """
+    return TrainConfig(objective="batch_topk")
+
+
+def matryoshka() -> TrainConfig:
+    """Matryoshka BatchTopK: nested dictionaries, the first ones coarse.
+
+    One code whose prefixes (1/16, 1/8, 1/4, 1/2, all) each reconstruct;
+    a little worse in FVU than batch_topk, and broad features are not
+    split up among narrow ones. Time up to twice that of topk.
+    """
+    return TrainConfig(objective="matryoshka")
+
+
+def tied() -> TrainConfig:
+    """Tied ReLU autoencoder with an L1 penalty: one matrix, no decoder bias.
+
+    The form of Cunningham et al. 2023, for comparison; alpha of their
+    code is --l1 over the width. Leaves more unexplained than relu_l1
+    where vectors lie far from the origin. Half the memory of topk.
+    """
+    return TrainConfig(objective="tied")
+
+
+def gated() -> TrainConfig:
+    """Gated autoencoder: a gate says which latents are on, magnitudes are not shrunk.
+
+    --l1 moves along the front. Stored as a JumpReLU dictionary, which it
+    equals. Time and memory half as much again as relu_l1.
+    """
+    return TrainConfig(objective="gated")
+
+
+def jumprelu() -> TrainConfig:
+    """JumpReLU: a threshold a latent, trained on the number of latents that are on.
+
+    --l0 moves along the front, or --target-l0 says how many are to be
+    on (then --l0 1 is a fair weight). Time and memory as relu_l1.
+    """
+    return TrainConfig(objective="jumprelu")
+
+
+def crosscoder() -> TrainConfig:
+    """BatchTopK crosscoder: one dictionary over several --sites.
+
+    Latents are ranked by their value times the sum of the norms of
+    their directions. --sources says what the encoder sees: all sites,
+    the first, or one at random. Time and memory as batch_topk on a site
+    as wide as all together.
+    """
+    return TrainConfig(name="crosscoder", objective="batch_topk")
+
+
+def crosscoder_l1() -> TrainConfig:
+    """ReLU crosscoder with an L1 penalty on the sum of norms, over several --sites.
+
+    The form of October 2024. Time and memory as relu_l1 on a site as
+    wide as all together.
+    """
+    return TrainConfig(name="crosscoder-l1", objective="relu_l1")
+
+
+def pca() -> TrainConfig:
+    """Baseline: the k largest of the principal components of each vector. Seconds."""
+    return TrainConfig(objective="pca")
+
+
+def ica() -> TrainConfig:
+    """Baseline: the k largest of independent components (FastICA). Width 96: seconds;
+    width 480: minutes."""
+    return TrainConfig(objective="ica")
+
+
+def random() -> TrainConfig:
+    """Baseline: the k best fitting of random directions, read with themselves. Seconds."""
+    return TrainConfig(objective="random")
+
+
+def neurons() -> TrainConfig:
+    """Baseline: the k largest units of each vector, the rest taken as zero. Seconds."""
+    return TrainConfig(objective="neurons")
+
+
 def demo() -> TrainConfig:
     """The dictionary of `make demo`: TopK on mixed3b_5x5 of the embedded subject.
 
@@ -48,4 +137,10 @@ def demo() -> TrainConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], TrainConfig]] = {"topk": topk, "relu_l1": relu_l1, "demo": demo}
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    make.__name__: make
+    for make in (
+        *(topk, batch_topk, matryoshka, relu_l1, tied, gated, jumprelu),
+        *(crosscoder, crosscoder_l1, pca, ica, random, neurons, demo),
+    )
+}

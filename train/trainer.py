@@ -1,9 +1,9 @@
 """All that training is at one step, so that it can be taken, written down and gone on from."""
 
-import math
 import os
-from collections.abc import Mapping
-from typing import Any, final
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from data.errors import ConfigError
-from data.reader import Batches
-from models.dictionaries.sae import SAE
+from models.dictionaries.crosscoder import joined
+from models.dictionaries.sae import Dictionary
 
 from .config import TrainConfig
 from .metrics import fvu
-from .objectives import Loss, Objective
+from .objective import Loss, Objective
 from .optim import (
     adam_tensors,
     learning_rate,
@@ -25,32 +25,59 @@ from .optim import (
     remove_parallel_gradient,
     restore_adam,
 )
+from .resample import resample
+
+Rows = Float[Tensor, "n d"] | Mapping[str, Float[Tensor, "n _"]]
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Batches without end, of one site or of several, that can be gone on from."""
+
+    def __next__(self) -> Rows: ...
+
+    def state(self) -> dict[str, int]:
+        """All that is needed to go on from here."""
+        ...
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Go on from a state."""
+        ...
 
 
 @final
 class Trainer:
-    """All that training is at one step: `advance()` takes one, `state()` writes it down."""
+    """All that training is at one step: `advance()` takes one, `state()` writes it down.
+
+    `scale` is what vectors are multiplied by: a number, or one a dimension where several
+    sites are joined.
+    """
 
     def __init__(
         self,
         config: TrainConfig,
-        objective: Objective,
-        batches: Batches,
-        scale: float,
+        objective: Objective[Any],
+        batches: Stream,
+        scale: float | Float[Tensor, " d"],
         device: torch.device,
     ) -> None:
         self.config, self._objective = config, objective
-        self._batches, self._scale = batches, scale
+        self._batches, self._device = batches, device
+        self._scale = scale.to(device) if isinstance(scale, Tensor) else scale
         self.step = 0
         beginning = batches.state()
-        x_ND = next(batches) * scale
+        x_ND = self._next()
         batches.restore(beginning)
         generator = torch.Generator().manual_seed(config.seed)
         latents = config.latents_for(x_ND.shape[1])
-        self.sae: SAE = objective.start(x_ND, latents, generator).to(device)
-        self._names = [name for name, _ in self.sae.named_parameters()]
-        self._adam = make_adam(self.sae.parameters(), config.lr)
+        self.sae: Dictionary = objective.start(x_ND.cpu(), latents, generator).to(device)
+        trained = [(name, p) for name, p in self.sae.named_parameters() if p.requires_grad]
+        self._names = [name for name, _ in trained]
+        self._trained = [parameter for _, parameter in trained]
+        self._adam = make_adam(self._trained, config.lr)
         self._quiet_S = torch.zeros(latents, dtype=torch.int64, device=device)
+        self._first_bad = torch.tensor(-1, device=device)
+        self._loss = torch.compile(objective.loss) if config.compile else objective.loss
 
     @property
     def vectors(self) -> int:
@@ -60,32 +87,57 @@ class Trainer:
     def rate(self) -> float:
         """The learning rate of the step to come."""
         config = self.config
-        return learning_rate(self.step, config.steps, config.lr, config.lr_decay)
+        return learning_rate(self.step, config.steps, config.lr, config.lr_decay, config.lr_warmup)
 
     def advance(self) -> tuple[Float[Tensor, "n d"], Loss]:
         """One step: returns the (scaled) batch and its loss from before the step."""
-        x_ND = next(self._batches) * self._scale
+        x_ND = self._next()
         dead_S = self._quiet_S >= self.config.dead_after
-        progress = self.step / self.config.steps
-        loss = self._objective.loss(self.sae, x_ND, dead_S, progress)
+        with self._autocast():
+            loss: Loss = self._loss(self.sae, x_ND, dead_S, self.step / self.config.steps)
         self._adam.zero_grad()
         torch.autograd.backward(loss.total)
         if self._objective.unit_rows:
             remove_parallel_gradient(self.sae.W_dec)
-        clip_grad_norm_(self.sae.parameters(), self.config.clip)
+        length = clip_grad_norm_(self._trained, self.config.clip)
         for group in self._adam.param_groups:
             group["lr"] = self.rate()
         self._adam.step()
         if self._objective.unit_rows:
             normalise_rows(self.sae.W_dec)
+        self._objective.settle(self.sae, loss)
         self._quiet_S += len(x_ND)
         self._quiet_S[loss.fired_S] = 0
         self.step += 1
+        bad = ~(loss.total.detach() + length).isfinite() & (self._first_bad < 0)
+        self._first_bad = torch.where(bad, self.step, self._first_bad)
+        self._resample(x_ND, loss)
         return x_ND, loss
+
+    def _next(self) -> Float[Tensor, "n d"]:
+        rows = next(self._batches)
+        x_ND = joined(rows) if isinstance(rows, Mapping) else rows
+        return x_ND * self._scale
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.config.precision != "bf16" or self._device.type != "cuda":
+            return nullcontext()
+        return torch.autocast("cuda", torch.bfloat16)
+
+    def _resample(self, x_ND: Float[Tensor, "n d"], loss: Loss) -> None:
+        """Start dead latents anew, where it is time; the draw is a function of seed and step."""
+        every = self.config.resample_every
+        if not every or self.step % every:
+            return
+        dead_S = self._quiet_S >= self.config.dead_after
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        error_ND = x_ND - loss.x_hat_ND
+        given_S = resample(self.sae, self._adam, x_ND, error_ND, dead_S, generator)
+        self._objective.settle(self.sae, loss)
+        self._quiet_S[given_S] = 0
 
     def figures(self, x_ND: Float[Tensor, "n d"], loss: Loss) -> dict[str, int | float]:
         """A line of metrics.csv."""
-        self.check_finite(loss)
         return {
             "step": self.step,
             "vectors": self.vectors,
@@ -101,14 +153,11 @@ class Trainer:
         long = min(self.config.dead_after, max(self.vectors, 1))
         return float((self._quiet_S >= long).double().mean())
 
-    def check_finite(self, loss: Loss) -> None:
-        """Raise ConfigError where training has come apart; such a state is never written."""
-        value = float(loss.total.detach())
-        if not math.isfinite(value):
-            raise ConfigError(
-                f"the loss is {value} at step {self.step}: training has diverged; "
-                f"lower --lr (it is {self.config.lr:g})."
-            )
+    def first_bad(self) -> int | None:
+        """The first step, counted from 1, whose loss or gradient was no number, if any was.
+        Kept on the device and asked for now and then: asking waits for the device."""
+        step = int(self._first_bad)
+        return step if step >= 0 else None
 
     def state(self, seconds: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and numbers from which `restore` goes on, bit for bit on one CPU."""
@@ -126,6 +175,18 @@ class Trainer:
         self._batches.restore(numbers["reader"])
         self.step = int(numbers["step"])
         return float(numbers["seconds"])
+
+
+@contextmanager
+def products(precision: str, device: torch.device) -> Iterator[None]:
+    """Within the body a GPU multiplies float32 as TF32, unless `precision` is float32."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def check_room(config: TrainConfig, width: int, device: torch.device) -> None:

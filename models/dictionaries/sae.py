@@ -1,5 +1,6 @@
 """The sparse autoencoder: two linear maps with a sparsity function between them."""
 
+from abc import ABC, abstractmethod
 from typing import Any, final
 
 import torch
@@ -10,43 +11,71 @@ from torch.nn import functional
 from .sparsity import Sparsity
 
 
+class Dictionary(nn.Module, ABC):
+    """S latents for vectors of width D: `encode`, and a linear `decode`.
+
+    x_hat = z W_dec + b_dec; row i of W_dec [S, D] is the direction d_i of latent i. Kinds
+    differ in how they are trained; `plain` writes each as an SAE, the one kind that is stored.
+    """
+
+    def __init__(self, width: int, latents: int) -> None:
+        super().__init__()
+        self.width, self.latents = width, latents
+        self.W_dec = nn.Parameter(torch.zeros(latents, width))
+        self.b_dec = nn.Parameter(torch.zeros(width))
+
+    @abstractmethod
+    def encode(self, x_ND: Float[Tensor, "*n d"]) -> Float[Tensor, "*n s"]:
+        """Latents z of the vectors x."""
+
+    @abstractmethod
+    def plain(self) -> "SAE":
+        """The same function as an SAE, with weights of its own."""
+
+    def decode(self, z_NS: Float[Tensor, "*n s"]) -> Float[Tensor, "*n d"]:
+        """Reconstruction x_hat = z W_dec + b_dec."""
+        return functional.linear(z_NS, self.W_dec.T, self.b_dec)
+
+    def forward(self, x_ND: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """x_hat = decode(encode(x))."""
+        return self.decode(self.encode(x_ND))
+
+
 @final
-class SAE(nn.Module):
-    """A dictionary of S latents for vectors of width D.
+class SAE(Dictionary):
+    """Two linear maps and a sparsity function.
 
         z     = sparsity((x - b_dec) W_enc + b_enc)      (without b_dec if not `pre_bias`)
         x_hat = z W_dec + b_dec
 
-    W_enc [D, S], b_enc [S], W_dec [S, D], b_dec [D]; row i of W_dec is the direction d_i of
-    latent i. Vectors are rows. Parameters are zero until `initialised` or a file fills them.
+    W_enc [D, S], b_enc [S], W_dec [S, D], b_dec [D], and threshold [S] where the sparsity
+    function has thresholds. Vectors are rows. Parameters are zero until `initialised` or a
+    file fills them.
     """
 
     def __init__(self, width: int, latents: int, sparsity: Sparsity, *, pre_bias: bool) -> None:
-        super().__init__()
-        self.width, self.latents = width, latents
+        super().__init__(width, latents)
         self.sparsity, self.pre_bias = sparsity, pre_bias
         self.W_enc = nn.Parameter(torch.zeros(width, latents))
         self.b_enc = nn.Parameter(torch.zeros(latents))
-        self.W_dec = nn.Parameter(torch.zeros(latents, width))
-        self.b_dec = nn.Parameter(torch.zeros(width))
+        zero_S = torch.zeros(latents)
+        self.threshold = nn.Parameter(zero_S) if sparsity.thresholded else None
 
     def pre(
         self, x_ND: Float[Tensor, "*n d"], latents: Int[Tensor, " l"] | None = None
     ) -> Float[Tensor, "*n l"]:
         """Pre-activations, of all latents or of some. b_dec goes through W_enc once, not with
         every vector: the same sum, and backward needs no product of the size of the batch."""
-        some = slice(None) if latents is None else latents
-        W_enc, b_enc = self.W_enc[:, some], self.b_enc[some]
+        W_enc: Tensor = self.W_enc
+        b_enc: Tensor = self.b_enc
+        if latents is not None:
+            W_enc, b_enc = W_enc[:, latents], b_enc[latents]
         bias_S = b_enc - self.b_dec @ W_enc if self.pre_bias else b_enc
         return functional.linear(x_ND, W_enc.T, bias_S)
 
     def encode(self, x_ND: Float[Tensor, "*n d"]) -> Float[Tensor, "*n s"]:
-        """Latents z of the vectors x."""
-        return self.sparsity(self.pre(x_ND))
-
-    def decode(self, z_NS: Float[Tensor, "*n s"]) -> Float[Tensor, "*n d"]:
-        """Reconstruction x_hat = z W_dec + b_dec."""
-        return functional.linear(z_NS, self.W_dec.T, self.b_dec)
+        """z = sparsity(pre(x))."""
+        return self.sparsity(self.pre(x_ND), self.threshold)
 
     def combine(
         self,
@@ -57,13 +86,16 @@ class SAE(nn.Module):
         """sum_k values[k] d_indices[k], without b_dec: what `decode` does, for the cost of
         the latents that are on. Entries are [n, k], k a vector, or lie flat, those of vector b
         from starts_B[b] on."""
+        values = values.to(self.W_dec.dtype)  # under autocast they come shorter
         return functional.embedding_bag(
             indices, self.W_dec, starts_B, per_sample_weights=values, mode="sum"
         )
 
-    def forward(self, x_ND: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        """x_hat = decode(encode(x))."""
-        return self.decode(self.encode(x_ND))
+    def plain(self) -> "SAE":
+        """A copy."""
+        copy = described(self.description()).to(self.W_dec.device, self.W_dec.dtype)
+        copy.load_state_dict(self.state_dict())
+        return copy
 
     def description(self) -> dict[str, Any]:
         """All but the weights, as JSON; `described` is the way back."""
@@ -83,6 +115,7 @@ def described(description: dict[str, Any]) -> SAE:
     return SAE(width, latents, sparsity, pre_bias=bool(description["pre_bias"]))
 
 
+@torch.no_grad()
 def initialised(
     sae: SAE,
     generator: torch.Generator,
@@ -93,38 +126,16 @@ def initialised(
     """Fill in W_dec with random directions of one norm, W_enc = W_dec^T, b_dec = `bias_D`.
 
     Source: Gao et al. (2406.04093), A.1 (norm 1, bias the geometric median); Anthropic's
-    circuits update of April 2024 (norm from .05 to 1, biases zero). The generator is on the
-    CPU, so that one seed means one dictionary on every device.
+    circuits update of April 2024 (norm from .05 to 1, biases zero).
     """
-    with torch.no_grad():
-        W_SD = torch.randn(sae.latents, sae.width, generator=generator)
-        sae.W_dec.copy_(functional.normalize(W_SD, dim=1) * decoder_norm)
-        sae.W_enc.copy_(sae.W_dec.T)
-        if bias_D is not None:
-            sae.b_dec.copy_(bias_D)
+    sae.W_dec.copy_(random_directions(sae.latents, sae.width, generator) * decoder_norm)
+    sae.W_enc.copy_(sae.W_dec.T)
+    if bias_D is not None:
+        sae.b_dec.copy_(bias_D)
     return sae
 
 
-def folded(sae: SAE, scale: float) -> SAE:
-    """A dictionary trained on scale * x, as one that takes x itself.
-
-    Sparsity functions are homogeneous, so only the biases are divided:
-
-        encode_folded(x) = encode(scale x) / scale,  decode_folded(z) = decode(scale z) / scale
-
-    Latents come out in the units of x. Where each latent is decided by itself, its scale is
-    free too and is set so that d_i has norm 1: z_i becomes z_i ||d_i||, W_enc and b_enc are
-    multiplied by ||d_i|| and row i of W_dec is divided by it. (Where latents compete, as in
-    TopK, that would change the winners, and rows are kept at norm 1 while training.)
-    """
-    raw = described(sae.description())
-    with torch.no_grad():
-        norm_S = torch.ones_like(sae.b_enc)
-        if sae.sparsity.elementwise:
-            length_S = sae.W_dec.norm(dim=1)
-            norm_S = torch.where(length_S > 0, length_S, norm_S)
-        raw.W_enc.copy_(sae.W_enc * norm_S)
-        raw.b_enc.copy_(sae.b_enc * norm_S / scale)
-        raw.W_dec.copy_(sae.W_dec / norm_S[:, None])
-        raw.b_dec.copy_(sae.b_dec / scale)
-    return raw.eval().requires_grad_(False)
+def random_directions(latents: int, width: int, generator: torch.Generator) -> Float[Tensor, "s d"]:
+    """Unit rows, uniform on the sphere. The generator is on the CPU, so that one seed means
+    one dictionary on every device."""
+    return functional.normalize(torch.randn(latents, width, generator=generator), dim=1)

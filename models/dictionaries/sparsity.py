@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-SparsityName = Literal["relu", "topk"]
+SparsityName = Literal["relu", "topk", "jumprelu"]
 
 
 def relu(pre_NS: Float[Tensor, "*n s"]) -> Float[Tensor, "*n s"]:
@@ -34,25 +34,48 @@ def topk_entries(
     return torch.relu(values_NK), indices_NK
 
 
+def jumprelu(
+    pre_NS: Float[Tensor, "*n s"], threshold_S: Float[Tensor, " s"]
+) -> Float[Tensor, "*n s"]:
+    """z = pre 1[pre > max(threshold, 0)], each latent with its own threshold.
+
+    Source: Rajamanoharan et al., Jumping ahead (2407.14435), eq. 3. No gradient reaches the
+    threshold here: `straight_through` has those that train it.
+    """
+    return torch.where(pre_NS > threshold_S.clamp_min(0), pre_NS, 0)
+
+
 @final
 @dataclass(frozen=True)
 class Sparsity:
     """A sparsity function and its numbers, so that they can be written to a file.
 
-    All of them are homogeneous, f(c pre) = c f(pre) for c > 0, which is what lets a scale of
-    the activations be folded into the biases alone.
+    All of them are homogeneous, f(c pre, c threshold) = c f(pre, threshold) for c > 0, which
+    is what lets a scale of the activations be folded into biases and thresholds alone.
     """
 
     name: SparsityName
     k: int = 0
 
-    def __call__(self, pre_NS: Float[Tensor, "*n s"]) -> Float[Tensor, "*n s"]:
-        return topk(pre_NS, self.k) if self.name == "topk" else ELEMENTWISE[self.name](pre_NS)
+    def __call__(
+        self, pre_NS: Float[Tensor, "*n s"], threshold_S: Float[Tensor, " s"] | None = None
+    ) -> Float[Tensor, "*n s"]:
+        if self.name == "topk":
+            return topk(pre_NS, self.k)
+        if self.thresholded:
+            assert threshold_S is not None, "a dictionary with thresholds passes them"
+            return jumprelu(pre_NS, threshold_S)
+        return ELEMENTWISE[self.name](pre_NS)
+
+    @property
+    def thresholded(self) -> bool:
+        """Whether each latent has a threshold, which the dictionary then holds."""
+        return self.name == "jumprelu"
 
     @property
     def elementwise(self) -> bool:
         """Whether each latent is decided by itself, so that each may have its own scale."""
-        return self.name in ELEMENTWISE
+        return self.thresholded or self.name in ELEMENTWISE
 
 
 ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {"relu": relu}

@@ -1,0 +1,59 @@
+"""Dead latents start anew, in the directions of vectors that are reconstructed badly."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from models.dictionaries.sae import Dictionary
+
+ENCODER_SHARE = 0.2  # length of a new encoder column over the mean of the living ones
+
+
+@torch.no_grad()
+def resample(
+    dictionary: Dictionary,
+    adam: torch.optim.Optimizer,
+    x_ND: Float[Tensor, "n d"],
+    error_ND: Float[Tensor, "n d"],
+    dead_S: Bool[Tensor, " s"],
+    generator: torch.Generator,
+) -> Bool[Tensor, " s"]:
+    """Give dead latents the directions of vectors drawn with probability in proportion to the
+    square of their loss ||e||^2; returns which latents were given one.
+
+    Row d_i becomes (x - b_dec) at the mean length of the living rows, column i of W_enc the
+    same direction at .2 of the mean length of the living columns, biases zero, a threshold the
+    mean of the living ones; Adam forgets what it knew of them. A vector is drawn once, so that
+    of more dead latents than vectors some wait.
+
+    Source: Bricken et al., Towards monosemanticity (2023), appendix on neuron resampling
+    (there over 819,200 vectors; here over the batch).
+    """
+    dead = dead_S.nonzero().squeeze(1)
+    weight_N = error_ND.double().square().sum(dim=1).square().cpu()
+    count = min(len(dead), int((weight_N > 0).sum()))
+    given_S = torch.zeros_like(dead_S)
+    if not count:
+        return given_S
+    drawn = torch.multinomial(weight_N, count, generator=generator).to(x_ND.device)
+    given = dead[:count]
+    given_S[given] = True
+    living_S = ~dead_S if not dead_S.all() else dead_S
+    direction_ND = functional.normalize(x_ND[drawn] - dictionary.b_dec, dim=1)
+    for name, parameter in dictionary.named_parameters():
+        if name == "W_dec":
+            parameter[given] = direction_ND * parameter[living_S].norm(dim=1).mean()
+        elif name == "W_enc":
+            length = ENCODER_SHARE * parameter[:, living_S].norm(dim=0).mean()
+            parameter[:, given] = direction_ND.T * length
+        elif name == "threshold":
+            parameter[given] = parameter[living_S].mean()
+        elif name != "b_dec":
+            parameter[given] = 0
+        for moment in ("exp_avg", "exp_avg_sq"):
+            state = adam.state.get(parameter, {})
+            if moment in state and name != "b_dec":
+                kept = state[moment].T if name == "W_enc" else state[moment]
+                kept[given] = 0
+    return given_S
