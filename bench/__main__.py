@@ -7,19 +7,20 @@ import tyro
 
 from data.command import run_command
 
-from . import harvest, read, storage, write
+from . import harvest, read, recovery, storage, write
 
 # what can be measured: the flags it takes, and the function that takes them
 BENCHES: dict[str, tuple[Callable[..., Any], Callable[..., Mapping[str, object]]]] = {
     "harvest": (harvest.HarvestBench, harvest.measure),
     "read": (read.ReadBench, read.measure),
     "storage": (storage.StorageBench, storage.measure),
+    "recovery": (recovery.RecoveryBench, recovery.measure),
     "write": (write.WriteBench, write.measure),
 }
 
 
 def main() -> Mapping[str, object]:
-    """Parse, measure, and tell the ratios."""
+    """Parse, measure, and tell the ratios, or the tables."""
     configs = {name: config for name, (config, _) in BENCHES.items()}
     bench = tyro.extras.subcommand_cli_from_dict(configs, prog="python -m bench")
     return next(measure for config, measure in BENCHES.values() if config is type(bench))(bench)
