@@ -27,13 +27,13 @@ FAST = 3e-3  # a learning rate for 2000 steps
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "topk": [{"objective": "topk", "k": k} for k in (4, 6, 8)],
     "batch_topk": [{"objective": "batch_topk", "k": k} for k in (4, 6, 8)],
-    "matryoshka": [{"objective": "matryoshka", "k": k} for k in (6, 8, 12)],
+    "matryoshka": [{"objective": "matryoshka", "k": k, "lr": 1e-2} for k in (3, 4, 6)],
     "relu_l1": [{"objective": "relu_l1", "l1": l1} for l1 in (1.0, 2.0, 3.0)],
     "tied": [{"objective": "tied", "l1": l1, "lr": 1e-2} for l1 in (1.0, 1.5, 2.0)],
     "gated": [{"objective": "gated", "l1": l1} for l1 in (1.0, 2.0, 3.0)],
-    "jumprelu": [{"objective": "jumprelu", "l0": l0} for l0 in (1e-3, 3e-3, 1e-2)],
+    "jumprelu": [{"objective": "jumprelu", "l0": l0} for l0 in (0.01, 0.02, 0.03)],
     "jumprelu_target": [
-        {"objective": "jumprelu", "l0": 1.0, "target_l0": target} for target in (4.0, 6.0, 8.0)
+        {"objective": "jumprelu", "l0": 1.0, "target_l0": target} for target in (4.0, 5.0, 6.0)
     ],
 }
 EVALUATED = 16  # batches that nothing was trained on

@@ -8,6 +8,7 @@ from models.dictionaries import baselines
 from models.dictionaries.sae import SAE
 
 from .config import TrainConfig
+from .faults import refuse_not_finite
 from .source import Source
 
 
@@ -33,4 +34,7 @@ def _rows(config: TrainConfig, source: Source) -> Float[Tensor, "r d"]:
         parts.append(x_ND)
         if sum(map(len, parts)) >= config.fit_rows:
             break
-    return torch.cat(parts)[: config.fit_rows]
+    x_RD = torch.cat(parts)[: config.fit_rows]
+    if not x_RD.isfinite().all():
+        refuse_not_finite(source.store, source.sites)
+    return x_RD

@@ -68,7 +68,7 @@ class TrainConfig:
     """Where b_dec starts: the geometric median of a batch, its mean, or zero."""
     l1: float = 1.0
     """Lambda, the weight of the L1 penalty (relu_l1, tied, gated)."""
-    l0: float = 3e-3
+    l0: float = 1e-2
     """Lambda, the weight of a latent that is on, or of missing the target (jumprelu)."""
     target_l0: float = 0.0
     """Latents on that are aimed at (jumprelu); 0: each is penalised instead."""

@@ -41,6 +41,12 @@ class Objective(ABC, Generic[Trained]):
         """Whether the rows of W_dec are held at norm 1."""
         return False
 
+    @property
+    def new_share(self) -> float:
+        """Length of the encoder of a latent that starts anew, over that of the living ones: .2
+        (Bricken et al. 2023), and 1 where latents compete and a short one would never be on."""
+        return 0.2
+
     @abstractmethod
     def start(
         self, x_ND: Float[Tensor, "n d"], latents: int, generator: torch.Generator

@@ -33,9 +33,18 @@ class Aux:
     weight: float
 
 
+class KSparse(Objective[SAE]):
+    """Latents compete for k places."""
+
+    @property
+    def new_share(self) -> float:
+        """A new latent must be able to win."""
+        return 1.0
+
+
 @final
 @dataclass(frozen=True)
-class TopK(Objective[SAE]):
+class TopK(KSparse):
     """TopK with AuxK.
 
         z = ReLU(TopK((x - b_dec) W_enc + b_enc)),  x_hat = z W_dec + b_dec
@@ -78,7 +87,7 @@ class TopK(Objective[SAE]):
 
 @final
 @dataclass(frozen=True)
-class BatchTopK(Objective[SAE]):
+class BatchTopK(KSparse):
     """BatchTopK with AuxK, nested where there are several prefixes (Matryoshka).
 
         z = ReLU(BatchTopK(pre)): the k N largest of the batch,  x_hat_p = z[:p] W_dec[:p] + b_dec

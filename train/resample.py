@@ -7,8 +7,6 @@ from torch.nn import functional
 
 from models.dictionaries.sae import Dictionary
 
-ENCODER_SHARE = 0.2  # length of a new encoder column over the mean of the living ones
-
 
 @torch.no_grad()
 def resample(
@@ -18,12 +16,13 @@ def resample(
     error_ND: Float[Tensor, "n d"],
     dead_S: Bool[Tensor, " s"],
     generator: torch.Generator,
+    share: float = 0.2,
 ) -> Bool[Tensor, " s"]:
     """Give dead latents the directions of vectors drawn with probability in proportion to the
     square of their loss ||e||^2; returns which latents were given one.
 
     Row d_i becomes (x - b_dec) at the mean length of the living rows, column i of W_enc the
-    same direction at .2 of the mean length of the living columns, biases zero, a threshold the
+    same direction at `share` of the mean length of the living columns, biases zero, a threshold the
     mean of the living ones; Adam forgets what it knew of them. A vector is drawn once, so that
     of more dead latents than vectors some wait.
 
@@ -45,7 +44,7 @@ def resample(
         if name == "W_dec":
             parameter[given] = direction_ND * parameter[living_S].norm(dim=1).mean()
         elif name == "W_enc":
-            length = ENCODER_SHARE * parameter[:, living_S].norm(dim=0).mean()
+            length = share * parameter[:, living_S].norm(dim=0).mean()
             parameter[:, given] = direction_ND.T * length
         elif name == "threshold":
             parameter[given] = parameter[living_S].mean()

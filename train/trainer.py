@@ -132,7 +132,8 @@ class Trainer:
         dead_S = self._quiet_S >= self.config.dead_after
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         error_ND = x_ND - loss.x_hat_ND
-        given_S = resample(self.sae, self._adam, x_ND, error_ND, dead_S, generator)
+        share = self._objective.new_share
+        given_S = resample(self.sae, self._adam, x_ND, error_ND, dead_S, generator, share)
         self._objective.settle(self.sae, loss)
         self._quiet_S[given_S] = 0
 
