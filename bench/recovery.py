@@ -61,17 +61,16 @@ def measure(bench: RecoveryBench) -> dict[str, object]:
 
 
 def recover(
-    frequencies: Frequencies, seed: int, steps: int, fields: dict[str, Any]
+    frequencies: Frequencies, seed: int, steps: int, fields: dict[str, Any], **size: Any
 ) -> dict[str, float]:
     """Train one dictionary: its recovery, and its FVU, L0 and share of latents that never
-    fire on fresh vectors."""
-    truth = Truth(frequencies, seed)
+    fire on fresh vectors. `size` is of the truth; by default that of the tables."""
+    truth = Truth(frequencies, seed, **size)
     config = TrainConfig(
-        **({"lr": FAST} | fields),
+        **({"lr": FAST, "dead_after": 100_000} | fields),
         latents=len(truth.directions_FD),
         steps=steps,
-        batch_size=1024,
-        dead_after=100_000,
+        batch_size=truth.batch_size,
         seed=seed,
         device="cpu",
     )

@@ -42,7 +42,7 @@ class Truth:
             share_F = 1 / np.arange(1, features + 1)
         self._probability_F = np.minimum(on * share_F / share_F.sum(), 0.5)
         self._correlated = frequencies == "correlated"
-        self._seed, self._batch_size, self._batch = seed, batch_size, 0
+        self.batch_size, self._seed, self._batch = batch_size, seed, 0
         x = torch.cat([next(self) for _ in range(8)])
         self._batch = 0
         self.scale = float((width / x.square().sum(dim=1).mean()).sqrt())
@@ -58,7 +58,7 @@ class Truth:
     def __next__(self) -> Float[Tensor, "n d"]:
         random = np.random.default_rng((self._seed, 1, self._batch))
         self._batch += 1
-        shape = (self._batch_size, len(self.directions_FD))
+        shape = (self.batch_size, len(self.directions_FD))
         if self._correlated:
             groups = random.random((shape[0], shape[1] // GROUP))
             on = groups < 2 * self._probability_F[::GROUP]

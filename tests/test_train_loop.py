@@ -95,7 +95,7 @@ def test_what_determines_the_dictionary_names_the_run(home: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("stop", [3, 7, 26, 59])
+@pytest.mark.parametrize("stop", [3, 26])
 def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
     home: Path, fresh: Path, settings: str, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +161,7 @@ def newest(home: Path) -> int:
     return max((p.stat().st_mtime_ns for p in home.glob("runs/*/state.safetensors")), default=0)
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("settings", ["topk", "relu_l1"])
 def test_known_features_are_recovered(home: Path, settings: str) -> None:
     config = sparse.tiny(home, **SETTINGS[settings])
     many: dict[str, Any] = {
@@ -182,7 +182,7 @@ def test_known_features_are_recovered(home: Path, settings: str) -> None:
 def test_the_dictionary_takes_raw_vectors_and_the_result_is_held_out(
     home: Path, settings: str
 ) -> None:
-    """What is exported, on raw vectors, is what was trained, on scaled ones."""
+    """What is exported, on raw vectors, is what was trained, on scaled ones; thresholds too."""
     config = sparse.tiny(home, **SETTINGS[settings])
     result = train(config)
     store = find_store(config)
