@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from data import order
 from data.errors import ConfigError
@@ -46,39 +45,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-class Aligned:
-    """Batches of several sites: one stream a site, in step."""
-
-    def __init__(self, streams: dict[str, Any]) -> None:
-        self._streams = streams
-
-    def __iter__(self) -> "Aligned":
-        return self
-
-    def __next__(self) -> dict[str, Tensor]:
-        return {site: next(stream) for site, stream in self._streams.items()}
-
-    def state(self) -> dict[str, int]:
-        return next(iter(self._streams.values())).state()
-
-    def restore(self, state: dict[str, int]) -> None:
-        for stream in self._streams.values():
-            stream.restore(state)
-
-
-@pytest.fixture
-def aligned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store whose `batches` take a tuple of sites."""
-    single = Store.batches
-
-    def batches(store: Store, site: Any, *args: Any, **keywords: Any) -> Any:
-        if isinstance(site, str):
-            return single(store, site, *args, **keywords)
-        return Aligned({s: single(store, s, *args, **keywords) for s in site})
-
-    monkeypatch.setattr(Store, "batches", batches)
-
-
 JOINT: list[dict[str, Any]] = [
     {"objective": "batch_topk"},
     {"objective": "relu_l1", "l1": 0.5, "lr": 3e-3},
@@ -87,7 +53,6 @@ JOINT: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.usefixtures("aligned")
 @pytest.mark.parametrize("fields", JOINT)
 def test_a_crosscoder_takes_raw_vectors_of_all_sites(home: Path, fields: dict[str, Any]) -> None:
     """What is exported, on raw vectors, is what was trained, on vectors scaled site by site."""
@@ -117,7 +82,6 @@ def test_a_crosscoder_takes_raw_vectors_of_all_sites(home: Path, fields: dict[st
         assert result.fvu < 0.9
 
 
-@pytest.mark.usefixtures("aligned")
 def test_a_crosscoder_finds_features_in_all_sites(home: Path) -> None:
     config = sparse.tiny(home, sites=("early", "later"), objective="batch_topk", lr=3e-3)
     result = train(replace(config, steps=1200, latents=32, log_every=300, checkpoint_every=1200))

@@ -53,8 +53,12 @@ class Source:
         self, config: TrainConfig, device: torch.device, part: str = "held_out"
     ) -> Iterator[Float[Tensor, "n d"]]:
         """One pass over the vectors of a part, joined."""
-        for rows in self._batches(config, device, part, 1):
-            yield joined(rows) if isinstance(rows, Mapping) else rows
+        batches = self._batches(config, device, part, 1)
+        try:
+            for rows in batches:
+                yield joined(rows) if isinstance(rows, Mapping) else rows
+        finally:
+            batches.close()
 
     def _batches(
         self, config: TrainConfig, device: torch.device, part: str, epochs: int | None

@@ -3,7 +3,8 @@
 <run>/config.json               all that was asked for, and what it was asked of
 <run>/state.safetensors         where training stands, for resuming
 <run>/metrics.csv               the training curves
-<run>/dictionary.safetensors    W_enc b_enc W_dec b_dec, for raw activations
+<run>/evaluations.csv           figures on held-out vectors, with --eval-every
+<run>/dictionary.safetensors    W_enc b_enc W_dec b_dec (threshold), for raw activations
 <run>/latents.safetensors       frequency: the share of held-out vectors each latent fires on
 <run>/result.json               figures, written last: the run is finished
 """
