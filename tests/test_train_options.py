@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from data import order
+from data.batches import Batches
 from data.errors import ConfigError
 from data.reader import Store
 from data.stats import Moments
@@ -241,13 +242,19 @@ def test_a_row_that_is_no_number_is_named(
     column = find_store(config).column("input")
     training = np.flatnonzero(~order.held_out(column, config.held_out))
     bad = int(training[training > 700][0])
-    read, moments = Store.read, Store.moments
+    read, moments, following = Store.read, Store.moments, Batches.__next__
+    given = []
 
     def spoilt(store: Store, site: str, rows: Any) -> np.ndarray:
         found = read(store, site, rows)
-        at = np.arange(store.rows)[rows] == bad
-        found[at, 3] = np.nan
+        found[np.arange(store.rows)[rows] == bad, 3] = np.nan
         return found
+
+    def batch(batches: Any) -> torch.Tensor:
+        given.append(following(batches))
+        if len(given) > 3:
+            given[-1][5, 3] = torch.nan
+        return given[-1]
 
     def of_all(store: Store, site: str) -> Moments:
         found = moments(store, site)
@@ -256,6 +263,8 @@ def test_a_row_that_is_no_number_is_named(
     monkeypatch.setattr(Store, "read", spoilt)
     if in_moments:
         monkeypatch.setattr(Store, "moments", of_all)
+    else:
+        monkeypatch.setattr(Batches, "__next__", batch)
     sentence = rf"row {bad} of activations/early in .* \(of input 'number {column[bad]}'\)"
     with pytest.raises(ConfigError, match=sentence):
         train(config)

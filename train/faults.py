@@ -38,7 +38,9 @@ def refuse_not_finite(store: Store, sites: Sequence[str]) -> None:
     for site in sites:
         for start in range(0, store.rows, store.chunk_rows):
             rows_RD = store.read(site, slice(start, start + store.chunk_rows))
-            bad = valid[start : start + len(rows_RD)] & ~np.isfinite(rows_RD).all(axis=1)
+            bad = valid[start : start + len(rows_RD)] & ~np.isfinite(rows_RD).reshape(
+                len(rows_RD), -1
+            ).all(axis=1)
             if bad.any():
                 row = start + int(bad.argmax())
                 name = store.input_name(int(store.column("input")[row]))
