@@ -61,8 +61,8 @@ def test_a_recipe_with_fields_of_its_own_ends_in_json(home: Path) -> None:
         (["topk", "--latents", "4", "--k", "5"], "--k is from 1 to the number of latents, 4"),
         (["relu_l1", "--site", "mixed9"], "has the sites here, and not 'mixed9'"),
         (["relu_l1", "--site", "hre"], "near it: here."),
-        (["topkk"], "not 'topkk'; near it: topk, batch_topk"),
-        (["topk", "--sites", "here", "here"], "several --sites want one of the objectives"),
+        (["topkk"], "not 'topkk'; near it: topk"),
+        (["topk", "--sites", "here", "here"], "--sites names each site once"),
         (["topk", "--device", "tpu"], "--device is auto, cpu or cuda"),
     ],
 )
