@@ -7,15 +7,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from models.dictionaries.active import (
-    Active,
+from models.dictionaries.active import Active
+from models.dictionaries.crosscoder import Sources, block_norms, sourced
+from models.dictionaries.sae import SAE, initialised
+from models.dictionaries.sparse_active import (
+    aux_reconstruction,
     batch_topk_active,
     matryoshka_active,
     topk_active,
 )
-from models.dictionaries.crosscoder import Sources, block_norms, sourced
-from models.dictionaries.sae import SAE, initialised
-from models.dictionaries.sparsity import Sparsity, topk_entries
+from models.dictionaries.sparsity import Sparsity
 
 from .objective import Loss, Objective, annealed
 from .objectives_dense import only_first, squared
@@ -148,7 +149,7 @@ class BatchTopK(KSparse):
         missed = missed + aux_loss(sae, seen_ND, errors_PND[-1], dead_S, self.aux)
         on_M = active.values_M.detach()
         ranked_M = on_M if weight_S is None else on_M * weight_S[active.indices_M]
-        least = torch.where(on_M > 0, ranked_M, torch.inf).min()
+        least = torch.cat([ranked_M[on_M > 0], ranked_M.new_full((1,), torch.inf)]).min()
         return counted(missed / sae.width, active, dead_S, least)
 
     @torch.no_grad()
@@ -187,14 +188,12 @@ def aux_loss(
     """weight ||e - e_hat||^2, mean over the batch, where e_hat is what the largest *dead*
     latents make of e, which is taken as it is (no gradient). 0 where none are dead.
 
-    The pre-activations of the dead are computed anew, and those alone, so that the step itself
-    need not keep any. Source: Gao et al. (2406.04093), appendix A.2.
+    Source: Gao et al. (2406.04093), appendix A.2.
     """
     dead = dead_S.nonzero().squeeze(1)
     if not aux.weight or not len(dead):
         return error_ND.new_zeros(())
-    values_NK, place_NK = topk_entries(sae.pre(x_ND, dead), min(aux.count, len(dead)))
-    e_hat_ND = sae.combine(values_NK, dead[place_NK])
+    e_hat_ND = aux_reconstruction(sae, x_ND, dead, aux.count)
     return aux.weight * squared(error_ND.detach() - e_hat_ND).mean()
 
 

@@ -1,0 +1,277 @@
+"""Products with latents z [N, S] of which nearly all are zero, at the cost of those that are not.
+
+With k of S latents on, a dense training step spends four of its five large products, and most
+of its memory, on zeros. Here an *entry* m is one place of z: latent `latents_M[m]` of vector
+`bags_M[m]`. Three products serve the whole step, each with hand-written gradients:
+
+    largest     the k largest pre-activations of every vector, a block of vectors at a time
+    at_entries  the same pre-activations as a function of x, W_enc and b_enc
+    decode      z W_dec
+
+Every gradient is one more pass over the entries: a weight's gradient is a sum over the entries
+of each latent, so it is the same `embedding_bag` with entries sorted by latent instead of by
+vector. Nothing dense of shape [N, S] is ever made. The dense forms of the same are
+`Entries.dense`, `x W_enc + b_enc` and `z W_dec`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+CPU_BLOCK = 2**21  # pre-activations at a time: they stay in the cache, and in reused memory
+GPU_BLOCK = 2**28
+GROUP = 8  # latents of which at first only the largest is looked at
+
+
+@final
+@dataclass(frozen=True)
+class Entries:
+    """Where the non-zeros of z [B, S] are, row after row; a place may come twice (they add up).
+
+    latents_M the column of each entry, bags_M its row (rising), `bags` B, `latents` S.
+    """
+
+    latents_M: Int[Tensor, " m"]
+    bags_M: Int[Tensor, " m"]
+    bags: int
+    latents: int
+
+    @cached_property
+    def by_bag(self) -> Int[Tensor, " b1"]:
+        """Where the entries of each row begin, and, last, where they end."""
+        return _starts(self.bags_M, self.bags)
+
+    @cached_property
+    def by_latent(self) -> tuple[Int[Tensor, " m"], Int[Tensor, " s1"]]:
+        """The order that sorts entries by latent, and where those of each latent begin."""
+        return self.latents_M.argsort(stable=True), _starts(self.latents_M, self.latents)
+
+    def dense(self, values_M: Float[Tensor, " m"]) -> Float[Tensor, "b s"]:
+        """z itself: the slow form, for reference."""
+        z_BS = values_M.new_zeros(self.bags, self.latents)
+        return z_BS.index_put((self.bags_M, self.latents_M), values_M, accumulate=True)
+
+
+def entries_of_rows(latents_NK: Int[Tensor, "n k"], latents: int) -> Entries:
+    """The entries of K latents a vector."""
+    count, k = latents_NK.shape
+    bags_M = torch.arange(count, device=latents_NK.device).repeat_interleave(k)
+    return Entries(latents_NK.reshape(-1), bags_M, count, latents)
+
+
+def decode(
+    values_M: Float[Tensor, " m"], entries: Entries, W_dec: Float[Tensor, "s d"]
+) -> Float[Tensor, "b d"]:
+    """z W_dec: row b is the sum of values[m] W_dec[latents[m]] over the entries m of row b."""
+    x_hat_BD: Tensor = _Decode.apply(values_M, W_dec, entries)  # type: ignore[no-untyped-call]
+    return x_hat_BD
+
+
+def at_entries(
+    values_M: Float[Tensor, " m"],
+    entries: Entries,
+    rows_M: Int[Tensor, " m"],
+    x_ND: Float[Tensor, "n d"],
+    W_enc: Float[Tensor, "d s"],
+    b_enc: Float[Tensor, " s"],
+) -> Float[Tensor, " m"]:
+    """Pre-activations <x[rows[m]], W_enc[:, latents[m]]> + b_enc[latents[m]].
+
+    Whoever chose the entries has computed them: they come in as `values_M`, and go out as they
+    are, now with gradients for x, W_enc and b_enc.
+    """
+    pre_M: Tensor = _AtEntries.apply(  # type: ignore[no-untyped-call]
+        values_M, x_ND, W_enc, b_enc, entries, rows_M
+    )
+    return pre_M
+
+
+@torch.no_grad()
+def largest(
+    x_ND: Float[Tensor, "n d"],
+    W_enc: Float[Tensor, "d s"],
+    b_enc: Float[Tensor, " s"],
+    k: int,
+    parts: int = 1,
+) -> tuple[Float[Tensor, "np k"], Int[Tensor, "np k"]]:
+    """The k largest of x W_enc + b_enc for each vector, in no order, and whose they are.
+
+    With several `parts` the latents are those of as many dictionaries, one after the other,
+    and there are k for each vector and part, the parts of a vector following each other.
+    """
+    latents = W_enc.shape[1]
+    values, chosen = [], []
+    for _, part_ND in _blocks(x_ND, latents):
+        pre_NS = (part_ND @ W_enc).add_(b_enc).view(-1, latents // parts)
+        top_NK, latents_NK = top(pre_NS, k)
+        values.append(top_NK)
+        chosen.append(latents_NK)
+    places = torch.cat(chosen)
+    if parts > 1:
+        first_P1 = torch.arange(parts, device=x_ND.device)[:, None] * (latents // parts)
+        places = (places.view(-1, parts, k) + first_P1).view(-1, k)
+    return torch.cat(values).to(x_ND.dtype), places
+
+
+@torch.no_grad()
+def largest_of_batch(
+    x_ND: Float[Tensor, "n d"],
+    W_enc: Float[Tensor, "d s"],
+    b_enc: Float[Tensor, " s"],
+    count: int,
+    weight_S: Float[Tensor, " s"] | None = None,
+) -> tuple[Float[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """The `count` largest ReLU(x W_enc + b_enc), times weight_S, of all vectors together.
+
+    Returns pre-activations, latents and vectors of those above zero (at most `count`), vector
+    after vector. A level that about a quarter too many reach is read off every 64th vector; one
+    pass collects what reaches it. Should they be too few, a second collects all above zero.
+    """
+    sample_ND = x_ND[:: min(64, len(x_ND))]
+    score_NS = _score(functional.linear(sample_ND, W_enc.T, b_enc), weight_S)
+    wanted = min(score_NS.numel(), -(-count * len(sample_ND) * 5 // (len(x_ND) * 4)))
+    level = float(score_NS.flatten().topk(wanted, sorted=False).values.min())
+    pre_M, flat_M = _reaching(x_ND, W_enc, b_enc, weight_S, level)
+    if len(flat_M) < count and level > 0:
+        pre_M, flat_M = _reaching(x_ND, W_enc, b_enc, weight_S, 0.0)
+    latents_M = flat_M % W_enc.shape[1]
+    if len(flat_M) > count:
+        score_M = pre_M if weight_S is None else pre_M * weight_S[latents_M]
+        kept_M = score_M.topk(count, sorted=False).indices.sort().values
+        pre_M, flat_M, latents_M = pre_M[kept_M], flat_M[kept_M], latents_M[kept_M]
+    return pre_M.to(x_ND.dtype), latents_M, flat_M // W_enc.shape[1]
+
+
+def top(pre_NS: Float[Tensor, "n s"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """`pre_NS.topk(k)`, in no order. On a CPU in two stages where k is small beside S: the k
+    largest lie in the k groups with the largest maxima, so only those are looked through."""
+    count, latents = pre_NS.shape
+    if pre_NS.device.type != "cpu" or latents % GROUP or 4 * k * GROUP > latents:
+        values_NK, latents_NK = pre_NS.topk(k, dim=1, sorted=False)
+        return values_NK, latents_NK
+    pre_NGC = pre_NS.view(count, GROUP, latents // GROUP)  # column c: group c, spread out
+    columns_NK = pre_NGC.amax(dim=1).topk(k, dim=1, sorted=False).indices
+    near_NGK = pre_NGC.gather(2, columns_NK[:, None].expand(count, GROUP, k))
+    values_NK, places_NK = near_NGK.view(count, -1).topk(k, dim=1, sorted=False)
+    within_NK = places_NK // k * (latents // GROUP)
+    return values_NK, within_NK + columns_NK.gather(1, places_NK % k)
+
+
+def _blocks(x_ND: Tensor, latents: int) -> Iterator[tuple[int, Tensor]]:
+    """The vectors that are encoded at a time, each time with the number of the first."""
+    rows = max(1, (CPU_BLOCK if x_ND.device.type == "cpu" else GPU_BLOCK) // latents)
+    for first in range(0, len(x_ND), rows):
+        yield first, x_ND[first : first + rows]
+
+
+def _reaching(
+    x_ND: Tensor, W_enc: Tensor, b_enc: Tensor, weight_S: Tensor | None, level: float
+) -> tuple[Tensor, Tensor]:
+    """Pre-activations whose score is above zero and at least `level`, and their flat places."""
+    latents = W_enc.shape[1]
+    found = []
+    for first, part_ND in _blocks(x_ND, latents):
+        pre_NS = (part_ND @ W_enc).add_(b_enc)
+        score_NS = _score(pre_NS, weight_S)
+        reached_NS = score_NS >= level if level > 0 else score_NS > 0
+        flat_M = reached_NS.flatten().nonzero().squeeze(1)
+        found.append((pre_NS.flatten()[flat_M], flat_M + first * latents))
+    pre, flat = zip(*found, strict=True)
+    return torch.cat(pre), torch.cat(flat)
+
+
+def _score(pre_NS: Tensor, weight_S: Tensor | None) -> Tensor:
+    """What latents are ranked by, where it is above zero."""
+    return pre_NS if weight_S is None else pre_NS * weight_S
+
+
+def _starts(sorted_M: Tensor, count: int) -> Tensor:
+    """Where each of 0 .. count begins among numbers once they are sorted."""
+    return functional.pad(torch.bincount(sorted_M, minlength=count).cumsum(0), (1, 0))
+
+
+def _gather_sums(
+    values_M: Tensor, places_M: Tensor, starts_B1: Tensor, table_RD: Tensor
+) -> Float[Tensor, "b d"]:
+    """out[b] = sum of values[m] table[places[m]] over the entries m of bag b."""
+    return functional.embedding_bag(
+        places_M,
+        table_RD.contiguous(),
+        starts_B1,
+        per_sample_weights=values_M,
+        mode="sum",
+        include_last_offset=True,
+    )
+
+
+def _sums_by_latent(
+    values_M: Tensor, entries: Entries, rows_M: Tensor, table_RD: Tensor
+) -> Float[Tensor, "s d"]:
+    """out[s] = sum of values[m] table[rows[m]] over the entries m of latent s: z^T table."""
+    order_M, starts_S1 = entries.by_latent
+    return _gather_sums(values_M[order_M], rows_M[order_M], starts_S1, table_RD)
+
+
+class _Decode(Function):
+    """x_hat = z W_dec;  dvalues[m] = <g[bags[m]], W_dec[latents[m]]>;  dW_dec = z^T g."""
+
+    @staticmethod
+    def forward(ctx: Any, values_M: Tensor, W_dec: Tensor, entries: Entries) -> Tensor:
+        ctx.save_for_backward(values_M, W_dec)
+        ctx.entries = entries
+        return _gather_sums(values_M, entries.latents_M, entries.by_bag, W_dec)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_BD: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (values_M, W_dec), entries = ctx.saved_tensors, ctx.entries
+        g_BD = g_BD.contiguous()
+        dvalues_M = dW_SD = None
+        if ctx.needs_input_grad[0]:
+            dvalues_M = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+                g_BD, W_dec, entries.latents_M, entries.by_bag[:-1], entries.bags_M, 0
+            )
+        if ctx.needs_input_grad[1]:
+            dW_SD = _sums_by_latent(values_M, entries, entries.bags_M, g_BD)
+        return dvalues_M, dW_SD, None
+
+
+class _AtEntries(Function):
+    """dW_enc = x^T g,  db_enc = sum of g over each latent's entries,  dx = g W_enc^T."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values_M: Tensor,
+        x_ND: Tensor,
+        W_enc: Tensor,
+        b_enc: Tensor,
+        entries: Entries,
+        rows_M: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(x_ND, W_enc, rows_M)
+        ctx.entries = entries
+        return values_M.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_M: Tensor) -> tuple[Tensor | None, ...]:
+        (x_ND, W_enc, rows_M), entries = ctx.saved_tensors, ctx.entries
+        dx_ND = dW_DS = db_S = None
+        if ctx.needs_input_grad[1]:
+            order_M = rows_M.argsort(stable=True)
+            starts = _starts(rows_M, len(x_ND))
+            dx_ND = _gather_sums(g_M[order_M], entries.latents_M[order_M], starts, W_enc.T)
+        if ctx.needs_input_grad[2]:
+            dW_DS = _sums_by_latent(g_M, entries, rows_M, x_ND).T
+        if ctx.needs_input_grad[3]:
+            db_S = g_M.new_zeros(entries.latents).index_add(0, entries.latents_M, g_M)
+        return None, dx_ND, dW_DS, db_S, None, None
