@@ -99,7 +99,9 @@ class TrainConfig:
     eval_rows: int = 65_536
     """Held-out vectors to evaluate on, at most."""
     seed: int = 0
-    """Seed of the initial weights and of the order of the data."""
+    """Seed of the initial weights, and of the order of the data unless --order is given."""
+    order: int = -1
+    """Seed of the order of the data; -1: --seed. Runs of one order can share a pass."""
     device: str = "auto"
     """auto, cpu or cuda."""
     precision: Literal["float32", "tf32", "bf16"] = "tf32"
@@ -162,6 +164,11 @@ class TrainConfig:
             return 2 * width
         return self.latents or 8 * width
 
+    @property
+    def order_seed(self) -> int:
+        """What the order of the data is drawn from."""
+        return self.seed if self.order < 0 else self.order
+
     def is_small(self, width: int) -> bool:
         """Whether a step on vectors of this width is too small to share among threads."""
         return self.batch_size * width * self.latents_for(width) < SMALL_STEP
@@ -174,6 +181,7 @@ class TrainConfig:
         others = set[str]().union(*ONLY_FOR.values()) - ONLY_FOR[self.objective]
         fields = dataclasses.asdict(self)
         kept = {f: v for f, v in fields.items() if f not in APART | others}
+        kept["order"] = self.order_seed
         return {"format": FORMAT} | {
             f: list(v) if isinstance(v, tuple) else v for f, v in kept.items()
         }

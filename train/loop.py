@@ -1,10 +1,9 @@
 """The training loop: a stored site -> a dictionary in its run's folder."""
 
 import hashlib
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,28 +19,15 @@ from data.files import locked
 from data.home import entries, resolve, runs_folder, stores_folder
 from data.reader import Store, open_store
 from data.spec import canonical_json, slug
-from models.dictionaries.checkpoint import (
-    CONFIG,
-    RESULT,
-    STATE,
-    read_json,
-    read_tensors,
-    save_dictionary,
-    write_json,
-    write_tensors,
-)
-from models.dictionaries.folding import folded
-from models.dictionaries.sae import SAE, Dictionary
+from models.dictionaries.checkpoint import RESULT, read_json
 
 from .baseline import fit
 from .config import BASELINES, TrainConfig
-from .faults import diverged, memory_told
-from .metrics import EVALUATION_COLUMNS, Evaluation, append_metrics, begin_metrics, evaluate
-from .objectives import make_objective
+from .faults import memory_told
+from .metrics import evaluate
+from .running import Running, write_result
 from .source import Source, source_of
-from .trainer import Trainer, check_room, products
-
-METRICS, EVALUATIONS = "metrics.csv", "evaluations.csv"
+from .trainer import check_room, products
 
 
 @dataclass(frozen=True)
@@ -82,10 +68,10 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
     check_room(config, source.width, device)
     run = run_folder(config, store, source.name)
     run.mkdir(parents=True, exist_ok=True)
-    with _only_trainer(run):
+    with only_trainer(run):
         if (run / RESULT).exists():
             note(f"{run} is there already.")
-            return replace(_read_result(run), reused=True)
+            return replace(read_result(run), reused=True)
         small = config.is_small(source.width)
         with (
             cpu_threads(config.threads or (1 if small else torch.get_num_threads())),
@@ -94,7 +80,7 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
         ):
             make = _fit if config.objective in BASELINES else _train
             make(config, source, run, device)
-    return _read_result(run)
+    return read_result(run)
 
 
 def find_store(config: TrainConfig) -> Store:
@@ -120,7 +106,8 @@ def run_folder(config: TrainConfig, store: Store, site: str) -> Path:
 
 
 @contextmanager
-def _only_trainer(run: Path) -> Iterator[None]:
+def only_trainer(run: Path) -> Iterator[None]:
+    """Within the body no other process trains this run. Raises StoreLockedError."""
     try:
         with locked(run):
             yield
@@ -132,28 +119,27 @@ def _only_trainer(run: Path) -> Iterator[None]:
 
 
 def _train(config: TrainConfig, source: Source, run: Path, device: torch.device) -> None:
-    began = time.monotonic()
-    scale = source.scale()
-    objective = make_objective(config, source.width, source.joint)
-    trainer = Trainer(config, objective, source.training(config, device), scale, device)
-    _write_config(config, source, run, trainer.sae)
-    seconds = 0.0
-    if (run / STATE).exists():
-        seconds = trainer.restore(*read_tensors(run / STATE))
-        note(f"going on with {run} from step {trainer.step}.")
-    began -= seconds
-    begin_metrics(run / METRICS, trainer.step)
-    if config.eval_every:
-        begin_metrics(run / EVALUATIONS, trainer.step, EVALUATION_COLUMNS)
+    running = Running(config, source, run, device, source.training(config, device))
+    with vectors_bar(run.name, config.steps * config.batch_size, running.trainer.vectors) as bar:
+        while not running.done:
+            figures = running.take()
+            bar.update(config.batch_size)
+            if figures:
+                shown = {"loss": f"{figures['loss']:.4g}", "fvu": f"{figures['fvu']:.4f}"}
+                bar.set_postfix(shown, refresh=False)
+    running.finish()
 
-    def held_out() -> tuple[SAE, Evaluation]:
-        dictionary = folded(trainer.sae, scale)
-        return dictionary, evaluate(dictionary, source.once(config, device), config.eval_rows)
 
-    _steps(trainer, source, run, began, lambda: held_out()[1])
-    dictionary, held = held_out()
-    trained = (config.steps, trainer.vectors, trainer.dead_share())
-    _write_result(config, source, run, began, dictionary, held, trained)
+def vectors_bar(name: str, total: int, initial: int) -> "tqdm[Any]":
+    """A bar on stderr that counts vectors."""
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=name,
+        unit=" vectors",
+        unit_scale=True,
+        mininterval=0.5 if sys.stderr.isatty() else 20,
+    )
 
 
 def _fit(config: TrainConfig, source: Source, run: Path, device: torch.device) -> None:
@@ -162,97 +148,9 @@ def _fit(config: TrainConfig, source: Source, run: Path, device: torch.device) -
     sae, rows = fit(config, source, device)
     held = evaluate(sae, source.once(config, device), config.eval_rows)
     dead = float((held.frequency_S == 0).double().mean())
-    _write_result(config, source, run, began, sae, held, (0, rows, dead))
+    write_result(config, source, run, began, sae, held, (0, rows, dead))
 
 
-def _steps(
-    trainer: Trainer, source: Source, run: Path, began: float, held_out: Callable[[], Evaluation]
-) -> None:
-    """Take the steps that are left, with a bar, lines of metrics, evaluations, checkpoints."""
-    config, kept = trainer.config, trainer.step
-
-    def every(steps: int) -> bool:
-        return bool(steps) and (trainer.step == config.steps or trainer.step % steps == 0)
-
-    with tqdm(
-        total=config.steps * config.batch_size,
-        initial=trainer.vectors,
-        desc=run.name,
-        unit=" vectors",
-        unit_scale=True,
-        mininterval=0.5 if sys.stderr.isatty() else 20,
-    ) as bar:
-        while trainer.step < config.steps:
-            lr = trainer.rate()
-            x_ND, loss = trainer.advance()
-            bar.update(config.batch_size)
-            asked = [every(n) for n in (config.log_every, config.checkpoint_every)]
-            if x_ND.device.type == "cpu" or any(asked) or every(config.eval_every):
-                bad = trainer.first_bad()  # before anything is written
-                if bad is not None:
-                    diverged(source.store, source.sites, bad, kept, config.lr)
-            if every(config.log_every):
-                figures = trainer.figures(x_ND, loss) | {"lr": lr}
-                append_metrics(run / METRICS, figures)
-                shown = {"loss": f"{figures['loss']:.4g}", "fvu": f"{figures['fvu']:.4f}"}
-                bar.set_postfix(shown, refresh=False)
-            if every(config.eval_every):
-                _append_evaluation(trainer, run, held_out())
-            if every(config.checkpoint_every):
-                write_tensors(run / STATE, *trainer.state(time.monotonic() - began))
-                kept = trainer.step
-
-
-def _append_evaluation(trainer: Trainer, run: Path, held: Evaluation) -> None:
-    figures = {"step": trainer.step, "vectors": trainer.vectors, "fvu": held.fvu, "l0": held.l0}
-    append_metrics(run / EVALUATIONS, figures, EVALUATION_COLUMNS)
-
-
-def _write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dictionary) -> None:
-    """config.json: the config, and what it was asked of, with no absolute path."""
-    store = source.store
-    told = {
-        **asdict(config),
-        "home": "",
-        "store": store.name,
-        "store_path": os.path.relpath(store.path, run),
-        "site": source.name,
-        "sites": source.blocks,
-        "width": source.width,
-        "latents": dictionary.latents,
-        "subject": store.spec["subject"],
-        "dictionary": dictionary.plain().description(),
-    }
-    write_json(run / CONFIG, told)
-
-
-def _write_result(
-    config: TrainConfig,
-    source: Source,
-    run: Path,
-    began: float,
-    sae: SAE,
-    held: Evaluation,
-    trained: tuple[int, int, float],
-) -> None:
-    _write_config(config, source, run, sae)
-    save_dictionary(run, sae, read_json(run / CONFIG), held.frequency_S)
-    steps, vectors, dead = trained
-    write_json(
-        run / RESULT,
-        {
-            "store": source.store.name,
-            "site": source.name,
-            "fvu": held.fvu,
-            "l0": held.l0,
-            "dead": dead,
-            "steps": steps,
-            "vectors": vectors,
-            "eval_rows": held.rows,
-            "seconds": round(time.monotonic() - began, 3),
-        },
-    )
-
-
-def _read_result(run: Path) -> TrainResult:
+def read_result(run: Path) -> TrainResult:
+    """What a finished run's result.json says."""
     return TrainResult(run=run, **read_json(run / RESULT))

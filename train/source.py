@@ -67,7 +67,7 @@ class Source:
         return self.store.batches(
             asked,
             config.batch_size,
-            seed=config.seed,
+            seed=config.order_seed,
             device=device,
             part=part,
             held_out=config.held_out,

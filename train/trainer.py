@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, final, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
@@ -50,7 +50,7 @@ class Trainer:
     """All that training is at one step: `advance()` takes one, `state()` writes it down.
 
     `scale` is what vectors are multiplied by: a number, or one a dimension where several
-    sites are joined.
+    sites are joined, or None where they come scaled.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class Trainer:
         config: TrainConfig,
         objective: Objective[Any],
         batches: Stream,
-        scale: float | Float[Tensor, " d"],
+        scale: float | Float[Tensor, " d"] | None,
         device: torch.device,
     ) -> None:
-        self.config, self._objective = config, objective
+        self.config, self.objective = config, objective
         self._batches, self._device = batches, device
         self._scale = scale.to(device) if isinstance(scale, Tensor) else scale
         self.step = 0
         beginning = batches.state()
-        x_ND = self._next()
+        x_ND = self.next()
         batches.restore(beginning)
         generator = torch.Generator().manual_seed(config.seed)
         latents = config.latents_for(x_ND.shape[1])
@@ -91,35 +91,54 @@ class Trainer:
 
     def advance(self) -> tuple[Float[Tensor, "n d"], Loss]:
         """One step: returns the (scaled) batch and its loss from before the step."""
-        x_ND = self._next()
-        dead_S = self._quiet_S >= self.config.dead_after
-        with self._autocast():
-            loss: Loss = self._loss(self.sae, x_ND, dead_S, self.step / self.config.steps)
-        self._adam.zero_grad()
+        x_ND = self.next()
+        with self.autocast():
+            loss: Loss = self._loss(self.sae, x_ND, self.dead_S, self.progress)
+        self.clear()
         torch.autograd.backward(loss.total)
-        if self._objective.unit_rows:
+        self.update(x_ND, loss)
+        return x_ND, loss
+
+    @property
+    def dead_S(self) -> Bool[Tensor, " s"]:
+        """Latents that have not fired for long."""
+        return self._quiet_S >= self.config.dead_after
+
+    @property
+    def progress(self) -> float:
+        """The share of the steps that are taken."""
+        return self.step / self.config.steps
+
+    def update(self, x_ND: Float[Tensor, "n d"], loss: Loss) -> None:
+        """The second half of a step, after the loss of the batch has gone backward."""
+        if self.objective.unit_rows:
             remove_parallel_gradient(self.sae.W_dec)
         length = clip_grad_norm_(self._trained, self.config.clip)
         for group in self._adam.param_groups:
             group["lr"] = self.rate()
         self._adam.step()
-        if self._objective.unit_rows:
+        if self.objective.unit_rows:
             normalise_rows(self.sae.W_dec)
-        self._objective.settle(self.sae, loss)
+        self.objective.settle(self.sae, loss)
         self._quiet_S += len(x_ND)
         self._quiet_S[loss.fired_S] = 0
         self.step += 1
         bad = ~(loss.total.detach() + length).isfinite() & (self._first_bad < 0)
         self._first_bad = torch.where(bad, self.step, self._first_bad)
         self._resample(x_ND, loss)
-        return x_ND, loss
 
-    def _next(self) -> Float[Tensor, "n d"]:
+    def next(self) -> Float[Tensor, "n d"]:
+        """The next batch, scaled."""
         rows = next(self._batches)
         x_ND = joined(rows) if isinstance(rows, Mapping) else rows
-        return x_ND * self._scale
+        return x_ND if self._scale is None else x_ND * self._scale
 
-    def _autocast(self) -> AbstractContextManager[object]:
+    def clear(self) -> None:
+        """Forget the gradients of the last step."""
+        self._adam.zero_grad()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Within it the products of the loss are of the precision asked for."""
         if self.config.precision != "bf16" or self._device.type != "cuda":
             return nullcontext()
         return torch.autocast("cuda", torch.bfloat16)
@@ -132,9 +151,9 @@ class Trainer:
         dead_S = self._quiet_S >= self.config.dead_after
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         error_ND = x_ND - loss.x_hat_ND
-        share = self._objective.new_share
+        share = self.objective.new_share
         given_S = resample(self.sae, self._adam, x_ND, error_ND, dead_S, generator, share)
-        self._objective.settle(self.sae, loss)
+        self.objective.settle(self.sae, loss)
         self._quiet_S[given_S] = 0
 
     def figures(self, x_ND: Float[Tensor, "n d"], loss: Loss) -> dict[str, int | float]:

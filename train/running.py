@@ -1,0 +1,177 @@
+"""A run that is being trained: its steps, and what they leave in its folder.
+
+`train` drives one of them, a sweep many over the same vectors.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from data.command import note
+from models.dictionaries.checkpoint import (
+    CONFIG,
+    RESULT,
+    STATE,
+    read_json,
+    read_tensors,
+    save_dictionary,
+    write_json,
+    write_tensors,
+)
+from models.dictionaries.folding import folded
+from models.dictionaries.sae import SAE, Dictionary
+
+from .config import TrainConfig
+from .faults import diverged
+from .metrics import EVALUATION_COLUMNS, Evaluation, append_metrics, begin_metrics, evaluate
+from .objective import Loss
+from .objectives import make_objective
+from .source import Source
+from .trainer import Stream, Trainer
+
+METRICS, EVALUATIONS = "metrics.csv", "evaluations.csv"
+
+
+@final
+class Running:
+    """A run begun, or gone on with where it was stopped: `take` a step, until `done`; then
+    `finish`.
+
+    Vectors come from `stream`, already multiplied by their scale where `scaled`; `held_out`
+    gives those to evaluate on, and reads them from the store by default.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        source: Source,
+        run: Path,
+        device: torch.device,
+        stream: Stream,
+        *,
+        scaled: bool = False,
+        held_out: Callable[[], Iterable[Float[Tensor, "n d"]]] | None = None,
+    ) -> None:
+        began = time.monotonic()
+        self.config, self.run = config, run
+        self._source = source
+        self._held_out_rows = held_out or (lambda: source.once(config, device))
+        self._scale = source.scale()
+        objective = make_objective(config, source.width, source.joint)
+        self.trainer = Trainer(config, objective, stream, None if scaled else self._scale, device)
+        write_config(config, source, run, self.trainer.sae)
+        seconds = 0.0
+        if (run / STATE).exists():
+            seconds = self.trainer.restore(*read_tensors(run / STATE))
+            note(f"going on with {run} from step {self.trainer.step}.")
+        self._began = began - seconds
+        self._kept = self.trainer.step
+        begin_metrics(run / METRICS, self.trainer.step)
+        if config.eval_every:
+            begin_metrics(run / EVALUATIONS, self.trainer.step, EVALUATION_COLUMNS)
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are taken."""
+        return self.trainer.step >= self.config.steps
+
+    def take(self, given: Loss | None = None) -> dict[str, int | float]:
+        """Take a step, write what is due after it, and give the figures, where these are due.
+
+        With a loss that has gone backward already, only the second half of the step is left.
+
+        Raises ConfigError where training has come apart; such a state is never written.
+        """
+        config, trainer = self.config, self.trainer
+        lr = trainer.rate()
+        if given is None:
+            x_ND, loss = trainer.advance()
+        else:
+            x_ND, loss = trainer.next(), given
+            trainer.update(x_ND, loss)
+        asked = [self._every(n) for n in (config.log_every, config.checkpoint_every)]
+        if x_ND.device.type == "cpu" or any(asked) or self._every(config.eval_every):
+            bad = trainer.first_bad()  # before anything is written
+            if bad is not None:
+                diverged(self._source.store, self._source.sites, bad, self._kept, config.lr)
+        figures: dict[str, int | float] = {}
+        if self._every(config.log_every):
+            figures = trainer.figures(x_ND, loss) | {"lr": lr}
+            append_metrics(self.run / METRICS, figures)
+        if self._every(config.eval_every):
+            _, held = self._held_out()
+            at: dict[str, int | float] = {"step": trainer.step, "vectors": trainer.vectors}
+            told = at | {"fvu": held.fvu, "l0": held.l0}
+            append_metrics(self.run / EVALUATIONS, told, EVALUATION_COLUMNS)
+        if self._every(config.checkpoint_every):
+            write_tensors(self.run / STATE, *trainer.state(time.monotonic() - self._began))
+            self._kept = trainer.step
+        return figures
+
+    def finish(self) -> None:
+        """Write the dictionary for raw vectors, and its figures on held-out ones."""
+        dictionary, held = self._held_out()
+        trained = (self.config.steps, self.trainer.vectors, self.trainer.dead_share())
+        began = self._began
+        write_result(self.config, self._source, self.run, began, dictionary, held, trained)
+
+    def _every(self, steps: int) -> bool:
+        return bool(steps) and (self.done or self.trainer.step % steps == 0)
+
+    def _held_out(self) -> tuple[SAE, Evaluation]:
+        dictionary = folded(self.trainer.sae, self._scale)
+        return dictionary, evaluate(dictionary, self._held_out_rows(), self.config.eval_rows)
+
+
+def write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dictionary) -> None:
+    """config.json: the config, and what it was asked of, with no absolute path."""
+    store = source.store
+    told = {
+        **asdict(config),
+        "home": "",
+        "store": store.name,
+        "store_path": os.path.relpath(store.path, run),
+        "site": source.name,
+        "sites": source.blocks,
+        "width": source.width,
+        "latents": dictionary.latents,
+        "subject": store.spec["subject"],
+        "dictionary": dictionary.plain().description(),
+    }
+    write_json(run / CONFIG, told)
+
+
+def write_result(
+    config: TrainConfig,
+    source: Source,
+    run: Path,
+    began: float,
+    sae: SAE,
+    held: Evaluation,
+    trained: tuple[int, int, float],
+) -> None:
+    """The dictionary, and last of all result.json: the run is finished."""
+    write_config(config, source, run, sae)
+    save_dictionary(run, sae, read_json(run / CONFIG), held.frequency_S)
+    steps, vectors, dead = trained
+    write_json(
+        run / RESULT,
+        {
+            "store": source.store.name,
+            "site": source.name,
+            "fvu": held.fvu,
+            "l0": held.l0,
+            "dead": dead,
+            "steps": steps,
+            "vectors": vectors,
+            "eval_rows": held.rows,
+            "seconds": round(time.monotonic() - began, 3),
+        },
+    )
