@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import tyro
@@ -11,15 +12,17 @@ from data.errors import ConfigError
 
 from .config import TrainConfig, near
 from .recipes import RECIPES
+from .sweep_config import SWEEPS, SweepConfig
 
 
 def main() -> None:
     """Parse, then train; nothing heavy is imported before the arguments are understood."""
     asked = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if not asked.startswith("-") and asked not in RECIPES:
+    known: dict[str, Callable[[], TrainConfig | SweepConfig]] = {**RECIPES, **SWEEPS}
+    if not asked.startswith("-") and asked not in known:
         run_command(lambda: _unknown(asked))
     config = tyro.extras.overridable_config_cli(
-        {name: (inspect.getdoc(make) or "", make()) for name, make in RECIPES.items()},
+        {name: (inspect.getdoc(make) or "", make()) for name, make in known.items()},
         prog="python -m train",
         description="Train a sparse dictionary on the activations of a store.",
     )
@@ -27,13 +30,18 @@ def main() -> None:
 
 
 def _unknown(recipe: str) -> NoReturn:
+    known = [*RECIPES, *SWEEPS]
     raise ConfigError(
-        f"the recipes are {', '.join(RECIPES)}, and not {recipe!r}{near(recipe, RECIPES)}"
+        f"the recipes are {', '.join(known)}, and not {recipe!r}{near(recipe, known)}"
         " (`python -m train --help` says what each is)."
     )
 
 
-def _train(config: TrainConfig) -> dict[str, Any]:
+def _train(config: TrainConfig | SweepConfig) -> dict[str, Any]:
+    if isinstance(config, SweepConfig):
+        from .sweep import sweep
+
+        return sweep(config).summary()
     from .loop import train
 
     return train(config).summary()
