@@ -7,7 +7,7 @@ import tyro
 
 from data.command import run_command
 
-from . import harvest, read, recovery, storage, write
+from . import harvest, read, recovery, storage, train, write
 
 # what can be measured: the flags it takes, and the function that takes them
 BENCHES: dict[str, tuple[Callable[..., Any], Callable[..., Mapping[str, object]]]] = {
@@ -15,6 +15,7 @@ BENCHES: dict[str, tuple[Callable[..., Any], Callable[..., Mapping[str, object]]
     "read": (read.ReadBench, read.measure),
     "storage": (storage.StorageBench, storage.measure),
     "recovery": (recovery.RecoveryBench, recovery.measure),
+    "train": (train.TrainBench, train.measure),
     "write": (write.WriteBench, write.measure),
 }
 
