@@ -1,6 +1,7 @@
 """The optimiser: Adam, its schedule, unit rows, and its state as plain tensors."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -42,6 +43,7 @@ def normalise_rows(W_dec: nn.Parameter) -> None:
     W_dec.div_(W_dec.norm(dim=1, keepdim=True))
 
 
+@lru_cache(maxsize=1)  # the runs of a sweep all start from one batch
 def geometric_median(x_ND: Float[Tensor, "n d"], iterations: int = 100) -> Float[Tensor, " d"]:
     """The point with the smallest sum of distances to the vectors, by Weiszfeld's iteration
     m <- sum_n x_n / ||x_n - m||  /  sum_n 1 / ||x_n - m||, until it moves by less than 1e-5
