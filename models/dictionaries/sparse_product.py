@@ -28,7 +28,7 @@ from torch.nn import functional
 
 CPU_BLOCK = 2**21  # pre-activations at a time: they stay in the cache, and in reused memory
 GPU_BLOCK = 2**28
-GROUP = 8  # latents of which at first only the largest is looked at
+GROUPS = (8, 4)  # latents of which at first only the largest is looked at
 
 
 @final
@@ -154,14 +154,16 @@ def top(pre_NS: Float[Tensor, "n s"], k: int) -> tuple[Float[Tensor, "n k"], Int
     """`pre_NS.topk(k)`, in no order. On a CPU in two stages where k is small beside S: the k
     largest lie in the k groups with the largest maxima, so only those are looked through."""
     count, latents = pre_NS.shape
-    if pre_NS.device.type != "cpu" or latents % GROUP or 4 * k * GROUP > latents:
+    fitting = [size for size in GROUPS if latents % size == 0 and 4 * size * k <= latents]
+    if pre_NS.device.type != "cpu" or not fitting:
         values_NK, latents_NK = pre_NS.topk(k, dim=1, sorted=False)
         return values_NK, latents_NK
-    pre_NGC = pre_NS.view(count, GROUP, latents // GROUP)  # column c: group c, spread out
+    size = fitting[0]
+    pre_NGC = pre_NS.view(count, size, latents // size)  # column c: group c, spread out
     columns_NK = pre_NGC.amax(dim=1).topk(k, dim=1, sorted=False).indices
-    near_NGK = pre_NGC.gather(2, columns_NK[:, None].expand(count, GROUP, k))
+    near_NGK = pre_NGC.gather(2, columns_NK[:, None].expand(count, size, k))
     values_NK, places_NK = near_NGK.view(count, -1).topk(k, dim=1, sorted=False)
-    within_NK = places_NK // k * (latents // GROUP)
+    within_NK = places_NK // k * (latents // size)
     return values_NK, within_NK + columns_NK.gather(1, places_NK % k)
 
 
