@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -258,3 +260,17 @@ def test_a_picture_of_many_curves_and_of_none(count: int, tmp_path: Path) -> Non
 def test_names_of_curves_are_moved_apart_and_stay_in_the_picture() -> None:
     heights = apart([0.1, 0.11, 0.5, 0.97, 0.98, 0.99], 0.05)
     assert heights == pytest.approx([0.1, 0.15, 0.5, 0.9, 0.95, 1.0])
+
+
+def test_the_command_ends_in_json(home: Path) -> None:
+    flags = "--sparsities k=2,3 --seeds 0 1 --latents 64 --steps 4 --batch-size 128 --device cpu"
+    done = subprocess.run(
+        [sys.executable, "-m", "train", "sweep", "--home", str(home), *flags.split()],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["runs"], told["trained"], told["failed"]) == (4, 4, {})
+    assert (Path(told["sweep"]) / "front.png").is_file()
