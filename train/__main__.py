@@ -1,4 +1,5 @@
-"""`python -m train RECIPE --field value`: a stored site -> a dictionary."""
+"""`python -m train RECIPE --field value`: a stored site -> a dictionary, or a sweep of them; and
+what can be done with runs that are there: `python -m train compare RUN RUN ...`."""
 
 import inspect
 import sys
@@ -10,38 +11,42 @@ import tyro
 from data.command import run_command
 from data.errors import ConfigError
 
+from .commands import COMMANDS, Command, run_one
 from .config import TrainConfig, near
 from .recipes import RECIPES
 from .sweep_config import SWEEPS, SweepConfig
+
+Asked = TrainConfig | SweepConfig | Command
+KNOWN: dict[str, Callable[[], Asked]] = {**RECIPES, **SWEEPS, **COMMANDS}
 
 
 def main() -> None:
     """Parse, then train; nothing heavy is imported before the arguments are understood."""
     asked = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    known: dict[str, Callable[[], TrainConfig | SweepConfig]] = {**RECIPES, **SWEEPS}
-    if not asked.startswith("-") and asked not in known:
+    if not asked.startswith("-") and asked not in KNOWN:
         run_command(lambda: _unknown(asked))
     config = tyro.extras.overridable_config_cli(
-        {name: (inspect.getdoc(make) or "", make()) for name, make in known.items()},
+        {name: (inspect.getdoc(make) or "", make()) for name, make in KNOWN.items()},
         prog="python -m train",
         description="Train a sparse dictionary on the activations of a store.",
     )
-    run_command(lambda: _train(config))
+    run_command(lambda: _do(config))
 
 
-def _unknown(recipe: str) -> NoReturn:
-    known = [*RECIPES, *SWEEPS]
+def _unknown(asked: str) -> NoReturn:
     raise ConfigError(
-        f"the recipes are {', '.join(known)}, and not {recipe!r}{near(recipe, known)}"
-        " (`python -m train --help` says what each is)."
+        f"the recipes are {', '.join([*RECIPES, *SWEEPS])}, the commands {', '.join(COMMANDS)}, "
+        f"and not {asked!r}{near(asked, KNOWN)} (`python -m train --help` says what each is)."
     )
 
 
-def _train(config: TrainConfig | SweepConfig) -> dict[str, Any]:
+def _do(config: Asked) -> dict[str, Any]:
     if isinstance(config, SweepConfig):
         from .sweep import sweep
 
         return sweep(config).summary()
+    if not isinstance(config, TrainConfig):
+        return run_one(config)
     from .loop import train
 
     return train(config).summary()
