@@ -7,7 +7,7 @@ import tyro
 
 from data.command import run_command
 
-from .config import CurvesConfig
+from .config import CurvesConfig, SpliceConfig
 from .recipes import RECIPES
 
 
@@ -22,7 +22,11 @@ def main() -> None:
     run_command(lambda: _study(config))
 
 
-def _study(config: CurvesConfig) -> dict[str, Any]:
+def _study(config: CurvesConfig | SpliceConfig) -> dict[str, Any]:
+    if isinstance(config, SpliceConfig):
+        from .splice import study_splice
+
+        return study_splice(config)
     from .curves import study_curves
 
     return study_curves(config).summary()

@@ -75,3 +75,39 @@ class CurvesConfig:
     def orientations(self) -> tuple[float, ...]:
         """Those that are drawn, in degrees."""
         return tuple(i * self.orientation_step for i in range(round(360 / self.orientation_step)))
+
+
+@dataclass(frozen=True)
+class SpliceConfig:
+    """What the subject still knows when a site is replaced by its reconstruction."""
+
+    run: tuple[str, ...] = ("latest",)
+    """One run or more of the same site: paths, names in runs/, beginnings of names, or latest."""
+    subject: str = ""
+    """inceptionv1 or FILE.py:FUNCTION; the run's own by default."""
+    weights: str = ""
+    """A file of weights, or `lucent` (inceptionv1); the run's own by default."""
+    normalisation: str = ""
+    """Response normalisation of inceptionv1: auto, lucent or sibling; the run's by default."""
+    inputs: str = ""
+    """The images: a folder or hf:NAME_OR_PATH[@SPLIT]; where the harvested ones were by default."""
+    labels: str = ""
+    """A file whose line i begins with the id of class i; an image's class is the id that its
+    file's name, or a folder's above it, begins with. Empty: the subject's own first answers."""
+    limit: int | None = None
+    """So many images at random, the same ones each time; all by default."""
+    batch_size: int = 16
+    """Images a pass."""
+    store: str = ""
+    """The store that says where subject and images were; the run's own by default."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    home: str = ""
+    """Folder that holds store/ and runs/; $TENDRIL_HOME, or here, by default."""
+
+    def check(self) -> None:
+        """Raise ConfigError where a value cannot be used."""
+        if not self.run:
+            raise ConfigError("--run wants one run or more, and got none.")
+        if self.batch_size < 1:
+            raise ConfigError(f"--batch-size is 1 or more, and not {self.batch_size}.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .config import CurvesConfig
+from .config import CurvesConfig, SpliceConfig
 
 
 def curves() -> CurvesConfig:
@@ -16,4 +16,18 @@ def curves() -> CurvesConfig:
     return CurvesConfig()
 
 
-RECIPES: dict[str, Callable[[], CurvesConfig]] = {"curves": curves}
+def splice() -> SpliceConfig:
+    """What the subject still knows when a site is replaced by its reconstruction.
+
+    Accuracy (first, first five) and cross-entropy with the true site, with each run's
+    reconstruction, with zeros and with the mean, and the share recovered:
+    (ablated - spliced) / (ablated - clean). 800 photographs through InceptionV1 take one to
+    three minutes on two CPU cores.
+    """
+    return SpliceConfig()
+
+
+RECIPES: dict[str, Callable[[], CurvesConfig] | Callable[[], SpliceConfig]] = {
+    "curves": curves,
+    "splice": splice,
+}

@@ -16,6 +16,7 @@ from data.errors import ConfigError
 
 INPUT_SIZE = 224
 CLASSES = 1008
+LOGITS = "softmax2_pre_activation_matmul"  # the module that gives them
 MEAN = 117.0  # subtracted from RGB 0..255
 
 

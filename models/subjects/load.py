@@ -64,4 +64,5 @@ def inceptionv1(weights: str, normalisation: str = "auto") -> Subject:
         input_size=inception.INPUT_SIZE,
         sites=inception.inception_sites(),
         identity={"name": "inceptionv1", "weights": digest, "normalisation": normalisation},
+        logits=inception.LOGITS,
     )

@@ -20,7 +20,8 @@ class Subject:
     [B, 3, H, W] in 0..1 into what the module takes; images come as squares of `input_size`
     pixels. `sites` maps each site to the modules whose outputs, concatenated over channels,
     it is. `identity` holds all that can change the activations: it goes into the spec of
-    every harvest.
+    every harvest. `logits` names the module whose output they are, where the network's own
+    output is something else (probabilities, say).
     """
 
     name: str
@@ -29,6 +30,7 @@ class Subject:
     input_size: int
     sites: Mapping[str, tuple[str, ...]]
     identity: Mapping[str, Any] = field(default_factory=dict)
+    logits: str = ""
 
 
 def site_modules(subject: Subject, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
