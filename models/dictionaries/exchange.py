@@ -90,7 +90,7 @@ def import_saelens(folder: Path, scale: float | None = None) -> tuple[SAE, dict[
     width, latents = (_number(cfg, name, folder) for name in ("d_in", "d_sae"))
     biases = ("b_gate", "r_mag", "b_mag") if architecture == "gated" else ("b_enc",)
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (width, latents), "W_dec": (latents, width)}
-    shapes |= {"b_dec": (width,), **{name: (latents,) for name in biases}}
+    shapes |= {"b_dec": (width,), **dict.fromkeys(biases, (latents,))}
     if architecture == "jumprelu":
         if "log_threshold" in tensors:  # so written while it is trained, by older versions
             tensors["threshold"] = tensors.pop("log_threshold").exp()
