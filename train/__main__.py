@@ -40,16 +40,18 @@ def _unknown(asked: str) -> NoReturn:
     )
 
 
-def _do(config: Asked) -> dict[str, Any]:
+def _do(config: Asked) -> dict[str, Any] | None:
     if isinstance(config, SweepConfig):
         from .sweep import sweep
 
         return sweep(config).summary()
     if not isinstance(config, TrainConfig):
         return run_one(config)
+    from .distributed import is_first
     from .loop import train
 
-    return train(config).summary()
+    made = train(config).summary()
+    return made if is_first() else None  # of the processes of torchrun one tells
 
 
 if __name__ == "__main__":

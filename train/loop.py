@@ -4,7 +4,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from models.dictionaries.checkpoint import RESULT, read_json
 
 from .baseline import fit
 from .config import BASELINES, TrainConfig
+from .distributed import Ranks, launched
 from .faults import memory_told
 from .metrics import evaluate
 from .running import Running, write_result
@@ -58,7 +59,8 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
     The run's folder is `<home>/runs/<name>-<12 hex of SHA-256 of what determines it>`: the
     config without device, home and logging, the store's spec and the site. A run that was
     stopped goes on from its last checkpoint, and on one CPU ends bit for bit as if it had not
-    been. Raises ConfigError, DeviceError and what `open_store` raises.
+    been. Processes that torchrun launched train it together; rank 0 writes. Raises
+    ConfigError, DeviceError and what `open_store` raises.
     """
     store = store or find_store(config)
     source = source_of(config, store)
@@ -66,11 +68,14 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
     keep_freed_memory()
     device = resolve_device(config.device)
     check_room(config, source.width, device)
-    run = run_folder(config, store, source.name)
+    ranks = launched(device)
+    ranks.share(config.batch_size)
+    run = run_folder(config, store, source.name, ranks.ranks)
     run.mkdir(parents=True, exist_ok=True)
-    with only_trainer(run):
-        if (run / RESULT).exists():
-            note(f"{run} is there already.")
+    with only_trainer(run) if ranks.first else nullcontext():
+        if ranks.agreed((run / RESULT).exists()):
+            if ranks.first:
+                note(f"{run} is there already.")
             return replace(read_result(run), reused=True)
         small = config.is_small(source.width)
         with (
@@ -78,9 +83,12 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
             products(config.precision, device),
             memory_told(config, source.width),
         ):
-            make = _fit if config.objective in BASELINES else _train
-            make(config, source, run, device)
-    return read_result(run)
+            if config.objective not in BASELINES:
+                _train(config, source, run, device, ranks)
+            elif ranks.first:
+                _fit(config, source, run, device)
+        ranks.wait()
+        return read_result(run)
 
 
 def find_store(config: TrainConfig) -> Store:
@@ -97,9 +105,12 @@ def find_store(config: TrainConfig) -> Store:
     return open_store(path)
 
 
-def run_folder(config: TrainConfig, store: Store, site: str) -> Path:
-    """Where a run of this config on this store lies."""
+def run_folder(config: TrainConfig, store: Store, site: str, ranks: int = 1) -> Path:
+    """Where a run of this config on this store lies; `ranks` processes that train it together
+    make another dictionary only where an objective looks at a batch as a whole."""
     identity = config.identity() | {"store": store.spec, "site": site}
+    if ranks > 1 and config.looks_at_batches:
+        identity |= {"ranks": ranks}
     digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
     name = slug(config.name or f"{config.objective}-{site}")
     return runs_folder(config.home) / f"{name}-{digest[:12]}"
@@ -118,9 +129,13 @@ def only_trainer(run: Path) -> Iterator[None]:
         ) from error
 
 
-def _train(config: TrainConfig, source: Source, run: Path, device: torch.device) -> None:
-    running = Running(config, source, run, device, source.training(config, device))
-    with vectors_bar(run.name, config.steps * config.batch_size, running.trainer.vectors) as bar:
+def _train(
+    config: TrainConfig, source: Source, run: Path, device: torch.device, ranks: Ranks
+) -> None:
+    stream = source.training(config, device, ranks)
+    running = Running(config, source, run, device, stream, ranks=ranks)
+    total, initial = config.steps * config.batch_size, running.trainer.vectors
+    with vectors_bar(run.name, total, initial, shown=ranks.first) as bar:
         while not running.done:
             figures = running.take()
             bar.update(config.batch_size)
@@ -130,7 +145,7 @@ def _train(config: TrainConfig, source: Source, run: Path, device: torch.device)
     running.finish()
 
 
-def vectors_bar(name: str, total: int, initial: int) -> "tqdm[Any]":
+def vectors_bar(name: str, total: int, initial: int, *, shown: bool = True) -> "tqdm[Any]":
     """A bar on stderr that counts vectors."""
     return tqdm(
         total=total,
@@ -139,6 +154,7 @@ def vectors_bar(name: str, total: int, initial: int) -> "tqdm[Any]":
         unit=" vectors",
         unit_scale=True,
         mininterval=0.5 if sys.stderr.isatty() else 20,
+        disable=not shown,
     )
 
 

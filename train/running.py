@@ -29,6 +29,7 @@ from models.dictionaries.folding import folded
 from models.dictionaries.sae import SAE, Dictionary
 
 from .config import TrainConfig
+from .distributed import ALONE, Ranks
 from .faults import diverged
 from .metrics import EVALUATION_COLUMNS, Evaluation, append_metrics, begin_metrics, evaluate
 from .objective import Loss
@@ -45,7 +46,8 @@ class Running:
     `finish`.
 
     Vectors come from `stream`, already multiplied by their scale where `scaled`; `held_out`
-    gives those to evaluate on, and reads them from the store by default.
+    gives those to evaluate on, and reads them from the store by default. Where several
+    processes train together, all of them do all of this, and the first one writes.
     """
 
     def __init__(
@@ -58,24 +60,34 @@ class Running:
         *,
         scaled: bool = False,
         held_out: Callable[[], Iterable[Float[Tensor, "n d"]]] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         began = time.monotonic()
         self.config, self.run = config, run
-        self._source = source
+        self._source, self._ranks = source, ranks
         self._held_out_rows = held_out or (lambda: source.once(config, device))
         self._scale = source.scale()
         objective = make_objective(config, source.width, source.joint)
-        self.trainer = Trainer(config, objective, stream, None if scaled else self._scale, device)
-        write_config(config, source, run, self.trainer.sae)
+        scale = None if scaled else self._scale
+        self.trainer = Trainer(config, objective, stream, scale, device, ranks)
         seconds = 0.0
-        if (run / STATE).exists():
+        if ranks.agreed((run / STATE).exists()):
             seconds = self.trainer.restore(*read_tensors(run / STATE))
-            note(f"going on with {run} from step {self.trainer.step}.")
         self._began = began - seconds
         self._kept = self.trainer.step
-        begin_metrics(run / METRICS, self.trainer.step)
+        ranks.wait()  # all have read before anything is written
+        if ranks.first:
+            self._begin_files()
+
+    def _begin_files(self) -> None:
+        """Make the files ready for the steps to come."""
+        config, run, step = self.config, self.run, self.trainer.step
+        if step:
+            note(f"going on with {run} from step {step}.")
+        write_config(config, self._source, run, self.trainer.sae)
+        begin_metrics(run / METRICS, step)
         if config.eval_every:
-            begin_metrics(run / EVALUATIONS, self.trainer.step, EVALUATION_COLUMNS)
+            begin_metrics(run / EVALUATIONS, step, EVALUATION_COLUMNS)
 
     @property
     def done(self) -> bool:
@@ -104,19 +116,24 @@ class Running:
         figures: dict[str, int | float] = {}
         if self._every(config.log_every):
             figures = trainer.figures(x_ND, loss) | {"lr": lr}
-            append_metrics(self.run / METRICS, figures)
-        if self._every(config.eval_every):
+            if self._ranks.first:
+                append_metrics(self.run / METRICS, figures)
+        if self._ranks.first and self._every(config.eval_every):
             _, held = self._held_out()
             at: dict[str, int | float] = {"step": trainer.step, "vectors": trainer.vectors}
             told = at | {"fvu": held.fvu, "l0": held.l0}
             append_metrics(self.run / EVALUATIONS, told, EVALUATION_COLUMNS)
         if self._every(config.checkpoint_every):
-            write_tensors(self.run / STATE, *trainer.state(time.monotonic() - self._began))
+            state = trainer.state(time.monotonic() - self._began)
+            if self._ranks.first:
+                write_tensors(self.run / STATE, *state)
             self._kept = trainer.step
         return figures
 
     def finish(self) -> None:
         """Write the dictionary for raw vectors, and its figures on held-out ones."""
+        if not self._ranks.first:
+            return
         dictionary, held = self._held_out()
         trained = (self.config.steps, self.trainer.vectors, self.trainer.dead_share())
         began = self._began

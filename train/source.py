@@ -14,6 +14,7 @@ from data.reader import Store
 from models.dictionaries.crosscoder import joined
 
 from .config import TrainConfig
+from .distributed import ALONE, Ranks
 from .faults import check_sites, refuse_not_finite
 
 
@@ -45,9 +46,10 @@ class Source:
         """D of the vectors that a dictionary sees."""
         return sum(self.blocks.values())
 
-    def training(self, config: TrainConfig, device: torch.device) -> Any:
-        """Endless batches to train on: tensors, or a mapping of aligned tensors."""
-        return self._batches(config, device, "train", None)
+    def training(self, config: TrainConfig, device: torch.device, ranks: Ranks = ALONE) -> Any:
+        """Endless batches to train on, this process's share of them: tensors, or a mapping of
+        aligned tensors."""
+        return self._batches(config, device, "train", None, ranks)
 
     def once(
         self, config: TrainConfig, device: torch.device, part: str = "held_out"
@@ -61,17 +63,24 @@ class Source:
             batches.close()
 
     def _batches(
-        self, config: TrainConfig, device: torch.device, part: str, epochs: int | None
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        part: str,
+        epochs: int | None,
+        ranks: Ranks = ALONE,
     ) -> Any:
         asked: Any = self.sites if len(self.sites) > 1 else self.sites[0]
+        dealt = {"rank": ranks.rank, "ranks": ranks.ranks} if ranks.ranks > 1 else {}
         return self.store.batches(
             asked,
-            config.batch_size,
+            ranks.share(config.batch_size),
             seed=config.order_seed,
             device=device,
             part=part,
             held_out=config.held_out,
             epochs=epochs,
+            **dealt,
         )
 
     def scale(self) -> float | Float[Tensor, " d"]:

@@ -15,6 +15,7 @@ from models.dictionaries.crosscoder import joined
 from models.dictionaries.sae import Dictionary
 
 from .config import TrainConfig
+from .distributed import ALONE, Ranks
 from .metrics import fvu
 from .objective import Loss, Objective
 from .optim import (
@@ -50,7 +51,8 @@ class Trainer:
     """All that training is at one step: `advance()` takes one, `state()` writes it down.
 
     `scale` is what vectors are multiplied by: a number, or one a dimension where several
-    sites are joined, or None where they come scaled.
+    sites are joined, or None where they come scaled. Where several processes train together
+    (`ranks`), `batches` are the rows of this one, and all of them call each method.
     """
 
     def __init__(
@@ -60,17 +62,19 @@ class Trainer:
         batches: Stream,
         scale: float | Float[Tensor, " d"] | None,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.config, self.objective = config, objective
+        self.config, self.objective, self._ranks = config, objective, ranks
         self._batches, self._device = batches, device
         self._scale = scale.to(device) if isinstance(scale, Tensor) else scale
         self.step = 0
         beginning = batches.state()
-        x_ND = self.next()
+        x_ND = ranks.union(self.next())
         batches.restore(beginning)
         generator = torch.Generator().manual_seed(config.seed)
         latents = config.latents_for(x_ND.shape[1])
         self.sae: Dictionary = objective.start(x_ND.cpu(), latents, generator).to(device)
+        ranks.spread(self.sae.state_dict().values())
         trained = [(name, p) for name, p in self.sae.named_parameters() if p.requires_grad]
         self._names = [name for name, _ in trained]
         self._trained = [parameter for _, parameter in trained]
@@ -96,6 +100,8 @@ class Trainer:
             loss: Loss = self._loss(self.sae, x_ND, self.dead_S, self.progress)
         self.clear()
         torch.autograd.backward(loss.total)
+        self._ranks.average([p.grad for p in self._trained if p.grad is not None])
+        loss = self._ranks.whole(loss)
         self.update(x_ND, loss)
         return x_ND, loss
 
@@ -120,7 +126,7 @@ class Trainer:
         if self.objective.unit_rows:
             normalise_rows(self.sae.W_dec)
         self.objective.settle(self.sae, loss)
-        self._quiet_S += len(x_ND)
+        self._quiet_S += len(x_ND) * self._ranks.ranks
         self._quiet_S[loss.fired_S] = 0
         self.step += 1
         bad = ~(loss.total.detach() + length).isfinite() & (self._first_bad < 0)
@@ -150,7 +156,8 @@ class Trainer:
             return
         dead_S = self._quiet_S >= self.config.dead_after
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        error_ND = x_ND - loss.x_hat_ND
+        x_ND, x_hat_ND = self._ranks.union(x_ND), self._ranks.union(loss.x_hat_ND)
+        error_ND = x_ND - x_hat_ND
         share = self.objective.new_share
         given_S = resample(self.sae, self._adam, x_ND, error_ND, dead_S, generator, share)
         self.objective.settle(self.sae, loss)
@@ -162,7 +169,7 @@ class Trainer:
             "step": self.step,
             "vectors": self.vectors,
             "loss": float(loss.total.detach()),
-            "fvu": fvu(x_ND, loss.x_hat_ND),
+            "fvu": fvu(self._ranks.union(x_ND), self._ranks.union(loss.x_hat_ND)),
             "l0": float(loss.active),
             "dead": self.dead_share(),
         }
@@ -183,16 +190,24 @@ class Trainer:
         """Tensors and numbers from which `restore` goes on, bit for bit on one CPU."""
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         tensors |= adam_tensors(self._adam, self._names) | {"quiet": self._quiet_S}
-        numbers = {"step": self.step, "reader": self._batches.state(), "seconds": seconds}
+        readers = self._ranks.each(self._batches.state())
+        numbers = {"step": self.step, "readers": readers, "seconds": seconds}
         return tensors, numbers
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> float:
-        """Go on from a state; returns the seconds spent so far."""
+        """Go on from a state; returns the seconds spent so far. Raises ConfigError where as
+        many processes as before do not train: each has a place of its own in the data."""
+        readers = numbers["readers"]
+        if len(readers) != self._ranks.ranks:
+            raise ConfigError(
+                f"this run was begun by {len(readers)} processes, and {self._ranks.ranks} cannot "
+                f"go on with it; use torchrun --nproc-per-node {len(readers)}, or remove the run."
+            )
         weights = {n.removeprefix("sae."): t for n, t in tensors.items() if n.startswith("sae.")}
         self.sae.load_state_dict(weights)
         restore_adam(self._adam, self._names, dict(tensors))
         self._quiet_S.copy_(tensors["quiet"])
-        self._batches.restore(numbers["reader"])
+        self._batches.restore(readers[self._ranks.rank])
         self.step = int(numbers["step"])
         return float(numbers["seconds"])
 

@@ -1,0 +1,121 @@
+"""Two processes against one, with real processes and gloo."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.errors import ConfigError
+from models.dictionaries.checkpoint import load_dictionary, read_tensors
+from train.distributed import Ranks
+from train.loop import find_store, run_folder, train
+
+from . import ranks, sparse
+
+ROOT = Path(__file__).parents[1]
+SAME = ("topk", "relu_l1", "gated", "jumprelu")
+
+
+def launch(
+    home: Path, objective: str, *, processes: int = 2, stop: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    asked = [str(home), objective, *([] if stop is None else [str(stop)])]
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    return subprocess.run(
+        [sys.executable, *torchrun, "-m", "tests.ranks", *asked],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of a single process."""
+    home = tmp_path_factory.mktemp("one")
+    sparse.make_store(home, {"here": sparse.vectors(3200, sparse.directions())})
+    for objective in SAME:
+        train(ranks.config(home, objective))
+    return home
+
+
+@pytest.fixture(scope="module")
+def two(one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of two processes, on the same store."""
+    home = tmp_path_factory.mktemp("two")
+    (home / "store").symlink_to((one / "store").resolve())
+    done = launch(home, ",".join([*SAME, "batch_topk"]))
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+def lines(run: Path) -> list[dict[str, float]]:
+    text = (run / "metrics.csv").read_text().splitlines()
+    return [{name: float(value) for name, value in line.items()} for line in csv.DictReader(text)]
+
+
+@pytest.mark.parametrize("objective", SAME)
+def test_two_processes_go_the_way_of_one(one: Path, two: Path, objective: str) -> None:
+    config = ranks.config(one, objective)
+    name = run_folder(config, find_store(config), "here").name
+    alone, together = lines(one / "runs" / name), lines(two / "runs" / name)
+    assert len(alone) == len(together) == config.steps
+    for a, b in zip(alone, together, strict=True):
+        assert (a["step"], a["vectors"]) == (b["step"], b["vectors"])
+        assert b["loss"] == pytest.approx(a["loss"], rel=2e-4)
+        assert b["fvu"] == pytest.approx(a["fvu"], rel=1e-3, abs=1e-5)
+        assert b["l0"] == pytest.approx(a["l0"], rel=5e-3)
+        assert b["dead"] == pytest.approx(a["dead"], abs=1 / 64)
+    if objective in ("topk", "relu_l1"):
+        assert any(line["dead"] > 0 for line in alone), "a test of AuxK and of resampling"
+    there = [load_dictionary(home / "runs" / name) for home in (one, two)]
+    torch.testing.assert_close(there[1].W_dec, there[0].W_dec, rtol=0, atol=5e-3)
+
+
+def test_batch_topk_of_several_processes_has_a_name_of_its_own(one: Path, two: Path) -> None:
+    """Each keeps the largest latents of its own rows, which is another dictionary."""
+    config = ranks.config(one, "batch_topk")
+    store = find_store(config)
+    alone, together = (run_folder(config, store, "here", n).name for n in (1, 2))
+    assert alone != together
+    assert (two / "runs" / together / "result.json").exists()
+    assert lines(two / "runs" / together)[-1]["l0"] == pytest.approx(3, abs=0.2)
+
+
+def test_rank_0_writes_and_prints_what_is_there_already(one: Path, two: Path) -> None:
+    again = launch(two, "topk")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("is there already") == 1
+    assert sorted(line.split()[0] for line in again.stdout.splitlines()) == ["0", "1"]
+    assert len(list((two / "runs").iterdir())) == len(SAME) + 1
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(one: Path, two: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").symlink_to((one / "store").resolve())
+    assert launch(tmp_path, "topk", stop=32).returncode == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert not (run / "result.json").exists()
+    wrong = launch(tmp_path, "topk", processes=1)
+    assert wrong.returncode != 0
+    assert "begun by 2 processes, and 1 cannot go on" in wrong.stderr
+    done = launch(tmp_path, "topk")
+    assert done.returncode == 0, done.stderr
+    assert "from step 28" in done.stderr
+    whole = two / "runs" / run.name
+    for name in ("dictionary.safetensors", "metrics.csv"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+    tensors, others = (read_tensors(r / "state.safetensors")[0] for r in (run, whole))
+    assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+def test_a_batch_comes_out_even() -> None:
+    assert Ranks(1, 4).share(4096) == 1024
+    with pytest.raises(ConfigError, match=r"shared by 3 processes.*choose 4098"):
+        Ranks(0, 3).share(4096)
