@@ -182,6 +182,12 @@ def _sources(config: SpliceConfig, folders: Sequence[Path]) -> Sources:
     """Subject, site and store of the runs. Raises ConfigError where sites differ."""
     told = {folder: read_config(folder) for folder in folders}
     sites = {folder.name: str(one["site"]) for folder, one in told.items()}
+    for folder, one in told.items():
+        if len(one.get("sites") or ()) > 1:
+            raise ConfigError(
+                f"{folder.name} is a crosscoder of the sites {', '.join(one['sites'])}, and splice "
+                "replaces one site; choose a dictionary of one site."
+            )
     if len(set(sites.values())) > 1:
         raise ConfigError(
             "the runs of one splice are of one site, and these are of "

@@ -125,6 +125,14 @@ def test_runs_of_two_sites_are_spliced_apart(home: Path) -> None:
         study_splice(config(home, run=("all", "elsewhere")))
 
 
+def test_a_crosscoder_is_not_spliced(home: Path, tmp_path: Path) -> None:
+    sae = SAE(3, 2, Sparsity("relu"), pre_bias=False)
+    told = {"site": "relu+blue_relu", "sites": {"relu": 2, "blue_relu": 1}}
+    save_dictionary(tmp_path / "joint", sae, told)
+    with pytest.raises(ConfigError, match="joint is a crosscoder of the sites relu, blue_relu"):
+        study_splice(config(home, run=(str(tmp_path / "joint"),)))
+
+
 def test_labels_go_by_the_names_of_files_and_folders(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     for name in ("c2/one.png", "c1_two.png", "deep/c3/x_1.png"):

@@ -17,7 +17,7 @@ SMALL_STEP = 2**27  # multiplications of an encoder's product that one thread do
 FORMAT = 2  # raised when the same config would give another dictionary
 APART = {
     *("name", "store", "site", "sites", "device", "threads", "home", "compile"),
-    *("log_every", "checkpoint_every", "eval_every"),
+    *("log_every", "checkpoint_every", "eval_every", "tensorboard"),
 }
 K_SPARSE = {"k", "k_anneal", "aux_k", "aux_weight", "bias"}
 STEPS = {
@@ -118,6 +118,8 @@ class TrainConfig:
     """Steps between checkpoints."""
     eval_every: int = 0
     """Steps between evaluations on held-out vectors, to evaluations.csv; 0: only at the end."""
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard too, into the run's folder (wants `tensorboard`)."""
 
     def check(self, width: int) -> None:
         """Raise ConfigError where a value cannot be used for vectors of this width."""

@@ -27,6 +27,7 @@ from .distributed import Ranks, launched
 from .faults import memory_told
 from .metrics import evaluate
 from .running import Running, write_result
+from .scalars import summary_writer
 from .source import Source, source_of
 from .trainer import check_room, products
 
@@ -65,6 +66,8 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
     store = store or find_store(config)
     source = source_of(config, store)
     config.check(source.width)
+    if config.tensorboard:
+        summary_writer()  # refused now rather than in the middle
     keep_freed_memory()
     device = resolve_device(config.device)
     check_room(config, source.width, device)

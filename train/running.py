@@ -34,6 +34,7 @@ from .faults import diverged
 from .metrics import EVALUATION_COLUMNS, Evaluation, append_metrics, begin_metrics, evaluate
 from .objective import Loss
 from .objectives import make_objective
+from .scalars import Scalars
 from .source import Source
 from .trainer import Stream, Trainer
 
@@ -75,6 +76,7 @@ class Running:
             seconds = self.trainer.restore(*read_tensors(run / STATE))
         self._began = began - seconds
         self._kept = self.trainer.step
+        self._scalars: Scalars | None = None
         ranks.wait()  # all have read before anything is written
         if ranks.first:
             self._begin_files()
@@ -88,6 +90,8 @@ class Running:
         begin_metrics(run / METRICS, step)
         if config.eval_every:
             begin_metrics(run / EVALUATIONS, step, EVALUATION_COLUMNS)
+        if config.tensorboard:
+            self._scalars = Scalars(run, step)
 
     @property
     def done(self) -> bool:
@@ -118,15 +122,21 @@ class Running:
             figures = trainer.figures(x_ND, loss) | {"lr": lr}
             if self._ranks.first:
                 append_metrics(self.run / METRICS, figures)
+            if self._scalars:
+                self._scalars.add("train", figures)
         if self._ranks.first and self._every(config.eval_every):
             _, held = self._held_out()
             at: dict[str, int | float] = {"step": trainer.step, "vectors": trainer.vectors}
             told = at | {"fvu": held.fvu, "l0": held.l0}
             append_metrics(self.run / EVALUATIONS, told, EVALUATION_COLUMNS)
+            if self._scalars:
+                self._scalars.add("held_out", told)
         if self._every(config.checkpoint_every):
             state = trainer.state(time.monotonic() - self._began)
             if self._ranks.first:
                 write_tensors(self.run / STATE, *state)
+            if self._scalars:
+                self._scalars.flush()
             self._kept = trainer.step
         return figures
 
@@ -138,6 +148,8 @@ class Running:
         trained = (self.config.steps, self.trainer.vectors, self.trainer.dead_share())
         began = self._began
         write_result(self.config, self._source, self.run, began, dictionary, held, trained)
+        if self._scalars:
+            self._scalars.close()
 
     def _every(self, steps: int) -> bool:
         return bool(steps) and (self.done or self.trainer.step % steps == 0)
