@@ -45,7 +45,7 @@ class Axis:
             step = max(1, math.ceil((high - low) / 6))
             whole = range(math.ceil(low), math.floor(high) + 1, step)
             return [(float(e), f"{10.0**e:g}") for e in whole]
-        size = _round_step((high - low) / 5)
+        size = _round_step((high - low) / 6)
         places = size * np.arange(math.ceil(low / size), math.floor(high / size) + 1)
         return [(float(p), f"{10**p if self.log else p:.3g}") for p in places]
 

@@ -10,8 +10,8 @@ import numpy as np
 from .charts import Axis, Series, chart
 from .matching import ANTIPODAL, DENSE, SHARED, Directions, Match, nearest_cosine
 
-ONE = ("run", "objective", "seed", "latents", "never firing", "dense", "antipodal", "slope",
-       "neighbour")  # fmt: skip
+ONE = ("number", "run", "objective", "seed", "latents", "never firing", "dense", "antipodal",
+       "slope", "neighbour")  # fmt: skip
 TWO = ("first", "second", "shared", "firing", "encoder", "decoder", "stability")
 
 
@@ -19,6 +19,7 @@ def one_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     """A row of figures a run."""
     return [
         [
+            str(number),
             run["run"],
             run["objective"],
             _told(run["seed"]),
@@ -29,7 +30,7 @@ def one_rows(figures: Mapping[str, Any]) -> list[list[str]]:
             _told(run["frequency_slope"], ".2f"),
             _told(run["nearest_cosine"]["0.5"], ".2f"),
         ]
-        for run in figures["runs"]
+        for number, run in enumerate(figures["runs"], 1)
     ]
 
 
@@ -86,19 +87,21 @@ def render_page(
         two=[TWO, *two_rows(figures)],
         together=figures["together"],
         others=[(i, f"{100 * share:.1f} %") for i, share in enumerate(shares)],
-        charts=charts([run["run"] for run in figures["runs"]], runs, matches),
+        charts=charts(runs, matches),
         rules={"shared": SHARED, "dense": f"{100 * DENSE:g} %", "antipodal": ANTIPODAL},
     )
 
 
 def charts(
-    names: Sequence[str], runs: Sequence[Directions], matches: Mapping[tuple[int, int], Match]
+    runs: Sequence[Directions], matches: Mapping[tuple[int, int], Match]
 ) -> list[dict[str, str]]:
-    """Matched cosines, firing frequencies and neighbours, each as the sorted values of all."""
+    """Matched cosines, firing frequencies and neighbours, each as the sorted values of all;
+    runs go by their numbers in the table."""
+    names = [str(number) for number in range(1, len(runs) + 1)]
     paired = []
     for (i, j), found in matches.items():
         both = np.sort(np.minimum(found.encoder_M, found.decoder_M))[::-1]
-        paired.append(Series(f"{names[i]}, {names[j]}", _shares(both), both))
+        paired.append(Series(f"{names[i]} and {names[j]}", _shares(both), both))
     firing = [
         Series(name, 1.0 + np.arange(len(run)), np.sort(run.frequency_S)[::-1])
         for name, run in zip(names, runs, strict=True)

@@ -110,15 +110,15 @@ def frequency_slope(
     frequency_S: Float[np.ndarray, " s"],
 ) -> tuple[float, tuple[int, int]] | None:
     """The slope of log frequency against log rank, by least squares, and the ranks it is of:
-    100 to 10,000, as far as there are latents that fire (from a tenth of them, where they are
-    few). None where fewer than ten fire.
+    100 to 10,000 where that many latents fire, else from a tenth of those that do to half of
+    them, since the last ones fall off a cliff. None where fewer than ten fire.
 
     Source: the power law of firing frequencies in 2509.02565.
     """
     firing = np.sort(frequency_S[frequency_S > 0])[::-1]
     if len(firing) < 10:
         return None
-    ranks = min(FIRST_RANK, max(1, len(firing) // 10)), min(LAST_RANK, len(firing))
+    ranks = min(FIRST_RANK, max(1, len(firing) // 10)), min(LAST_RANK, len(firing) // 2)
     rank = np.arange(ranks[0], ranks[1] + 1)
     slope = np.polyfit(np.log(rank), np.log(firing[rank - 1]), 1)[0]
     return float(slope), ranks
