@@ -11,7 +11,7 @@ import torch
 
 from data.errors import ConfigError
 from models.dictionaries.checkpoint import load_dictionary, read_tensors
-from train.distributed import Ranks
+from train.distributed import Ranks, refuse_launch
 from train.loop import find_store, run_folder, train
 
 from . import ranks, sparse
@@ -113,6 +113,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(one: Path, two: Path, tmp_path: Path)
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
     tensors, others = (read_tensors(r / "state.safetensors")[0] for r in (run, whole))
     assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+def test_a_sweep_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_launch("a sweep")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="a sweep in one process; run the command without"):
+        refuse_launch("a sweep")
 
 
 def test_a_batch_comes_out_even() -> None:

@@ -42,8 +42,10 @@ def _unknown(asked: str) -> NoReturn:
 
 def _do(config: Asked) -> dict[str, Any] | None:
     if isinstance(config, SweepConfig):
+        from .distributed import refuse_launch
         from .sweep import sweep
 
+        refuse_launch("a sweep trains its dictionaries")
         return sweep(config).summary()
     if not isinstance(config, TrainConfig):
         return run_one(config)

@@ -128,6 +128,12 @@ def launched(device: torch.device) -> Ranks:
     return Ranks(group.get_rank(), group.get_world_size())
 
 
+def refuse_launch(what: str) -> None:
+    """Raise ConfigError where torchrun launched several processes for what one alone does."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"{what} in one process; run the command without torchrun.")
+
+
 def is_first() -> bool:
     """Whether this process prints results: rank 0, or one alone. Known without torch's group."""
     return int(os.environ.get("RANK", "0")) == 0
