@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data.errors import ConfigError
-from models.dictionaries.checkpoint import load_dictionary, read_tensors
+from models.dictionaries.checkpoint import load_dictionary, read_tensors, write_tensors
 from train.distributed import Ranks, refuse_launch
 from train.loop import find_store, run_folder, train
 
@@ -20,11 +20,9 @@ ROOT = Path(__file__).parents[1]
 SAME = ("topk", "relu_l1", "gated", "jumprelu")
 
 
-def launch(
-    home: Path, objective: str, *, processes: int = 2, stop: int | None = None
-) -> subprocess.CompletedProcess[str]:
+def launch(home: Path, objective: str, stop: int | None = None) -> subprocess.CompletedProcess[str]:
     asked = [str(home), objective, *([] if stop is None else [str(stop)])]
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     return subprocess.run(
         [sys.executable, *torchrun, "-m", "tests.ranks", *asked],
         cwd=ROOT,
@@ -64,8 +62,12 @@ def lines(run: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("objective", SAME)
 def test_two_processes_go_the_way_of_one(one: Path, two: Path, objective: str) -> None:
     config = ranks.config(one, objective)
-    name = run_folder(config, find_store(config), "here").name
-    alone, together = lines(one / "runs" / name), lines(two / "runs" / name)
+    store = find_store(config)
+    runs = [
+        home / "runs" / run_folder(config, store, "here", n).name
+        for home, n in ((one, 1), (two, 2))
+    ]
+    alone, together = (lines(run) for run in runs)
     assert len(alone) == len(together) == config.steps
     for a, b in zip(alone, together, strict=True):
         assert (a["step"], a["vectors"]) == (b["step"], b["vectors"])
@@ -75,18 +77,21 @@ def test_two_processes_go_the_way_of_one(one: Path, two: Path, objective: str) -
         assert b["dead"] == pytest.approx(a["dead"], abs=1 / 64)
     if objective in ("topk", "relu_l1"):
         assert any(line["dead"] > 0 for line in alone), "a test of AuxK and of resampling"
-    there = [load_dictionary(home / "runs" / name) for home in (one, two)]
+    there = [load_dictionary(run) for run in runs]
     torch.testing.assert_close(there[1].W_dec, there[0].W_dec, rtol=0, atol=5e-3)
 
 
-def test_batch_topk_of_several_processes_has_a_name_of_its_own(one: Path, two: Path) -> None:
-    """Each keeps the largest latents of its own rows, which is another dictionary."""
+def test_batch_topk_keeps_k_of_each_process(one: Path, two: Path) -> None:
     config = ranks.config(one, "batch_topk")
+    run = two / "runs" / run_folder(config, find_store(config), "here", 2).name
+    assert (run / "result.json").exists()
+    assert lines(run)[-1]["l0"] == pytest.approx(3, abs=0.2)
+
+
+def test_the_number_of_processes_names_the_run(one: Path) -> None:
+    config = ranks.config(one, "topk")
     store = find_store(config)
-    alone, together = (run_folder(config, store, "here", n).name for n in (1, 2))
-    assert alone != together
-    assert (two / "runs" / together / "result.json").exists()
-    assert lines(two / "runs" / together)[-1]["l0"] == pytest.approx(3, abs=0.2)
+    assert len({run_folder(config, store, "here", n).name for n in (1, 2, 3)}) == 3
 
 
 def test_rank_0_writes_and_prints_what_is_there_already(one: Path, two: Path) -> None:
@@ -102,9 +107,6 @@ def test_a_stopped_run_goes_on_bit_for_bit(one: Path, two: Path, tmp_path: Path)
     assert launch(tmp_path, "topk", stop=32).returncode == 0
     (run,) = (tmp_path / "runs").iterdir()
     assert not (run / "result.json").exists()
-    wrong = launch(tmp_path, "topk", processes=1)
-    assert wrong.returncode != 0
-    assert "begun by 2 processes, and 1 cannot go on" in wrong.stderr
     done = launch(tmp_path, "topk")
     assert done.returncode == 0, done.stderr
     assert "from step 28" in done.stderr
@@ -126,3 +128,14 @@ def test_a_batch_comes_out_even() -> None:
     assert Ranks(1, 4).share(4096) == 1024
     with pytest.raises(ConfigError, match=r"shared by 3 processes.*choose 4098"):
         Ranks(0, 3).share(4096)
+
+
+def test_as_many_processes_go_on_as_began(one: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").symlink_to((one / "store").resolve())
+    config = ranks.config(tmp_path, "topk")
+    assert ranks.run(tmp_path, "topk", stop=8) is None
+    state = run_folder(config, find_store(config), "here") / "state.safetensors"
+    tensors, numbers = read_tensors(state)
+    write_tensors(state, tensors, numbers | {"readers": numbers["readers"] * 2})
+    with pytest.raises(ConfigError, match="begun by 2 processes, and 1 cannot go on"):
+        train(config)

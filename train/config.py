@@ -171,13 +171,6 @@ class TrainConfig:
         """What the order of the data is drawn from."""
         return self.seed if self.order < 0 else self.order
 
-    @property
-    def looks_at_batches(self) -> bool:
-        """Whether the objective looks at a batch as a whole, and not at each vector by itself."""
-        return self.objective in ("batch_topk", "matryoshka") or (
-            self.objective == "jumprelu" and self.target_l0 > 0
-        )
-
     def is_small(self, width: int) -> bool:
         """Whether a step on vectors of this width is too small to share among threads."""
         return self.batch_size * width * self.latents_for(width) < SMALL_STEP

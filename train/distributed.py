@@ -3,11 +3,12 @@
     torchrun --nproc-per-node N -m train RECIPE ...
 
 Gradients of the N means over B / N rows are averaged, which is the gradient of the mean over
-all B rows where a loss is a mean over rows; so N processes go the way of one, but for the
-rounding of sums. (BatchTopK keeps the k B / N largest latents of each process's own rows, and a
-target L0 is held by each: their runs have a name of their own.) Dead latents are counted over
-all rows. Gradients are reduced by hand, in one buffer: DistributedDataParallel wants one
-forward pass a step, and an objective's auxiliary term may or may not be there.
+all B rows where a loss is a mean over rows; so N processes go the way that one goes on the same
+rows, but for the rounding of sums. (BatchTopK keeps the k B / N largest latents of each process's
+own rows, and a target L0 is held by each.) Dead latents are counted over all rows. The number of
+processes is part of a run's identity, since it decides the order of the rows. Gradients are
+reduced by hand, in one buffer: DistributedDataParallel wants one forward pass a step, and an
+objective's auxiliary term may or may not be there.
 """
 
 import atexit

@@ -109,10 +109,10 @@ def find_store(config: TrainConfig) -> Store:
 
 
 def run_folder(config: TrainConfig, store: Store, site: str, ranks: int = 1) -> Path:
-    """Where a run of this config on this store lies; `ranks` processes that train it together
-    make another dictionary only where an objective looks at a batch as a whole."""
+    """Where a run of this config on this store lies. Several processes that train it together
+    (`ranks`) see the rows in another order, and so make another dictionary."""
     identity = config.identity() | {"store": store.spec, "site": site}
-    if ranks > 1 and config.looks_at_batches:
+    if ranks > 1:
         identity |= {"ranks": ranks}
     digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
     name = slug(config.name or f"{config.objective}-{site}")
