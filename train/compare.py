@@ -173,7 +173,7 @@ def _check(runs: Sequence[Run]) -> None:
             f"latents of different widths cannot be compared ({told}); choose runs of one site."
         )
     for field in ("site", "store"):
-        values = sorted({str(run.told.get(field, "")) for run in runs})
+        values = sorted({str(run.told.get(field) or "unknown") for run in runs})
         if len(values) > 1:
             note(f"note: the runs are of different {field}s ({', '.join(values)}).")
     largest = sorted(len(run.directions) for run in runs)[-2:]
