@@ -28,7 +28,7 @@ class Dealt:
 
     def __init__(self, stream: Any, rank: int, ranks: int) -> None:
         self._stream, self._rank, self._ranks = stream, rank, ranks
-        self.state, self.restore = stream.state, stream.restore
+        self.state, self.restore, self.close = stream.state, stream.restore, stream.close
 
     def __next__(self) -> Any:
         rows = next(self._stream)

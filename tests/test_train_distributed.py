@@ -1,6 +1,7 @@
 """Two processes against one, with real processes and gloo."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 
 from data.errors import ConfigError
 from models.dictionaries.checkpoint import load_dictionary, read_tensors, write_tensors
+from train.config import TrainConfig
 from train.distributed import Ranks, refuse_launch
 from train.loop import find_store, run_folder, train
 
@@ -21,10 +23,13 @@ SAME = ("topk", "relu_l1", "gated", "jumprelu")
 
 
 def launch(home: Path, objective: str, stop: int | None = None) -> subprocess.CompletedProcess[str]:
-    asked = [str(home), objective, *([] if stop is None else [str(stop)])]
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    return torchrun("tests.ranks", str(home), objective, *([] if stop is None else [str(stop)]))
+
+
+def torchrun(module: str, *asked: str) -> subprocess.CompletedProcess[str]:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     return subprocess.run(
-        [sys.executable, *torchrun, "-m", "tests.ranks", *asked],
+        [sys.executable, *launcher, "-m", module, *asked],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -117,6 +122,20 @@ def test_a_stopped_run_goes_on_bit_for_bit(one: Path, two: Path, tmp_path: Path)
     assert all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
+def test_the_command_deals_the_stores_chunks(tmp_path: Path) -> None:
+    sparse.make_store(tmp_path, {"here": sparse.vectors(40_000, sparse.directions())})
+    fields = {"latents": 64, "k": 3, "steps": 100, "batch_size": 256, "device": "cpu"}
+    flags = [part for name, value in fields.items() for part in (f"--{name}", str(value))]
+    done = torchrun("train", "topk", "--home", str(tmp_path), *flags)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    made = json.loads(line)
+    assert (made["steps"], made["vectors"]) == (100, 25_600)
+    alone = train(TrainConfig(home=str(tmp_path), **fields))  # type: ignore[arg-type]
+    assert alone.run != Path(made["run"])
+    assert made["fvu"] == pytest.approx(alone.fvu, rel=0.1)
+
+
 def test_a_sweep_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_launch("a sweep")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -136,6 +155,6 @@ def test_as_many_processes_go_on_as_began(one: Path, tmp_path: Path) -> None:
     assert ranks.run(tmp_path, "topk", stop=8) is None
     state = run_folder(config, find_store(config), "here") / "state.safetensors"
     tensors, numbers = read_tensors(state)
-    write_tensors(state, tensors, numbers | {"readers": numbers["readers"] * 2})
+    write_tensors(state, tensors, numbers | {"readers": [numbers["reader"]] * 2})
     with pytest.raises(ConfigError, match="begun by 2 processes, and 1 cannot go on"):
         train(config)

@@ -71,7 +71,6 @@ class Source:
         ranks: Ranks = ALONE,
     ) -> Any:
         asked: Any = self.sites if len(self.sites) > 1 else self.sites[0]
-        dealt = {"rank": ranks.rank, "ranks": ranks.ranks} if ranks.ranks > 1 else {}
         return self.store.batches(
             asked,
             ranks.share(config.batch_size),
@@ -80,7 +79,8 @@ class Source:
             part=part,
             held_out=config.held_out,
             epochs=epochs,
-            **dealt,
+            rank=ranks.rank,
+            ranks=ranks.ranks,
         )
 
     def scale(self) -> float | Float[Tensor, " d"]:

@@ -190,14 +190,15 @@ class Trainer:
         """Tensors and numbers from which `restore` goes on, bit for bit on one CPU."""
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         tensors |= adam_tensors(self._adam, self._names) | {"quiet": self._quiet_S}
-        readers = self._ranks.each(self._batches.state())
-        numbers = {"step": self.step, "readers": readers, "seconds": seconds}
+        numbers = {"step": self.step, "reader": self._batches.state(), "seconds": seconds}
+        if self._ranks.ranks > 1:
+            numbers["readers"] = self._ranks.each(self._batches.state())
         return tensors, numbers
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> float:
         """Go on from a state; returns the seconds spent so far. Raises ConfigError where as
         many processes as before do not train: each has a place of its own in the data."""
-        readers = numbers["readers"]
+        readers = numbers.get("readers", [numbers["reader"]])
         if len(readers) != self._ranks.ranks:
             raise ConfigError(
                 f"this run was begun by {len(readers)} processes, and {self._ranks.ranks} cannot "
