@@ -2,9 +2,11 @@
 
 A record is the commit of a shard: a zarr group without members whose attributes list the
 shard's files (sizes, digests), its inputs, and its moments. When the store is complete, the
-group `records` lists the sizes of all files once more, so that opening reads one file.
+group `records` lists the sizes of all files once more, so that opening reads one file, and the
+digests of all metadata.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, cast
@@ -123,6 +125,15 @@ def read_files(folder: Folder, layout: Layout) -> dict[str, dict[str, int]]:
         for array, sizes in listed.items()
         for shard, size in enumerate(sizes)
     }
+
+
+def metadata_digests(folder: Folder, root: bytes) -> dict[str, str]:
+    """SHA-256 of every zarr.json but the one that lists them, the root's as it will be: no
+    checksum covers those."""
+    names = [n for n in folder.sizes() if n.rpartition("/")[2] == METADATA]
+    others = {n: folder.read(n) for n in sorted(names) if n != f"{RECORDS}/{METADATA}"}
+    contents = others | {METADATA: root}
+    return {n: hashlib.sha256(content).hexdigest() for n, content in contents.items()}
 
 
 def read_attributes(folder: Folder, name: str) -> dict[str, Any]:
