@@ -150,7 +150,7 @@ class StoredArrays:
             values = np.empty(shape)
             decode_chunk(np.frombuffer(self.folder.read(file), np.uint8), "none", values)
             return values
-        except (FileNotFoundError, *UNREADABLE) as error:
+        except (FileNotFoundError, KeyError, TypeError, *UNREADABLE) as error:
             raise StoreDamagedError(
                 f"{self.folder.location}/{at} is missing or altered; remove the folder "
                 f"{record_name(0).removesuffix('/' + METADATA)} of the store and run the same "
@@ -257,7 +257,7 @@ def _shape(folder: Folder, array: str) -> tuple[int, ...]:
 
 def faults(arrays: StoredArrays) -> Iterator[StoreDamagedError]:
     """Every fault of a store: each chunk against its checksum, each file against its digest."""
-    yield from metadata_faults(arrays.folder)
+    yield from metadata_faults(arrays.folder).values()
     sizes = arrays.folder.sizes()
     for shard in range(arrays.layout.shards):
         yield from shard_faults(arrays, shard, sizes)
@@ -274,8 +274,9 @@ def statistics_faults(arrays: StoredArrays) -> Iterator[StoreDamagedError]:
                 yield error
 
 
-def metadata_faults(folder: Folder) -> Iterator[StoreDamagedError]:
+def metadata_faults(folder: Folder) -> dict[str, StoreDamagedError]:
     """The zarr.json files of a complete store that are not what was written."""
+    found = {}
     digests: dict[str, str] = read_attributes(folder, f"{RECORDS}/{METADATA}").get("sha256", {})
     for name, digest in digests.items():
         try:
@@ -283,11 +284,12 @@ def metadata_faults(folder: Folder) -> Iterator[StoreDamagedError]:
         except FileNotFoundError:
             content = None
         if content is None or hashlib.sha256(content).hexdigest() != digest:
-            yield StoreDamagedError(
+            found[name] = StoreDamagedError(
                 f"{folder.location}/{name}, metadata of the store, is "
                 f"{'missing' if content is None else 'not what was written: its SHA-256 differs'}; "
                 "run the same harvest again, with --overwrite."
             )
+    return found
 
 
 def shard_faults(
