@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from .command import as_json, run_command
-from .errors import ConfigError, StoreDamagedError
+from .errors import ConfigError
 
 Name = Annotated[
     str,
@@ -53,9 +53,18 @@ def verify(store: Name, home: Home = "", json: Json = False) -> Told:
     """Check every chunk and file, and every valid row: is it finite, is its norm huge?
 
     Lists all faults, and leaves with status 2 where there are any."""
+    from . import table
     from .home import find_store
+    from .verify import verify_store
 
-    return verify_and_tell(find_store(store, home), json)
+    location = find_store(store, home)
+    about = dataclasses.asdict(verify_store(location, progress=sys.stderr.isatty()))
+    result = _told(about, json, lambda: table.verified(about))
+    if about["faults"]:
+        if result is not None:
+            print(as_json(result), flush=True)
+        table.refuse(about)
+    return result
 
 
 def stats(store: Name, site: Site = "", home: Home = "", json: Json = False) -> Told:
@@ -87,24 +96,6 @@ def rm(store: Name, yes: Yes = False, home: Home = "", json: Json = False) -> To
             raise ConfigError(f"{location} is left as it is.")
     done = report.remove_store(location)
     return _told(done, json, lambda: f"removed {location}, {table.size(done['bytes'])}")
-
-
-def verify_and_tell(location: str, json: bool) -> Told:
-    """Verify a store and print what was found. Raises StoreDamagedError, after that, where
-    there are faults."""
-    from . import table
-    from .verify import verify_store
-
-    about = dataclasses.asdict(verify_store(location, progress=sys.stderr.isatty()))
-    result = _told(about, json, lambda: table.verified(about))
-    count = len(about["faults"])
-    if count:
-        if result is not None:
-            print(as_json(result))
-        raise StoreDamagedError(
-            f"{location} has {count} fault{'s' if count > 1 else ''}: {about['faults'][0]}"
-        )
-    return result
 
 
 def _told(about: Mapping[str, Any], json: bool, text: Callable[[], str]) -> Told:

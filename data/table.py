@@ -1,7 +1,9 @@
 """The reports of stores as text that a person likes to read."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from .errors import StoreDamagedError
 
 SHOWN = 20  # entries of a long list; JSON has them all
 DIGEST = 40  # hex digits from which a text is a digest, and cut short
@@ -161,6 +163,38 @@ def verified(about: Mapping[str, Any]) -> str:
     count = len(about["faults"])
     parts.append(f"{about['store']}: {about['files']:,} files, {count or 'no'} faults")
     return "\n".join(parts)
+
+
+def recomputed(about: Mapping[str, Any]) -> str:
+    """What `python -m harvest verify --deep` says."""
+    share = about["exact_share"]
+    then, now = (
+        ", ".join(f"{key} {value}" for key, value in about[k].items()) for k in ("recorded", "here")
+    )
+    parts = [f"fault: {fault}" for fault in about["faults"]]
+    hidden = about["differing"] - len(about["faults"])
+    parts += [f"  and {hidden:,} more"] if hidden else []
+    parts += [f"  {site}: largest difference {number(d)}" for site, d in about["largest"].items()]
+    parts.append(f"  harvested on {then}" + ("" if about["same_environment"] else f"; here {now}"))
+    if about["moved"]:
+        parts.append(f"  {about['moved']:,} rows are drawn at other positions here")
+    if about["same_environment"] and share is not None and share < 1:
+        parts.append("  device, threads and torch are as then, and yet not every bit is")
+    parts.append(
+        f"{about['store']}: {about['rows']:,} rows of {about['inputs']:,} inputs made once more, "
+        f"{'-' if share is None else format(share, '.2%')} of them bit for bit; "
+        f"{about['differing'] or 'none'} beyond {number(about['tolerance'])} of a row's largest "
+        "value"
+    )
+    return "\n".join(parts)
+
+
+def refuse(about: Mapping[str, Any]) -> NoReturn:
+    """Raise StoreDamagedError for a store with faults: how many, and the first one."""
+    count = max(len(about["faults"]), about.get("differing", 0))
+    raise StoreDamagedError(
+        f"{about['store']} has {count:,} fault{'s' if count > 1 else ''}: {about['faults'][0]}"
+    )
 
 
 def _rest(entries: Sequence[object]) -> list[str]:

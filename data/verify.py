@@ -131,7 +131,7 @@ def _scan(arrays: StoredArrays, site: str, shard: int, tally: Tally) -> Iterator
         kept = np.flatnonzero(valid[whole.start - start : whole.stop - start])
         rows = kept + whole.start
         try:
-            stored = arrays.read_chunk(site, chunk)[kept].reshape(len(kept), -1)
+            stored = arrays.read_chunk(site, chunk).reshape(len(whole), -1)[kept]
         except StoreDamagedError:
             tally.whole = False
             continue
