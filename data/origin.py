@@ -6,6 +6,8 @@ from typing import Any
 
 from .spec import canonical_json
 
+DIGEST = 40  # hex digits from which a text is a digest, and cut short
+
 
 def located(store: str | Path, hint: str) -> str:
     """A hint of a store's origin as it stands here: paths are relative to the store's folder,
@@ -25,6 +27,6 @@ def same_identity(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 def identity_in_words(identity: Mapping[str, Any]) -> str:
     """An identity in a few words, digests cut short."""
     return ", ".join(
-        f"{key} {value[:12] if isinstance(value, str) else value}"
+        f"{key} {value[:12] if isinstance(value, str) and len(value) >= DIGEST else value}"
         for key, value in identity.items()
     )

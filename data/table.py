@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from .errors import StoreDamagedError
+from .origin import DIGEST
 
 SHOWN = 20  # entries of a long list; JSON has them all
-DIGEST = 40  # hex digits from which a text is a digest, and cut short
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -41,7 +41,7 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{name}", value
 
 
-def size(count: float) -> str:
+def size(count: int | float) -> str:
     """Bytes, as people say them."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
@@ -50,9 +50,11 @@ def size(count: float) -> str:
     return f"{count:,.3g} TB"
 
 
-def number(value: float | None) -> str:
-    """Four digits of a number, a dash for none."""
-    return "-" if value is None else f"{value:.4g}"
+def number(value: int | float | None) -> str:
+    """Four digits of a number, all of a count, a dash for none."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def state(store: Mapping[str, Any]) -> str:

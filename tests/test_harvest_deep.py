@@ -36,16 +36,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def harvested(home: Path, **changes: object) -> Path:
+def harvested(at: Path, **changes: object) -> Path:
     config = HarvestConfig(
-        inputs=str(home / "photos"),
-        subject=f"{home / 'subject.py'}:network",
+        inputs=str(at / "photos"),
+        subject=f"{at / 'subject.py'}:network",
         sites=("late", "early"),
         per_input=5,
         batch_size=2,
         device="cpu",
         dtype="float32",
-        home=str(home),
+        home=str(at),
     )
     return Path(harvest(dataclasses.replace(config, **changes)).store)  # type: ignore[arg-type]
 
