@@ -60,7 +60,7 @@ class StoredArrays:
         check_complete(self.folder, self.about)
         self.layout = layout_of(self.about)
         self.dtype: str = self.about["spec"]["dtype"]
-        self._files = read_files(self.folder, self.layout)
+        self._files = read_files(self.folder, self.layout, self.dtype)
         self._dtypes = self.layout.arrays(self.dtype)
         self._indexes: OrderedDict[str, UInt64[np.ndarray, "c 2"]] = OrderedDict()
         self._lock = Lock()

@@ -80,7 +80,7 @@ def is_complete(folder: Folder) -> bool:
     if not about["complete"]:
         return False
     sizes, layout = folder.sizes(), layout_of(about)
-    return not damaged_files(read_files(folder, layout), sizes) and all(
+    return not damaged_files(read_files(folder, layout, about["spec"]["dtype"]), sizes) and all(
         record_name(s) in sizes for s in range(layout.shards)
     )
 
@@ -111,10 +111,13 @@ def read_record(folder: Folder, shard: int) -> dict[str, Any]:
         ) from None
 
 
-def read_files(folder: Folder, layout: Layout) -> dict[str, dict[str, int]]:
+def read_files(folder: Folder, layout: Layout, dtype: str) -> dict[str, dict[str, int]]:
     """File -> `bytes` and `shard`, of a complete store. Raises StoreDamagedError."""
     try:
-        listed: dict[str, list[int]] = read_attributes(folder, f"{RECORDS}/{METADATA}")["bytes"]
+        whole: dict[str, list[int]] = read_attributes(folder, f"{RECORDS}/{METADATA}")["bytes"]
+        listed = {array: whole[array] for array in layout.arrays(dtype)}
+        if any(len(sizes) != layout.shards for sizes in listed.values()):
+            raise KeyError("a shard")
     except (FileNotFoundError, KeyError) as error:
         raise StoreDamagedError(
             f"{folder.location}/{RECORDS}/{METADATA} should list the sizes of the store's files "

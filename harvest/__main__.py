@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 import tyro
 
-from data import table
 from data.command import as_json, note, run_command
-from data.home import find_store
 
 from .config import HarvestConfig, VerifyConfig
 from .recipes import RECIPES
@@ -46,6 +44,9 @@ def main() -> Mapping[str, object] | None:
 
 
 def _verify(config: VerifyConfig) -> Mapping[str, object]:
+    from data import table
+    from data.home import find_store
+
     location = find_store(config.store, config.home)
     if not config.deep:
         from data.verify import verify_store

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -34,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path):  # type: ignore[no-untyped-def]
-    def run(*flags: str, home: Path = home) -> tuple[int, str, str]:
+    def run(*flags: str, home: Path | str = home) -> tuple[int, str, str]:
         """Exit status, stdout and stderr of a command."""
         monkeypatch.setattr(sys, "argv", ["data", *flags, "--home", str(home)])
         with pytest.raises(SystemExit) as left:
@@ -252,15 +253,15 @@ def test_rm_leaves_alone_what_is_written_or_is_no_store(run, home: Path, tmp_pat
     assert (status, "no store of Tendril's" in err, other.exists()) == (2, True, True)
 
 
-def test_a_store_at_a_url(run, home: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    import fsspec
-
+def test_a_home_at_a_url(run, home: Path) -> None:  # type: ignore[no-untyped-def]
     memory = fsspec.filesystem("memory")
     (path,) = (home / "store").glob("sparse-float32-0*")
     memory.put(str(path), f"/tools/store/{path.name}", recursive=True)
     url = f"memory://tools/store/{path.name}"
-    status, out, _ = run("verify", url, "--json")
-    assert (status, as_json(out)["faults"]) == (0, [])
-
+    for flags in (["info", url], ["info", path.name]):
+        about = as_json(run(*flags, "--json", home="memory://tools")[1])
+        assert about["bytes"] == sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    (listed,) = as_json(run("ls", "--json", home="memory://tools")[1])["stores"]
+    assert (listed["name"], listed["state"]) == (path.name, "complete")
     assert run("rm", url, "--yes")[0] == 0
     assert not memory.exists(f"/tools/store/{path.name}/zarr.json")
