@@ -287,9 +287,18 @@ def metadata_faults(folder: Folder) -> dict[str, StoreDamagedError]:
             found[name] = StoreDamagedError(
                 f"{folder.location}/{name}, metadata of the store, is "
                 f"{'missing' if content is None else 'not what was written: its SHA-256 differs'}; "
-                "run the same harvest again, with --overwrite."
+                f"{_mend(folder, name)}"
             )
     return found
+
+
+def _mend(folder: Folder, name: str) -> str:
+    """What to do about an altered zarr.json: a record's shard is made anew, else all of it."""
+    kind, _, rest = name.partition("/")
+    shard = rest.partition("/")[0]
+    if kind == RECORDS and shard.isdigit():
+        return repair(folder, int(shard))
+    return "run the same harvest again, with --overwrite."
 
 
 def shard_faults(

@@ -76,7 +76,9 @@ def missing_shards(folder: Folder) -> list[int]:
 
 def is_complete(folder: Folder) -> bool:
     """Whether a store is there, its harvest has ended, and no file has gone since."""
-    about = read_about(folder) if exists(folder) else {"complete": False}
+    if not exists(folder):
+        return False
+    about = read_about(folder)
     if not about["complete"]:
         return False
     sizes, layout = folder.sizes(), layout_of(about)

@@ -65,7 +65,7 @@ def harvest(config: HarvestConfig) -> Harvest:
     began = time.perf_counter()
     plan = make_plan(config)
     folder = open_folder(plan.location)
-    if is_complete(folder) and not config.overwrite:
+    if not config.overwrite and is_complete(folder):
         about = read_about(folder)
         _say_what_differs(plan, about["layout"])
         rows = about["layout"]["inputs"] * about["layout"]["rows_per_input"]
