@@ -23,7 +23,7 @@ ARGS ?=
 flag = $(if $($(1)),--$(2) $($(1)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup harvest train study demo test test-all check bench clean
+.PHONY: help setup harvest stores verify train study demo test test-all check bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,12 @@ setup: .venv/.ready ## make .venv with all that is needed
 harvest: setup ## subject + inputs -> store/
 	$(PY) -m harvest $(or $(RECIPE),inceptionv1) $(call flag,INPUTS,inputs) $(call flag,WEIGHTS,weights) \
 	  $(call flag,SUBJECT,subject) $(call flag,SITES,sites) $(call flag,LIMIT,limit) $(call flag,DEVICE,device) $(ARGS)
+
+stores: setup ## the stores that are here, complete or not
+	@$(PY) -m data ls $(ARGS)
+
+verify: setup ## check every chunk and file of a store, and its numbers
+	$(PY) -m data verify $(or $(STORE),latest) $(ARGS)
 
 train: setup ## store -> a dictionary in runs/
 	$(PY) -m train $(or $(RECIPE),topk) $(call flag,STORE,store) $(call flag,SITE,site) $(call flag,LATENTS,latents) \

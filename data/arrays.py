@@ -7,7 +7,7 @@ one check and one copy, and an error says which rows are lost.
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock, local
 from typing import final
@@ -29,11 +29,13 @@ from .folder import Folder, open_folder
 from .layout import Layout
 from .record import (
     METADATA,
+    RECORDS,
     check_complete,
     damage,
     damaged_files,
     layout_of,
     read_about,
+    read_attributes,
     read_files,
     read_record,
     record_name,
@@ -41,24 +43,30 @@ from .record import (
 )
 
 INDEXES_KEPT = 4096  # of shard files: a few hundred bytes each
+STATISTICS = ("mean", "variance", "zeros", "norm_quantiles")
 UNREADABLE = (ChunkError, ValueError, RuntimeError)  # what codecs raise of altered bytes
 
 
 @final
 class StoredArrays:
-    """The arrays of a complete store, opened with all their files accounted for."""
+    """The arrays of a complete store, opened with all their files accounted for; where not
+    `accounted`, a file that is missing or cut short is only told when it is read."""
 
-    def __init__(self, location: str | Path, cache: str | Path | None = None) -> None:
+    def __init__(
+        self, location: str | Path, cache: str | Path | None = None, *, accounted: bool = True
+    ) -> None:
         self.folder = open_folder(location, cache)
         self.about = read_about(self.folder)
         check_complete(self.folder, self.about)
         self.layout = layout_of(self.about)
         self.dtype: str = self.about["spec"]["dtype"]
-        self._files = read_files(self.folder, self.layout)
+        self._files = read_files(self.folder, self.layout, self.dtype)
         self._dtypes = self.layout.arrays(self.dtype)
         self._indexes: OrderedDict[str, UInt64[np.ndarray, "c 2"]] = OrderedDict()
         self._lock = Lock()
         self._scratch = local()  # a thread's memory for chunks as they lie on the disk
+        if not accounted:
+            return
         sizes = self.folder.sizes()
         for shard in range(self.layout.shards):
             if record_name(shard) not in sizes:
@@ -127,6 +135,11 @@ class StoredArrays:
         dtype = np.dtype(self._dtypes[name])
         return _read_column_shard(self.folder, self.layout, name, shard, dtype)
 
+    def size_fault(self, name: str, sizes: Mapping[str, int]) -> StoreDamagedError | None:
+        """What is wrong where a shard's file is missing, or not as long as it was written."""
+        size = sizes.get(name)
+        return None if size == self._files[name]["bytes"] else self._damage(name, size)
+
     def statistic(self, site: str, name: str) -> Float64[np.ndarray, "..."]:
         """An array of statistics/<site>. Raises StoreDamagedError."""
         at = f"statistics/{site}/{name}"
@@ -137,7 +150,7 @@ class StoredArrays:
             values = np.empty(shape)
             decode_chunk(np.frombuffer(self.folder.read(file), np.uint8), "none", values)
             return values
-        except (FileNotFoundError, *UNREADABLE) as error:
+        except (FileNotFoundError, KeyError, TypeError, *UNREADABLE) as error:
             raise StoreDamagedError(
                 f"{self.folder.location}/{at} is missing or altered; remove the folder "
                 f"{record_name(0).removesuffix('/' + METADATA)} of the store and run the same "
@@ -244,48 +257,97 @@ def _shape(folder: Folder, array: str) -> tuple[int, ...]:
 
 def faults(arrays: StoredArrays) -> Iterator[StoreDamagedError]:
     """Every fault of a store: each chunk against its checksum, each file against its digest."""
-    layout, folder = arrays.layout, arrays.folder
-    for shard in range(layout.shards):
-        try:
-            record = read_record(folder, shard)
-        except StoreDamagedError as error:
-            yield error
-            continue
-        found = list(_faults_of_chunks(arrays, shard))
-        yield from found
-        told = " ".join(str(error) for error in found)
-        for name, file in record["files"].items():
-            array = name.partition("/c/")[0]
-            content = folder.read(name)
-            if hashlib.sha256(content).hexdigest() != file["sha256"] and array not in told:
-                yield StoreDamagedError(
-                    f"{folder.location}/{name} is not what was written: its SHA-256 differs from "
-                    f"its record's; {repair(folder, shard)}"
-                )
-    for site in layout.widths:
-        for name in ("mean", "variance", "zeros", "norm_quantiles"):
+    yield from metadata_faults(arrays.folder).values()
+    sizes = arrays.folder.sizes()
+    for shard in range(arrays.layout.shards):
+        yield from shard_faults(arrays, shard, sizes)
+    yield from statistics_faults(arrays)
+
+
+def statistics_faults(arrays: StoredArrays) -> Iterator[StoreDamagedError]:
+    """The arrays of statistics that are missing or altered."""
+    for site in arrays.layout.widths:
+        for name in STATISTICS:
             try:
                 arrays.statistic(site, name)
             except StoreDamagedError as error:
                 yield error
 
 
-def _faults_of_chunks(arrays: StoredArrays, shard: int) -> Iterator[StoreDamagedError]:
-    layout = arrays.layout
-    first = shard * layout.chunks_per_shard
+def metadata_faults(folder: Folder) -> dict[str, StoreDamagedError]:
+    """The zarr.json files of a complete store that are not what was written."""
+    found = {}
+    digests: dict[str, str] = read_attributes(folder, f"{RECORDS}/{METADATA}").get("sha256", {})
+    for name, digest in digests.items():
+        try:
+            content = folder.read(name)
+        except FileNotFoundError:
+            content = None
+        if content is None or hashlib.sha256(content).hexdigest() != digest:
+            found[name] = StoreDamagedError(
+                f"{folder.location}/{name}, metadata of the store, is "
+                f"{'missing' if content is None else 'not what was written: its SHA-256 differs'}; "
+                f"{_mend(folder, name)}"
+            )
+    return found
+
+
+def _mend(folder: Folder, name: str) -> str:
+    """What to do about an altered zarr.json: a record's shard is made anew, else all of it."""
+    kind, _, rest = name.partition("/")
+    shard = rest.partition("/")[0]
+    if kind == RECORDS and shard.isdigit():
+        return repair(folder, int(shard))
+    return "run the same harvest again, with --overwrite."
+
+
+def shard_faults(
+    arrays: StoredArrays, shard: int, sizes: Mapping[str, int]
+) -> Iterator[StoreDamagedError]:
+    """The faults of a shard: for each array those of its chunks or, where they are as their
+    checksums say, that of the whole file."""
+    layout, folder = arrays.layout, arrays.folder
+    try:
+        files = read_record(folder, shard)["files"]
+    except (StoreDamagedError, KeyError) as error:
+        yield StoreDamagedError(
+            f"{folder.location}/{record_name(shard)}, the record of shard {shard}, is missing or "
+            f"altered ({error}); {repair(folder, shard)}"
+        )
+        return
     for array in layout.arrays(arrays.dtype):
-        kind, _, site = array.partition("/")
-        if kind != "activations":
-            try:
-                arrays.column_shard(array, shard)
-            except StoreDamagedError as error:
-                yield error
+        found = list(_array_faults(arrays, array, shard, sizes))
+        yield from found
+        name = layout.shard_file(array, shard)
+        if found:
             continue
-        for chunk in range(first, min(first + layout.chunks_per_shard, arrays.chunks)):
-            try:
+        digest = files.get(name, {}).get("sha256")
+        if hashlib.sha256(folder.read(name)).hexdigest() != digest:
+            yield StoreDamagedError(
+                f"{folder.location}/{name} is not what was written: its SHA-256 differs from "
+                f"its record's; {repair(folder, shard)}"
+            )
+
+
+def _array_faults(
+    arrays: StoredArrays, array: str, shard: int, sizes: Mapping[str, int]
+) -> Iterator[StoreDamagedError]:
+    layout = arrays.layout
+    fault = arrays.size_fault(layout.shard_file(array, shard), sizes)
+    if fault is not None:
+        yield fault
+        return
+    kind, _, site = array.partition("/")
+    first = shard * layout.chunks_per_shard
+    chunks = range(first, min(first + layout.chunks_per_shard, arrays.chunks))
+    for chunk in chunks if kind == "activations" else [shard]:
+        try:
+            if kind == "activations":
                 arrays.read_chunk(site, chunk)
-            except StoreDamagedError as error:
-                yield error
+            else:
+                arrays.column_shard(array, shard)
+        except StoreDamagedError as error:
+            yield error
 
 
 def verify(location: str | Path) -> int:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -39,8 +40,24 @@ def run_command(body: Callable[[], Mapping[str, object] | None]) -> NoReturn:
         note("stopped; the same command goes on from here.")
         sys.exit(INTERRUPTED)
     if result is not None:
-        print(json.dumps(result), flush=True)
+        print(as_json(result), flush=True)
     sys.exit(DONE)
+
+
+def as_json(result: Mapping[str, object]) -> str:
+    """One line of strict JSON: what is not finite becomes null."""
+    try:
+        return json.dumps(result, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(result), allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def note(message: str) -> None:

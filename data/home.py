@@ -1,10 +1,15 @@
 """Where stores, runs and reports lie, and how a name given by a person becomes one of them."""
 
+import difflib
 import os
 import re
 from pathlib import Path
 
+from .errors import StoreNotFoundError
+
 LATEST = "latest"
+STORE_MARKER = "zarr.json"
+SCHEME = "://"
 
 
 def home_folder(home: str | None = None) -> Path:
@@ -62,3 +67,30 @@ def entries(folder: Path, marker: str) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if (p / marker).is_file())
+
+
+def find_store(wanted: str, home: str | None = None) -> str:
+    """The path or URL of the store that a person calls `wanted`, complete or not: a URL, or
+    what `resolve` knows. Raises StoreNotFoundError, with near names."""
+    if SCHEME in wanted:
+        return wanted
+    if SCHEME in store_location(wanted, home):
+        return store_location(wanted, home)
+    folder = stores_folder(home)
+    path = resolve(wanted, folder, STORE_MARKER)
+    if path is not None:
+        return str(path)
+    names = [p.name for p in entries(folder, STORE_MARKER)]
+    fitting = [name for name in names if wanted and name.startswith(wanted)]
+    if fitting:
+        raise StoreNotFoundError(
+            f"{wanted!r} is the beginning of {len(fitting)} stores in {folder} "
+            f"({', '.join(fitting)}); give more of the name."
+        )
+    near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.4)
+    there = f"near names are {', '.join(near)}" if near else f"it holds {', '.join(names[:5])}"
+    raise StoreNotFoundError(
+        f"there is no store {wanted!r}, as a path or in {folder} "
+        f"({there if names else 'it holds none'}); `python -m data ls` lists them, and "
+        "`make harvest` makes one."
+    )

@@ -2,9 +2,11 @@
 
 A record is the commit of a shard: a zarr group without members whose attributes list the
 shard's files (sizes, digests), its inputs, and its moments. When the store is complete, the
-group `records` lists the sizes of all files once more, so that opening reads one file.
+group `records` lists the sizes of all files once more, so that opening reads one file, and the
+digests of all metadata.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, cast
@@ -74,11 +76,13 @@ def missing_shards(folder: Folder) -> list[int]:
 
 def is_complete(folder: Folder) -> bool:
     """Whether a store is there, its harvest has ended, and no file has gone since."""
-    about = read_about(folder) if exists(folder) else {"complete": False}
+    if not exists(folder):
+        return False
+    about = read_about(folder)
     if not about["complete"]:
         return False
     sizes, layout = folder.sizes(), layout_of(about)
-    return not damaged_files(read_files(folder, layout), sizes) and all(
+    return not damaged_files(read_files(folder, layout, about["spec"]["dtype"]), sizes) and all(
         record_name(s) in sizes for s in range(layout.shards)
     )
 
@@ -109,10 +113,13 @@ def read_record(folder: Folder, shard: int) -> dict[str, Any]:
         ) from None
 
 
-def read_files(folder: Folder, layout: Layout) -> dict[str, dict[str, int]]:
+def read_files(folder: Folder, layout: Layout, dtype: str) -> dict[str, dict[str, int]]:
     """File -> `bytes` and `shard`, of a complete store. Raises StoreDamagedError."""
     try:
-        listed: dict[str, list[int]] = read_attributes(folder, f"{RECORDS}/{METADATA}")["bytes"]
+        whole: dict[str, list[int]] = read_attributes(folder, f"{RECORDS}/{METADATA}")["bytes"]
+        listed = {array: whole[array] for array in layout.arrays(dtype)}
+        if any(len(sizes) != layout.shards for sizes in listed.values()):
+            raise KeyError("a shard")
     except (FileNotFoundError, KeyError) as error:
         raise StoreDamagedError(
             f"{folder.location}/{RECORDS}/{METADATA} should list the sizes of the store's files "
@@ -123,6 +130,15 @@ def read_files(folder: Folder, layout: Layout) -> dict[str, dict[str, int]]:
         for array, sizes in listed.items()
         for shard, size in enumerate(sizes)
     }
+
+
+def metadata_digests(folder: Folder, root: bytes) -> dict[str, str]:
+    """SHA-256 of every zarr.json but the one that lists them, the root's as it will be: no
+    checksum covers those."""
+    names = [n for n in folder.sizes() if n.rpartition("/")[2] == METADATA]
+    others = {n: folder.read(n) for n in sorted(names) if n != f"{RECORDS}/{METADATA}"}
+    contents = others | {METADATA: root}
+    return {n: hashlib.sha256(content).hexdigest() for n, content in contents.items()}
 
 
 def read_attributes(folder: Folder, name: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def quantise(
     The error of a value is at most s / 2. Raises OverflowingRowsError where a value is not
     finite.
     """
-    largest = np.abs(rows).reshape(len(rows), -1).max(axis=1, initial=0)
+    largest = np.abs(rows).max(axis=tuple(range(1, rows.ndim)), initial=0)
     if not np.isfinite(largest).all():
         _explain_overflow(rows, "int8", where)
     scale = (largest / np.float32(STEPS)).astype(np.float32)

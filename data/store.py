@@ -34,6 +34,7 @@ from .record import (
     exists,
     group_json,
     layout_of,
+    metadata_digests,
     missing_shards,
     moments_from_json,
     moments_to_json,
@@ -206,14 +207,16 @@ class StoreWriter:
             array: [r["files"][layout.shard_file(array, r["shard"])]["bytes"] for r in records]
             for array in layout.arrays(self.dtype)
         }
-        files[f"{RECORDS}/{METADATA}"] = group_json({"bytes": sizes})
-        self.folder.write_together(files)
         about = self.about | {
             "complete": True,
             "valid_rows": sum(r["valid_rows"] for r in records),
             "bytes": sum(sum(of_array) for of_array in sizes.values()),
         }
-        self.folder.write(METADATA, group_json({"tendril": about}))
+        root = group_json({"tendril": about})
+        listed = {"bytes": sizes, "sha256": metadata_digests(self.folder, root)}
+        files[f"{RECORDS}/{METADATA}"] = group_json(listed)
+        self.folder.write_together(files)
+        self.folder.write(METADATA, root)
 
     def _norms(self, site: str) -> Float32[np.ndarray, " r"]:
         """The norms of all valid rows: four bytes a row, the one thing held of every row."""

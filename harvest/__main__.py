@@ -1,22 +1,30 @@
 """python -m harvest RECIPE [--field value ...]"""
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 
 import tyro
 
-from data.command import note, run_command
+from data.command import as_json, note, run_command
 
-from .config import HarvestConfig
+from .config import HarvestConfig, VerifyConfig
 from .recipes import RECIPES
+
+VERIFY = """Check a store: every chunk and file or, with --deep, a sample made once more.
+
+Rows of a random sample are computed again from the subject and the inputs that the store
+names, and compared. Leaves with status 2 where anything differs, after listing it."""
 
 
 def main() -> Mapping[str, object] | None:
     """Parse, harvest, and tell what was made; of several processes the first one tells."""
-    config = tyro.extras.overridable_config_cli(
-        {name: (recipe.__doc__ or "", recipe()) for name, recipe in RECIPES.items()},
-        prog="python -m harvest",
+    recipes = {name: (recipe.__doc__ or "", recipe()) for name, recipe in RECIPES.items()}
+    config: object = tyro.extras.overridable_config_cli(
+        {**recipes, "verify": (VERIFY, VerifyConfig())}, prog="python -m harvest"
     )
+    if isinstance(config, VerifyConfig):
+        return _verify(config)
     assert isinstance(config, HarvestConfig)
     from .run import (
         estimate,
@@ -33,6 +41,29 @@ def main() -> Mapping[str, object] | None:
         return {"store": plan.location, "dry_run": True, **about}
     done = harvest(config)
     return dataclasses.asdict(done) if process_of(config)[0] == 0 else None
+
+
+def _verify(config: VerifyConfig) -> Mapping[str, object]:
+    from data import table
+    from data.home import find_store
+
+    location = find_store(config.store, config.home)
+    if not config.deep:
+        from data.verify import verify_store
+
+        about = dataclasses.asdict(verify_store(location, progress=sys.stderr.isatty()))
+        text = table.verified(about)
+    else:
+        from .deep import verify_deep
+
+        about = verify_deep(config, location).summary()
+        text = table.recomputed(about)
+    if not config.json:
+        print(text)
+    if about["faults"]:
+        print(as_json(about), flush=True)
+        table.refuse(about)
+    return about
 
 
 if __name__ == "__main__":

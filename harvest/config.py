@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import tyro
+
 
 @dataclass(frozen=True)
 class HarvestConfig:
@@ -50,3 +52,33 @@ class HarvestConfig:
     """Only say how many rows, bytes and seconds it would be."""
     overwrite: bool = False
     """Remove a store of the same spec first."""
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """A check of a store: what is on the disk or, deeply, rows made once more."""
+
+    store: tyro.conf.Positional[str] = tyro.MISSING
+    """A path, a URL, a name in store/, one without its digest, the beginning of one, or latest."""
+    deep: bool = False
+    """Make a random sample once more from subject and inputs, and compare."""
+    rows: int = 256
+    """How many rows to compare at least: all of the slices that are made."""
+    seed: int = 0
+    """Seed of the sample."""
+    inputs: str = ""
+    """Where the inputs are; where the store says that they were, by default."""
+    subject: str = ""
+    """The subject; the one that the store names, by default."""
+    weights: str = ""
+    """Its file of weights; the one that the store names, by default."""
+    normalisation: str = ""
+    """Response normalisation of inceptionv1; as harvested, by default."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the subject runs; auto is a CPU where it did then."""
+    threads: int = 0
+    """CPU threads of the subject; 0: as many as then."""
+    home: str = ""
+    """The folder or URL that holds store/; $TENDRIL_HOME or this folder by default."""
+    json: bool = False
+    """Print the JSON object on the last line of stdout and nothing else."""

@@ -24,7 +24,7 @@ from models.subjects.load import load_subject
 from models.subjects.subject import Subject, site_modules
 
 from .config import HarvestConfig
-from .loop import write_store
+from .loop import Produce, write_store
 from .vision import PositionRule, to_rgb, vision_rows
 
 COMPRESSED = 0.3  # of raw float16, about what zstd leaves of rows after a ReLU
@@ -65,7 +65,7 @@ def harvest(config: HarvestConfig) -> Harvest:
     began = time.perf_counter()
     plan = make_plan(config)
     folder = open_folder(plan.location)
-    if is_complete(folder) and not config.overwrite:
+    if not config.overwrite and is_complete(folder):
         about = read_about(folder)
         _say_what_differs(plan, about["layout"])
         rows = about["layout"]["inputs"] * about["layout"]["rows_per_input"]
@@ -73,23 +73,13 @@ def harvest(config: HarvestConfig) -> Harvest:
     layout = make_layout(plan)
     if plan.rank == 0:
         note(estimate(plan, layout)["sentence"])
-    rule = PositionRule(config.positions, config.per_input, config.seed)
     done = write_store(
         plan.location,
         plan.spec,
         layout,
-        vision_rows(
-            plan.subject,
-            plan.source,
-            plan.spec.sites,
-            rule,
-            device=plan.device,
-            workers=config.workers or os.cpu_count() or 1,
-            batch_size=layout.inputs_per_slice,
-            dtype=config.dtype,
-        ),
+        producer(plan, layout.inputs_per_slice),
         origin=_origin(plan),
-        environment=_environment(plan.device),
+        environment=environment_of(plan.device),
         overwrite=config.overwrite,
         progress=True,
         overlap=plan.device.type != "cpu",
@@ -109,6 +99,21 @@ def harvest(config: HarvestConfig) -> Harvest:
         rows_per_s=round(done.rows / max(done.seconds, 1e-9), 1),
         reused=False,
         unreadable=done.invalid_inputs,
+    )
+
+
+def producer(plan: Plan, inputs_per_slice: int) -> Produce:
+    """What turns slices of a plan's inputs into rows."""
+    config = plan.config
+    return vision_rows(
+        plan.subject,
+        plan.source,
+        plan.spec.sites,
+        PositionRule(config.positions, config.per_input, config.seed),
+        device=plan.device,
+        workers=config.workers or os.cpu_count() or 1,
+        batch_size=inputs_per_slice,
+        dtype=config.dtype,
     )
 
 
@@ -233,7 +238,8 @@ def _make_deterministic() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def _environment(device: torch.device) -> dict[str, Any]:
+def environment_of(device: torch.device) -> dict[str, Any]:
+    """What makes the same rows the same bits: device, CPU threads, version."""
     gpu = torch.cuda.get_device_name() if device.type == "cuda" else None
     return {
         "device": gpu or "cpu",

@@ -85,7 +85,7 @@ def vision_rows(
             forward = stack.enter_context(recording(subject.module, modules))
             for inputs, images in load(source, slices, subject.input_size, workers, ahead):
                 with torch.inference_mode():  # never across a yield: it would leak out
-                    acts = forward(subject.preprocess(to_rgb(images, device)))
+                    acts = forward(subject.preprocess(to_rgb(images, device, subject.input_size)))
                     grids = {site: as_grid(acts[site]) for site in sites}
                     rows, columns = gather(grids, rule.draw(inputs, grids[sites[0]]), dtype)
                 yield SliceRows(
@@ -138,10 +138,11 @@ def _narrowed(rows_RD: Float[torch.Tensor, "r d"], dtype: str) -> Shaped[np.ndar
 
 
 def to_rgb(
-    images: Sequence[Loaded], device: torch.device
+    images: Sequence[Loaded], device: torch.device, size: int = 1
 ) -> Float32[torch.Tensor, "b 3 size size"]:
-    """Images as RGB in 0..1 on the device; grey where one could not be read."""
-    size = next((i.shape[0] for i in images if isinstance(i, np.ndarray)), 1)
+    """Images as RGB in 0..1 on the device; grey where one could not be read, of `size` pixels
+    where none could."""
+    size = next((i.shape[0] for i in images if isinstance(i, np.ndarray)), size)
     grey = np.full((size, size, 3), GREY, np.uint8)
     pixels_BHWC = np.stack([i if isinstance(i, np.ndarray) else grey for i in images])
     rgb_BCHW = torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2).float()

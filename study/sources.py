@@ -20,8 +20,8 @@ from data.errors import (
 )
 from data.home import LATEST, entries, resolve, runs_folder, stores_folder
 from data.images import ImageSource, open_images
+from data.origin import identity_in_words, located, same_identity
 from data.reader import Store, open_store
-from data.spec import canonical_json
 from models.dictionaries.checkpoint import DICTIONARY, find_run, read_config
 from models.subjects.load import load_subject
 from models.subjects.subject import Subject, site_modules
@@ -59,10 +59,10 @@ def find_sources(config: CurvesConfig) -> Sources:
         (f"the run {run.name if run else ''}", trained.get("subject")),
         (f"the store {store.name if store else ''}", store.spec["subject"] if store else None),
     ):
-        if identity is not None and not _same(identity, subject.identity):
+        if identity is not None and not same_identity(identity, subject.identity):
             raise WeightsError(
-                f"{whose} was made with {_told(identity)}, and this subject is "
-                f"{_told(subject.identity)}; give the same --subject, --weights and "
+                f"{whose} was made with {identity_in_words(identity)}, and this subject is "
+                f"{identity_in_words(subject.identity)}; give the same --subject, --weights and "
                 f"--normalisation, or another --run."
             )
     site = config.site or trained.get("site") or (store.sites[0] if store else "")
@@ -89,7 +89,7 @@ def _choose_run(config: CurvesConfig, flagged: Subject | None) -> Path | None:
     for path in entries(folder, DICTIONARY):
         trained = read_config(path)
         same_site = not config.site or trained["site"] == config.site
-        if same_site and (flagged is None or _same(trained["subject"], flagged.identity)):
+        if same_site and (flagged is None or same_identity(trained["subject"], flagged.identity)):
             fitting.append(path)
     if fitting:
         return max(fitting, key=lambda path: (path / DICTIONARY).stat().st_mtime_ns)
@@ -138,8 +138,8 @@ def _subject_of(config: CurvesConfig, run: Path | None, store: Store | None) -> 
     origin = store.origin
     try:
         return load_subject(
-            located(store, origin["subject"]),
-            weights=config.weights or located(store, origin["weights"]),
+            located(store.path, origin["subject"]),
+            weights=config.weights or located(store.path, origin["weights"]),
             normalisation=config.normalisation or origin.get("normalisation") or "auto",
         )
     except (FileNotFoundError, SubjectError) as error:
@@ -147,15 +147,6 @@ def _subject_of(config: CurvesConfig, run: Path | None, store: Store | None) -> 
             f"the subject of {store.name} cannot be found again ({error}); pass --subject, and "
             "--weights for inceptionv1."
         ) from error
-
-
-def located(store: Store, hint: str) -> str:
-    """A hint of a store's origin as it stands here: paths are relative to the store's folder."""
-    file, python, function = hint.partition(".py:")
-    place = store.path / (f"{file}.py" if python else file)
-    if not file or not place.exists():
-        return hint
-    return f"{place}:{function}" if python else str(place)
 
 
 def _find_images(
@@ -174,12 +165,12 @@ def _find_images(
             f"There are no dataset examples, because the store {store.name} does not hold "
             f"{site}; pass --store with one that does."
         )
-    inputs = config.inputs or located(store, store.origin.get("inputs", ""))
+    inputs = config.inputs or located(store.path, store.origin.get("inputs", ""))
     count = int(store.spec["inputs"]["count"])
     try:
         images = open_images(inputs, count)
         size = {"size": store.spec["inputs"].get("size")}
-        same = _same(store.spec["inputs"], {**images.identity, **size})
+        same = same_identity(store.spec["inputs"], {**images.identity, **size})
     except TendrilError as error:
         if config.inputs:
             raise
@@ -193,16 +184,3 @@ def _find_images(
             raise InputsNotFoundError(f"{told}; pass --inputs with those.")
         return None, f"There are no dataset examples, because {told}; pass --inputs with those."
     return images, ""
-
-
-def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two identities are one, as JSON."""
-    return canonical_json(dict(first)) == canonical_json(dict(second))
-
-
-def _told(identity: Mapping[str, Any]) -> str:
-    """An identity in a few words, digests cut short."""
-    return ", ".join(
-        f"{key} {value[:12] if isinstance(value, str) else value}"
-        for key, value in identity.items()
-    )

@@ -54,6 +54,11 @@ def test_int8_is_within_half_a_step(rows: np.ndarray) -> None:
     assert (error <= scale[:, None] * 0.5001).all()
 
 
+def test_int8_of_no_rows_is_no_rows() -> None:
+    stored, scale = quantise(np.zeros((0, 3, 4), np.float32), "where no input could be read")
+    assert (stored.shape, scale.shape) == ((0, 3, 4), (0,))
+
+
 def test_int8_of_a_value_that_is_not_finite_is_refused() -> None:
     with pytest.raises(OverflowingRowsError, match="not finite"):
         quantise(np.array([[1.0, np.inf]], np.float32), "resid")

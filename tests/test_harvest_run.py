@@ -69,6 +69,12 @@ def test_rows_are_the_activations_at_their_columns(config: HarvestConfig) -> Non
     assert (8 * y + x)[inputs == 2].tolist() == draw_by_norm(norms, 5, 0, 2).tolist()
 
 
+def test_a_slice_of_which_nothing_can_be_read(config: HarvestConfig) -> None:
+    store = open_store(harvest(dataclasses.replace(config, batch_size=1)).store)
+    valid = store.column("valid")
+    assert np.array_equal(~valid, store.column("input") == 4)
+
+
 def test_all_positions(config: HarvestConfig) -> None:
     store = open_store(harvest(dataclasses.replace(config, per_input="all")).store)
     assert store.rows == 9 * 64
