@@ -14,6 +14,7 @@ from data.command import note
 from data.device import keep_freed_memory, resolve_device
 from data.errors import ConfigError, InputsNotFoundError
 from data.images import ImageSource, open_images
+from data.origin import located
 from models.dictionaries.checkpoint import find_run, load_dictionary, read_config
 from models.splice import (
     CLEAN,
@@ -27,7 +28,7 @@ from models.splice import (
 from models.subjects.subject import Subject, site_modules
 
 from .config import CurvesConfig, SpliceConfig
-from .sources import Sources, find_sources, located
+from .sources import Sources, find_sources
 
 ZERO, MEAN = "zero", "mean"
 COLUMNS = ("top1", "top5", "cross_entropy")
@@ -220,7 +221,7 @@ def _images(config: SpliceConfig, sources: Sources) -> ImageSource:
     if store is None:
         raise ConfigError("splice wants images, and the run's store is gone; pass --inputs.")
     count = int(store.spec["inputs"]["count"])
-    return open_images(located(store, store.origin.get("inputs", "")), config.limit or count)
+    return open_images(located(store.path, store.origin.get("inputs", "")), config.limit or count)
 
 
 def _told(figures: Mapping[str, float]) -> tuple[str, str, str]:
