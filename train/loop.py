@@ -18,6 +18,7 @@ from data.command import note
 from data.device import cpu_threads, keep_freed_memory, resolve_device
 from data.errors import ConfigError, StoreLockedError, StoreNotFoundError
 from data.files import locked
+from data.folder import SCHEME
 from data.home import entries, resolve, runs_folder, stores_folder
 from data.reader import Store, open_store
 from data.spec import canonical_json, slug
@@ -90,6 +91,8 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
 
 def find_store(config: TrainConfig) -> Store:
     """The store that a config names. Raises StoreNotFoundError, saying what there is."""
+    if SCHEME in config.store:
+        return open_store(config.store)
     folder = stores_folder(config.home)
     path = resolve(config.store, folder, "zarr.json")
     if path is None:
@@ -210,7 +213,9 @@ def _told(config: TrainConfig, store: Store, site: str, run: Path, sae: SAE) -> 
         **asdict(config),
         "home": "",
         "store": store.name,
-        "store_path": os.path.relpath(store.path, run),
+        "store_path": (
+            store.location if SCHEME in store.location else os.path.relpath(store.path, run)
+        ),
         "site": site,
         "width": store.width(site),
         "latents": sae.latents,
