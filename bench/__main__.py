@@ -7,12 +7,13 @@ import tyro
 
 from data.command import run_command
 
-from . import harvest, read, storage, write
+from . import harvest, read, remote, storage, write
 
 # what can be measured: the flags it takes, and the function that takes them
 BENCHES: dict[str, tuple[Callable[..., Any], Callable[..., Mapping[str, object]]]] = {
     "harvest": (harvest.HarvestBench, harvest.measure),
     "read": (read.ReadBench, read.measure),
+    "remote": (remote.RemoteBench, remote.measure),
     "storage": (storage.StorageBench, storage.measure),
     "write": (write.WriteBench, write.measure),
 }

@@ -174,8 +174,8 @@ class Store:
         `window` is how many chunks are mixed at a time: `"all"` holds all rows in memory (on a
         GPU in its memory) and shuffles them exactly, and so does the default where they take
         no more than half a gigabyte and are no more than a million; else it is as many chunks
-        as that holds, chosen anew every epoch. Rows of a `huge` norm (more than `huge_times` the median) are kept, dropped, or
-        capped: shortened to that norm.
+        as that holds, chosen anew every epoch. Rows of a `huge` norm (more than `huge_times`
+        the median) are kept, dropped, or capped: shortened to that norm.
         """
         how = BATCH_DEFAULTS | options
         sites = (site,) if isinstance(site, str) else tuple(site)
