@@ -51,7 +51,7 @@ def measure(bench: RemoteBench) -> dict[str, Any]:
             origin={},
             environment={},
         )
-        with _late_server(Path(scratch), bench.late_ms / 1000) as url:
+        with late_server(Path(scratch), bench.late_ms / 1000) as url:
             here, there = (_epochs(open_store(at), bench) for at in (path, f"{url}/store"))
             rows = bench.rows
             late_over_local = paired(
@@ -85,7 +85,7 @@ def _read(stream: Iterator[int], rows: int) -> None:
 
 
 @contextmanager
-def _late_server(folder: Path, seconds: float) -> Iterator[str]:
+def late_server(folder: Path, seconds: float) -> Iterator[str]:
     """The URL of a server of a folder, in a process of its own."""
     command = [sys.executable, "-m", "bench.late", str(folder), str(seconds)]
     with subprocess.Popen(

@@ -5,8 +5,9 @@ Both give the same few operations, so that nothing else of the store knows which
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from .cache import ChunkCache
-from .errors import ConfigError, StoreFullError
+from .errors import ConfigError, StoreFullError, StoreUnreachableError, TendrilError
 from .files import ASIDE, write_together, write_whole
 
 SCHEME = "://"
@@ -228,16 +229,9 @@ class RemoteFolder:
     def write(self, name: str, content: bytes) -> None:
         """See Folder: object stores show an object whole or not at all."""
         path = f"{self._root}/{name}"
-        try:
+        with self._asking(name):
             self._files.makedirs(self._files._parent(path), exist_ok=True)
             self._files.pipe_file(path, content)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise StoreFullError(
-                f"there is no room for {len(content):,} bytes at {self._url}/{name}; what is "
-                "written so far is kept, so make room and run the same command again."
-            ) from error
 
     def write_together(self, files: Mapping[str, bytes]) -> None:
         """See Folder: each is on its way while the others are."""
@@ -265,15 +259,34 @@ class RemoteFolder:
     def _fetch(self, name: str, start: int, length: int | None) -> bytes:
         path = f"{self._root}/{name}"
         end = None if length is None or start + length == 0 else start + length
-        try:
-            content: bytes = self._files.cat_file(path, start=start or None, end=end)
-        except FileNotFoundError:
-            raise
-        except Exception:  # of each protocol its own, for a part that lies beyond the end
-            if start <= 0 or (self.size(name) or 0) > start:
+        with self._asking(name):
+            try:
+                content: bytes = self._files.cat_file(path, start=start or None, end=end)
+            except FileNotFoundError:
                 raise
-            return b""
+            except Exception:  # of each protocol its own, for a part that lies beyond the end
+                if start <= 0 or (self.size(name) or 0) > start:
+                    raise
+                return b""
         return content
+
+    @contextmanager
+    def _asking(self, name: str) -> Iterator[None]:
+        """What a protocol may raise, as the errors that callers expect."""
+        try:
+            yield
+        except (FileNotFoundError, TendrilError):
+            raise
+        except Exception as error:  # of each protocol its own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreFullError(
+                    f"there is no room for {self._url}/{name}; what is written so far is kept, so "
+                    "make room and run the same command again."
+                ) from error
+            raise StoreUnreachableError(
+                f"{self._url}/{name} cannot be reached ({type(error).__name__}: {error}); check "
+                "the address, the network and the credentials, and run the same command again."
+            ) from error
 
 
 def open_folder(location: str | Path, cache: str | Path | None = None) -> Folder:

@@ -13,10 +13,18 @@ import torch
 import zarr
 from fsspec.registry import _registry
 
+from bench.remote import late_server
 from data import cache
 from data.command import run_command
-from data.errors import ConfigError, StoreDamagedError, StoreIncompleteError, StoreNotFoundError
+from data.errors import (
+    ConfigError,
+    StoreDamagedError,
+    StoreIncompleteError,
+    StoreNotFoundError,
+    StoreUnreachableError,
+)
 from data.folder import RemoteFolder, open_folder
+from data.home import store_location
 from data.reader import open_store
 from data.record import is_complete
 from data.store import writing
@@ -111,7 +119,6 @@ def test_a_store_in_memory(memory: str, tmp_path: Path) -> None:
     check_everything(f"{memory}/store/{NAME}", tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:botocore")
 def test_a_store_on_s3(bucket: str, tmp_path: Path) -> None:
     check_everything(f"{bucket}/store/{NAME}", tmp_path)
 
@@ -163,6 +170,32 @@ def check_damage(url: str, harm: str) -> None:
     assert contents(url) == whole
 
 
+def test_a_store_behind_a_web_server(tmp_path: Path) -> None:
+    """A server lists nothing, so what is missing is found when it is read."""
+    harvest(str(tmp_path / NAME))
+    here = open_store(tmp_path / NAME)
+    with late_server(tmp_path, 0.001) as url:
+        there = open_store(f"{url}/{NAME}")
+        assert np.array_equal(
+            here.read("sine", np.arange(300)), there.read("sine", np.arange(300)), True
+        )
+        batches = (s.batches("wave", 64, epochs=1, window=3) for s in (here, there))
+        for mine, theirs in zip(*batches, strict=True):
+            assert torch.equal(mine, theirs)
+        file = tmp_path / NAME / "activations/sine/c/5/0"
+        for content in (file.read_bytes()[:40], b""):
+            file.write_bytes(content)
+            with pytest.raises(StoreDamagedError, match=rf"sine/c/5/0 .* has {len(content)};"):
+                open_store(f"{url}/{NAME}").read("sine", slice(0, 300))
+            with pytest.raises(StoreDamagedError, match=rf"sine/c/5/0 .* has {len(content)};"):
+                there.read("sine", slice(0, 300))
+        file.unlink()
+        with pytest.raises(StoreDamagedError, match=r"sine/c/5/0 .* is missing"):
+            open_store(f"{url}/{NAME}").read("sine", slice(0, 300))
+        with pytest.raises(StoreNotFoundError, match="no store at http"):
+            open_store(f"{url}/nowhere")
+
+
 def test_no_store_and_no_protocol_are_sentences(
     memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +207,10 @@ def test_no_store_and_no_protocol_are_sentences(
     monkeypatch.delitem(_registry, "s3", raising=False)
     with pytest.raises(ConfigError, match=r"install what speaks s3: pip install 'tendril\[s3\]'"):
         open_store("s3://bucket/store")
+    with pytest.raises(StoreUnreachableError, match="http://127.0.0.1:9/store/zarr.json cannot be"):
+        open_store("http://127.0.0.1:9/store")
+    with pytest.raises(ConfigError, match="a web server, which takes no files"):
+        store_location("a", "https://here")
 
 
 class Counted:

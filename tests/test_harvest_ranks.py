@@ -123,7 +123,7 @@ def test_a_rank_that_died_comes_back_alone(tmp_path: Path) -> None:
 def test_a_group_that_finds_no_room_goes_on_when_there_is(tmp_path: Path) -> None:
     home, told = tmp_path / "home", []
     for room in (70, 30, 55):  # files, for each rank; the first has the metadata to write
-        group = [start(home, 100, 0, rank, RANKS, room) for rank in range(RANKS)]
+        group = [start(home, 400, 0, rank, RANKS, room) for rank in range(RANKS)]
         deadline = time.monotonic() + 120
         while any(p.poll() is None for p in group) and time.monotonic() < deadline:
             if any(p.poll() for p in group):  # as a launcher does
@@ -131,18 +131,18 @@ def test_a_group_that_finds_no_room_goes_on_when_there_is(tmp_path: Path) -> Non
             time.sleep(0.02)
         told += end(group)
     assert sum(status == 2 and "disk is full" in said for status, said in told) >= 3, told
-    assert 0 < records(home) < 25
-    group = [start(home, 100, 0, rank, RANKS) for rank in range(RANKS)]
+    assert 0 < records(home) < 100
+    group = [start(home, 400, 0, rank, RANKS) for rank in range(RANKS)]
     assert [status for status, _ in end(group)] == [0, 0]
-    check_whole(home, 100, tmp_path)
+    check_whole(home, 400, tmp_path)
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 400 kB."""
+    """A disk of a megabyte."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
     if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("mounting a small disk is not allowed here")
     yield place
@@ -150,7 +150,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_group_on_a_disk_that_is_really_full(disk: Path, tmp_path: Path) -> None:
-    (disk / "ballast").write_bytes(b"0" * 200_000)
+    (disk / "ballast").write_bytes(b"0" * 800_000)
     group = [start(disk / "home", 40, 0.01, rank, RANKS) for rank in range(RANKS)]
     while all(p.poll() is None for p in group):
         time.sleep(0.02)
