@@ -265,7 +265,7 @@ class RemoteFolder:
             except FileNotFoundError:
                 raise
             except Exception:  # of each protocol its own, for a part that lies beyond the end
-                if start <= 0 or (self.size(name) or 0) > start:
+                if (self.size(name) or 0) > max(start, 0):
                     raise
                 return b""
         return content
