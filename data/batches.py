@@ -12,9 +12,8 @@ from jaxtyping import Bool, Float, Float32, Int, Int64, Shaped
 from typing_extensions import TypeVar
 
 from . import order
-from .arrays import StoredArrays
+from .arrays import FETCHES, StoredArrays
 
-FETCHES = 16  # chunks asked for at once where an answer takes its time
 TORCH = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
