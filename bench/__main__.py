@@ -7,12 +7,13 @@ import tyro
 
 from data.command import run_command
 
-from . import harvest, read, recovery, storage, train, write
+from . import harvest, read, recovery, remote, storage, train, write
 
 # what can be measured: the flags it takes, and the function that takes them
 BENCHES: dict[str, tuple[Callable[..., Any], Callable[..., Mapping[str, object]]]] = {
     "harvest": (harvest.HarvestBench, harvest.measure),
     "read": (read.ReadBench, read.measure),
+    "remote": (remote.RemoteBench, remote.measure),
     "storage": (storage.StorageBench, storage.measure),
     "recovery": (recovery.RecoveryBench, recovery.measure),
     "train": (train.TrainBench, train.measure),

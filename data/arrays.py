@@ -6,8 +6,10 @@ one check and one copy, and an error says which rows are lost.
 
 import hashlib
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock, local
 from typing import final
@@ -42,6 +44,7 @@ from .record import (
     repair,
 )
 
+FETCHES = 16  # files or parts of them asked for at once where an answer takes its time
 INDEXES_KEPT = 4096  # of shard files: a few hundred bytes each
 STATISTICS = ("mean", "variance", "zeros", "norm_quantiles")
 UNREADABLE = (ChunkError, ValueError, RuntimeError)  # what codecs raise of altered bytes
@@ -65,7 +68,7 @@ class StoredArrays:
         self._indexes: OrderedDict[str, UInt64[np.ndarray, "c 2"]] = OrderedDict()
         self._lock = Lock()
         self._scratch = local()  # a thread's memory for chunks as they lie on the disk
-        if not accounted:
+        if not accounted or not self.folder.listed:  # then a file is checked when it is read
             return
         sizes = self.folder.sizes()
         for shard in range(self.layout.shards):
@@ -100,12 +103,13 @@ class StoredArrays:
         shard, place = divmod(chunk, layout.chunks_per_shard)
         name = layout.shard_file(array, shard)
         for attempt in (1, 2):  # what a cache holds wrong is asked for once more
-            offset, length = self._place(array, name, shard, place, chunk, attempt)
+            offset, length = self._place(array, name, shard, place, chunk)
             try:
                 self._fill(name, offset, length, whole)
                 return whole[:rows]
             except UNREADABLE as error:
                 self.folder.forget(name, offset, length)
+                self._forget_index(name)
                 if attempt == 2:
                     raise self._wrong(array, chunk, shard) from error
         raise AssertionError("the second attempt returns or raises")
@@ -157,45 +161,60 @@ class StoredArrays:
                 "harvest again."
             ) from error
 
-    def _place(
-        self, array: str, name: str, shard: int, place: int, chunk: int, attempt: int
-    ) -> tuple[int, int]:
+    def _place(self, array: str, name: str, shard: int, place: int, chunk: int) -> tuple[int, int]:
         """Offset and length of a chunk in its shard file."""
         with self._lock:
-            index = self._indexes.get(name) if attempt == 1 else None
-        if index is None:
-            size = index_bytes(self.layout.chunks_per_shard)
-            tail = self._read(name, -size, size)
+            index = self._indexes.get(name)
+        size = index_bytes(self.layout.chunks_per_shard)
+        for attempt in (1, 2) if index is None else ():
             try:
-                index = split_index(tail)
+                index = split_index(self._read(name, -size, size))
+                break
             except UNREADABLE as error:
-                self.folder.forget(name, -size, size)
-                raise self._wrong(array, chunk, shard) from error
-            with self._lock:
-                self._indexes[name] = index
-                if len(self._indexes) > INDEXES_KEPT:
-                    self._indexes.popitem(last=False)
+                self._forget_index(name)
+                if attempt == 2:
+                    raise self._wrong(array, chunk, shard) from error
+        assert index is not None
+        with self._lock:
+            self._indexes[name] = index
+            if len(self._indexes) > INDEXES_KEPT:
+                self._indexes.popitem(last=False)
         offset, length = (int(n) for n in index[place])
         if offset == ABSENT:
             raise self._wrong(array, chunk, shard)
         return offset, length
 
+    def _forget_index(self, name: str) -> None:
+        size = index_bytes(self.layout.chunks_per_shard)
+        self.folder.forget(name, -size, size)
+        with self._lock:
+            self._indexes.pop(name, None)
+
     def _read(self, name: str, start: int, length: int) -> bytes:
-        try:
-            content = self.folder.read(name, start, length)
-        except FileNotFoundError as error:
-            raise self._damage(name, None) from error
-        if len(content) != length:
-            raise self._damage(name, self.folder.sizes(name.rpartition("/")[0]).get(name))
+        for attempt in (1, 2):
+            try:
+                content = self.folder.read(name, start, length)
+            except FileNotFoundError as error:
+                raise self._damage(name, None) from error
+            if len(content) == length:
+                break
+            self.folder.forget(name, start, length)
+            if attempt == 2:
+                raise self._damage(name, self.folder.size(name))
         return content
 
     def _read_into(self, name: str, start: int, parts: Sequence[UInt8[np.ndarray, " _"]]) -> None:
-        try:
-            got = self.folder.read_into(name, start, parts)
-        except FileNotFoundError as error:
-            raise self._damage(name, None) from error
-        if got != sum(part.nbytes for part in parts):
-            raise self._damage(name, self.folder.sizes(name.rpartition("/")[0]).get(name))
+        length = sum(part.nbytes for part in parts)
+        for attempt in (1, 2):
+            try:
+                got = self.folder.read_into(name, start, parts)
+            except FileNotFoundError as error:
+                raise self._damage(name, None) from error
+            if got == length:
+                return
+            self.folder.forget(name, start, length)
+            if attempt == 2:
+                raise self._damage(name, self.folder.size(name))
 
     def _damage(self, name: str, size: int | None) -> StoreDamagedError:
         shard = self._files[name]["shard"]
@@ -204,7 +223,7 @@ class StoredArrays:
 
     def _wrong(self, array: str, chunk: int, shard: int) -> StoreDamagedError:
         name = self.layout.shard_file(array, shard)
-        size = self.folder.sizes(name.rpartition("/")[0]).get(name)
+        size = self.folder.size(name)
         if size != self._files[name]["bytes"]:
             return self._damage(name, size)
         rows = self.chunk_range(chunk)
@@ -214,11 +233,15 @@ class StoredArrays:
 def read_column(
     folder: Folder, layout: Layout, name: str, dtype: np.dtype
 ) -> Shaped[np.ndarray, " r"]:
-    """A whole column, shard by shard. Raises StoreDamagedError."""
+    """A whole column, several shards at a time. Raises StoreDamagedError."""
     whole = np.empty(layout.rows, dtype)
-    for shard in range(layout.shards):
+
+    def fill(shard: int) -> None:
         rows = layout.row_range(layout.shard_inputs(shard))
         whole[rows] = _read_column_shard(folder, layout, name, shard, dtype)
+
+    with ThreadPoolExecutor(FETCHES if folder.distant else os.cpu_count()) as pool:
+        list(pool.map(fill, range(layout.shards)))
     return whole
 
 

@@ -12,9 +12,8 @@ from jaxtyping import Bool, Float, Float32, Int, Int64, Shaped
 from typing_extensions import TypeVar
 
 from . import order
-from .arrays import StoredArrays
+from .arrays import FETCHES, StoredArrays
 
-FETCHES = 16  # chunks asked for at once where an answer takes its time
 TORCH = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -83,9 +82,11 @@ class Batches(Iterator[Given], Generic[Given]):
         self._batch_size, self._seed, self._device = batch_size, seed, device
         self._epochs, self._window, self._rank, self._ranks = epochs, window, rank, ranks
         self._multipliers = {s: m for s, m in multipliers.items() if m is not None}
-        ranges = [arrays.chunk_range(chunk) for chunk in range(arrays.chunks)]
-        self._wanted = [np.flatnonzero(wanted[r.start : r.stop]) for r in ranges]
-        self._counts = np.array([len(rows) for rows in self._wanted])
+        self._wanted = wanted  # a byte a row is all that grows with the store
+        starts = [arrays.chunk_range(chunk).start for chunk in range(arrays.chunks)]
+        self._counts = np.add.reduceat(wanted, starts, dtype=np.int64)
+        self._filled = np.flatnonzero(self._counts)  # chunks with nothing to read are not dealt
+        assert len(self._filled) >= ranks, "every rank has rows in every epoch"
         self.rows_per_epoch = int(self._counts.sum())  # of all ranks together
         self._epoch = self._offset = 0
         self._dealt: tuple[int, list[_Group]] | None = None
@@ -148,7 +149,7 @@ class Batches(Iterator[Given], Generic[Given]):
     def _groups(self, epoch: int) -> list[_Group]:
         """What this rank reads in an epoch, window by window."""
         if self._dealt is None or self._dealt[0] != epoch:
-            order_C = order.permutation(len(self._wanted), self._seed, epoch)
+            order_C = self._filled[order.permutation(len(self._filled), self._seed, epoch)]
             mine = order_C[self._rank :: self._ranks]
             groups, begin = [], 0
             for number, at in enumerate(range(0, len(mine), self._window)):
@@ -174,8 +175,7 @@ class Batches(Iterator[Given], Generic[Given]):
 
     def _after(self, group: _Group) -> _Group:
         later = self._groups(group.epoch)[group.number + 1 :]
-        following = next((g for g in later if g.rows), None)
-        return following or next(g for g in self._groups(group.epoch + 1) if g.rows)
+        return later[0] if later else self._groups(group.epoch + 1)[0]
 
     def _load(self, group: _Group, old: _Window | None) -> _Window:
         """Read a window; into the memory of an old one, where that is no longer used."""
@@ -189,14 +189,17 @@ class Batches(Iterator[Given], Generic[Given]):
         if old is not None and current is not None and old.rows is current.rows:
             old = None  # one chunk came twice in a row: its memory is still in use
         rows = {site: self._read(site, group, old) for site in self._sites}
-        numbers = np.concatenate(
-            [self._arrays.chunk_range(int(c)).start + self._wanted[c] for c in group.chunks]
-        )
+        numbers = np.concatenate([self._wanted_of(int(c)) for c in group.chunks])
         multipliers = {
             site: torch.from_numpy(factor[numbers]).to(self._device)
             for site, factor in self._multipliers.items()
         }
         return _Window(group, rows, multipliers, shuffled)
+
+    def _wanted_of(self, chunk: int) -> Int64[np.ndarray, " r"]:
+        """The numbers of the wanted rows of a chunk."""
+        rows = self._arrays.chunk_range(chunk)
+        return rows.start + np.flatnonzero(self._wanted[rows.start : rows.stop])
 
     def _read(self, site: str, group: _Group, old: _Window | None) -> Shaped[torch.Tensor, " r *d"]:
         """The wanted rows of a group's chunks, as stored, on the device."""
@@ -219,9 +222,7 @@ class Batches(Iterator[Given], Generic[Given]):
         return there
 
     def _fill(self, site: str, chunk: int, out: Shaped[np.ndarray, " r *d"]) -> None:
-        wanted = self._wanted[chunk]
-        if len(wanted) == 0:
-            return
+        wanted = self._wanted_of(chunk) - self._arrays.chunk_range(chunk).start
         decoded = self._arrays.read_chunk(site, chunk, out)
         if len(wanted) < len(decoded):
             np.take(decoded, wanted, axis=0, out=out)

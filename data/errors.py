@@ -57,6 +57,10 @@ class StoreIncompleteError(TendrilError, RuntimeError):
     """The harvest of this store has not ended."""
 
 
+class StoreUnreachableError(TendrilError, ConnectionError):
+    """The server that a store lies on does not answer, or does not let us in."""
+
+
 class StoreVersionError(TendrilError, ValueError):
     """The store was written in another version of the format."""
 

@@ -4,10 +4,10 @@ Both give the same few operations, so that nothing else of the store knows which
 """
 
 import errno
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
@@ -15,11 +15,16 @@ import fsspec
 import numpy as np
 from jaxtyping import UInt8
 
-from .errors import ConfigError, StoreFullError
+from .cache import ChunkCache
+from .errors import ConfigError, StoreFullError, StoreUnreachableError, TendrilError
 from .files import ASIDE, write_together, write_whole
+from .home import SCHEME as SCHEME
 
-CACHE_BYTES = 32 * 2**30  # of chunks of elsewhere that are kept here; the oldest go first
-SCHEME = "://"
+PACKAGES = {  # that speak a protocol, where it is one of Tendril's extras
+    "s3": "pip install 'tendril[s3]' (s3fs)",
+    "http": "pip install 'tendril[http]' (aiohttp)",
+    "https": "pip install 'tendril[http]' (aiohttp)",
+}
 
 Buffer = UInt8[np.ndarray, " _"]  # of any length each
 
@@ -52,12 +57,21 @@ class Folder(Protocol):
         """A part that was read is wrong: the next reading of it asks the file itself."""
         ...
 
+    def size(self, name: str) -> int | None:
+        """How long a file is; None where there is none."""
+        ...
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file that a crash leaves whole or not there. Raises StoreFullError."""
         ...
 
     def write_together(self, files: Mapping[str, bytes]) -> None:
         """`write` of several files that need no order among them."""
+        ...
+
+    @property
+    def listed(self) -> bool:
+        """Whether `sizes` can be asked: a web server does not say which files it has."""
         ...
 
     def sizes(self, under: str = "") -> dict[str, int]:
@@ -74,6 +88,7 @@ class LocalFolder:
     """A folder of this machine."""
 
     distant = False
+    listed = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -103,6 +118,11 @@ class LocalFolder:
 
     def forget(self, name: str, start: int, length: int) -> None:
         """See Folder: nothing is remembered."""
+
+    def size(self, name: str) -> int | None:
+        """See Folder."""
+        file = self.path / name
+        return file.stat().st_size if file.is_file() else None
 
     def write(self, name: str, content: bytes) -> None:
         """See Folder: written aside, fsynced, renamed."""
@@ -146,8 +166,8 @@ class LocalFolder:
 class RemoteFolder:
     """A folder behind fsspec: an object store, a web server, another process's memory.
 
-    What is read in parts (chunks, which do not change in a complete store) is kept in the
-    folder `cache`, where one is given.
+    What is read in parts (chunks, which do not change in a complete store) is kept in `cache`,
+    where one is given.
     """
 
     distant = True
@@ -157,12 +177,14 @@ class RemoteFolder:
         try:
             self._files, self._root = fsspec.core.url_to_fs(self._url)
         except (ImportError, ValueError) as error:
+            protocol = self._url.partition(SCHEME)[0]
+            package = PACKAGES.get(protocol, "the package that fsspec names for it")
             raise ConfigError(
                 f"{url} cannot be opened ({error}); give a path or a URL that fsspec knows, and "
-                "install the package that speaks its protocol (s3fs for s3://)."
+                f"install what speaks {protocol}: {package}."
             ) from error
-        self._cache = cache
-        self._kept = 0
+        self._cache = ChunkCache(cache) if cache is not None else None
+        self.listed = not self._url.startswith(("http://", "https://"))
 
     @property
     def location(self) -> str:
@@ -171,14 +193,13 @@ class RemoteFolder:
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """See Folder."""
-        end = None if length is None else start + length
         if self._cache is None or (length is None and start >= 0):
-            return self._fetch(name, start, end)
-        kept = self._place(name, start, length)
-        if kept.is_file():
-            return kept.read_bytes()
-        content = self._fetch(name, start, end)
-        self._keep(kept, content)
+            return self._fetch(name, start, length)
+        key = f"{self._url} {name} {start} {length}"
+        content = self._cache.get(key)
+        if content is None:
+            content = self._fetch(name, start, length)
+            self._cache.put(key, content)
         return content
 
     def read_into(self, name: str, start: int, parts: Sequence[Buffer]) -> int:
@@ -194,21 +215,23 @@ class RemoteFolder:
     def forget(self, name: str, start: int, length: int) -> None:
         """See Folder."""
         if self._cache is not None:
-            self._place(name, start, length).unlink(missing_ok=True)
+            self._cache.drop(f"{self._url} {name} {start} {length}")
+
+    def size(self, name: str) -> int | None:
+        """See Folder."""
+        self._files.invalidate_cache()
+        try:
+            about: dict[str, Any] = self._files.info(f"{self._root}/{name}")
+        except FileNotFoundError:
+            return None
+        return int(about["size"])
 
     def write(self, name: str, content: bytes) -> None:
         """See Folder: object stores show an object whole or not at all."""
         path = f"{self._root}/{name}"
-        try:
+        with self._asking(name):
             self._files.makedirs(self._files._parent(path), exist_ok=True)
             self._files.pipe_file(path, content)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise StoreFullError(
-                f"there is no room for {len(content):,} bytes at {self._url}/{name}; what is "
-                "written so far is kept, so make room and run the same command again."
-            ) from error
 
     def write_together(self, files: Mapping[str, bytes]) -> None:
         """See Folder: each is on its way while the others are."""
@@ -217,6 +240,7 @@ class RemoteFolder:
 
     def sizes(self, under: str = "") -> dict[str, int]:
         """See Folder: one listing."""
+        assert self.listed, "a web server lists nothing; ask for files one by one"
         self._files.invalidate_cache()
         whole = f"{self._root}/{under}" if under else self._root
         listed: dict[str, dict[str, Any]] = self._files.find(whole, detail=True)
@@ -232,31 +256,37 @@ class RemoteFolder:
         if names:
             self._files.rm([f"{self._root}/{name}" for name in names])
 
-    def _fetch(self, name: str, start: int, end: int | None) -> bytes:
+    def _fetch(self, name: str, start: int, length: int | None) -> bytes:
         path = f"{self._root}/{name}"
-        content: bytes = self._files.cat_file(path, start=start or None, end=end)
+        end = None if length is None or start + length == 0 else start + length
+        with self._asking(name):
+            try:
+                content: bytes = self._files.cat_file(path, start=start or None, end=end)
+            except FileNotFoundError:
+                raise
+            except Exception:  # of each protocol its own, for a part that lies beyond the end
+                if (self.size(name) or 0) > max(start, 0):
+                    raise
+                return b""
         return content
 
-    def _place(self, name: str, start: int, length: int | None) -> Path:
-        assert self._cache is not None
-        key = hashlib.sha256(f"{self._url} {name} {start} {length}".encode()).hexdigest()
-        return self._cache / key[:2] / key
-
-    def _keep(self, path: Path, content: bytes) -> None:
-        assert self._cache is not None
-        if self._kept == 0:
-            self._kept = sum(size for _, size, _ in _by_age(self._cache))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.{os.getpid()}.{id(content)}")
-        aside.write_bytes(content)  # not synced: what is lost is fetched again
-        aside.replace(path)
-        self._kept += len(content)
-        if self._kept > CACHE_BYTES:
-            for old, size, _ in sorted(_by_age(self._cache), key=lambda entry: entry[2]):
-                if self._kept <= 0.9 * CACHE_BYTES:
-                    break
-                old.unlink(missing_ok=True)
-                self._kept -= size
+    @contextmanager
+    def _asking(self, name: str) -> Iterator[None]:
+        """What a protocol may raise, as the errors that callers expect."""
+        try:
+            yield
+        except (FileNotFoundError, TendrilError):
+            raise
+        except Exception as error:  # of each protocol its own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreFullError(
+                    f"there is no room for {self._url}/{name}; what is written so far is kept, so "
+                    "make room and run the same command again."
+                ) from error
+            raise StoreUnreachableError(
+                f"{self._url}/{name} cannot be reached ({type(error).__name__}: {error}); check "
+                "the address, the network and the credentials, and run the same command again."
+            ) from error
 
 
 def open_folder(location: str | Path, cache: str | Path | None = None) -> Folder:
@@ -272,10 +302,3 @@ def open_folder(location: str | Path, cache: str | Path | None = None) -> Folder
 
 def _metadata_first(sizes: dict[str, int]) -> list[str]:
     return sorted(sizes, key=lambda name: (not name.endswith("zarr.json"), name.count("/"), name))
-
-
-def _by_age(folder: Path) -> Iterator[tuple[Path, int, float]]:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            about = path.stat()
-            yield path, about.st_size, about.st_mtime

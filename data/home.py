@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from .errors import StoreNotFoundError
+from .errors import ConfigError, StoreNotFoundError
 
 LATEST = "latest"
 STORE_MARKER = "zarr.json"
@@ -23,8 +23,13 @@ def stores_folder(home: str | None = None) -> Path:
 
 
 def store_location(name: str, home: str | None = None) -> str:
-    """Where the store of a name lies: a path, or a URL where the home is one."""
+    """Where a store of that name is written: a path, or a URL where the home is one."""
     home = home or os.environ.get("TENDRIL_HOME") or ""
+    if home.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"--home {home} is a web server, which takes no files; harvest to a folder or to an "
+            "object store (s3://bucket/folder)."
+        )
     return f"{home.rstrip('/')}/store/{name}" if "://" in home else str(stores_folder(home) / name)
 
 

@@ -13,6 +13,7 @@ from . import order
 from .arrays import StoredArrays
 from .batches import Batches as Batches
 from .errors import ConfigError
+from .home import SCHEME
 from .record import read_record
 from .rows import ITEM_BYTES, decode_rows
 from .stats import Moments
@@ -20,6 +21,7 @@ from .stats import Moments
 PARTS = ("train", "held_out", "all")
 HUGE_RULES = ("keep", "drop", "cap")
 WINDOW_BYTES = 2**29  # of stored rows that are mixed at a time, unless asked otherwise
+WINDOW_ROWS = 2**20  # at most: of narrow rows, so that the first batch is soon there
 HUGE = 10.0  # times the median: a norm that stands out
 
 
@@ -70,8 +72,9 @@ class Store:
 
     def __init__(self, path: str | Path, cache: str | Path | None = None) -> None:
         self.arrays = StoredArrays(path, cache)
-        self.path = Path(path)
-        self.name = self.path.name if "://" in str(path) else self.path.resolve().name
+        self.location = self.arrays.folder.location
+        self.path = Path(path)  # of no use where the location is a URL
+        self.name = self.path.name if SCHEME in self.location else self.path.resolve().name
         about = self.arrays.about
         self.spec: dict[str, Any] = about["spec"]
         self.origin: dict[str, str] = about["origin"]
@@ -170,9 +173,9 @@ class Store:
 
         `window` is how many chunks are mixed at a time: `"all"` holds all rows in memory (on a
         GPU in its memory) and shuffles them exactly, and so does the default where they take
-        no more than half a gigabyte; else it is as many chunks as that holds, chosen anew every
-        epoch. Rows of a `huge` norm (more than `huge_times` the median) are kept, dropped, or
-        capped: shortened to that norm.
+        no more than half a gigabyte and are no more than a million; else it is as many chunks
+        as that holds, chosen anew every epoch. Rows of a `huge` norm (more than `huge_times`
+        the median) are kept, dropped, or capped: shortened to that norm.
         """
         how = BATCH_DEFAULTS | options
         sites = (site,) if isinstance(site, str) else tuple(site)
@@ -216,6 +219,13 @@ class Store:
                 f"held_out={how['held_out']}{' and `where`' if how['where'] is not None else ''}; "
                 "harvest more inputs, or choose another share."
             )
+        rank, ranks = how["rank"], how["ranks"]
+        chunks = len(np.unique(np.flatnonzero(wanted) // self.chunk_rows)) if ranks > 1 else 1
+        if not 0 <= rank < ranks <= chunks:
+            raise ConfigError(
+                f"rank {rank} of {ranks} cannot read {self.name}: {chunks} of its chunks hold rows "
+                "that are asked for, and each rank needs one; use fewer processes, or harvest more."
+            )
         return wanted
 
     def _check(self, how: "BatchOptions", batch_size: int) -> None:
@@ -223,14 +233,8 @@ class Store:
             raise ConfigError(f"part is one of {', '.join(PARTS)}, and not {how['part']!r}.")
         if how["huge"] not in HUGE_RULES:
             raise ConfigError(f"huge is one of {', '.join(HUGE_RULES)}, and not {how['huge']!r}.")
-        rank, ranks = how["rank"], how["ranks"]
         if batch_size < 1:
             raise ConfigError(f"a batch has at least one row, and not {batch_size}.")
-        if not 0 <= rank < ranks <= self.arrays.chunks:
-            raise ConfigError(
-                f"rank {rank} of {ranks} cannot read {self.name}: it has {self.arrays.chunks} "
-                "chunks, and each rank needs one; use fewer processes, or harvest more."
-            )
 
     def _window(self, sites: Sequence[str], window: int | Literal["all"] | None) -> int:
         layout = self.arrays.layout
@@ -242,7 +246,7 @@ class Store:
             return window
         row_bytes = sum(int(np.prod(layout.row_shape(s))) for s in sites)
         chunk_bytes = row_bytes * ITEM_BYTES[self.arrays.dtype] * layout.rows_per_chunk
-        return max(1, WINDOW_BYTES // chunk_bytes)
+        return max(1, min(WINDOW_BYTES // chunk_bytes, WINDOW_ROWS // layout.rows_per_chunk))
 
     def _multiplier(
         self, site: str, limits: Mapping[str, float]

@@ -59,7 +59,7 @@ def _beside(folder: Folder) -> str:
 def exists(folder: Folder) -> bool:
     """Whether there is a store, complete or not."""
     try:
-        folder.read(METADATA, 0, 1)
+        folder.read(METADATA)  # whole: parts may be kept in a cache
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True

@@ -184,17 +184,23 @@ class StoreWriter:
             if isinstance(self.folder, LocalFolder):
                 alone.enter_context(locked(self.folder.path / "statistics", wait=True))
                 self.folder.sweep()
-            self._complete()
+            if self.about["complete"] or not read_about(self.folder)["complete"]:
+                self._complete()  # unless another rank just has
         return True
 
     def _complete(self) -> None:
-        layout = self.layout
-        records = [read_record(self.folder, s) for s in range(layout.shards)]
+        layout, valid_rows = self.layout, 0
+        totals = {s: no_moments(w * max(layout.elements, 1)) for s, w in layout.widths.items()}
+        sizes: dict[str, list[int]] = {array: [] for array in layout.arrays(self.dtype)}
+        for shard in range(layout.shards):  # one at a time: a record holds the moments, as text
+            record = read_record(self.folder, shard)
+            valid_rows += record["valid_rows"]
+            for site, moments in record["moments"].items():
+                totals[site] = totals[site].merge(moments_from_json(moments))
+            for array, of_array in sizes.items():
+                of_array.append(record["files"][layout.shard_file(array, shard)]["bytes"])
         files: dict[str, bytes] = {}
-        for site, width in layout.widths.items():
-            total = no_moments(width * max(layout.elements, 1))
-            for record in records:
-                total = total.merge(moments_from_json(record["moments"][site]))
+        for site, total in totals.items():
             zeros = total.zeros / max(total.count, 1)
             norms = self._norms(site)
             quantiles = np.quantile(norms, QUANTILES) if len(norms) else np.zeros(len(QUANTILES))
@@ -203,13 +209,9 @@ class StoreWriter:
                 dimensions = len(layout.row_shape(site)) if name in STATISTICS else 1
                 file = f"statistics/{site}/{name}/c" + "/0" * dimensions
                 files[file] = encode_chunk(vector.astype(np.float64), "none")
-        sizes = {
-            array: [r["files"][layout.shard_file(array, r["shard"])]["bytes"] for r in records]
-            for array in layout.arrays(self.dtype)
-        }
         about = self.about | {
             "complete": True,
-            "valid_rows": sum(r["valid_rows"] for r in records),
+            "valid_rows": valid_rows,
             "bytes": sum(sum(of_array) for of_array in sizes.values()),
         }
         root = group_json({"tendril": about})

@@ -36,6 +36,8 @@ def main() -> Mapping[str, object] | None:
 
     if config.dry_run:
         plan = make_plan(config)
+        if plan.rank > 0:
+            return None
         about = estimate(plan, make_layout(plan))
         note(about.pop("sentence"))
         return {"store": plan.location, "dry_run": True, **about}

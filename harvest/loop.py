@@ -122,8 +122,10 @@ def _commit(writer: StoreWriter, encoded: Future[Encoded]) -> int:
 
 def _await_others(writer: StoreWriter) -> None:
     """Wait until every shard has a record. A launcher that loses a rank stops the others."""
-    while len(writer.folder.sizes(RECORDS)) <= writer.layout.shards:  # the group's own file too
+    there = 0
+    while there <= writer.layout.shards:  # the group's own file too
         time.sleep(POLL_SECONDS)
+        there = len(writer.folder.sizes(RECORDS))
 
 
 def _collect(

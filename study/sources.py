@@ -18,7 +18,7 @@ from data.errors import (
     TendrilError,
     WeightsError,
 )
-from data.home import LATEST, entries, resolve, runs_folder, stores_folder
+from data.home import LATEST, SCHEME, entries, resolve, runs_folder, stores_folder
 from data.images import ImageSource, open_images
 from data.origin import identity_in_words, located, same_identity
 from data.reader import Store, open_store
@@ -105,6 +105,9 @@ def _choose_run(config: CurvesConfig, flagged: Subject | None) -> Path | None:
 def _find_store(config: CurvesConfig, run: Path | None, trained: Mapping[str, Any]) -> Store | None:
     """The store given, or the run's own where it still is."""
     folder = stores_folder(config.home)
+    told = config.store or trained.get("store_path", "")
+    if SCHEME in told:
+        return open_store(told)
     if config.store:
         path = resolve(config.store, folder, STORE_FILE)
         if path is None:

@@ -1,7 +1,13 @@
 """A subject without a network: rows are a function of (input, position). Restarts cost
 milliseconds, so a harvest can be killed often. As a program:
-python -m tests.arithmetic HOME INPUTS SECONDS_A_SLICE."""
+python -m tests.arithmetic HOME INPUTS SECONDS_A_SLICE [RANK RANKS [ROOM]], where after ROOM
+files the disk is full."""
 
+import dataclasses
+import errno
+import itertools
+import os
+import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -9,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.command import run_command
 from data.layout import Layout, plan_layout
 from data.spec import StoreSpec
 from harvest.loop import Harvested, SliceRows, write_store
@@ -62,7 +69,9 @@ def produce_slowly(shape: Layout, seconds: float = 0.0):  # type: ignore[no-unty
     return produce
 
 
-def harvest(home: Path, seconds: float = 0.0, **options: int) -> Harvested:
+def harvest(
+    home: Path, seconds: float = 0.0, rank: int = 0, ranks: int = 1, **options: int
+) -> Harvested:
     """A whole arithmetic harvest into home/store."""
     shape = layout(**options)
     return write_store(
@@ -72,8 +81,31 @@ def harvest(home: Path, seconds: float = 0.0, **options: int) -> Harvested:
         produce_slowly(shape, seconds),
         origin={},
         environment={"device": "none"},
+        rank=rank,
+        ranks=ranks,
     )
 
 
+def fill_the_disk(room: int) -> None:
+    """From now on the disk takes so many files and no more."""
+    real, count = os.fsync, itertools.count(1)
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISREG(os.fstat(handle).st_mode) and next(count) > room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    os.fsync = fsync
+
+
+def main() -> dict[str, object]:
+    """As the arguments say."""
+    home, inputs, seconds, *rest = sys.argv[1:]
+    rank, ranks, room = (*(int(r) for r in rest), *(0, 1, 10**9)[len(rest) :])
+    fill_the_disk(room)
+    done = harvest(Path(home), float(seconds), rank, ranks, inputs=int(inputs))
+    return dataclasses.asdict(done)
+
+
 if __name__ == "__main__":
-    harvest(Path(sys.argv[1]), seconds=float(sys.argv[3]), inputs=int(sys.argv[2]))
+    run_command(main)

@@ -65,6 +65,7 @@ def test_a_stream_resumes_anywhere(
     other.restore(whole.state())
     for _ in range(5):
         assert torch.equal(next(whole), next(other))
+    whole.close(), other.close()
 
 
 def test_seeds_and_epochs_differ_and_are_repeatable(store: Store) -> None:

@@ -16,7 +16,7 @@ from data.command import note
 from data.device import cpu_threads, keep_freed_memory, resolve_device
 from data.errors import StoreLockedError, StoreNotFoundError
 from data.files import locked
-from data.home import entries, resolve, runs_folder, stores_folder
+from data.home import SCHEME, entries, resolve, runs_folder, stores_folder
 from data.reader import Store, open_store
 from data.spec import canonical_json, slug
 from models.dictionaries.checkpoint import RESULT, read_json
@@ -96,6 +96,8 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
 
 def find_store(config: TrainConfig) -> Store:
     """The store that a config names. Raises StoreNotFoundError, saying what there is."""
+    if SCHEME in config.store:
+        return open_store(config.store)
     folder = stores_folder(config.home)
     path = resolve(config.store, folder, "zarr.json")
     if path is None:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data.command import note
+from data.home import SCHEME
 from models.dictionaries.checkpoint import (
     CONFIG,
     RESULT,
@@ -166,7 +167,9 @@ def write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dic
         **asdict(config),
         "home": "",
         "store": store.name,
-        "store_path": os.path.relpath(store.path, run),
+        "store_path": (
+            store.location if SCHEME in store.location else os.path.relpath(store.path, run)
+        ),
         "site": source.name,
         "sites": source.blocks,
         "width": source.width,
