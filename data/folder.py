@@ -265,7 +265,8 @@ class RemoteFolder:
             except FileNotFoundError:
                 raise
             except Exception:  # of each protocol its own, for a part that lies beyond the end
-                if (self.size(name) or 0) > max(start, 0):
+                size = self.size(name)
+                if size is None or size > max(start, 0):
                     raise
                 return b""
         return content

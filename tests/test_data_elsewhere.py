@@ -194,6 +194,8 @@ def test_a_store_behind_a_web_server(tmp_path: Path) -> None:
             open_store(f"{url}/{NAME}").read("sine", slice(0, 300))
         with pytest.raises(StoreNotFoundError, match="no store at http"):
             open_store(f"{url}/nowhere")
+    with pytest.raises(StoreUnreachableError, match="cannot be reached"):
+        there.read("wave", slice(0, 300))  # the server has gone
 
 
 def test_no_store_and_no_protocol_are_sentences(
