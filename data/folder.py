@@ -240,7 +240,11 @@ class RemoteFolder:
 
     def sizes(self, under: str = "") -> dict[str, int]:
         """See Folder: one listing."""
-        assert self.listed, "a web server lists nothing; ask for files one by one"
+        if not self.listed:
+            raise ConfigError(
+                f"{self._url} is on a web server, which does not say what files it has; its rows "
+                "can be read from there, and for anything else copy the store here first."
+            )
         self._files.invalidate_cache()
         whole = f"{self._root}/{under}" if under else self._root
         listed: dict[str, dict[str, Any]] = self._files.find(whole, detail=True)
@@ -265,7 +269,8 @@ class RemoteFolder:
             except FileNotFoundError:
                 raise
             except Exception:  # of each protocol its own, for a part that lies beyond the end
-                if (self.size(name) or 0) > max(start, 0):
+                size = self.size(name)
+                if size is None or size > max(start, 0):
                     raise
                 return b""
         return content

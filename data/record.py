@@ -191,11 +191,14 @@ def check_complete(folder: Folder, about: Mapping[str, Any]) -> None:
     """Raises StoreIncompleteError, which says how far the harvest has come."""
     if about["complete"]:
         return
-    shards, sizes = layout_of(about).shards, folder.sizes(RECORDS)
-    done = sum(record_name(s) in sizes for s in range(shards))
+    shards, far = layout_of(about).shards, ""
+    if folder.listed:
+        sizes = folder.sizes(RECORDS)
+        done = sum(record_name(s) in sizes for s in range(shards))
+        far = f" ({done} of {shards} shards are there)"
     raise StoreIncompleteError(
-        f"the store {folder.location} is not complete ({done} of {shards} shards are there); run "
-        "the harvest that began it again, and it goes on from there."
+        f"the store {folder.location} is not complete{far}; run the harvest that began it again, "
+        "and it goes on from there."
     )
 
 

@@ -194,6 +194,14 @@ def test_a_store_behind_a_web_server(tmp_path: Path) -> None:
             open_store(f"{url}/{NAME}").read("sine", slice(0, 300))
         with pytest.raises(StoreNotFoundError, match="no store at http"):
             open_store(f"{url}/nowhere")
+        with pytest.raises(ConfigError, match="does not say what files it has"):
+            is_complete(open_folder(f"{url}/{NAME}"))
+        about = tmp_path / NAME / "zarr.json"
+        about.write_text(about.read_text().replace('"complete": true', '"complete": false'))
+        with pytest.raises(StoreIncompleteError, match="is not complete; run the harvest"):
+            open_store(f"{url}/{NAME}")
+    with pytest.raises(StoreUnreachableError, match="cannot be reached"):
+        there.read("wave", slice(0, 300))  # the server has gone
 
 
 def test_no_store_and_no_protocol_are_sentences(
