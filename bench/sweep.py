@@ -10,7 +10,8 @@ import torch
 
 from data.layout import plan_layout
 from data.spec import StoreSpec
-from data.store import Written, writing
+from data.store import writing
+from data.writer import Written
 from train.config import TrainConfig
 from train.loop import train
 from train.sweep import sweep

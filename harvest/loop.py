@@ -17,7 +17,8 @@ from data.layout import Layout
 from data.record import RECORDS
 from data.rows import NO_ROW, STORED_AS, encode_rows, quantise
 from data.spec import StoreSpec
-from data.store import Encoded, StoreWriter, Written, writing
+from data.store import writing
+from data.writer import Encoded, StoreWriter, Written
 
 SHARDS_IN_FLIGHT = 2  # encoded, or on their way to it, and not yet on the disk
 POLL_SECONDS = 0.2

@@ -8,7 +8,8 @@ import numpy as np
 
 from data.layout import plan_layout
 from data.spec import StoreSpec
-from data.store import Written, writing
+from data.store import writing
+from data.writer import Written
 from train.config import TrainConfig
 
 PER_INPUT = 16

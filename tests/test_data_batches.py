@@ -18,7 +18,8 @@ from data.layout import Layout, plan_layout
 from data.reader import Store, open_store
 from data.rows import encode_rows, quantise
 from data.spec import StoreSpec
-from data.store import Written, writing
+from data.store import writing
+from data.writer import Written
 
 PER_INPUT = 5
 INPUTS = 47

@@ -9,7 +9,8 @@ from data.codec import ChunkError, decode_chunk, encode_chunk, join_shard, split
 from data.layout import Layout, plan_layout
 from data.rows import STORED_AS
 from data.spec import StoreSpec
-from data.store import Written, writing
+from data.store import writing
+from data.writer import Written
 
 COMPRESSORS = ("zstd", "lz4", "none")
 

@@ -12,7 +12,8 @@ from data import reader
 from data.layout import plan_layout
 from data.reader import Store, open_store
 from data.spec import StoreSpec
-from data.store import Written, writing
+from data.store import writing
+from data.writer import Written
 
 
 def phi(inputs_per_batch: Iterator[np.ndarray], rows: int, per_input: int) -> tuple[float, float]:

@@ -94,6 +94,10 @@ class TrainConfig:
     """Vectors without firing after which a latent counts as dead."""
     resample_every: int = 0
     """Steps after which dead latents start anew where the error is large; 0: never."""
+    huge: Literal["keep", "drop", "cap"] = "keep"
+    """What becomes of rows of huge norm: they stay, are left out, or are shortened."""
+    huge_times: float = 10.0
+    """How many times the median a huge norm is, at least."""
     held_out: float = 0.05
     """Share of the inputs kept away from training, for evaluation."""
     eval_rows: int = 65_536

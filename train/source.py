@@ -81,6 +81,8 @@ class Source:
             epochs=epochs,
             rank=ranks.rank,
             ranks=ranks.ranks,
+            huge=config.huge,
+            huge_times=config.huge_times,
         )
 
     def scale(self) -> float | Float[Tensor, " d"]:
