@@ -1,3 +1,4 @@
+import io
 import os
 from pathlib import Path
 
@@ -5,13 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data import images
 from data.errors import (
     ConfigError,
     InputsNotFoundError,
     UnreadableInputError,
     UnreadableInputsError,
 )
-from data.images import first_readable, open_images
+from data.images import _plain_jpeg, first_readable, fit, open_images
 
 
 def gradient(width: int, height: int) -> Image.Image:
@@ -147,3 +149,41 @@ def test_a_hugging_face_set_by_its_path(
         open_images(str(saved / "labels"))
     with pytest.raises(InputsNotFoundError, match="cannot be opened"):
         open_images(f"hf:{saved / 'nowhere'}")
+
+
+@pytest.mark.parametrize("quality", [30, 95])
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("size", [(224, 224), (57, 80), (301, 299)])
+def test_the_fast_way_to_a_jpeg_gives_pillows_pixels(
+    tmp_path: Path, quality: int, subsampling: int, size: tuple[int, int]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg", quality=quality, subsampling=subsampling)
+    content = (tmp_path / "a.jpg").read_bytes()
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert np.array_equal(_plain_jpeg(content, image), np.asarray(image.convert("RGB")))
+    with Image.open(tmp_path / "a.jpg") as image, pytest.MonkeyPatch.context() as patch:
+        fast = fit(content, 48)
+        patch.setattr(images, "_plain_jpeg", lambda *_: None)
+        assert np.array_equal(fast, fit(content, 48))
+
+
+def test_a_turned_or_faulty_jpeg_goes_the_slow_way(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    gradient(32, 32).save(tmp_path / "turned.jpg", exif=exif)
+    gradient(32, 32).save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    for content in ((tmp_path / "turned.jpg").read_bytes(), whole[:-40]):
+        with Image.open(io.BytesIO(content)) as image:
+            assert _plain_jpeg(content, image) is None
+    upright = np.asarray(gradient(32, 32).transpose(Image.Transpose.ROTATE_180)).astype(int)
+    loaded = open_images(str(tmp_path)).load(0, 32)
+    assert np.abs(loaded - upright).max() < 20
+
+
+def test_an_image_between_the_sizes_is_only_cut(tmp_path: Path) -> None:
+    picture = gradient(70, 66)
+    picture.save(tmp_path / "a.png")
+    loaded = open_images(str(tmp_path)).load(0, 64)
+    assert np.array_equal(loaded, np.asarray(picture)[1:65, 3:67])
