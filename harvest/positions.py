@@ -1,5 +1,7 @@
 """Which positions of an input are kept: a pure function of (seed, input) and the norms."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Int, Int64
 
@@ -14,18 +16,19 @@ def draw_uniform(cells: int, count: int, seed: int, index: int) -> Int64[np.ndar
 
 
 def draw_by_norm(
-    norms: Float[np.ndarray, " cells"], count: int, seed: int, index: int
-) -> Int64[np.ndarray, " count"]:
-    """`count` different cells, drawn one after the other with probability proportional to
-    the norm of the activation there, in ascending order.
+    norms_BP: Float[np.ndarray, "b cells"], count: int, seed: int, inputs: Sequence[int]
+) -> Int64[np.ndarray, "b count"]:
+    """`count` different cells of each input, drawn one after the other with probability
+    proportional to the norm of the activation there, in ascending order.
 
     The smallest of e_i / w_i, with e_i exponential, are such a sample without replacement
     (Efraimidis & Spirakis 2006). Cells of norm zero come only where the others run out.
     """
-    exponential = -np.log(order.uniform(len(norms), seed, index))
-    keys = exponential / np.maximum(norms.astype(np.float64), TINY)
+    cells = norms_BP.shape[1]
+    uniform_BP = np.stack([order.uniform(cells, seed, index) for index in inputs])
+    keys_BP = -np.log(uniform_BP) / np.maximum(norms_BP.astype(np.float64), TINY)
     # no two keys are alike but by a chance of 2^-53, so which `count` are smallest is certain
-    return np.sort(np.argpartition(keys, count - 1)[:count]).astype(np.int64)
+    return np.sort(np.argpartition(keys_BP, count - 1)[:, :count]).astype(np.int64)
 
 
 def on_grid(

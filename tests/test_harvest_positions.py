@@ -11,7 +11,7 @@ def test_positions_differ_and_are_a_pure_function_of_seed_and_input(
 ) -> None:
     count = data.draw(st.integers(1, cells))
     norms = np.random.default_rng(0).random(cells)
-    for drawn in (draw_uniform(cells, count, 3, 5), draw_by_norm(norms, count, 3, 5)):
+    for drawn in (draw_uniform(cells, count, 3, 5), draw_by_norm(norms[None], count, 3, [5])[0]):
         assert len(set(drawn.tolist())) == count
         assert (np.diff(drawn) > 0).all()
         assert 0 <= drawn[0] <= drawn[-1] < cells
@@ -25,14 +25,19 @@ def test_inputs_and_seeds_draw_differently() -> None:
 
 def test_the_chance_of_a_position_is_proportional_to_its_norm() -> None:
     norms = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
-    counts = np.bincount([int(draw_by_norm(norms, 1, 0, i)[0]) for i in range(6000)], minlength=5)
+    counts = np.bincount(
+        [int(draw_by_norm(norms[None], 1, 0, [i])[0][0]) for i in range(6000)], minlength=5
+    )
     np.testing.assert_allclose(counts / 6000, norms / 10, atol=0.02)
 
 
 def test_positions_of_norm_zero_come_only_when_the_others_run_out() -> None:
     norms = np.array([0.0, 1.0, 0.0, 5.0])
-    assert {tuple(draw_by_norm(norms, 2, 0, i)) for i in range(50)} == {(1, 3)}
-    assert {tuple(draw_by_norm(norms, 3, 0, i)) for i in range(50)} == {(0, 1, 3), (1, 2, 3)}
+    assert {tuple(draw_by_norm(norms[None], 2, 0, [i])[0]) for i in range(50)} == {(1, 3)}
+    assert {tuple(draw_by_norm(norms[None], 3, 0, [i])[0]) for i in range(50)} == {
+        (0, 1, 3),
+        (1, 2, 3),
+    }
 
 
 def test_a_place_is_found_on_another_sites_map() -> None:

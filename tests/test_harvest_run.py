@@ -66,7 +66,7 @@ def test_rows_are_the_activations_at_their_columns(config: HarvestConfig) -> Non
         early = acts["early"][:, 2 * y[r] + 1, 2 * x[r] + 1]
         np.testing.assert_allclose(rows["early"][r], early, rtol=1e-4, atol=1e-6)
     norms = forward(config, 2)["late"].norm(dim=0).flatten().numpy()
-    assert (8 * y + x)[inputs == 2].tolist() == draw_by_norm(norms, 5, 0, 2).tolist()
+    assert (8 * y + x)[inputs == 2].tolist() == draw_by_norm(norms[None], 5, 0, [2])[0].tolist()
 
 
 def test_a_slice_of_which_nothing_can_be_read(config: HarvestConfig) -> None:
