@@ -20,9 +20,11 @@ from jaxtyping import Float64, Shaped, UInt8, UInt64
 from .codec import (
     ABSENT,
     CRC_BYTES,
+    NOTHING,
     ChunkError,
-    check_sum,
+    check_found,
     decode_chunk,
+    extended,
     index_bytes,
     split_index,
 )
@@ -45,6 +47,7 @@ from .record import (
 )
 
 FETCHES = 16  # files or parts of them asked for at once where an answer takes its time
+PIECE = 2**19  # bytes read and summed at a time
 INDEXES_KEPT = 4096  # of shard files: a few hundred bytes each
 STATISTICS = ("mean", "variance", "zeros", "norm_quantiles")
 UNREADABLE = (ChunkError, ValueError, RuntimeError)  # what codecs raise of altered bytes
@@ -117,9 +120,14 @@ class StoredArrays:
     def _fill(self, name: str, start: int, length: int, whole: Shaped[np.ndarray, "..."]) -> None:
         """Read a chunk and decode it; what is not compressed is read to where it belongs."""
         if self.layout.compressor == "none" and length == whole.nbytes + CRC_BYTES:
-            rows, closing = whole.reshape(-1).view(np.uint8), np.empty(CRC_BYTES, np.uint8)
-            self._read_into(name, start, [rows, closing])
-            check_sum(rows, closing)
+            rows, found = whole.reshape(-1).view(np.uint8), NOTHING
+            for at in range(0, len(rows), PIECE):  # summed while a core still has it at hand
+                piece = rows[at : at + PIECE]
+                self._read_into(name, start + at, [piece])
+                found = extended(found, piece)
+            closing = np.empty(CRC_BYTES, np.uint8)
+            self._read_into(name, start + len(rows), [closing])
+            check_found(found, closing)
             return
         scratch: UInt8[np.ndarray, " n"] | None = getattr(self._scratch, "bytes", None)
         if scratch is None or len(scratch) < length:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, cast, final
 
 import numpy as np
@@ -45,6 +45,7 @@ class _Window:
     rows: Mapping[str, Shaped[torch.Tensor, " r *d"]]
     multipliers: Mapping[str, Float32[torch.Tensor, " r"]]
     order: Int[torch.Tensor, " r"]
+    memory: Mapping[str, Shaped[torch.Tensor, " most *d"]]  # what the rows lie in
 
     def holds(self, epoch: int, offset: int) -> bool:
         """Whether a row of an epoch is in here."""
@@ -185,35 +186,43 @@ class Batches(Iterator[Given], Generic[Given]):
         current = self._current
         for there in (current, old):
             if there is not None and np.array_equal(there.group.chunks, group.chunks):
-                return _Window(group, there.rows, there.multipliers, shuffled)
-        if old is not None and current is not None and old.rows is current.rows:
-            old = None  # one chunk came twice in a row: its memory is still in use
-        rows = {site: self._read(site, group, old) for site in self._sites}
-        numbers = np.concatenate([self._wanted_of(int(c)) for c in group.chunks])
-        multipliers = {
-            site: torch.from_numpy(factor[numbers]).to(self._device)
-            for site, factor in self._multipliers.items()
+                return replace(there, group=group, order=shuffled)
+        # one chunk may come twice in a row: then its memory is still in use
+        free = old is not None and (current is None or old.memory is not current.memory)
+        memory = old.memory if old is not None and free else self._memory()
+        rows = {site: self._read(site, group, memory[site]) for site in self._sites}
+        multipliers = {}
+        if self._multipliers:
+            numbers = np.concatenate([self._wanted_of(int(c)) for c in group.chunks])
+            for site, factor in self._multipliers.items():
+                multipliers[site] = torch.from_numpy(factor[numbers]).to(self._device)
+        return _Window(group, rows, multipliers, shuffled, memory)
+
+    def _memory(self) -> dict[str, Shaped[torch.Tensor, " most *d"]]:
+        """Room for the rows of any window; fresh pages cost as much as filling them."""
+        layout, on_gpu = self._arrays.layout, self._device.type == "cuda"
+        most = int(np.sort(self._counts)[-self._window :].sum())
+        dtype = TORCH[self._arrays.dtype]
+        return {
+            site: torch.empty((most, *layout.row_shape(site)), dtype=dtype, pin_memory=on_gpu)
+            for site in self._sites
         }
-        return _Window(group, rows, multipliers, shuffled)
 
     def _wanted_of(self, chunk: int) -> Int64[np.ndarray, " r"]:
         """The numbers of the wanted rows of a chunk."""
         rows = self._arrays.chunk_range(chunk)
         return rows.start + np.flatnonzero(self._wanted[rows.start : rows.stop])
 
-    def _read(self, site: str, group: _Group, old: _Window | None) -> Shaped[torch.Tensor, " r *d"]:
+    def _read(
+        self, site: str, group: _Group, memory: Shaped[torch.Tensor, " most *d"]
+    ) -> Shaped[torch.Tensor, " r *d"]:
         """The wanted rows of a group's chunks, as stored, on the device."""
-        shape = (group.rows, *self._arrays.layout.row_shape(site))
-        on_gpu = self._device.type == "cuda"
-        if old is not None and not on_gpu and old.rows[site].shape[0] >= group.rows:
-            rows = old.rows[site][: group.rows]
-        else:
-            rows = torch.empty(shape, dtype=TORCH[self._arrays.dtype], pin_memory=on_gpu)
+        rows = memory[: group.rows]
         stored = _as_stored(rows)
         ends = np.cumsum(self._counts[group.chunks])
         places = zip(group.chunks, ends - self._counts[group.chunks], ends, strict=True)
         list(self._decoders.map(lambda p: self._fill(site, int(p[0]), stored[p[1] : p[2]]), places))
-        if not on_gpu:
+        if self._device.type != "cuda":
             return rows
         beside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(beside):  # while the main stream computes

@@ -17,6 +17,7 @@ from numcodecs.abc import Codec
 
 CRC_BYTES = 4
 ABSENT = 2**64 - 1  # offset and length of a chunk that a shard does not hold
+NOTHING = 0  # the crc32c of no bytes
 ZSTD_LEVEL = 1
 LZ4_LEVEL = 5
 
@@ -59,6 +60,18 @@ def decode_chunk(
 def check_sum(packed: UInt8[np.ndarray, " n"], closing: UInt8[np.ndarray, " c"]) -> None:
     """Raises ChunkError where the crc32c of `packed` is not `closing`."""
     if _checksum(packed) != closing.tobytes():
+        raise ChunkError("the checksum is wrong")
+
+
+def extended(found: int, piece: UInt8[np.ndarray, " n"]) -> int:
+    """The crc32c of what `found` is that of, and a piece after it."""
+    whole: int = google_crc32c.extend(found, piece)
+    return whole
+
+
+def check_found(found: int, closing: UInt8[np.ndarray, " c"]) -> None:
+    """Raises ChunkError where a crc32c is not the one that closes a chunk."""
+    if struct.pack("<I", found) != closing.tobytes():
         raise ChunkError("the checksum is wrong")
 
 

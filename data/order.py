@@ -26,7 +26,8 @@ def uniform(count: int, *key: int) -> Float64[np.ndarray, " count"]:
 
 def permutation(count: int, *key: int) -> Int64[np.ndarray, " count"]:
     """A permutation of 0..count-1, a pure function of `key`, e.g. of (seed, epoch)."""
-    return np.argsort(raw(count, *key), kind="stable").astype(np.int64)
+    # not the stable sort, which takes three times as long: no two words are alike
+    return np.argsort(raw(count, *key)).astype(np.int64, copy=False)
 
 
 def sample(population: int, count: int, *key: int) -> Int64[np.ndarray, " count"]:
