@@ -29,6 +29,7 @@ HUGGING_FACE = "hf:"
 MARGIN = 8 / 7  # of a fitted image over what is cut out of it
 FIT = "shorter side to 8/7 bicubic, centre crop"
 ORIENTATION = 0x0112  # EXIF's tag of how the camera was held; 1 is upright
+IN_MEMORY = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # what Pillow calls a file
 SAMPLE = 0x5A3E  # the key of the sample that --limit takes
 HEAD_BYTES = 4096  # of each end of a file: what the fingerprint looks at, beside its size
 
@@ -62,7 +63,8 @@ class ImageSource:
                 warnings.simplefilter("ignore")  # of damaged EXIF and the like: it reads or not
                 return self.fetch(index, size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UnreadableInputError(f"{type(error).__name__}: {error}") from error
+            reason = IN_MEMORY.sub("", str(error))  # it goes on record, and an address is chance
+            raise UnreadableInputError(f"{type(error).__name__}: {reason}") from error
 
 
 def open_images(inputs: str, limit: int | None = None) -> ImageSource:

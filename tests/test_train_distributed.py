@@ -18,6 +18,8 @@ from train.loop import find_store, run_folder, train
 
 from . import ranks, sparse
 
+pytestmark = pytest.mark.slow  # many launches of torchrun
+
 ROOT = Path(__file__).parents[1]
 SAME = ("topk", "relu_l1", "gated", "jumprelu")
 
