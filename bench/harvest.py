@@ -112,7 +112,10 @@ def _photographs(folder: Path, count: int) -> None:
 
 
 def _harvest_over_forward(config: HarvestConfig, folder: Path) -> tuple[float, float]:
-    """From JPEG files to a complete store, against the network alone on ready tensors."""
+    """From JPEG files to a complete store, against the network alone on ready tensors.
+
+    The network of the yardstick is as it was given; the harvest fuses its convolutions.
+    """
     plan = make_plan(config)
     layout = make_layout(plan)
     rule = PositionRule(config.positions, config.per_input, config.seed)
