@@ -16,13 +16,12 @@ from .errors import ConfigError
 from .home import SCHEME
 from .record import read_record
 from .rows import ITEM_BYTES, decode_rows
-from .stats import Moments
+from .stats import HUGE, Moments
 
 PARTS = ("train", "held_out", "all")
 HUGE_RULES = ("keep", "drop", "cap")
 WINDOW_BYTES = 2**29  # of stored rows that are mixed at a time, unless asked otherwise
 WINDOW_ROWS = 2**20  # at most: of narrow rows, so that the first batch is soon there
-HUGE = 10.0  # times the median: a norm that stands out
 
 
 class BatchOptions(TypedDict, total=False):

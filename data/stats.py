@@ -7,6 +7,7 @@ from jaxtyping import Float, Float32, Float64, Int64, Shaped
 
 from .rows import is_zero, widen
 
+HUGE = 10.0  # times the median: a norm that stands out
 BLOCK_BYTES = 2**22  # of float64 looked at a time: in less, threads wait for each other
 
 

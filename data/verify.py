@@ -14,9 +14,8 @@ from .errors import StoreDamagedError
 from .folder import open_folder
 from .record import METADATA, check_complete, read_about, read_attributes, read_record, repair
 from .rows import NO_ROW, decode_rows
-from .stats import Moments, describe_rows, no_moments
+from .stats import HUGE, Moments, describe_rows, no_moments
 
-HUGE = 10.0  # times the median: a norm that stands out
 LARGEST = 5  # rows of the largest norms that are named
 SAME = 1e-9  # relative: how near statistics come that were merged in another order
 

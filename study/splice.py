@@ -15,6 +15,7 @@ from data.device import keep_freed_memory, resolve_device
 from data.errors import ConfigError, InputsNotFoundError
 from data.images import ImageSource, open_images
 from data.origin import located
+from data.table import columns
 from models.dictionaries.checkpoint import find_run, load_dictionary, read_config
 from models.splice import (
     CLEAN,
@@ -110,14 +111,7 @@ def splice_table(figures: Mapping[str, Any]) -> str:
             for column in ("top1", "cross_entropy")
         ]
         rows.append((name, *_told(run), *shares, _number(run["fvu"])))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return columns(rows)
 
 
 @final

@@ -14,7 +14,7 @@ import zarr
 from fsspec.registry import _registry
 
 from bench.remote import late_server
-from data import cache
+from data import arrays, cache
 from data.command import run_command
 from data.errors import (
     ConfigError,
@@ -275,6 +275,25 @@ def test_what_a_cache_holds_wrong_is_fetched_again(cached: tuple[str, Path], har
     for part in parts:
         part.write_bytes(harm(part.read_bytes()))
     assert torch.equal(epoch_of(url, folder), whole)
+    assert torch.equal(epoch_of(url, folder), whole)
+
+
+def test_chunks_that_are_not_compressed_are_fetched_whole_and_again(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading in pieces pays on a disk; elsewhere each piece would wait for an answer."""
+    monkeypatch.setattr(arrays, "PIECE", 64)
+    shape = type(arithmetic.layout())(**vars(arithmetic.layout()) | {"compressor": "none"})
+    url, folder = f"{memory}/plain", tmp_path / "cache"
+    produce = arithmetic.produce_slowly(shape)
+    arithmetic.write_store(
+        url, arithmetic.spec(), shape, produce, origin={}, environment={}, declared=True
+    )
+    whole = epoch_of(url, folder)
+    parts = [p for p in folder.rglob("*") if p.is_file()]
+    assert len(parts) == 25 + 13  # chunks, and the index of each shard
+    for part in parts:
+        part.write_bytes(part.read_bytes()[:-1] + b"?")
     assert torch.equal(epoch_of(url, folder), whole)
 
 

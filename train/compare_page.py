@@ -7,6 +7,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from data.table import columns
+
 from .charts import Axis, Series, chart
 from .matching import ANTIPODAL, DENSE, SHARED, Directions, Match, nearest_cosine
 
@@ -52,19 +54,7 @@ def table(figures: Mapping[str, Any]) -> str:
         f"{len(figures['pairs'])} pairs"
     )
     return "\n\n".join(
-        [aligned([ONE, *one_rows(figures)]), aligned([TWO, *two_rows(figures)]), ending]
-    )
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as lines, columns as wide as their widest cell; the first one to the left."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
+        [columns([ONE, *one_rows(figures)]), columns([TWO, *two_rows(figures)]), ending]
     )
 
 
