@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Float64, Int, Shaped
 from . import order
 from .arrays import StoredArrays
 from .batches import Batches as Batches
+from .dihedral import Dihedral, group_of
 from .errors import ConfigError
 from .home import SCHEME
 from .record import read_record
@@ -82,6 +83,11 @@ class Store:
         self.chunk_rows = self.arrays.layout.rows_per_chunk
         self.column = remember(self.arrays.column)
         self._record = remember(lambda shard: read_record(self.arrays.folder, shard))
+
+    @property
+    def group(self) -> Dihedral | None:
+        """The group that inputs were taken through; rows are then [G, D], in its order."""
+        return group_of(self.spec["inputs"])
 
     def width(self, site: str) -> int:
         """D of a site."""
