@@ -107,14 +107,15 @@ def plan_layout(
     compressor: str = "zstd",
     item_bytes: int = 2,
     elements: int = 0,
+    shard_inputs: int = SHARD_INPUTS,
 ) -> Layout:
-    """Chunks of about 4 MiB and at most 4096 rows; shards of at most 64 MiB and 256 inputs,
-    but at least one chunk."""
+    """Chunks of about 4 MiB and at most 4096 rows; shards of at most 64 MiB and 256 inputs
+    (fewer where each takes long), but at least one chunk."""
     row_bytes = max(widths.values()) * item_bytes * max(elements, 1)
     chunk_rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes))
-    per_chunk = min(inputs, max(1, round(chunk_rows / rows_per_input)))
+    per_chunk = min(inputs, shard_inputs, max(1, round(chunk_rows / rows_per_input)))
     chunk_bytes = per_chunk * rows_per_input * row_bytes
-    chunks = max(1, min(SHARD_INPUTS // per_chunk, SHARD_BYTES // chunk_bytes))
+    chunks = max(1, min(shard_inputs // per_chunk, SHARD_BYTES // chunk_bytes))
     return Layout(
         inputs=inputs,
         rows_per_input=rows_per_input,

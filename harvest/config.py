@@ -26,6 +26,13 @@ class HarvestConfig:
     """Positions kept of each input."""
     positions: Literal["norm", "uniform"] = "norm"
     """How they are drawn: with probability proportional to the norm there, or uniformly."""
+    rotations: int = 0
+    """Turns of the group that each position's patch is taken through (rows [G, D]); 0: no group."""
+    reflections: bool = True
+    """Whether the group reflects, too: it then has twice as many elements."""
+    turn: Literal["random", "none"] = "random"
+    """Whether each patch is first turned by an angle of its own, so that no direction that
+    photographs prefer is built in."""
     dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
     """The dtype of the stored rows; int8 has a scale for each row."""
     seed: int = 0

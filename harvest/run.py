@@ -1,5 +1,6 @@
 """A config -> a complete store: plan it, say what it will cost, write it."""
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -7,26 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from data.command import note
 from data.device import keep_freed_memory, resolve_device
+from data.dihedral import Dihedral
 from data.errors import ConfigError
 from data.folder import SCHEME, open_folder
 from data.home import store_location
 from data.images import ImageSource, first_readable, open_images
-from data.layout import Layout, plan_layout
+from data.layout import SHARD_INPUTS, Layout, plan_layout
 from data.record import is_complete, read_about
 from data.rows import ITEM_BYTES
 from data.spec import StoreSpec
+from data.warp import Warp
 from models.hooks import describe_sites, recording
 from models.subjects.load import load_subject
 from models.subjects.subject import Subject, site_modules
+from models.subjects.window import Window, find_window
 
 from .config import HarvestConfig
 from .loop import Produce, write_store
+from .orbits import PATCHES, OrbitRule, image_orbits, orbit_rows
 from .vision import PositionRule, to_rgb, vision_rows
 
+SHARD_PATCHES = 2**15  # of orbits, each a pass over a small crop: less than a minute's work
 COMPRESSED = 0.3  # of raw float16, about what zstd leaves of rows after a ReLU
 
 
@@ -40,6 +47,7 @@ class Plan:
     spec: StoreSpec
     location: str
     device: torch.device
+    window: Window | None = None  # with a group: what reads its patches
     rank: int = 0
     ranks: int = 1
 
@@ -104,22 +112,40 @@ def harvest(config: HarvestConfig) -> Harvest:
 
 def producer(plan: Plan, inputs_per_slice: int) -> Produce:
     """What turns slices of a plan's inputs into rows."""
-    config = plan.config
+    config, workers = plan.config, plan.config.workers or os.cpu_count() or 1
+    if plan.window:
+        return orbit_rows(
+            plan.subject,
+            plan.source,
+            plan.window,
+            orbit_rule(config),
+            device=plan.device,
+            workers=workers,
+            batch_size=inputs_per_slice,
+            dtype=config.dtype,
+        )
     return vision_rows(
         plan.subject,
         plan.source,
         plan.spec.sites,
         PositionRule(config.positions, config.per_input, config.seed),
         device=plan.device,
-        workers=config.workers or os.cpu_count() or 1,
+        workers=workers,
         batch_size=inputs_per_slice,
         dtype=config.dtype,
     )
 
 
+def orbit_rule(config: HarvestConfig) -> OrbitRule:
+    """The group that a config takes its anchors through. Raises ConfigError."""
+    group = Dihedral(config.rotations, config.reflections)
+    return OrbitRule(group, config.positions, config.per_input, config.turn, config.seed)
+
+
 def make_plan(config: HarvestConfig) -> Plan:
     """Open subject and inputs, and settle the identity of the harvest."""
     for value, least, flag in (
+        (config.rotations, 0, "--rotations"),
         (config.batch_size, 1, "--batch-size"),
         (config.workers, 0, "--workers"),
     ):
@@ -138,18 +164,22 @@ def make_plan(config: HarvestConfig) -> Plan:
     site_modules(subject, sites)
     everywhere = config.per_input == "all"
     drawn = {"rule": config.positions, "per_input": config.per_input}
+    inputs = source.identity | {"size": subject.input_size}
+    window = find_window(subject, sites) if config.rotations else None
+    if window:
+        inputs["orbit"] = orbit_rule(config).identity(window)
     spec = StoreSpec(
         subject=subject.identity,
-        inputs=source.identity | {"size": subject.input_size},
+        inputs=inputs,
         sites=sites,
         positions={"rule": "all"} if everywhere else drawn,
-        seed=0 if everywhere else config.seed,
+        seed=0 if everywhere and not window else config.seed,
         dtype=config.dtype,
     )
     name = config.name or f"{subject.name}-{Path(source.origin).name}"
     location = store_location(spec.folder(name), config.home)
     rank, ranks = process_of(config)
-    return Plan(config, subject, source, spec, location, device, rank, ranks)
+    return Plan(config, subject, source, spec, location, device, window, rank, ranks)
 
 
 def process_of(config: HarvestConfig) -> tuple[int, int]:
@@ -175,13 +205,19 @@ def make_layout(plan: Plan) -> Layout:
     """
     config = plan.config
     shapes = describe_sites(plan.subject, plan.spec.sites)
-    height, width = shapes[plan.spec.sites[0]].grid
-    per_input = height * width if config.per_input == "all" else config.per_input
-    if not 1 <= per_input <= height * width:
+    first = plan.spec.sites[0]
+    cells = math.prod(shapes[first].grid)
+    where = f"of the map of {first}"
+    if plan.window:
+        cells = len(plan.window.inside(plan.subject.input_size))
+        where += f" whose receptive field ({plan.window.size} pixels) lies within the image"
+    per_input = cells if config.per_input == "all" else config.per_input
+    if not 1 <= per_input <= cells:
         raise ConfigError(
-            f"--per-input wants `all` or a number from 1 to the {height * width} positions of "
-            f"the map of {plan.spec.sites[0]}, and got {per_input}."
+            f"--per-input wants `all` or a number from 1 to the {cells} positions {where}, and "
+            f"got {per_input}."
         )
+    elements = len(orbit_rule(config).group) if plan.window else 0
     return plan_layout(
         inputs=len(plan.source),
         rows_per_input=per_input,
@@ -190,16 +226,23 @@ def make_layout(plan: Plan) -> Layout:
         inputs_per_slice=config.batch_size,
         compressor=config.compressor,
         item_bytes=ITEM_BYTES[config.dtype],
+        columns=("y", "x", "turn") if plan.window else ("y", "x"),
+        elements=elements,
+        shard_inputs=max(1, min(SHARD_INPUTS, SHARD_PATCHES // max(per_input * elements, 1))),
     )
 
 
 def estimate(plan: Plan, layout: Layout) -> dict[str, Any]:
     """Rows, bytes and seconds that a harvest will take, with a sentence for the terminal."""
-    raw = layout.rows * sum(layout.widths.values()) * ITEM_BYTES[plan.config.dtype]
+    elements = max(layout.elements, 1)
+    raw = layout.rows * elements * sum(layout.widths.values()) * ITEM_BYTES[plan.config.dtype]
     stored = raw if layout.compressor == "none" else int(raw * COMPRESSED)
-    seconds = layout.inputs * seconds_per_input(plan)
+    pace = seconds_per_orbit(plan) * layout.rows_per_input if plan.window else 0.0
+    seconds = layout.inputs * (seconds_per_input(plan) + pace)
+    of_group = f" of {layout.elements} elements" if plan.window else ""
     sentence = (
-        f"{layout.inputs:,} inputs x {layout.rows_per_input} positions = {layout.rows:,} rows of "
+        f"{layout.inputs:,} inputs x {layout.rows_per_input} positions = {layout.rows:,} "
+        f"rows{of_group} of "
         + ", ".join(f"{site} ({width})" for site, width in layout.widths.items())
         + f"; about {stored / 1e6:,.0f} MB ({raw / 1e6:,.0f} MB raw {plan.config.dtype}) and "
         f"{_duration(seconds)} on {plan.device}, into {plan.location}"
@@ -228,6 +271,23 @@ def seconds_per_input(plan: Plan, inputs: int = 4) -> float:
                 acts.flatten()[0].item()  # waits for the GPU
             seconds = time.perf_counter() - began
     return seconds / inputs
+
+
+def seconds_per_orbit(plan: Plan) -> float:
+    """Time of one anchor through the whole group, after a warm-up."""
+    assert plan.window is not None, "asked for where there is a group"
+    rule, size = orbit_rule(plan.config), plan.subject.input_size
+    warp = Warp(rule.group, plan.window.size, plan.window.colour, plan.device)
+    image = to_rgb([plan.source.load(first_readable(plan.source, size), size)], plan.device)[0]
+    plan.window.module.to(plan.device)
+    one_A2 = np.array(plan.window.inside(size)[:1])
+    seconds = 0.0
+    with plan.window.reading(PATCHES[plan.device.type]) as read, torch.inference_mode():
+        for _ in range(2):  # the first one warms up
+            began = time.perf_counter()
+            image_orbits(image, one_A2, np.zeros(1), plan.window, warp, read)
+            seconds = time.perf_counter() - began
+    return seconds
 
 
 def _make_deterministic() -> None:

@@ -75,8 +75,8 @@ def vision_rows(
     def produce(slices: Sequence[range]) -> Iterator[SliceRows]:
         with ExitStack() as stack:
             if fuse and slices:
-                probe = _probe(subject, device)
-                stack.enter_context(fused(subject.module, modules, probe, batch_size))
+                noise = probe(subject, device)
+                stack.enter_context(fused(subject.module, modules, noise, batch_size))
             forward = stack.enter_context(recording(subject.module, modules))
             for inputs, images in load(source, slices, subject.input_size, workers, ahead):
                 with torch.inference_mode():  # never across a yield: it would leak out
@@ -88,11 +88,7 @@ def vision_rows(
                     activations=rows,
                     columns=columns,
                     names=[source.name(i) for i in inputs],
-                    failures={
-                        i: str(image)
-                        for i, image in zip(inputs, images, strict=True)
-                        if isinstance(image, UnreadableInputError)
-                    },
+                    failures=failures_of(inputs, images),
                 )
 
     return produce
@@ -114,7 +110,7 @@ def gather(
     for site, grid_BHWD in grids.items():
         y_BP, x_BP = on_grid(cells_BP, drawn_on, (grid_BHWD.shape[1], grid_BHWD.shape[2]))
         b_B1 = np.arange(len(cells_BP))[:, None]
-        rows[site] = _narrowed(_at(grid_BHWD, b_B1, y_BP, x_BP), dtype)
+        rows[site] = narrowed(_at(grid_BHWD, b_B1, y_BP, x_BP), dtype)
     y_BP, x_BP = np.divmod(cells_BP, drawn_on[1])
     return rows, {"y": y_BP.ravel(), "x": x_BP.ravel()}
 
@@ -135,7 +131,7 @@ def _at(
     return grid_BHWD.flatten(0, 2).index_select(0, places_R.to(grid_BHWD.device))
 
 
-def _narrowed(rows_RD: Float[torch.Tensor, "r d"], dtype: str) -> Shaped[np.ndarray, "r d"]:
+def narrowed(rows_RD: Float[torch.Tensor, " r *d"], dtype: str) -> Shaped[np.ndarray, " r *d"]:
     """Rows as they are stored: torch rounds ten times as fast as numpy, and half of it has to
     come from a GPU. Where a row does not fit, float32, for the store to say so."""
     if dtype in ("float16", "bfloat16"):
@@ -144,6 +140,12 @@ def _narrowed(rows_RD: Float[torch.Tensor, "r d"], dtype: str) -> Shaped[np.ndar
             whole: np.ndarray = half_RD.view(torch.int16).cpu().numpy()
             return whole.view(STORED_AS[dtype])
     return rows_RD.float().cpu().numpy()
+
+
+def failures_of(inputs: range, images: Sequence[Loaded]) -> dict[int, str]:
+    """The inputs that could not be read, and why."""
+    pairs = zip(inputs, images, strict=True)
+    return {i: str(image) for i, image in pairs if isinstance(image, UnreadableInputError)}
 
 
 def to_rgb(
@@ -173,7 +175,7 @@ def load(
             yield first, [future.result() for future in futures]
 
 
-def _probe(subject: Subject, device: torch.device) -> Float[torch.Tensor, "1 ..."]:
+def probe(subject: Subject, device: torch.device) -> Float[torch.Tensor, "1 ..."]:
     """An image of noise, the same for every process."""
     shape = (1, 3, subject.input_size, subject.input_size)
     noise_BCHW = torch.rand(shape, generator=torch.Generator().manual_seed(0))

@@ -4,7 +4,7 @@ PyTorch on a CPU packs the weights of a convolution anew at every call, and read
 its output once more for the ReLU. oneDNN does both in one go.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,9 +39,8 @@ def fused(
     stays as it is (and the body is told False). No ReLU is fused into a convolution that is
     itself a site, or that somebody watches with a hook. Nothing is left after the body.
     """
-    kept = {name for names in sites.values() for name in names}
     plain = _outputs(module, sites, probe)
-    steps = _steps(module, kept, probe) if _possible(module, probe) else []
+    steps = _steps(module, sites, probe) if _possible(module, probe) else []
     try:
         for step in steps:
             _fuse(step, batch)
@@ -74,8 +73,9 @@ def _same(plain: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 
 @torch.inference_mode()
-def _steps(module: nn.Module, kept: Collection[str], probe: Tensor) -> list[_Step]:
-    """Every plain convolution that is called once, with its ReLU."""
+def _steps(module: nn.Module, sites: Mapping[str, tuple[str, ...]], probe: Tensor) -> list[_Step]:
+    """Every plain convolution that is called once on the way to the sites, with its ReLU."""
+    kept = {name for names in sites.values() for name in names}
     outputs: dict[nn.Conv2d, list[tuple[torch.Size, Tensor]]] = {}
     inputs: dict[nn.ReLU, list[Tensor]] = {}
     handles = []
@@ -96,7 +96,8 @@ def _steps(module: nn.Module, kept: Collection[str], probe: Tensor) -> list[_Ste
                 handles.append(part.register_forward_hook(saw_conv))
             elif type(part) is nn.ReLU:
                 handles.append(part.register_forward_pre_hook(saw_relu))
-        module(probe)
+        with recording(module, sites) as forward:
+            forward(probe)
     finally:
         for handle in handles:
             handle.remove()

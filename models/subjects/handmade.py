@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from . import handmade_weights as rules
-from .inception import InceptionV1, inception_sites, preprocess
+from .inception import InceptionV1, inception_sites, preprocess, unpadded
 from .subject import Subject, weights_digest
 
 UNTIL = "mixed3b"
@@ -68,6 +68,7 @@ def handmade_subject() -> Subject:
         preprocess=preprocess,
         input_size=INPUT_SIZE,
         sites=inception_sites(UNTIL),
+        unpadded=unpadded(network),
         identity={
             "name": "handmade",
             "weights": weights_digest(network),

@@ -92,11 +92,16 @@ class InceptionV1(nn.Module):
 
     Every site is the output of modules (SITES says which), so any hook can read it.
     Takes RGB 0..255 minus 117, [B, 3, H, W]; gives the last stage, which is the site of that
-    name. Raises ConfigError for an unknown normalisation or stage.
+    name. Not `padded`, it computes only cells whose whole receptive field lies in the image:
+    of an image as large as that field, the one cell in the middle. Raises ConfigError for an
+    unknown normalisation or stage.
     """
 
-    def __init__(self, normalisation: str = "lucent", until: str = "softmax2") -> None:
+    def __init__(
+        self, normalisation: str = "lucent", until: str = "softmax2", *, padded: bool = True
+    ) -> None:
         super().__init__()
+        self.padded = padded
         if normalisation not in NORMALISATIONS:
             raise ConfigError(
                 f"normalisation is one of {', '.join(NORMALISATIONS)}, and not {normalisation!r}."
@@ -123,10 +128,11 @@ class InceptionV1(nn.Module):
         self, images_BCHW: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b c h2 w2"] | Float[Tensor, "b c"]:
         # channels last: pools are ten times as fast on a CPU, and a cell's vector is contiguous
-        x = _same_pad(images_BCHW.contiguous(memory_format=torch.channels_last), 7, 2)
+        x = images_BCHW.contiguous(memory_format=torch.channels_last)
+        x = _same_pad(x, 7, 2) if self.padded else x
         for stage in self.stages:
             for step in BEFORE.get(stage, ()):
-                x = _max_pool(x) if step == "pool" else response_norm(x, self.normalisation)
+                x = self._pool(x) if step == "pool" else response_norm(x, self.normalisation)
             if stage in STEM:
                 x = self._conv(stage, x)
             elif stage in BLOCKS:
@@ -135,6 +141,9 @@ class InceptionV1(nn.Module):
                 x = self.softmax2(self.softmax2_pre_activation_matmul(x.mean(dim=(2, 3))))
         return x
 
+    def _pool(self, x: Tensor) -> Tensor:
+        return _max_pool(x) if self.padded else F.max_pool2d(x, 3, 2)
+
     def _conv(self, name: str, x: Tensor) -> Tensor:
         convolved: Tensor = getattr(self, name)(getattr(self, f"{name}_pre_relu_conv")(x))
         return convolved
@@ -142,15 +151,21 @@ class InceptionV1(nn.Module):
     def _block(self, name: str, x: Tensor) -> Tensor:
         # 5x5 first: a pass that stops at the branch of the curve detectors skips the others
         conv5x5 = self._conv(f"{name}_5x5", self._conv(f"{name}_5x5_bottleneck", x))
-        conv1x1 = self._conv(f"{name}_1x1", x)
-        conv3x3 = self._conv(f"{name}_3x3", self._conv(f"{name}_3x3_bottleneck", x))
-        pooled = F.max_pool2d(x, 3, stride=1, padding=1)
+        conv1x1 = self._conv(f"{name}_1x1", self._inner(x, 2))
+        inner = self._inner(x, 1)
+        conv3x3 = self._conv(f"{name}_3x3", self._conv(f"{name}_3x3_bottleneck", inner))
+        pooled = F.max_pool2d(inner, 3, stride=1, padding=1 if self.padded else 0)
         pool_reduce = self._conv(f"{name}_pool_reduce", pooled)
         joined: Tensor = getattr(self, name)(conv1x1, conv3x3, conv5x5, pool_reduce)
         return joined
 
+    def _inner(self, x: Tensor, rim: int) -> Tensor:
+        """What a narrower kernel sees where the 5x5 one, without padding, has its cells."""
+        return x if self.padded else x[:, :, rim:-rim, rim:-rim]
+
     def _add_conv(self, name: str, ins: int, outs: int, kernel: int, stride: int = 1) -> None:
-        padding = kernel // 2 if stride == 1 else 0  # SAME; padded by hand where asymmetric
+        same = self.padded and stride == 1  # SAME is padded by hand where it is asymmetric
+        padding = kernel // 2 if same else 0
         conv = nn.Conv2d(ins, outs, kernel, stride=stride, padding=padding)
         self.add_module(f"{name}_pre_relu_conv", conv)
         self.add_module(name, nn.ReLU())
@@ -163,6 +178,14 @@ class InceptionV1(nn.Module):
         self._add_conv(f"{name}_5x5", block.bottleneck5x5, block.conv5x5, 5)
         self._add_conv(f"{name}_pool_reduce", ins, block.pool_reduce, 1)
         self.add_module(name, Concatenate())
+
+
+def unpadded(network: InceptionV1) -> InceptionV1:
+    """The same network, its weights too, without padding."""
+    twin = InceptionV1(until=network.stages[-1], padded=False)
+    twin.load_state_dict(network.state_dict(), assign=True)
+    twin.normalisation = network.normalisation
+    return twin.eval().requires_grad_(False)
 
 
 def inception_sites(until: str = "softmax2") -> dict[str, tuple[str, ...]]:

@@ -65,4 +65,5 @@ def inceptionv1(weights: str, normalisation: str = "auto") -> Subject:
         sites=inception.inception_sites(),
         identity={"name": "inceptionv1", "weights": digest, "normalisation": normalisation},
         logits=inception.LOGITS,
+        unpadded=inception.unpadded(network),
     )

@@ -21,7 +21,8 @@ class Subject:
     pixels. `sites` maps each site to the modules whose outputs, concatenated over channels,
     it is. `identity` holds all that can change the activations: it goes into the spec of
     every harvest. `logits` names the module whose output they are, where the network's own
-    output is something else (probabilities, say).
+    output is something else (probabilities, say). `unpadded` is the same network, of the same
+    sites, without any padding, where there is one: it reads single cells out of small crops.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Subject:
     sites: Mapping[str, tuple[str, ...]]
     identity: Mapping[str, Any] = field(default_factory=dict)
     logits: str = ""
+    unpadded: nn.Module | None = None
 
 
 def site_modules(subject: Subject, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
