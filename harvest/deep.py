@@ -129,7 +129,10 @@ def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any])
     place = store.arrays.folder.location
     normalisation = "" if config.subject else origin.get("normalisation", "")
     on_cpu = config.device == "auto" and recorded.get("device") == "cpu"
+    orbit = spec["inputs"].get("orbit", {})
     fields: dict[str, Any] = {
+        k: orbit[k] for k in ("rotations", "reflections", "turn") if orbit
+    } | {
         "inputs": config.inputs or located(place, origin["inputs"]),
         "subject": config.subject or located(place, origin["subject"]),
         "weights": config.weights

@@ -1,0 +1,177 @@
+"""Orbits read from crops beside warping and running whole images; how time and memory grow with G.
+
+Ours takes a patch as large as the receptive field through the group, and through the network
+without padding. The yardstick does what one would write first: for each element the whole image
+is turned about the anchor, and the whole truncated network run on it, in batches, to read one
+cell. Both end in the same vectors [A, G, D] (the bench says how far apart).
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch.nn import functional
+
+from data.command import note
+from data.dihedral import Dihedral
+from data.images import open_images
+from data.warp import FADE, Warp, finer
+from harvest.orbits import image_orbits
+from harvest.vision import to_rgb
+from models.fused import fused
+from models.hooks import as_grid, recording
+from models.subjects.inception import InceptionV1, inception_sites, preprocess, unpadded
+from models.subjects.load import load_subject
+from models.subjects.subject import Subject
+from models.subjects.window import Window, find_window
+
+from .paired import machine, paired
+
+SITE = "mixed3b_5x5"
+BATCH = 8  # whole images at a time
+Whole = Callable[[torch.Tensor, tuple[int, int]], np.ndarray]
+PEAK = """
+import json, resource, sys
+from bench.group import grow
+print(json.dumps(grow(*json.loads(sys.argv[1])) | {
+    "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+"""
+
+
+@dataclass(frozen=True)
+class GroupBench:
+    """What is measured."""
+
+    weights: str = ""
+    """Weights of InceptionV1; random by default."""
+    site: str = SITE
+    """Where activations are read."""
+    rotations: int = 16
+    """Turns of the group; with reflections twice as many elements."""
+    anchors: int = 2
+    """Anchors in a run of the yardstick."""
+    pairs: int = 7
+    """How often ours and the yardstick take turns."""
+
+
+def measure(bench: GroupBench) -> dict[str, object]:
+    """`crop_over_whole` (larger is better), and seconds and megabytes at G 8, 16, 32 and at
+    once and twice as many anchors."""
+    subject = _subject(bench.weights)
+    window = find_window(subject, [bench.site])
+    group = Dihedral(bench.rotations)
+    image = to_rgb([open_images("dead-leaves", 1).load(0, 224)], torch.device("cpu"))[0]
+    cells_A2 = np.array(window.inside(224)[:: 289 // bench.anchors][: bench.anchors])
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        warp = Warp(group, window.size, window.colour)
+        read = stack.enter_context(window.reading(32))
+        whole = stack.enter_context(_whole(subject, window, group, bench.site))
+        still_A = np.zeros(len(cells_A2))
+
+        def ours() -> np.ndarray:
+            return image_orbits(image, cells_A2, still_A, window, warp, read)[bench.site]
+
+        def yardstick() -> np.ndarray:
+            return np.stack([whole(image, (int(y), int(x))) for y, x in cells_A2])
+
+        apart = float(np.abs(ours() - yardstick()).max() / np.abs(yardstick()).max())
+        note("orbits from crops against whole images ...")
+        times = paired(ours, yardstick, bench.pairs)
+    note("growth with G and with the anchors ...")
+    growth = {
+        f"G{2 * n} x {a}": _grown(bench, n, a) for n, a in ((4, 16), (8, 16), (16, 16), (16, 32))
+    }
+    seconds = {name: g["seconds"] for name, g in growth.items()}
+    return {
+        "what": "group",
+        "ratios": {
+            "crop_over_whole": round(times.ratio, 2),
+            "time_G32_over_G8": round(seconds["G32 x 16"] / seconds["G8 x 16"], 2),
+            "time_R2_over_R1": round(seconds["G32 x 32"] / seconds["G32 x 16"], 2),
+        },
+        "apart": apart,
+        "anchors_per_s": round(bench.anchors / float(np.median(times.ours)), 2),
+        "growth": growth,
+        "elements": len(group),
+        "patch": window.size,
+        **machine(),
+    }
+
+
+def grow(weights: str, site: str, rotations: int, anchors: int) -> dict[str, float]:
+    """Seconds to read so many anchors' orbits, as the harvester does, in a process of its own."""
+    window = find_window(_subject(weights), [site])
+    warp = Warp(Dihedral(rotations), window.size, window.colour)
+    image = to_rgb([open_images("dead-leaves", 1).load(0, 224)], torch.device("cpu"))[0]
+    cells_A2 = np.array(window.inside(224)[:anchors])
+    with torch.inference_mode(), window.reading(32) as read:
+        image_orbits(image, cells_A2[:1], np.zeros(1), window, warp, read)
+        began = time.perf_counter()
+        image_orbits(image, cells_A2, np.zeros(anchors), window, warp, read)
+    return {"seconds": round(time.perf_counter() - began, 3)}
+
+
+def _grown(bench: GroupBench, rotations: int, anchors: int) -> dict[str, float]:
+    asked = json.dumps([bench.weights, bench.site, rotations, anchors])
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, asked], capture_output=True, text=True, check=True
+    )
+    grown: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return {name: round(value, 2) for name, value in grown.items()}
+
+
+@contextmanager
+def _whole(subject: Subject, window: Window, group: Dihedral, site: str) -> Iterator[Whole]:
+    """The yardstick: an image's vectors [G, D] at a cell, from whole images turned about it."""
+    modules = {site: subject.sites[site]}
+    probe = subject.preprocess(torch.full((1, 3, 224, 224), 0.5))
+    with (
+        fused(subject.module, modules, probe, BATCH),
+        recording(subject.module, modules) as forward,
+    ):
+
+        def vectors(image_CHW: torch.Tensor, cell: tuple[int, int]) -> Float[np.ndarray, "g d"]:
+            images_GCHW = _turned(image_CHW, window.centre(*cell), window, group)
+            few = torch.split(images_GCHW, BATCH)
+            acts = [as_grid(forward(subject.preprocess(part))[site]) for part in few]
+            found: np.ndarray = torch.cat(acts)[:, cell[0], cell[1]].numpy()
+            return found
+
+        yield vectors
+
+
+def _turned(
+    image_CHW: torch.Tensor, middle: tuple[float, float], window: Window, group: Dihedral
+) -> Float[torch.Tensor, "g 3 h w"]:
+    """A whole image through every element about a pixel, faded along the same circle."""
+    at_HW2 = np.stack(np.meshgrid(np.arange(224), np.arange(224), indexing="xy"), -1) - middle
+    radius_HW = np.hypot(at_HW2[..., 0], at_HW2[..., 1]) / (window.size / 2)
+    fade_HW = (1 + np.cos(np.pi * np.clip((radius_HW - FADE) / (1 - FADE), 0, 1))) / 2
+    places = np.einsum("gji,yxj->gyxi", group.matrix_G22, at_HW2) + middle  # the inverses' places
+    grid = torch.from_numpy((2 * places / 223 - 1).astype(np.float32))
+    turned_GCHW = functional.grid_sample(
+        finer(image_CHW).expand(len(group), -1, -1, -1),
+        grid,
+        padding_mode="border",
+        align_corners=True,
+    )
+    colour_C11 = torch.tensor(window.colour).view(3, 1, 1)
+    return colour_C11 + (turned_GCHW - colour_C11) * torch.from_numpy(fade_HW).float()
+
+
+def _subject(weights: str) -> Subject:
+    if weights:
+        return load_subject("inceptionv1", weights=weights)
+    torch.manual_seed(0)
+    network = InceptionV1().eval().requires_grad_(False)
+    return Subject(
+        "inceptionv1", network, preprocess, 224, inception_sites(), unpadded=unpadded(network)
+    )
