@@ -1,21 +1,30 @@
 """Orbits: the group acts from the right side, and a crop gives what the whole image does."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from jaxtyping import Float
+from PIL import Image
 
 from data.dihedral import Dihedral
+from data.errors import ConfigError
 from data.images import open_images
+from data.procedural import dead_leaves
 from data.reader import open_store
 from data.warp import Warp
-from harvest.config import HarvestConfig
+from harvest import run
+from harvest.config import HarvestConfig, VerifyConfig
+from harvest.deep import verify_deep
 from harvest.orbits import MILLI
 from harvest.run import harvest
 from models.hooks import as_grid, recording
 from models.subjects.handmade import handmade_subject
 from models.subjects.subject import Subject, site_modules
 from models.subjects.window import find_window
+
+from .test_data_store import contents
 
 SITES = ("mixed3b_5x5", "mixed3b")
 
@@ -26,7 +35,7 @@ def subject() -> Subject:
 
 
 def config(home: str, **fields: object) -> HarvestConfig:
-    given = {
+    given: dict[str, object] = {
         "subject": "handmade",
         "inputs": "dead-leaves",
         "sites": SITES,
@@ -62,7 +71,7 @@ def by_whole_images(
 
 
 @pytest.mark.parametrize("positions", ["norm", "uniform"])
-def test_orbits_are_those_of_whole_images(tmp_path, subject: Subject, positions: str) -> None:  # type: ignore[no-untyped-def]
+def test_orbits_are_those_of_whole_images(tmp_path: Path, subject: Subject, positions: str) -> None:
     store = open_store(harvest(config(str(tmp_path), positions=positions)).store)
     assert store.group == Dihedral(8)
     source = open_images("dead-leaves", 3)
@@ -80,3 +89,70 @@ def test_orbits_are_those_of_whole_images(tmp_path, subject: Subject, positions:
             seen = max(seen, top)
             assert np.abs(got_GD - wanted[site].numpy()).max() <= 1e-5 * top
     assert seen > 0
+
+
+def test_without_a_turn_and_without_reflections(tmp_path: Path) -> None:
+    asked = config(str(tmp_path), turn="none", reflections=False, rotations=3, positions="uniform")
+    store = open_store(harvest(asked).store)
+    assert store.group == Dihedral(3, reflections=False)
+    assert not store.arrays.column("turn").any()
+    assert store.read("mixed3b", slice(0, 2)).shape == (2, 3, 480)
+
+
+def test_the_same_orbits_whatever_the_slices_and_however_often_it_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "SHARD_PATCHES", 64)  # a shard an image
+    whole = harvest(config(str(tmp_path / "whole"))).store
+    first = harvest_until(config(str(tmp_path / "parts")), shards=1)
+    assert first
+    again = harvest(config(str(tmp_path / "parts"), batch_size=1))
+    assert not again.reused
+    assert contents(Path(again.store)) == contents(Path(whole))
+
+
+def harvest_until(asked: HarvestConfig, shards: int) -> bool:
+    """A harvest that dies after so many shards."""
+    made = run.producer
+
+    def dying(plan, inputs_per_slice):  # type: ignore[no-untyped-def]
+        def produce(slices):  # type: ignore[no-untyped-def]
+            for done, part in enumerate(made(plan, inputs_per_slice)(slices)):
+                if done == shards:
+                    raise KeyboardInterrupt
+                yield part
+
+        return produce
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "producer", dying)
+        with pytest.raises(KeyboardInterrupt):
+            harvest(asked)
+    return True
+
+
+def test_a_sample_of_orbits_can_be_made_once_more(tmp_path: Path) -> None:
+    made = harvest(config(str(tmp_path)))
+    done = verify_deep(VerifyConfig(made.store, deep=True, rows=4), made.store)
+    assert done.differing == 0
+    assert done.exact_rows == done.rows * len(SITES)
+
+
+def test_an_unreadable_image_leaves_invalid_orbits(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a", "c"):
+        Image.fromarray(dead_leaves(0, ord(name), 200)).save(folder / f"{name}.png")
+    (folder / "b.png").write_bytes(b"no image")
+    made = harvest(config(str(tmp_path), inputs=str(folder), limit=None))
+    store = open_store(made.store)
+    assert made.unreadable == 1
+    assert store.arrays.column("valid").tolist() == [True] * 4 + [False] * 4 + [True] * 4
+    batch = next(store.batches("mixed3b", 8, part="all", epochs=1))
+    assert batch.shape == (8, 16, 480)
+    assert bool(batch.isfinite().all())
+
+
+def test_more_anchors_than_there_are_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"receptive field \(91 pixels\) lies within the image"):
+        harvest(config(str(tmp_path), per_input=400))
