@@ -23,7 +23,7 @@ from data.images import open_images
 from data.procedural import dead_leaves
 from harvest.config import HarvestConfig
 from harvest.loop import write_store
-from harvest.run import make_layout, make_plan
+from harvest.plan import make_layout, make_plan
 from harvest.vision import PositionRule, to_rgb, vision_rows
 from models.hooks import recording
 from models.subjects.inception import InceptionV1

@@ -26,13 +26,9 @@ def main() -> Mapping[str, object] | None:
     if isinstance(config, VerifyConfig):
         return _verify(config)
     assert isinstance(config, HarvestConfig)
-    from .run import (
-        estimate,
-        harvest,
-        make_layout,
-        make_plan,
-        process_of,
-    )  # after parsing: torch takes a second
+    from .estimate import estimate  # after parsing: torch takes a second
+    from .plan import make_layout, make_plan, process_of
+    from .run import harvest
 
     if config.dry_run:
         plan = make_plan(config)

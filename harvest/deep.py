@@ -28,7 +28,7 @@ from data.verify import row_in_words
 
 from .config import HarvestConfig, VerifyConfig
 from .loop import SliceRows
-from .run import Plan, environment_of, make_plan, producer
+from .plan import Plan, environment_of, make_plan, producer
 
 SAMPLE = 0xDEE9  # the key of the sample of slices
 TOLD = 20  # rows that are named; all are counted

@@ -14,7 +14,7 @@ from data.images import open_images
 from data.procedural import dead_leaves
 from data.reader import open_store
 from data.warp import Warp
-from harvest import run
+from harvest import plan, run
 from harvest.config import HarvestConfig, VerifyConfig
 from harvest.deep import verify_deep
 from harvest.orbits import MILLI
@@ -102,7 +102,7 @@ def test_without_a_turn_and_without_reflections(tmp_path: Path) -> None:
 def test_the_same_orbits_whatever_the_slices_and_however_often_it_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "SHARD_PATCHES", 64)  # a shard an image
+    monkeypatch.setattr(plan, "SHARD_PATCHES", 64)  # a shard an image
     whole = harvest(config(str(tmp_path / "whole"))).store
     first = harvest_until(config(str(tmp_path / "parts")), shards=1)
     assert first
@@ -115,9 +115,9 @@ def harvest_until(asked: HarvestConfig, shards: int) -> bool:
     """A harvest that dies after so many shards."""
     made = run.producer
 
-    def dying(plan, inputs_per_slice):  # type: ignore[no-untyped-def]
+    def dying(made_plan, inputs_per_slice):  # type: ignore[no-untyped-def]
         def produce(slices):  # type: ignore[no-untyped-def]
-            for done, part in enumerate(made(plan, inputs_per_slice)(slices)):
+            for done, part in enumerate(made(made_plan, inputs_per_slice)(slices)):
                 if done == shards:
                     raise KeyboardInterrupt
                 yield part

@@ -12,8 +12,9 @@ from data.errors import ConfigError, OverflowingRowsError, UnreadableInputsError
 from data.images import open_images
 from data.reader import open_store
 from harvest.config import HarvestConfig
+from harvest.plan import make_layout, make_plan
 from harvest.positions import draw_by_norm
-from harvest.run import harvest, make_layout, make_plan
+from harvest.run import harvest
 
 from . import mine
 
