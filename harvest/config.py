@@ -13,7 +13,7 @@ class HarvestConfig:
     inputs: str = ""
     """A folder of images, hf:NAME_OR_PATH[@SPLIT], or dead-leaves[:SEED]."""
     subject: str = "inceptionv1"
-    """inceptionv1, handmade, or FILE.py:FUNCTION for a network of your own."""
+    """inceptionv1, handmade, planted, or FILE.py:FUNCTION for a network of your own."""
     weights: str = ""
     """A file of weights, or `lucent` to fetch the Lucid checkpoint (inceptionv1)."""
     normalisation: Literal["auto", "lucent", "sibling"] = "auto"

@@ -21,7 +21,7 @@ class CurvesConfig:
     run: str = "latest"
     """The run: a path, a name in runs/, the beginning of one, or latest; "" studies units only."""
     subject: str = ""
-    """inceptionv1, handmade, or FILE.py:FUNCTION; the run's own by default."""
+    """inceptionv1, handmade, planted, or FILE.py:FUNCTION; the run's own by default."""
     weights: str = ""
     """A file of weights, or `lucent` (inceptionv1); the run's own by default."""
     normalisation: str = ""

@@ -56,12 +56,7 @@ def handmade_subject() -> Subject:
 
     PLANTED is the truth about mixed3b_5x5, whose other units stay silent.
     """
-    network = InceptionV1(NORMALISATION, until=UNTIL).eval().requires_grad_(False)
-    for parameter in network.parameters():
-        parameter.zero_()
-    _write_stem(network)
-    _write_mixed3a(network)
-    _write_mixed3b(network)
+    network = handmade_network()
     return Subject(
         name="handmade",
         module=network,
@@ -75,6 +70,17 @@ def handmade_subject() -> Subject:
             "normalisation": NORMALISATION,
         },
     )
+
+
+def handmade_network() -> InceptionV1:
+    """InceptionV1 up to mixed3b with all its weights written."""
+    network = InceptionV1(NORMALISATION, until=UNTIL).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.zero_()
+    _write_stem(network)
+    _write_mixed3a(network)
+    _write_mixed3b(network)
+    return network
 
 
 def _write_stem(network: InceptionV1) -> None:

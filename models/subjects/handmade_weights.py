@@ -116,10 +116,10 @@ def pooled_edges(width: float = 40.0, inhibition: float = 0.55) -> Block:
 # --- lines and curves, from conv2d2 on ----------------------------------------------------
 
 
-def lines(side: int, pitch: float, breadth: float) -> Block:
+def lines(side: int, pitch: float, breadth: float, normals: Array = NORMALS) -> Block:
     """Lines in a row along the tangent, less their mean over all normals and cells."""
     rows = []
-    for normal in NORMALS:
+    for normal in normals:
         u, _ = cells(side, pitch, normal)
         row = lay(bell(u, breadth), np.full_like(u, normal), NORMALS, 30.0, HALF)
         rows.append(row - 1.0 / row.size)
@@ -157,6 +157,7 @@ SIDE, PITCH = 5, 8.0
 
 
 def curves(
+    directions: Array = DIRECTIONS,
     radii: tuple[float, ...] = (14.0, 20.0, 30.0, 50.0),
     breadth: float = 6.0,
     extent: float = 45.0,
@@ -170,7 +171,7 @@ def curves(
     inhibit a little.
     """
     rows = []
-    for direction in DIRECTIONS:
+    for direction in directions:
         u, v = cells(SIDE, PITCH, direction)
         row = np.full((len(DIRECTIONS), SIDE, SIDE), -inhibition / (len(DIRECTIONS) * SIDE**2))
         for radius in radii:
@@ -188,27 +189,38 @@ def suppression(count: int, by: int) -> Block:
     return np.full((count, by, SIDE, SIDE), -1.0 / (by * SIDE**2))
 
 
-def corners(half_angle: float = 30.0, breadth: float = 4.0, inhibition: float = 2.0) -> Block:
-    """Acute corners: lines along two arms that run back from the tip, at `half_angle` from the
-    axis; the same lines beyond the tip inhibit, so that straight lines and crossings do not count.
+def corners(
+    directions: Array = CORNERS,
+    half_angle: float = 30.0,
+    breadth: float = 4.0,
+    inhibition: float = 2.0,
+    beyond: float = 1.5,
+    start: float = 5.0,
+    width: float = 30.0,
+) -> Block:
+    """Corners: lines along two arms that run back from the tip, at `half_angle` from the axis,
+    in cells from `start` pixels on; the same lines `beyond` the tip inhibit, so that straight
+    lines and crossings do not count.
     """
     rows = []
-    for direction in CORNERS:
+    for direction in directions:
         row = np.zeros((len(NORMALS), SIDE, SIDE))
         for arm in (direction + 180.0 - half_angle, direction + 180.0 + half_angle):
             u, v = cells(SIDE, PITCH, arm)
             normal = np.full_like(u, arm + 90.0)
-            there = lay(bell(v, breadth) * (u > 5.0), normal, NORMALS, 30.0, HALF)
-            beyond = lay(bell(v, breadth) * (u < -5.0), normal, NORMALS, 30.0, HALF)
-            row += (there - 1.5 * beyond) / 2
+            there = lay(bell(v, breadth) * (u > start), normal, NORMALS, width, HALF)
+            past = lay(bell(v, breadth) * (u < -start), normal, NORMALS, width, HALF)
+            row += (there - beyond * past) / 2
         rows.append(row - inhibition / row.size)
     return np.stack(rows)
 
 
-def circles(breadth: float = 4.0, inhibition: float = 2.0) -> Block:
+def circles(
+    radii: tuple[float, ...] = CIRCLES, breadth: float = 4.0, inhibition: float = 2.0
+) -> Block:
     """Rings round the middle: in each cell near the ring the early curve that bulges outward."""
     rows = []
-    for radius in CIRCLES:
+    for radius in radii:
         u, v = cells(SIDE, PITCH, 0.0)
         outward = np.degrees(np.arctan2(v, u))
         weight = bell(np.hypot(u, v) - radius, breadth) * (np.hypot(u, v) > 0)

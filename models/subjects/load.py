@@ -16,7 +16,7 @@ SIBLING = "29f8beeebb89a2f2b4e57ff9299223d0c970a92d0cf02572a454467fc8544c7d"
 
 
 def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto") -> Subject:
-    """`inceptionv1`, `handmade`, or `FILE.py:FUNCTION`.
+    """`inceptionv1`, `handmade`, `planted`, or `FILE.py:FUNCTION`.
 
     `weights` is a file, or `lucent` for the Lucid checkpoint; `normalisation` is `lucent`,
     `sibling`, or `auto`, which goes by the digest of the weights. Raises children of
@@ -38,6 +38,10 @@ def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto"
         from .handmade import handmade_subject
 
         return handmade_subject()
+    if subject == "planted":
+        from .planted import planted_subject
+
+        return planted_subject()
     return subject_from_file(subject)
 
 

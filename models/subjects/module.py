@@ -51,8 +51,8 @@ def subject_from_file(text: str) -> Subject:
     path = Path(file)
     if path.suffix != ".py" or not function or not path.is_file():
         raise SubjectError(
-            f"--subject wants inceptionv1, handmade, or FILE.py:FUNCTION of a file that is "
-            f"there, and got {text!r}."
+            "--subject wants inceptionv1, handmade, planted, or FILE.py:FUNCTION of a file that "
+            f"is there, and got {text!r}."
         )
     made = _call(path, function)
     if isinstance(made, nn.Module):
