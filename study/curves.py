@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional
 
 from data.command import note
@@ -205,26 +206,43 @@ def planted_truths(
     parts: Mapping[str, range],
     dictionary: SAE | None,
 ) -> list[Truth]:
-    """The curve detectors planted in the embedded subject, each with the nearest found, and
-    with the latent whose decoder row points most along the planted unit."""
-    if subject.name != "handmade":
-        return []
-    from models.subjects.handmade import PLANTED
-
-    home = "mixed3b_5x5"  # where units are numbered as PLANTED numbers them
+    """The curve detectors planted in an embedded subject, each with the nearest found, and with
+    the latent whose decoder row points most along what was planted."""
+    home = "mixed3b_5x5"  # where units are numbered as the truth numbers them
     first = 0 if site == home else parts[home].start if home in parts else None
     truths = []
-    for planted in PLANTED:
-        angle, aligned = planted.orientation, None
-        if planted.kind != "curve" or angle is None:
-            continue
+    for angle, planted_D in planted_curves(subject):
+        aligned = None
         if dictionary is not None and first is not None:
-            W_SD = functional.normalize(dictionary.W_dec.detach().float(), dim=1)
-            cosine, latent = W_SD[:, first + planted.unit].cpu().max(dim=0)
+            W_SD = functional.normalize(dictionary.W_dec.detach().float(), dim=1).cpu()
+            cosine, latent = (W_SD[:, first : first + len(planted_D)] @ planted_D).max(dim=0)
             aligned = int(latent), float(cosine)
         found = {str(family.kind): family.nearest(angle) for family in families}
-        truths.append(Truth(planted.unit, angle, found, aligned))
+        truths.append(Truth(int(planted_D.argmax()), angle, found, aligned))
     return sorted(truths, key=lambda truth: truth.orientation)
+
+
+def planted_curves(subject: Subject) -> list[tuple[float, Float[Tensor, " d"]]]:
+    """Orientation and direction in mixed3b_5x5 of the curves of an embedded subject."""
+    if subject.name == "handmade":
+        from models.subjects.handmade import PLANTED
+
+        units = torch.eye(len(PLANTED))
+        return [
+            (p.orientation, units[p.unit])
+            for p in PLANTED
+            if p.kind == "curve" and p.orientation is not None
+        ]
+    if subject.name == "planted":
+        from models.subjects.planted import FEATURES, directions
+
+        there_FD = torch.from_numpy(directions()).float()
+        return [
+            (f.orientation, there_FD[i])
+            for i, f in enumerate(FEATURES)
+            if f.kind == "curve" and f.orientation is not None
+        ]
+    return []
 
 
 def write_report(report: Path, findings: Findings, figures: Mapping[str, Any]) -> None:

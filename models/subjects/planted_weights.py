@@ -174,7 +174,8 @@ def mixing() -> Float[np.ndarray, "d f"]:
     for channel, pair in enumerate(DOUBLES, start=len(NEURONS)):
         for angle in pair:
             weights[channel, curves.index(angle)] = np.sqrt(5 * DOUBLE / (1 - DOUBLE))
-    return weights / np.linalg.norm(weights, axis=0)
+    weights /= np.linalg.norm(weights, axis=0)
+    return weights
 
 
 def _channels(p: int, q: int) -> list[int]:
