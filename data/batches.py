@@ -16,7 +16,8 @@ from .device import compute_alone
 from .memory import LentMemory
 from .windows import Window, Windows, as_stored
 
-AHEAD = 4  # batches gathered, or on their way to it, before they are asked for
+AHEAD = 3  # batches gathered, or on their way to it, before they are asked for
+GATHERERS = 2  # each on one core: so many rows come out of the cache or the memory at once
 PIECE = 2**19  # bytes gathered, and turned into float32 while a core still has them at hand
 
 Batch = Float[torch.Tensor, " n *d"]
@@ -39,7 +40,7 @@ class Batches(Iterator[Given], Generic[Given]):
     (seed, epoch, rank): which chunks share a window (see Windows), and the order of the rows
     in it.
 
-    On a CPU the next batches are gathered by a thread while the last one is used; on a GPU
+    On a CPU the next batches are gathered by threads while the last one is used; on a GPU
     gathering is a matter of microseconds, and happens when it is asked for.
     """
 
@@ -77,7 +78,7 @@ class Batches(Iterator[Given], Generic[Given]):
         self._coming: deque[_Coming] = deque()
         shapes = {site: (batch_size, *arrays.layout.row_shape(site)) for site in self._sites}
         self._lent = {site: LentMemory(shape, "float32") for site, shape in shapes.items()}
-        self._gatherer = ThreadPoolExecutor(2, "gather", initializer=compute_alone)
+        self._gatherer = ThreadPoolExecutor(GATHERERS, "gather", initializer=compute_alone)
 
     def state(self) -> dict[str, int]:
         """All that is needed to go on from here."""
