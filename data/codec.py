@@ -6,7 +6,7 @@ zarr writes the same bytes.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numcodecs
@@ -22,6 +22,9 @@ ZSTD_LEVEL = 1
 LZ4_LEVEL = 5
 
 
+Pieces = Sequence[bytes | memoryview]  # of one content, in order; joining them takes a copy
+
+
 class ChunkError(ValueError):
     """A chunk's checksum is wrong, or it is not as long as it should be."""
 
@@ -34,13 +37,19 @@ def _codec(compressor: str) -> Codec:
     return numcodecs.Blosc(cname="lz4", clevel=LZ4_LEVEL, shuffle=0)
 
 
-def encode_chunk(chunk: Shaped[np.ndarray, "..."], compressor: str) -> bytes:
-    """A chunk compressed, and its crc32c (little-endian) after it."""
+def chunk_pieces(chunk: Shaped[np.ndarray, "..."], compressor: str) -> Pieces:
+    """A chunk compressed, and its crc32c (little-endian) after it; where nothing is compressed
+    the chunk's own memory, not a copy."""
     raw = np.ascontiguousarray(chunk)
     packed = raw.reshape(-1).view(np.uint8)
     if compressor != "none":
         packed = np.frombuffer(_codec(compressor).encode(raw), np.uint8)
-    return b"".join((packed.data, _checksum(packed)))
+    return [packed.data, _checksum(packed)]
+
+
+def encode_chunk(chunk: Shaped[np.ndarray, "..."], compressor: str) -> bytes:
+    """`chunk_pieces`, joined."""
+    return b"".join(chunk_pieces(chunk, compressor))
 
 
 def decode_chunk(
@@ -74,15 +83,20 @@ def check_found(found: int, closing: UInt8[np.ndarray, " c"]) -> None:
         raise ChunkError("the checksum is wrong")
 
 
-def join_shard(chunks: Sequence[bytes], places: int) -> bytes:
+def shard_pieces(chunks: Sequence[Pieces], places: int) -> Pieces:
     """A shard file of `places` chunks: those there are, one after the other, then the index
     (offset and length of each, uint64, little-endian) and its crc32c."""
     index = np.full((places, 2), ABSENT, "<u8")
-    lengths = np.array([len(c) for c in chunks], "<u8")
+    lengths = np.array([sum(len(piece) for piece in chunk) for chunk in chunks], "<u8")
     index[: len(chunks), 1] = lengths
     index[: len(chunks), 0] = np.cumsum(lengths) - lengths
     tail = index.reshape(-1).view(np.uint8)
-    return b"".join([*chunks, tail.data, _checksum(tail)])
+    return [*(piece for chunk in chunks for piece in chunk), tail.data, _checksum(tail)]
+
+
+def join_shard(chunks: Iterable[bytes], places: int) -> bytes:
+    """`shard_pieces`, joined."""
+    return b"".join(shard_pieces([[chunk] for chunk in chunks], places))
 
 
 def index_bytes(places: int) -> int:

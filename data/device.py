@@ -45,6 +45,19 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def compute_alone() -> None:
+    """Let torch compute in this thread with no other beside it, without a word to the rest.
+
+    `torch.set_num_threads` is for the whole process; OpenMP's own number is the thread's. Torch
+    sets that at its first use in a thread, so that comes first. Where OpenMP cannot be reached
+    nothing is done.
+    """
+    torch.get_num_threads()
+    set_threads = getattr(ctypes.CDLL(None), "omp_set_num_threads", None)
+    if set_threads is not None:
+        set_threads(1)
+
+
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
     """Within the body torch computes with `count` CPU threads."""

@@ -3,7 +3,7 @@
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +12,13 @@ from .errors import StoreFullError, StoreLockedError
 
 SYNCS = 8  # files that a disk is asked to sync at once
 ASIDE = ".part"  # the end of the name of what is being written
+
+Content = bytes | Sequence[bytes | memoryview]  # whole, or piece by piece
+
+
+def pieces_of(content: Content) -> Sequence[bytes | memoryview]:
+    """A content as pieces."""
+    return [content] if isinstance(content, bytes) else content
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -23,7 +30,7 @@ def write_whole(path: Path, content: bytes) -> None:
     write_together({path: content})
 
 
-def write_together(files: Mapping[Path, bytes]) -> None:
+def write_together(files: Mapping[Path, Content]) -> None:
     """`write_whole` of several files that need no order among them: a disk that is asked to
     sync many at once does so in one go. Raises StoreFullError; then none of them is there."""
     asides = {path: path.with_name(f"{path.name}.{os.getpid()}{ASIDE}") for path in files}
@@ -41,8 +48,9 @@ def write_together(files: Mapping[Path, bytes]) -> None:
             aside.unlink(missing_ok=True)
         if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise error
+        size = sum(map(len, pieces_of(files[path])))
         raise StoreFullError(
-            f"the disk is full: {len(files[path]):,} bytes for {path} found no room; what is "
+            f"the disk is full: {size:,} bytes for {path} found no room; what is "
             "written so far is kept, so make room and run the same command again."
         ) from error
     for path, aside in asides.items():
@@ -51,9 +59,9 @@ def write_together(files: Mapping[Path, bytes]) -> None:
         list(pool.map(sync_folder, folders))
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: Content) -> None:
     with path.open("wb") as file:
-        file.write(content)
+        file.writelines(pieces_of(content))
         file.flush()
         os.fsync(file.fileno())
 

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 
 from .cache import ChunkCache
 from .errors import ConfigError, StoreFullError, StoreUnreachableError, TendrilError
-from .files import ASIDE, write_together, write_whole
+from .files import ASIDE, Content, pieces_of, write_together, write_whole
 from .home import SCHEME as SCHEME
 
 PACKAGES = {  # that speak a protocol, where it is one of Tendril's extras
@@ -65,7 +65,7 @@ class Folder(Protocol):
         """Write a file that a crash leaves whole or not there. Raises StoreFullError."""
         ...
 
-    def write_together(self, files: Mapping[str, bytes]) -> None:
+    def write_together(self, files: Mapping[str, Content]) -> None:
         """`write` of several files that need no order among them."""
         ...
 
@@ -128,7 +128,7 @@ class LocalFolder:
         """See Folder: written aside, fsynced, renamed."""
         write_whole(self.path / name, content)
 
-    def write_together(self, files: Mapping[str, bytes]) -> None:
+    def write_together(self, files: Mapping[str, Content]) -> None:
         """See Folder."""
         write_together({self.path / name: content for name, content in files.items()})
 
@@ -233,10 +233,10 @@ class RemoteFolder:
             self._files.makedirs(self._files._parent(path), exist_ok=True)
             self._files.pipe_file(path, content)
 
-    def write_together(self, files: Mapping[str, bytes]) -> None:
+    def write_together(self, files: Mapping[str, Content]) -> None:
         """See Folder: each is on its way while the others are."""
         with ThreadPoolExecutor(len(files)) as pool:
-            list(pool.map(self.write, files, files.values()))
+            list(pool.map(self.write, files, (b"".join(pieces_of(c)) for c in files.values())))
 
     def sizes(self, under: str = "") -> dict[str, int]:
         """See Folder: one listing."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from .arrays import read_column
-from .codec import encode_chunk, join_shard
+from .codec import Pieces, chunk_pieces, encode_chunk, shard_pieces
 from .errors import OverflowingRowsError
-from .files import locked
+from .files import Content, locked, pieces_of
 from .folder import Folder, LocalFolder
 from .record import (
     METADATA,
@@ -49,10 +49,10 @@ class Written:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A shard's files as bytes, and its record but for their digests."""
+    """A shard's files, and its record but for their digests."""
 
     shard: int
-    files: Mapping[str, bytes]
+    files: Mapping[str, Content]
     record: Mapping[str, Any]
 
 
@@ -89,11 +89,11 @@ class StoreWriter:
             for first in range(0, len(valid), layout.rows_per_chunk)
         ]
         chunks = list(run(lambda part: self._encode_chunk(written, *part), parts))
-        files: dict[str, bytes] = {}
+        files: dict[str, Content] = {}
         moments, columns = {}, dict(written.columns)
         for site, width in layout.widths.items():
             mine = [chunk for (s, _), chunk in zip(parts, chunks, strict=True) if s == site]
-            content = join_shard([packed for packed, _, _ in mine], layout.chunks_per_shard)
+            content = shard_pieces([packed for packed, _, _ in mine], layout.chunks_per_shard)
             files[layout.shard_file(f"activations/{site}", shard)] = content
             total = no_moments(width * max(layout.elements, 1))
             for _, described, _ in mine:
@@ -122,8 +122,8 @@ class StoreWriter:
 
     def _encode_chunk(
         self, written: Written, site: str, at: slice
-    ) -> tuple[bytes, Moments, Float32[np.ndarray, " r"]]:
-        """A chunk as bytes, the moments of its valid rows, and the norms of all its rows."""
+    ) -> tuple[Pieces, Moments, Float32[np.ndarray, " r"]]:
+        """A chunk as its file has it, the moments of its valid rows, and the norms of all."""
         rows, valid = written.activations[site][at], written.columns["valid"][at]
         scale = written.scales[site][at] if site in written.scales else None
         flat = rows.reshape(len(rows), -1)
@@ -138,7 +138,7 @@ class StoreWriter:
                 "preprocessing of the subject, or harvest with --dtype float32."
             )
         whole = _padded(rows, self.layout.rows_per_chunk, NO_ROW[self.dtype])
-        return encode_chunk(whole, self.layout.compressor), described, norms
+        return chunk_pieces(whole, self.layout.compressor), described, norms
 
     def commit(self, encoded: Encoded) -> int:
         """Write all files of a shard, then its record; returns the bytes written.
@@ -146,14 +146,13 @@ class StoreWriter:
         The record is the commit: without it the shard counts as not there, whatever lies on
         the disk. Raises StoreFullError where the disk is full.
         """
-        self.folder.write_together(encoded.files)
-        files = {
-            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in encoded.files.items()
-        }
+        with ThreadPoolExecutor(1, "digest") as beside:  # while the disk is waited for
+            digests = beside.submit(lambda: [_digest(c) for c in encoded.files.values()])
+            self.folder.write_together(encoded.files)
+        files = dict(zip(encoded.files, digests.result(), strict=True))
         record = {**encoded.record, "files": files}
         self.folder.write(record_name(encoded.shard), group_json(record))
-        return sum(len(content) for content in encoded.files.values())
+        return sum(file["bytes"] for file in files.values())
 
     def finish(self) -> bool:
         """Where all shards are there, whoever wrote them: merge the moments in shard order,
@@ -180,7 +179,7 @@ class StoreWriter:
                 totals[site] = totals[site].merge(moments_from_json(moments))
             for array, of_array in sizes.items():
                 of_array.append(record["files"][layout.shard_file(array, shard)]["bytes"])
-        files: dict[str, bytes] = {}
+        files: dict[str, Content] = {}
         for site, total in totals.items():
             zeros = total.zeros / max(total.count, 1)
             norms = self._norms(site)
@@ -206,6 +205,14 @@ class StoreWriter:
         norms = read_column(self.folder, self.layout, f"norms/{site}", np.dtype("float32"))
         kept: Float32[np.ndarray, " r"] = norms[np.isfinite(norms)]
         return kept
+
+
+def _digest(content: Content) -> dict[str, Any]:
+    """What a record says of a file."""
+    digest = hashlib.sha256()
+    for piece in pieces_of(content):
+        digest.update(piece)
+    return {"bytes": sum(map(len, pieces_of(content))), "sha256": digest.hexdigest()}
 
 
 def _padded(

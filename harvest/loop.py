@@ -14,6 +14,7 @@ from jaxtyping import Int, Shaped
 from tqdm import tqdm
 
 from data.layout import Layout
+from data.memory import LentMemory
 from data.record import RECORDS
 from data.rows import NO_ROW, STORED_AS, encode_rows, quantise
 from data.spec import StoreSpec
@@ -91,15 +92,16 @@ def write_store(
             declared=declared,
         ) as writer,
         ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="encoder") as encoders,
-        ThreadPoolExecutor(1, thread_name_prefix="clerk") as clerk,
-        ThreadPoolExecutor(1, thread_name_prefix="pen") as pen,
+        ThreadPoolExecutor(SHARDS_IN_FLIGHT, thread_name_prefix="clerk") as clerk,
+        ThreadPoolExecutor(SHARDS_IN_FLIGHT, thread_name_prefix="pen") as pen,
     ):
         layout, missing = writer.layout, writer.missing()
+        memory = _memory(writer)
         stream = produce([part for shard in missing for part in layout.slices(shard)])
         bar = _bar(layout, missing, progress and rank == 0)
         in_flight: deque[Future[int]] = deque()
         for shard in missing:
-            written = _collect(shard, stream, writer, bar)
+            written = _collect(shard, stream, writer, memory, bar)
             rows += len(written.columns["valid"])
             failures += len(written.failures)
             encoded = clerk.submit(writer.encode, shard, written, encoders)
@@ -129,16 +131,25 @@ def _await_others(writer: StoreWriter) -> None:
         there = len(writer.folder.sizes(RECORDS))
 
 
+def _memory(writer: StoreWriter) -> dict[str, LentMemory]:
+    """Where the rows of a shard are collected; again when a shard is on the disk."""
+    layout = writer.layout
+    shapes = {site: (layout.rows_per_shard, *layout.row_shape(site)) for site in layout.widths}
+    return {site: LentMemory(shape, STORED_AS[writer.dtype]) for site, shape in shapes.items()}
+
+
 def _collect(
-    shard: int, stream: Iterator[SliceRows], writer: StoreWriter, bar: "tqdm[Any]"
+    shard: int,
+    stream: Iterator[SliceRows],
+    writer: StoreWriter,
+    memory: Mapping[str, LentMemory],
+    bar: "tqdm[Any]",
 ) -> Written:
     """The slices of a shard, one after the other, into whole arrays of the stored dtype."""
     layout, dtype = writer.layout, writer.dtype
     whole = layout.row_range(layout.shard_inputs(shard))
     count = whole.stop - whole.start
-    activations = {
-        site: np.empty((count, *layout.row_shape(site)), STORED_AS[dtype]) for site in layout.widths
-    }
+    activations = {site: lent.array()[:count] for site, lent in memory.items()}
     scales = {site: np.empty(count, np.float32) for site in layout.widths if dtype == "int8"}
     columns = {name: np.empty(count, np.int32) for name in ("input", *layout.columns)}
     columns["valid"] = np.ones(count, bool)
