@@ -66,7 +66,8 @@ class Truth:
         else:
             mask = random.random(shape, np.float32) < self._probability_F
         amounts = mask * (1 + random.random(shape, np.float32))
-        return torch.from_numpy(amounts @ self.directions_FD)
+        # a product of torch's, which keeps to one thread where it is told to; numpy's does not
+        return torch.from_numpy(amounts) @ torch.from_numpy(self.directions_FD)
 
     def recovery(self, W_dec: Float[Tensor, "s d"]) -> float:
         """Mean over the features of the largest cosine of a latent's direction with it."""

@@ -14,7 +14,8 @@ from data.errors import ConfigError
 from .commands import COMMANDS, Command, run_one
 from .config import TrainConfig, near
 from .recipes import RECIPES
-from .sweep_config import SWEEPS, SweepConfig
+from .sweep_config import SweepConfig
+from .sweep_recipes import SWEEPS
 
 Asked = TrainConfig | SweepConfig | Command
 KNOWN: dict[str, Callable[[], Asked]] = {**RECIPES, **SWEEPS, **COMMANDS}
@@ -44,8 +45,11 @@ def _do(config: Asked) -> dict[str, Any] | None:
     if isinstance(config, SweepConfig):
         from .distributed import refuse_launch
         from .sweep import sweep
+        from .sweep_plan import estimate
 
         refuse_launch("a sweep trains its dictionaries")
+        if config.dry_run:
+            return estimate(config)
         return sweep(config).summary()
     if not isinstance(config, TrainConfig):
         return run_one(config)

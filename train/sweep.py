@@ -3,8 +3,10 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -28,9 +30,10 @@ from .source import Source, source_of
 from .stack import stacked_losses, stacks
 from .sweep_config import SweepConfig
 from .sweep_table import write_table
-from .trainer import Stream, check_room, products
+from .trainer import Stream, Trainer, check_room, products
 
 SWEEP = "sweep.json"
+WORKERS = 8  # steps at a time, each with its own arrays of the size of a batch
 
 
 @dataclass(frozen=True)
@@ -135,14 +138,19 @@ def _train_all(
                 _told(failed, path, error)
     if together:
         some = next(iter(together.values()))
-        small = all(run.is_small(source.width) for run in together.values())
         with (
-            cpu_threads(some.threads or (1 if small else torch.get_num_threads())),
+            cpu_threads(step_threads(list(together.values()), source.width)),
             products(some.precision, device),
             memory_told(some, source.width),
         ):
             failed |= _one_pass(together, source, device)
     return failed
+
+
+def step_threads(runs: Sequence[TrainConfig], width: int) -> int:
+    """CPU threads of a sweep: as many as asked for, or one where all steps are small."""
+    asked = runs[0].threads if runs else 0
+    return asked or (1 if all(run.is_small(width) for run in runs) else torch.get_num_threads())
 
 
 def _one_pass(
@@ -168,33 +176,53 @@ def _one_pass(
         stream.start(at)
         seen = sum(run.trainer.vectors for run in runs)
         total = sum(run.config.steps * run.config.batch_size for run in runs)
-        with vectors_bar(f"{len(runs)} runs", total, seen) as bar:
+        with vectors_bar(f"{len(runs)} runs", total, seen) as bar, side_by_side(device) as each:
             while still := [run for run in runs if not run.done and run.run not in failed]:
                 step = min(run.trainer.step for run in still)
                 stream.turn()
                 now = [run for run in still if run.trainer.step == step]
-                for run, error in _step(now).items():
+                for run, error in _step(now, stream, each).items():
                     _told(failed, run.run, error)
                 bar.update(sum(run.config.batch_size for run in now))
-        for run in runs:
-            if run.run not in failed:
-                run.finish()
+            list(each(Running.finish, [run for run in runs if run.run not in failed]))
     return failed
 
 
-def _step(runs: Sequence[Running]) -> dict[Running, ConfigError]:
+def _step(
+    runs: Sequence[Running], stream: Shared, each: Callable[..., Iterable[Any]]
+) -> dict[Running, ConfigError]:
     """One step of each, those of one shape at once; gives those that failed."""
     by_trainer = {run.trainer: run for run in runs}
-    failed: dict[Running, ConfigError] = {}
-    for stack in stacks(list(by_trainer)):
-        x_ND = stack[0].next()
-        losses = stacked_losses(stack, x_ND) if len(stack) > 1 else [None]
+    next(stream)  # here, and not by the first of several threads that ask
+
+    def take(stack: Sequence[Trainer]) -> dict[Running, ConfigError]:
+        losses = stacked_losses(stack, stack[0].next()) if len(stack) > 1 else [None]
+        failed: dict[Running, ConfigError] = {}
         for trainer, loss in zip(stack, losses, strict=True):
             try:
                 by_trainer[trainer].take(loss)
             except ConfigError as error:
                 failed[by_trainer[trainer]] = error
+        return failed
+
+    failed: dict[Running, ConfigError] = {}
+    for some in each(take, stacks(list(by_trainer))):
+        failed |= some
     return failed
+
+
+@contextmanager
+def side_by_side(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]:
+    """`map`, on a CPU with a thread for each of torch's, so that each step has one core for
+    itself: the threads of one step would wait for each other after each of its products."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield map
+        return
+    workers = min(threads, WORKERS)
+    begin = partial(torch.set_num_threads, threads // workers)
+    with ThreadPoolExecutor(workers, "step", initializer=begin) as pool:
+        yield pool.map
 
 
 def _told(failed: dict[Path, ConfigError], run: Path, error: ConfigError) -> None:

@@ -35,6 +35,8 @@ class SweepConfig:
     """Seeds of the initial weights; the order of the data is --order (or --seed) for all."""
     spread: Literal["all", "middle"] = "all"
     """Where all seeds are trained: at every sparsity, or at the middle one alone."""
+    dry_run: bool = False
+    """Only say how many runs, bytes and seconds it would be, after three steps of each setting."""
 
     def runs(self) -> list[TrainConfig]:
         """The config of every run, each once. Raises ConfigError."""
@@ -89,18 +91,3 @@ def _values(text: str) -> tuple[str, tuple[int | float, ...]]:
             f"--sparsities {text!r} should give numbers between commas; write it as "
             f"{name}={'8,16,32' if name == 'k' else '0.5,1,2'}."
         ) from error
-
-
-def sweep() -> SweepConfig:
-    """Many dictionaries in one pass: a grid of objectives, sizes, sparsities, seeds.
-
-    Every run of the grid lands in runs/ as if trained alone, and a table
-    and a plot of FVU against L0 beside them. What is there already is
-    not trained again; a sweep that was stopped goes on. Memory: eight
-    times the weights of all runs together. Time: a little less than the
-    runs one after the other take.
-    """
-    return SweepConfig()
-
-
-SWEEPS = {"sweep": sweep}
