@@ -138,6 +138,14 @@ def test_the_command_deals_the_stores_chunks(tmp_path: Path) -> None:
     assert made["fvu"] == pytest.approx(alone.fvu, rel=0.1)
 
 
+def test_no_rank_goes_on_before_all_are_there() -> None:
+    """Rank 1 comes two seconds late, and rank 0 has waited for it."""
+    done = torchrun("tests.late_rank")
+    assert done.returncode == 0, done.stderr
+    waited = dict(line.split() for line in done.stdout.splitlines())
+    assert float(waited["0"]) > 1.5 > float(waited["1"])
+
+
 def test_a_sweep_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_launch("a sweep")
     monkeypatch.setenv("WORLD_SIZE", "2")

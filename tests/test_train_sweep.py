@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
+from data.device import cpu_threads
 from data.errors import ConfigError, StoreLockedError
 from data.files import locked
 from models.dictionaries.checkpoint import load_dictionary, read_tensors
-from train.config import TrainConfig
+from train.config import BASELINES, TrainConfig
 from train.loop import find_store, run_folder, train
-from train.sweep import sweep
+from train.sweep import side_by_side, sweep
 from train.sweep_config import SweepConfig
+from train.sweep_plan import estimate
 from train.sweep_plot import Curve, apart, plot_front
+from train.sweep_recipes import SWEEPS
 from train.sweep_table import Row, curves_of, points_of
 from train.trainer import Trainer
 
@@ -72,8 +76,11 @@ def assert_close(one: Path, another: Path) -> None:
         assert results[0][name] == pytest.approx(results[1][name], rel=1e-4), name
 
 
-def test_every_dictionary_is_the_one_trained_alone(home: Path, other: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_dictionary_is_the_one_trained_alone(home: Path, other: Path, threads: int) -> None:
+    """One after the other on one thread, and side by side on several."""
     config = grid(home)
+    config = replace(config, base=replace(config.base, threads=threads))
     result = sweep(config)
     runs = config.runs()
     assert result.runs == result.trained == len(runs) == 10
@@ -152,11 +159,12 @@ def test_a_run_of_a_sweep_can_be_gone_on_with_alone(
     assert_close(train(run).run, whole)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 def test_one_that_diverges_does_not_stop_the_others(
-    home: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, capsys: pytest.CaptureFixture[str], threads: int
 ) -> None:
     config = grid(home, objectives=("relu_l1",), sparsities=("l1=1,1e30",), seeds=(0,))
-    result = sweep(replace(config, base=replace(config.base, lr=0.01)))
+    result = sweep(replace(config, base=replace(config.base, lr=0.01, threads=threads)))
     (name,) = result.failed
     assert result.runs == result.trained == 1
     assert "diverged" in result.failed[name]
@@ -274,3 +282,46 @@ def test_the_command_ends_in_json(home: Path) -> None:
     told = json.loads(done.stdout.splitlines()[-1])
     assert (told["runs"], told["trained"], told["failed"]) == (4, 4, {})
     assert (Path(told["sweep"]) / "front.png").is_file()
+
+
+def test_steps_side_by_side_have_a_share_of_the_threads_each() -> None:
+    """And whoever asked for them has as many as before."""
+    meeting = threading.Barrier(2, timeout=30)  # passed only by two at a time
+
+    def share(_: int) -> int:
+        meeting.wait()
+        return torch.get_num_threads()
+
+    with cpu_threads(2):
+        with side_by_side(torch.device("cpu")) as each:
+            assert list(each(share, range(4))) == [1] * 4
+        assert torch.get_num_threads() == 2
+    with cpu_threads(1), side_by_side(torch.device("cpu")) as each:
+        assert each is map
+
+
+def test_a_dry_run_makes_nothing_and_tells_what_is_left(home: Path) -> None:
+    config = grid(home)
+    told = estimate(config)
+    assert (told["dry_run"], told["runs"], told["left"]) == (True, 10, 10)
+    assert told["seconds"] > 0
+    assert not (home / "runs").exists()
+    sweep(config)
+    files = [p for p in (home / "runs").glob("*/*.safetensors") if "pca" not in p.parent.name]
+    stored = sum(path.stat().st_size for path in files)
+    assert told["bytes"] == pytest.approx(stored, rel=0.2)
+    told = estimate(config)
+    assert (told["runs"], told["left"], told["seconds"], told["bytes"]) == (10, 0, 0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "runs", "baselines"), [("front", 24, 8), ("front_all", 126, 6 + 18 + 18 + 6)]
+)
+def test_the_recipes_are_grids_of_the_size_they_tell(
+    recipe: str, runs: int, baselines: int
+) -> None:
+    found = SWEEPS[recipe]().runs()
+    for run in found:
+        run.check(96)
+    assert sum(run.objective in BASELINES for run in found) == baselines
+    assert len(found) == runs + baselines

@@ -105,8 +105,9 @@ class Ranks:
         return replace(loss, total=means[0], active=means[1], fired_S=fired_S.bool(), least=least)
 
     def wait(self) -> None:
-        """Go on when all ranks are here."""
-        self.agreed(True)
+        """Go on when all ranks are here. (A broadcast is no meeting: rank 0 would send and leave,
+        and end its process while others still listen to it.)"""
+        self.each(None)
 
 
 ALONE = Ranks()
