@@ -1,0 +1,16 @@
+"""Two ranks that meet, one of them late; each prints the seconds it waited.
+torchrun --nproc-per-node 2 -m tests.late_rank."""
+
+import time
+
+import torch
+
+from train.distributed import launched
+
+if __name__ == "__main__":
+    ranks = launched(torch.device("cpu"))
+    ranks.each(None)  # both are connected
+    time.sleep(2 * ranks.rank)
+    began = time.monotonic()
+    ranks.wait()
+    print(ranks.rank, time.monotonic() - began, flush=True)
