@@ -42,8 +42,8 @@ def front_all() -> SweepConfig:
     126 dictionaries, 8 M vectors each, and 48 baselines, for one --site.
     On mixed3b_5x5 (width 96) about 6 hours of a core and .3 GB of disk;
     on mixed3b (width 480) days on a CPU, 7 GB of disk and as much
-    memory: --objectives does it in parts, and a table of all is made at
-    the end of whatever runs are there. --dry-run tells time and disk.
+    memory. --objectives does a part, and the whole command afterwards
+    only makes the table of all. --dry-run tells time and disk.
     """
     return SweepConfig(
         base=_base(steps=4000),
