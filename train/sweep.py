@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, final
 
 import torch
@@ -233,15 +234,18 @@ def _told(failed: dict[Path, ConfigError], run: Path, error: ConfigError) -> Non
 def _kept(
     read: Callable[[], Iterator[Float[Tensor, "n d"]]], rows: int
 ) -> Callable[[], Iterable[Float[Tensor, "n d"]]]:
-    """Read the first `rows` vectors once, however often they are asked for."""
+    """Read the first `rows` vectors once, however often and by however many threads they are
+    asked for."""
     kept: list[Tensor] = []
+    filling = Lock()
 
     def batches() -> Iterable[Float[Tensor, "n d"]]:
-        if not kept:
-            for x_ND in read():
-                kept.append(x_ND)
-                if sum(map(len, kept)) >= rows:
-                    break
+        with filling:
+            if not kept:
+                for x_ND in read():
+                    kept.append(x_ND)
+                    if sum(map(len, kept)) >= rows:
+                        break
         return kept
 
     return batches
