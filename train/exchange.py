@@ -12,7 +12,7 @@ from models.dictionaries.checkpoint import (
     DICTIONARY,
     LATENTS,
     find_run,
-    load_dictionary,
+    load_sae,
     load_frequency,
     read_config,
     save_dictionary,
@@ -49,7 +49,7 @@ def export_run(config: ExportConfig) -> dict[str, Any]:
         "run": run.resolve().name,
     }
     frequency_S = load_frequency(run) if (run / LATENTS).exists() else None
-    sae = load_dictionary(run)
+    sae = load_sae(run)
     folder = export_saelens(sae, Path(config.folder), metadata, frequency_S)
     return {"exported": str(folder), "run": str(run), "width": sae.width, "latents": sae.latents}
 
