@@ -24,8 +24,8 @@ from models.dictionaries.checkpoint import (
     DICTIONARY,
     LATENTS,
     find_run,
-    load_sae,
     load_frequency,
+    load_sae,
     read_config,
 )
 

@@ -96,6 +96,32 @@ def crosscoder_l1() -> TrainConfig:
     return TrainConfig(name="crosscoder-l1", objective="relu_l1")
 
 
+def group_crosscoder() -> TrainConfig:
+    """BatchTopK crosscoder over the elements of a store of orbits; latents are not tied."""
+    return TrainConfig(name="group-crosscoder", objective="batch_topk", latents=512, batch_size=512)
+
+
+def group_crosscoder_l1() -> TrainConfig:
+    """ReLU crosscoder with an L1 penalty over the elements of a store of orbits."""
+    return TrainConfig(name="group-crosscoder-l1", objective="relu_l1", latents=512, batch_size=512)
+
+
+def orbit_crosscoder() -> TrainConfig:
+    """Group crosscoder whose latents come in families, tied by the group."""
+    return TrainConfig(
+        name="orbit-crosscoder",
+        objective="orbit",
+        families=32,
+        k=16,
+        bias="mean",
+        steps=2000,
+        batch_size=512,
+        lr=1e-3,
+        dead_after=20_000,
+        held_out=0.1,
+    )
+
+
 def pca() -> TrainConfig:
     """Baseline: the k largest of the principal components of each vector. Seconds."""
     return TrainConfig(objective="pca")
@@ -141,6 +167,17 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     make.__name__: make
     for make in (
         *(topk, batch_topk, matryoshka, relu_l1, tied, gated, jumprelu),
-        *(crosscoder, crosscoder_l1, pca, ica, random, neurons, demo),
+        *(
+            crosscoder,
+            crosscoder_l1,
+            group_crosscoder,
+            group_crosscoder_l1,
+            orbit_crosscoder,
+            pca,
+            ica,
+            random,
+            neurons,
+            demo,
+        ),
     )
 }

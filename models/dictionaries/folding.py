@@ -14,8 +14,8 @@ def folded(dictionary: Dictionary, scale: float | Float[Tensor, " d"]) -> Stored
     """A dictionary trained on scale * x, as one that takes x itself.
 
     `scale` is one number, or one for each dimension (a crosscoder has one a site; of orbits
-    every element has the same); s is its mean. Sparsity functions are homogeneous, so with one number only biases and thresholds
-    are divided:
+    every element has the same); s is its mean. Sparsity functions are homogeneous, so with
+    one number only biases and thresholds are divided:
 
         encode_folded(x) = encode(scale x) / s,  decode_folded(z) = decode(s z) / scale
 

@@ -69,7 +69,7 @@ class OrbitCrosscoder(Stored):
         """Pre-activations of every copy of every family."""
         flat_NE = x_NGD.flatten(-2)
         pre_NS = flat_NE @ spread(self.W_enc, self.table_HG).T
-        return pre_NS.unflatten(-1, (self.latents, -1)) + self.bias()[:, None]
+        return pre_NS.view(*flat_NE.shape[:-1], self.latents, -1) + self.bias()[:, None]
 
     def bias(self) -> Float[Tensor, " f"]:
         """b_f - <b_dec, sum_g E_f[g]>: the encoder's bias with b_dec taken through E_f."""
@@ -86,8 +86,9 @@ class OrbitCrosscoder(Stored):
 
     def decode(self, z_NFG: Float[Tensor, "*n f g"]) -> Float[Tensor, "*n g d"]:
         """x_hat[g] = b_dec + sum_f,h z[f, h] D_f[g h]."""
-        x_hat_NE = z_NFG.flatten(-2) @ spread(self.W_dec, self.table_HG)
-        return x_hat_NE.unflatten(-1, self.row_shape) + self.b_dec
+        flat_NS = z_NFG.flatten(-2)
+        x_hat_NE = flat_NS @ spread(self.W_dec, self.table_HG)
+        return x_hat_NE.view(*flat_NS.shape[:-1], *self.row_shape) + self.b_dec
 
     @property
     def sparsity(self) -> Sparsity:
@@ -180,4 +181,4 @@ def blocks_of(dictionary: Stored, group: Dihedral) -> Float[Tensor, "f g d"]:
             f"dictionary has vectors of width {dictionary.width}, which is no multiple of it; "
             "train one on a store of orbits."
         )
-    return dictionary.W_dec.detach().unflatten(1, (len(group), -1))
+    return dictionary.W_dec.detach().view(dictionary.latents, len(group), -1)

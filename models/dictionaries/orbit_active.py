@@ -26,7 +26,9 @@ def orbit_active(
 ) -> Active:
     """The k families whose best pose is largest (or the k largest copies), of all families or
     of some, on orbits side by side, E = G D. Indices are f G + h, f among those looked at."""
-    W_enc, W_dec, bias_F = crosscoder.W_enc, crosscoder.W_dec, crosscoder.bias()
+    W_enc: Tensor = crosscoder.W_enc
+    W_dec: Tensor = crosscoder.W_dec
+    bias_F = crosscoder.bias()
     if families is not None:
         W_enc, W_dec, bias_F = W_enc[families], W_dec[families], bias_F[families]
     copies = len(crosscoder.group)
@@ -53,7 +55,7 @@ def best_poses(
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
     """The largest copy of each family, of the k families where that is largest, in no order."""
     values, chosen = [], []
-    for part_NE in x_NE.split(max(1, BLOCK // W_enc.shape[1])):
+    for part_NE in torch.split(x_NE, max(1, BLOCK // W_enc.shape[1])):
         pre_NFH = torch.addmm(b_enc, part_NE, W_enc).view(len(part_NE), -1, copies)
         best_NF, poses_NF = pre_NFH.max(dim=2)
         top_NK, families_NK = best_NF.topk(k, dim=1, sorted=False)

@@ -16,9 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
-def spread(
-    W_FGD: Float[Tensor, "f g d"], table_HG: Int[Tensor, "h g"]
-) -> Float[Tensor, "f*h g*d"]:
+def spread(W_FGD: Float[Tensor, "f g d"], table_HG: Int[Tensor, "h g"]) -> Float[Tensor, "f*h g*d"]:
     """The copies of every family as rows. Row h of the table is a permutation of the elements."""
     rows: Tensor = _Spread.apply(W_FGD, table_HG)  # type: ignore[no-untyped-call]
     return rows
