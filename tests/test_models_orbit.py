@@ -118,7 +118,8 @@ def test_the_fast_path_gives_the_values_and_gradients_of_the_slow_one(
         torch.autograd.backward((x_hat - 1).square().sum() + (values**3).sum())
     torch.testing.assert_close(x_fast.grad, x_slow.grad)
     for name, parameter in slow.named_parameters():
-        assert (grad := whole[name].grad) is not None
+        grad = whole[name].grad
+        assert grad is not None
         torch.testing.assert_close(grad if name == "b_dec" else grad[chosen], parameter.grad)
         assert (parameter.grad != 0).any(), name
 

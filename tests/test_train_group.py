@@ -200,7 +200,7 @@ def test_the_identity_of_a_run(home: Path) -> None:
 def test_what_cannot_be_is_refused(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--k is from 1 to the number of families, 8, and not 9"):
         train(tiny(home, k=9))
-    with pytest.raises(ConfigError, match="--control is one of .*near it: shuffled"):
+    with pytest.raises(ConfigError, match=r"--control is one of .*near it: shuffled"):
         train(tiny(home, control="shufled"))
     with pytest.raises(ConfigError, match="wrong-side is for the objective orbit"):
         train(tiny(home, objective="batch_topk", control="wrong-side"))
@@ -216,7 +216,7 @@ def test_what_cannot_be_is_refused(home: Path, tmp_path: Path) -> None:
     turns = Dihedral(3, reflections=False)
     rows = orbits.orbits(turns, orbits.families(Dihedral(3), 2, 4)[:, :3], 320, 1)
     orbits.make_store(tmp_path / "c3", turns, {"early": rows})
-    with pytest.raises(ConfigError, match="wants a group with reflections, and .* is of C3"):
+    with pytest.raises(ConfigError, match=r"wants a group with reflections, and .* is of C3"):
         train(tiny(tmp_path / "c3", k=1, control="reflected-half-from-another-anchor"))
 
 

@@ -114,10 +114,11 @@ def orbit_crosscoder() -> TrainConfig:
         families=32,
         k=16,
         bias="mean",
-        steps=2000,
+        steps=400,
         batch_size=512,
-        lr=1e-3,
+        lr=3e-3,
         dead_after=20_000,
+        checkpoint_every=100,
         held_out=0.1,
     )
 
