@@ -204,6 +204,8 @@ def test_what_cannot_be_is_refused(home: Path, tmp_path: Path) -> None:
         train(tiny(home, objective="batch_topk", control="wrong-side"))
     with pytest.raises(ConfigError, match="--sources one is for the objectives relu_l1"):
         train(tiny(home, sources="one"))
+    with pytest.raises(ConfigError, match="--resample-every is for latents that are not tied"):
+        train(tiny(home, resample_every=5))
     with pytest.raises(ConfigError, match="--families is above 0"):
         train(tiny(home, families=0))
     sparse.make_store(tmp_path, {"early": sparse.vectors(320, sparse.directions())})

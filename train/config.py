@@ -29,7 +29,7 @@ K_SPARSE = {"k", "k_anneal", "aux_k", "aux_weight", "bias"}
 CROSSCODER = {"sources", "ranking"}
 STEPS = {
     *("steps", "batch_size", "lr", "lr_warmup", "lr_decay", "clip", "dead_after"),
-    *("resample_every", "precision"),
+    *("resample_every", "precision", "latents"),
 }
 ONLY_FOR: dict[ObjectiveName | BaselineName, set[str]] = {
     "topk": STEPS | K_SPARSE,
@@ -39,8 +39,8 @@ ONLY_FOR: dict[ObjectiveName | BaselineName, set[str]] = {
     "tied": STEPS | {"l1", "sparsity_warmup"},
     "gated": STEPS | {"l1", "sparsity_warmup", "bias"},
     "jumprelu": STEPS | {"l0", "target_l0", "bandwidth", "sparsity_warmup", "bias"},
-    "orbit": (STEPS | K_SPARSE | {"families", "poses"}) - {"k_anneal", "resample_every"},
-    **{name: {"k", "fit_rows"} for name in BASELINES},
+    "orbit": (STEPS | K_SPARSE | {"families", "poses"}) - {"k_anneal", "resample_every", "latents"},
+    **{name: {"k", "fit_rows", "latents"} for name in BASELINES},
 }
 
 

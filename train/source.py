@@ -184,6 +184,11 @@ def check_orbits(config: TrainConfig, store: Store) -> None:
             f"--control {control} wants a group with reflections, and {store.name} is of "
             f"{group.name}; choose another control."
         )
+    if config.objective == "orbit" and config.resample_every:
+        raise ConfigError(
+            "--resample-every is for latents that are not tied, and families have AuxK; leave it "
+            "at 0."
+        )
     own = ONLY_FOR.get(config.objective, set())
     if group and config.sources != "all" and "sources" not in own:
         raise ConfigError(
