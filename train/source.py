@@ -7,7 +7,7 @@ the sites' side by side.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -89,8 +89,9 @@ class Source:
         epochs: int | None,
         ranks: Ranks = ALONE,
     ) -> "Vectors":
+        asked: Any = self.sites if len(self.sites) > 1 else self.sites[0]
         batches = self.store.batches(
-            self.sites,
+            asked,
             ranks.share(config.batch_size),
             seed=config.order_seed,
             device=device,
@@ -132,11 +133,12 @@ class Source:
 class Vectors(Iterator[Float[Tensor, "n d"]]):
     """Batches of a store as vectors: sites side by side, and elements, where there are any."""
 
-    def __init__(self, batches: Batches[dict[str, Tensor]], spoiler: Spoiler | None) -> None:
+    def __init__(self, batches: Batches[Any], spoiler: Spoiler | None) -> None:
         self._batches, self._spoiler = batches, spoiler
 
     def __next__(self) -> Float[Tensor, "n d"]:
-        x = joined(next(self._batches))
+        rows = next(self._batches)
+        x = joined(rows) if isinstance(rows, Mapping) else rows
         return self._spoiler(x).flatten(1) if self._spoiler else x
 
     def state(self) -> dict[str, int]:
