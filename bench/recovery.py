@@ -80,7 +80,9 @@ def recover(
     trainer = Trainer(config, objective, truth, truth.scale, torch.device("cpu"))
     for _ in range(steps):
         trainer.advance()
-    return _figures(truth, trainer.sae.plain(), truth.scale)
+    sae = trainer.sae.plain()
+    assert isinstance(sae, SAE)
+    return _figures(truth, sae, truth.scale)
 
 
 def _table(bench: RecoveryBench, frequencies: Frequencies) -> dict[str, object]:

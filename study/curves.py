@@ -22,7 +22,7 @@ from data.device import resolve_device
 from data.files import write_whole
 from data.home import reports_folder
 from data.spec import canonical_json, slug
-from models.dictionaries.checkpoint import DICTIONARY, load_dictionary, read_config, read_json
+from models.dictionaries.checkpoint import DICTIONARY, load_sae, read_config, read_json
 from models.dictionaries.sae import SAE
 from models.subjects.receptive import ReceptiveField, receptive_field
 from models.subjects.subject import Subject
@@ -138,7 +138,7 @@ def find_curves(
 
     responses = unit_tuning(subject, site, field, grid, device)
     families = [family("unit", responses)]
-    dictionary = load_dictionary(run).to(device) if run else None
+    dictionary = load_sae(run).to(device) if run else None
     if dictionary is not None:
         families.append(family("latent", latent_tuning(responses, dictionary.encode, device)))
     families = with_examples(families, sources, dictionary, field, config.examples, device)

@@ -16,7 +16,7 @@ from data.errors import ConfigError, InputsNotFoundError
 from data.images import ImageSource, open_images
 from data.origin import located
 from data.table import columns
-from models.dictionaries.checkpoint import find_run, load_dictionary, read_config
+from models.dictionaries.checkpoint import find_run, load_sae, read_config
 from models.splice import (
     CLEAN,
     Answers,
@@ -56,7 +56,7 @@ def study_splice(config: SpliceConfig) -> dict[str, Any]:
     names = site_modules(subject, [sources.site])[sources.site]
     batches = ImageBatches(images, subject, config.batch_size, device, labels)
     mean_D = site_mean(module, names, (x for x, _ in batches.shown("mean of the site")))
-    dictionaries = {f.resolve().name: load_dictionary(f).to(device) for f in folders}
+    dictionaries = {f.resolve().name: load_sae(f).to(device) for f in folders}
     substitutes = {name: reconstructing(one) for name, one in dictionaries.items()}
     sums = splice_answers(
         module,

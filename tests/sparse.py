@@ -32,19 +32,24 @@ def vectors(count: int, truth_SD: np.ndarray, on: int = 3, seed: int = 1) -> np.
     return x_ND
 
 
-def make_store(home: Path, sites: dict[str, np.ndarray], name: str = "sparse") -> Path:
-    """A complete store of float32 rows, one array [rows, width] a site."""
-    widths = {site: rows.shape[1] for site, rows in sites.items()}
+def make_store(
+    home: Path, sites: dict[str, np.ndarray], name: str = "sparse", orbit: object = None
+) -> Path:
+    """A complete store of float32 rows, one array [rows, width] a site, or with an `orbit`
+    [rows, elements, width]."""
+    shapes = {site: rows.shape[1:] for site, rows in sites.items()}
+    widths = {site: shape[-1] for site, shape in shapes.items()}
+    elements = next(iter(shapes.values()))[0] if orbit else 0
     inputs = len(next(iter(sites.values()))) // PER_INPUT
     spec = StoreSpec(
         subject={"name": name},
-        inputs={"kind": "sparse"},
+        inputs={"kind": "sparse"} | ({"orbit": orbit} if orbit else {}),
         sites=tuple(sites),
         positions={"rule": "all"},
         seed=0,
         dtype="float32",
     )
-    layout = plan_layout(inputs, PER_INPUT, widths, item_bytes=4)
+    layout = plan_layout(inputs, PER_INPUT, widths, item_bytes=4, elements=elements)
     path = home / "store" / spec.folder(name)
     with writing(path, spec, layout, origin={}, environment={}) as writer:
         for shard in writer.missing():

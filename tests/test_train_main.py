@@ -119,6 +119,8 @@ def test_recipes_are_complete_configs() -> None:
     for name, make in RECIPES.items():
         assert isinstance(make(), TrainConfig)
         named = {"demo": "topk", "crosscoder": "batch_topk", "crosscoder_l1": "relu_l1"}
+        named |= {f"group_{name}": objective for name, objective in named.items()}
+        named["orbit_crosscoder"] = "orbit"
         assert make().objective == named.get(name, name)
         make().check(96)
         assert make.__doc__

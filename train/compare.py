@@ -24,8 +24,8 @@ from models.dictionaries.checkpoint import (
     DICTIONARY,
     LATENTS,
     find_run,
-    load_dictionary,
     load_frequency,
+    load_sae,
     read_config,
 )
 
@@ -88,7 +88,7 @@ def compare_runs(config: CompareConfig) -> dict[str, Any]:
 def read_run(folder: Path) -> Run:
     """Unit directions and frequencies of a run. Raises RunDamagedError."""
     told = read_config(folder)
-    dictionary = load_dictionary(folder)
+    dictionary = load_sae(folder)
     frequency_S = np.full(dictionary.latents, np.nan)
     if (folder / LATENTS).exists():
         frequency_S = load_frequency(folder).double().numpy()

@@ -8,10 +8,16 @@ from typing import Any, Literal, get_args
 
 from data.errors import ConfigError
 
-ObjectiveName = Literal["topk", "batch_topk", "matryoshka", "relu_l1", "tied", "gated", "jumprelu"]
+ObjectiveName = Literal[
+    "topk", "batch_topk", "matryoshka", "relu_l1", "tied", "gated", "jumprelu", "orbit"
+]
+Control = Literal[
+    "none", "relabelled", "shuffled", "reflected-half-from-another-anchor", "wrong-side"
+]
+CONTROLS: tuple[Control, ...] = get_args(Control)
 BaselineName = Literal["pca", "ica", "random", "neurons"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
-JOINT = ("relu_l1", "batch_topk", "matryoshka")  # objectives that a crosscoder can have
+JOINT = ("relu_l1", "batch_topk", "matryoshka", "orbit")  # objectives that a crosscoder can have
 
 SMALL_STEP = 2**27  # multiplications of an encoder's product that one thread does best alone
 FORMAT = 2  # raised when the same config would give another dictionary
@@ -20,19 +26,21 @@ APART = {
     *("log_every", "checkpoint_every", "eval_every", "tensorboard"),
 }
 K_SPARSE = {"k", "k_anneal", "aux_k", "aux_weight", "bias"}
+CROSSCODER = {"sources", "ranking"}
 STEPS = {
     *("steps", "batch_size", "lr", "lr_warmup", "lr_decay", "clip", "dead_after"),
-    *("resample_every", "precision"),
+    *("resample_every", "precision", "latents"),
 }
 ONLY_FOR: dict[ObjectiveName | BaselineName, set[str]] = {
     "topk": STEPS | K_SPARSE,
-    "batch_topk": STEPS | K_SPARSE | {"sources"},
-    "matryoshka": STEPS | K_SPARSE | {"sources", "groups"},
-    "relu_l1": STEPS | {"l1", "sparsity_warmup", "sources"},
+    "batch_topk": STEPS | K_SPARSE | CROSSCODER,
+    "matryoshka": STEPS | K_SPARSE | CROSSCODER | {"groups"},
+    "relu_l1": STEPS | CROSSCODER | {"l1", "sparsity_warmup", "decoder_norm"},
     "tied": STEPS | {"l1", "sparsity_warmup"},
     "gated": STEPS | {"l1", "sparsity_warmup", "bias"},
     "jumprelu": STEPS | {"l0", "target_l0", "bandwidth", "sparsity_warmup", "bias"},
-    **{name: {"k", "fit_rows"} for name in BASELINES},
+    "orbit": (STEPS | K_SPARSE | {"families", "poses"}) - {"k_anneal", "resample_every", "latents"},
+    **{name: {"k", "fit_rows", "latents"} for name in BASELINES},
 }
 
 
@@ -49,19 +57,35 @@ class TrainConfig:
     sites: tuple[str, ...] = ()
     """Several sites for one crosscoder; empty: --site alone."""
     sources: Literal["all", "one", "random"] = "all"
-    """What the encoder of a crosscoder sees: all sites, the first, or one at random a vector."""
+    """What the encoder of a crosscoder sees: all sites, the first, or one at random a vector. In
+    a store of orbits: all elements, the identity, or one at random."""
+    ranking: Literal["sum_of_norms", "norm_of_sums"] = "sum_of_norms"
+    """What a crosscoder's latent weighs: the norms of its directions at all sites (elements)
+    added up, or the norm of them all side by side."""
+    decoder_norm: float = 0.1
+    """Norm of a latent's directions, all side by side, before the first step (relu_l1)."""
+    control: Control = "none"
+    """Orbits that are spoilt, for comparison: elements in one other order, in an order of its own
+    for each row, or the reflected half of another anchor; or (orbit) the wrong side of the
+    group."""
     objective: ObjectiveName | BaselineName = "topk"
     """What is minimised, or the baseline that is fitted."""
     latents: int = 0
     """S, the size of the dictionary; 0: eight times the width of the site."""
+    families: int = 32
+    """Families of latents, each of as many copies as the group has elements (orbit)."""
+    poses: Literal["best", "all"] = "best"
+    """What competes for the k places: the best copy of each family, or every copy (orbit)."""
     k: int = 16
-    """Latents on at a time (topk, baselines), or on average (batch_topk, matryoshka)."""
+    """Latents on at a time (topk, baselines), or on average (batch_topk, matryoshka); families
+    on at a time (orbit)."""
     k_anneal: float = 0.0
     """Share of the steps over which k falls from the width of the site (k-sparse objectives)."""
     groups: tuple[float, ...] = (1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
     """Shares of the dictionary that each nested prefix adds (matryoshka)."""
     aux_k: int = 0
-    """Dead latents that model what is left over (k-sparse objectives); 0: half the width."""
+    """Dead latents that model what is left over (k-sparse objectives); 0: half the width, or k
+    families (orbit)."""
     aux_weight: float = 1 / 32
     """Weight of that term (k-sparse objectives)."""
     bias: Literal["median", "mean", "zero"] = "median"
@@ -129,7 +153,7 @@ class TrainConfig:
         """Raise ConfigError where a value cannot be used for vectors of this width."""
         for name in (
             *("steps", "batch_size", "dead_after", "eval_rows", "fit_rows", "log_every"),
-            *("checkpoint_every", "lr", "clip", "bandwidth"),
+            *("checkpoint_every", "lr", "clip", "bandwidth", "decoder_norm", "families"),
         ):
             _demand(getattr(self, name) > 0, f"--{_flag(name)} is above 0", getattr(self, name))
         for name in (
@@ -157,15 +181,19 @@ class TrainConfig:
                 f"{self.objective!r}; choose one of these, or give one --site."
             )
         latents = self.latents_for(width)
+        what = "families" if self.objective == "orbit" else "latents"
         if "k" in ONLY_FOR[self.objective] and not 1 <= self.k <= latents:
             raise ConfigError(
-                f"--k is from 1 to the number of latents, {latents}, and not {self.k}; "
-                "lower --k or raise --latents."
+                f"--k is from 1 to the number of {what}, {latents}, and not {self.k}; "
+                f"lower --k or raise --{what}."
             )
         _demand(self.target_l0 <= latents, f"--target-l0 is at most {latents}, all", self.target_l0)
 
     def latents_for(self, width: int) -> int:
-        """S for a site of this width; a basis has two signs of each direction."""
+        """S for a site of this width; a basis has two signs of each direction. Of an orbit
+        crosscoder the families."""
+        if self.objective == "orbit":
+            return self.families
         if self.objective in ("pca", "ica", "neurons"):
             return 2 * width
         return self.latents or 8 * width
@@ -177,6 +205,8 @@ class TrainConfig:
 
     def is_small(self, width: int) -> bool:
         """Whether a step on vectors of this width is too small to share among threads."""
+        if self.objective == "orbit":
+            return False  # each family is as many latents as there are elements
         return self.batch_size * width * self.latents_for(width) < SMALL_STEP
 
     def identity(self) -> dict[str, Any]:
@@ -188,6 +218,8 @@ class TrainConfig:
         fields = dataclasses.asdict(self)
         kept = {f: v for f, v in fields.items() if f not in APART | others}
         kept["order"] = self.order_seed
+        if self.control == "none":
+            del kept["control"]
         return {"format": FORMAT} | {
             f: list(v) if isinstance(v, tuple) else v for f, v in kept.items()
         }

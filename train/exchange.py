@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data.command import note
+from data.dihedral import Dihedral
 from data.errors import ConfigError
 from data.home import runs_folder
 from data.spec import slug
@@ -12,8 +13,8 @@ from models.dictionaries.checkpoint import (
     DICTIONARY,
     LATENTS,
     find_run,
-    load_dictionary,
     load_frequency,
+    load_sae,
     read_config,
     save_dictionary,
 )
@@ -37,6 +38,11 @@ def export_run(config: ExportConfig) -> dict[str, Any]:
     """
     run = find_run(config.run, config.home)
     trained = read_config(run)
+    if group := trained.get("group"):
+        raise ConfigError(
+            f"{run.name} is a crosscoder of the elements of {Dihedral(**group).name}, and "
+            "SAELens' format is for single vectors; export a dictionary of one site."
+        )
     if len(trained.get("sites") or ()) > 1:
         raise ConfigError(
             f"{run.name} is a crosscoder of the sites {', '.join(trained['sites'])}, and "
@@ -49,7 +55,7 @@ def export_run(config: ExportConfig) -> dict[str, Any]:
         "run": run.resolve().name,
     }
     frequency_S = load_frequency(run) if (run / LATENTS).exists() else None
-    sae = load_dictionary(run)
+    sae = load_sae(run)
     folder = export_saelens(sae, Path(config.folder), metadata, frequency_S)
     return {"exported": str(folder), "run": str(run), "width": sae.width, "latents": sae.latents}
 

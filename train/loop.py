@@ -47,6 +47,8 @@ class TrainResult:
     vectors: int
     eval_rows: int
     seconds: float
+    fvu_train: float | None = None  # of orbits
+    parameters: int = 0
     reused: bool = False
 
     def summary(self) -> dict[str, Any]:

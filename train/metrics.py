@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 from data.errors import ConfigError
 from data.files import write_whole
 from data.stats import moments_of, no_moments
-from models.dictionaries.sae import SAE
+from models.dictionaries.sae import Dictionary
 
 COLUMNS = ("step", "vectors", "loss", "fvu", "l0", "dead", "lr")
 EVALUATION_COLUMNS = ("step", "vectors", "fvu", "l0")
@@ -39,24 +40,27 @@ def fvu(x_ND: Float[Tensor, "n d"], x_hat_ND: Float[Tensor, "n d"]) -> float:
 
 
 @torch.no_grad()
-def evaluate(sae: SAE, batches: Iterable[Tensor], rows: int) -> Evaluation:
-    """FVU, L0 (mean number of latents on) and firing frequencies over the first `rows` vectors
-    of batches [n, d].
+def evaluate(sae: Dictionary, batches: Iterable[Tensor], most: int) -> Evaluation:
+    """FVU, L0 (mean number of latents on) and firing frequencies over the first `most` vectors
+    of batches [n, d]. A family of latents fires where any of its copies does.
 
     Sums run in float64 over all batches, so the figures do not depend on the batch size.
     Raises ConfigError where the vectors are all the same.
     """
-    seen, missed = 0, 0.0
+    seen, missed, on = 0, 0.0, 0
     fired_S = torch.zeros(sae.latents, dtype=torch.int64, device=sae.b_dec.device)
-    moments = no_moments(sae.width)
+    moments = no_moments(math.prod(sae.row_shape))
     for batch_ND in batches:
-        x_ND = batch_ND[: rows - seen]
-        z_NS = sae.encode(x_ND)
-        fired_S += (z_NS > 0).sum(dim=0)
-        missed += float((x_ND - sae.decode(z_NS)).double().square().sum())
+        x_ND = batch_ND[: most - seen]
+        rows = x_ND.view(-1, *sae.row_shape)
+        z = sae.encode(rows)
+        on_NSC = (z > 0).view(len(z), sae.latents, -1)
+        fired_S += on_NSC.any(dim=2).sum(dim=0)
+        on += int(on_NSC.sum())
+        missed += float((rows - sae.decode(z)).double().square().sum())
         moments = moments.merge(moments_of(x_ND.cpu().numpy()))
         seen += len(x_ND)
-        if seen >= rows:
+        if seen >= most:
             break
     if not moments.m2.sum() > 0:
         raise ConfigError(
@@ -65,7 +69,7 @@ def evaluate(sae: SAE, batches: Iterable[Tensor], rows: int) -> Evaluation:
         )
     return Evaluation(
         fvu=missed / float(moments.m2.sum()),
-        l0=int(fired_S.sum()) / seen,
+        l0=on / seen,
         rows=seen,
         frequency_S=(fired_S.double() / seen).float().cpu(),
     )

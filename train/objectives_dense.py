@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from models.dictionaries.crosscoder import Sources, block_norms, sourced
+from models.dictionaries.crosscoder import Ranking, Sources, sourced, weights
 from models.dictionaries.gated import Gated
 from models.dictionaries.sae import SAE, initialised, random_directions
 from models.dictionaries.sparsity import Sparsity
@@ -27,10 +27,10 @@ class ReluL1(Objective[SAE]):
         z = ReLU(x W_enc + b_enc),  x_hat = z W_dec + b_dec
         L = ||x - x_hat||^2 + lambda sum_i z_i ||d_i||,   mean over the batch
 
-    With several sites (`blocks`, their widths) ||d_i|| is the sum of the sites' ||d_i,g||:
-    the crosscoder. lambda rises from zero over the first `warmup` of the steps. Rows of W_dec
-    are free; they start in random directions with norm .1, W_enc as their transpose, biases
-    at zero.
+    With several sites (`blocks`, their widths) ||d_i|| is the sum of the sites' ||d_i,g||
+    (or stays the norm of all, by `ranking`): the crosscoder. lambda rises from zero over the
+    first `warmup` of the steps. Rows of W_dec are free; they start in random directions with
+    norm `decoder_norm`, W_enc as their transpose, biases at zero.
 
     Source: Anthropic, circuits update of April 2024 (there lambda = 5, warm-up 5 %); Lindsey
     et al., Sparse crosscoders, October 2024.
@@ -40,11 +40,13 @@ class ReluL1(Objective[SAE]):
     warmup: float
     blocks: tuple[int, ...] = ()
     sources: Sources = "all"
+    ranking: Ranking = "sum_of_norms"
+    decoder_norm: float = 0.1
 
     def start(self, x_ND: Float[Tensor, "n d"], latents: int, generator: torch.Generator) -> SAE:
         """Short rows in random directions, W_enc their transpose, biases zero."""
         sae = SAE(x_ND.shape[1], latents, Sparsity("relu"), pre_bias=False)
-        return initialised(sae, generator, decoder_norm=0.1)
+        return initialised(sae, generator, decoder_norm=self.decoder_norm)
 
     def loss(
         self, sae: SAE, x_ND: Float[Tensor, "n d"], dead_S: Bool[Tensor, " s"], progress: float
@@ -52,7 +54,7 @@ class ReluL1(Objective[SAE]):
         """See the class."""
         z_NS = sae.encode(sourced(x_ND, self.blocks, self.sources))
         x_hat_ND = sae.decode(z_NS)
-        penalty_N = z_NS @ block_norms(sae.W_dec, self.blocks).sum(dim=1)
+        penalty_N = z_NS @ weights(sae.W_dec, self.blocks, self.ranking)
         weight = warmed(self.l1, self.warmup, progress)
         total = (squared(x_ND - x_hat_ND) + weight * penalty_N).mean()
         return told(total, x_hat_ND, z_NS > 0)

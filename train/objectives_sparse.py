@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from models.dictionaries.active import Active
-from models.dictionaries.crosscoder import Sources, block_norms, sourced
+from models.dictionaries.crosscoder import Ranking, Sources, sourced, weights
 from models.dictionaries.sae import SAE, initialised
 from models.dictionaries.sparse_active import (
     aux_reconstruction,
@@ -95,8 +95,8 @@ class BatchTopK(KSparse):
         L = (sum_p ||x - x_hat_p||^2 + aux_weight ||e - e_hat||^2) / D,   mean over the batch
 
     over the prefixes p of the dictionary; without Matryoshka p = S alone. AuxK as in `TopK`.
-    With several sites (`blocks`, their widths) latents are ranked by z_i sum_g ||d_i,g|| and
-    rows of W_dec are free; with one site rows have norm 1.
+    With several sites (`blocks`, their widths) latents are ranked by z_i sum_g ||d_i,g||, or
+    by z_i ||d_i|| (`ranking`), and rows of W_dec are free; with one site rows have norm 1.
 
     Used on single vectors, a latent is on where it passes a threshold: the running mean of the
     smallest value that was on in a batch (over the weight of the latent). The mean runs over
@@ -114,6 +114,7 @@ class BatchTopK(KSparse):
     shares: tuple[float, ...] = (1.0,)
     blocks: tuple[int, ...] = ()
     sources: Sources = "all"
+    ranking: Ranking = "sum_of_norms"
 
     @property
     def unit_rows(self) -> bool:
@@ -168,8 +169,8 @@ class BatchTopK(KSparse):
         )
 
     def _weights(self, sae: SAE) -> Float[Tensor, " s"] | None:
-        """sum_g ||d_i,g||, by which a crosscoder ranks its latents."""
-        return block_norms(sae.W_dec.detach(), self.blocks).sum(dim=1) if self.blocks else None
+        """sum_g ||d_i,g||, by which a crosscoder ranks its latents, or ||d_i||."""
+        return weights(sae.W_dec.detach(), self.blocks, self.ranking) if self.blocks else None
 
 
 def prefixes(shares: tuple[float, ...], latents: int) -> tuple[int, ...]:

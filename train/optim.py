@@ -33,14 +33,16 @@ def remove_parallel_gradient(W_dec: nn.Parameter) -> None:
     """grad_i -= <grad_i, d_i> d_i for unit rows d_i: Adam then spends nothing on lengths that
     `normalise_rows` takes away. Source: Bricken et al. 2023; Gao et al. (2406.04093), A.1."""
     assert W_dec.grad is not None, "comes after backward"
-    along_S1 = (W_dec.grad * W_dec).sum(dim=1, keepdim=True)
-    W_dec.grad.addcmul_(along_S1, W_dec, value=-1)
+    rows_SD, grad_SD = W_dec.flatten(1), W_dec.grad.flatten(1)  # the same memory
+    along_S1 = (grad_SD * rows_SD).sum(dim=1, keepdim=True)
+    grad_SD.addcmul_(along_S1, rows_SD, value=-1)
 
 
 @torch.no_grad()
 def normalise_rows(W_dec: nn.Parameter) -> None:
-    """d_i /= ||d_i||."""
-    W_dec.div_(W_dec.norm(dim=1, keepdim=True))
+    """d_i /= ||d_i||, where d_i may be of several blocks."""
+    rows_SD = W_dec.flatten(1)
+    rows_SD.div_(rows_SD.norm(dim=1, keepdim=True))
 
 
 @lru_cache(maxsize=1)  # the runs of a sweep all start from one batch

@@ -27,7 +27,7 @@ from models.dictionaries.checkpoint import (
     write_tensors,
 )
 from models.dictionaries.folding import folded
-from models.dictionaries.sae import SAE, Dictionary
+from models.dictionaries.sae import Dictionary, Stored
 
 from .config import TrainConfig
 from .distributed import ALONE, Ranks
@@ -65,11 +65,11 @@ class Running:
         ranks: Ranks = ALONE,
     ) -> None:
         began = time.monotonic()
-        self.config, self.run = config, run
+        self.config, self.run, self._device = config, run, device
         self._source, self._ranks = source, ranks
         self._held_out_rows = held_out or (lambda: source.once(config, device))
         self._scale = source.scale()
-        objective = make_objective(config, source.width, source.joint)
+        objective = make_objective(config, source.width, source.joint, source.group)
         scale = None if scaled else self._scale
         self.trainer = Trainer(config, objective, stream, scale, device, ranks)
         seconds = 0.0
@@ -145,17 +145,21 @@ class Running:
         """Write the dictionary for raw vectors, and its figures on held-out ones."""
         if not self._ranks.first:
             return
+        config, source = self.config, self._source
         dictionary, held = self._held_out()
-        trained = (self.config.steps, self.trainer.vectors, self.trainer.dead_share())
-        began = self._began
-        write_result(self.config, self._source, self.run, began, dictionary, held, trained)
+        trained = (config.steps, self.trainer.vectors, self.trainer.dead_share())
+        seen = None
+        if source.group:  # of orbits there are few: what was learned by heart counts
+            rows = source.once(config, self._device, part="train")
+            seen = evaluate(dictionary, rows, config.eval_rows).fvu
+        write_result(config, source, self.run, self._began, dictionary, held, trained, seen)
         if self._scalars:
             self._scalars.close()
 
     def _every(self, steps: int) -> bool:
         return bool(steps) and (self.done or self.trainer.step % steps == 0)
 
-    def _held_out(self) -> tuple[SAE, Evaluation]:
+    def _held_out(self) -> tuple[Stored, Evaluation]:
         dictionary = folded(self.trainer.sae, self._scale)
         return dictionary, evaluate(dictionary, self._held_out_rows(), self.config.eval_rows)
 
@@ -172,6 +176,7 @@ def write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dic
         ),
         "site": source.name,
         "sites": source.blocks,
+        "group": asdict(source.group) if source.group else None,
         "width": source.width,
         "latents": dictionary.latents,
         "subject": store.spec["subject"],
@@ -185,13 +190,14 @@ def write_result(
     source: Source,
     run: Path,
     began: float,
-    sae: SAE,
+    dictionary: Stored,
     held: Evaluation,
     trained: tuple[int, int, float],
+    fvu_train: float | None = None,
 ) -> None:
     """The dictionary, and last of all result.json: the run is finished."""
-    write_config(config, source, run, sae)
-    save_dictionary(run, sae, read_json(run / CONFIG), held.frequency_S)
+    write_config(config, source, run, dictionary)
+    save_dictionary(run, dictionary, read_json(run / CONFIG), held.frequency_S)
     steps, vectors, dead = trained
     write_json(
         run / RESULT,
@@ -199,8 +205,10 @@ def write_result(
             "store": source.store.name,
             "site": source.name,
             "fvu": held.fvu,
+            "fvu_train": fvu_train,
             "l0": held.l0,
             "dead": dead,
+            "parameters": sum(p.numel() for p in dictionary.parameters()),
             "steps": steps,
             "vectors": vectors,
             "eval_rows": held.rows,

@@ -21,7 +21,6 @@ from data.errors import ConfigError
 from data.home import runs_folder
 from data.spec import canonical_json, slug
 from models.dictionaries.checkpoint import RESULT, STATE, read_tensors, write_json
-from models.dictionaries.crosscoder import joined
 
 from .config import BASELINES, TrainConfig
 from .faults import memory_told
@@ -63,8 +62,7 @@ class Shared:
 
     def __next__(self) -> Float[Tensor, "n d"]:
         if self._batch_ND is None:
-            rows = next(self._stream)
-            x_ND = joined(rows) if isinstance(rows, Mapping) else rows
+            x_ND = next(self._stream)
             scale = self._scale
             self._batch_ND = x_ND * (scale.to(x_ND.device) if isinstance(scale, Tensor) else scale)
         return self._batch_ND

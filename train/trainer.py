@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from data.errors import ConfigError
-from models.dictionaries.crosscoder import joined
 from models.dictionaries.sae import Dictionary
 
 from .config import TrainConfig
@@ -28,14 +27,12 @@ from .optim import (
 )
 from .resample import resample
 
-Rows = Float[Tensor, "n d"] | Mapping[str, Float[Tensor, "n _"]]
-
 
 @runtime_checkable
 class Stream(Protocol):
-    """Batches without end, of one site or of several, that can be gone on from."""
+    """Batches without end that can be gone on from."""
 
-    def __next__(self) -> Rows: ...
+    def __next__(self) -> Float[Tensor, "n d"]: ...
 
     def state(self) -> dict[str, int]:
         """All that is needed to go on from here."""
@@ -135,8 +132,7 @@ class Trainer:
 
     def next(self) -> Float[Tensor, "n d"]:
         """The next batch, scaled."""
-        rows = next(self._batches)
-        x_ND = joined(rows) if isinstance(rows, Mapping) else rows
+        x_ND = next(self._batches)
         return x_ND if self._scale is None else x_ND * self._scale
 
     def clear(self) -> None:

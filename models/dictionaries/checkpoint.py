@@ -19,38 +19,61 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from data.errors import RunDamagedError, RunNotFoundError
+from data.errors import ConfigError, RunDamagedError, RunNotFoundError
 from data.files import write_whole
 from data.home import entries, resolve, runs_folder
 
-from .sae import SAE, described
+from .orbit import OrbitCrosscoder
+from .sae import SAE, Stored
+from .sae import described as described_sae
 
 CONFIG, RESULT = "config.json", "result.json"
 DICTIONARY, LATENTS, STATE = "dictionary.safetensors", "latents.safetensors", "state.safetensors"
 
 
-def load_dictionary(run: str | Path, home: str | None = None) -> SAE:
+def load_dictionary(run: str | Path, home: str | None = None) -> Stored:
     """The dictionary of a run, ready for use: `load_dictionary(run).encode(x)`.
 
     It takes raw activations of the run's site [n, D] (any normalisation of training is
-    folded into the weights) and gives latents [n, S] in the same units. `run` is a folder,
-    or a name that `find_run` knows. Raises RunNotFoundError and RunDamagedError.
+    folded into the weights) and gives latents [n, S] in the same units; an orbit crosscoder
+    takes orbits [n, G, D] and gives [n, F, G]. `run` is a folder, or a name that `find_run`
+    knows. Raises RunNotFoundError and RunDamagedError.
     """
     folder = find_run(run, home)
     config = read_config(folder)
     if "dictionary" not in config:
         raise RunDamagedError(f"{folder / CONFIG} has no entry `dictionary`; train the run again.")
-    sae = described(config["dictionary"])
+    dictionary = described(config["dictionary"])
     tensors, _ = read_tensors(folder / DICTIONARY)
-    wanted = {name: tuple(p.shape) for name, p in sae.named_parameters()}
+    wanted = {name: tuple(p.shape) for name, p in dictionary.named_parameters()}
     got = {name: tuple(t.shape) for name, t in tensors.items()}
     if got != wanted:
         raise RunDamagedError(
             f"{folder / DICTIONARY} should hold {wanted} after its {CONFIG}, and holds {got}; "
             "train the run again."
         )
-    sae.load_state_dict(tensors)
-    return sae.eval().requires_grad_(False)
+    dictionary.load_state_dict(tensors)
+    return dictionary.eval().requires_grad_(False)
+
+
+def load_sae(run: str | Path, home: str | None = None) -> SAE:
+    """The same where nothing but an SAE will do: latents that stand alone, read and written by
+    matrices. Raises ConfigError for an orbit crosscoder too."""
+    dictionary = load_dictionary(run, home)
+    if not isinstance(dictionary, SAE):
+        raise ConfigError(
+            f"the run {str(run)!r} is an orbit crosscoder, whose latents are families of "
+            f"{dictionary.row_shape[0]} copies, and an SAE or a crosscoder is wanted here; name "
+            "another run."
+        )
+    return dictionary
+
+
+def described(description: Mapping[str, Any]) -> Stored:
+    """The dictionary of a description, its parameters zero."""
+    if description.get("kind", "sae") == "orbit":
+        return OrbitCrosscoder.described(description)
+    return described_sae(description)
 
 
 def load_frequency(run: str | Path, home: str | None = None) -> Float[Tensor, " s"]:
@@ -60,11 +83,15 @@ def load_frequency(run: str | Path, home: str | None = None) -> Float[Tensor, " 
 
 
 def save_dictionary(
-    run: Path, sae: SAE, config: Mapping[str, Any], frequency_S: Float[Tensor, " s"] | None = None
+    run: Path,
+    dictionary: Stored,
+    config: Mapping[str, Any],
+    frequency_S: Float[Tensor, " s"] | None = None,
 ) -> None:
     """Write a dictionary for raw activations and the config that it came from."""
-    write_json(run / CONFIG, {**config, "dictionary": sae.description()})
-    write_tensors(run / DICTIONARY, {name: p.detach() for name, p in sae.named_parameters()})
+    write_json(run / CONFIG, {**config, "dictionary": dictionary.description()})
+    parameters = {name: p.detach() for name, p in dictionary.named_parameters()}
+    write_tensors(run / DICTIONARY, parameters)
     if frequency_S is not None:
         write_tensors(run / LATENTS, {"frequency": frequency_S})
 

@@ -1,11 +1,16 @@
-"""One dictionary over several sites: an SAE of their vectors, side by side.
+"""One dictionary over several sites, or all elements of an orbit: an SAE of their vectors, side by
+side.
 
 Site g has vectors x_g of width D_g; joined they are x [N, sum D_g]. The encoder of the joined
 vector is the sum of the sites' encoders, its rows d_i are the sites' directions d_i,g side by
 side, so every objective and every file of an SAE serves. What is the crosscoder's own: how
 the norms of its directions are added up, and which sites the encoder sees while training.
 
-Source: Lindsey et al., Sparse crosscoders (Anthropic, October 2024).
+A group crosscoder is the same with the elements g of a group in place of sites: x_g = a(T_g p) is
+what one site does on the input taken through T_g. `orbit.blocks_of` gives its directions d_i,g.
+
+Source: Lindsey et al., Sparse crosscoders (Anthropic, October 2024); Gorton, Group crosscoders
+(2410.24184).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 Sources = Literal["all", "one", "random"]
+Ranking = Literal["sum_of_norms", "norm_of_sums"]
 
 
-def joined(rows: Mapping[str, Float[Tensor, "n _"]]) -> Float[Tensor, "n d"]:
+def joined(rows: Mapping[str, Float[Tensor, "n *g _"]]) -> Float[Tensor, "n *g d"]:
     """Aligned vectors of several sites, side by side, in the order of the mapping."""
     return torch.cat(list(rows.values()), dim=-1)
 
@@ -35,6 +41,14 @@ def block_norms(W_dec: Float[Tensor, "s d"], blocks: Sequence[int] = ()) -> Floa
     """||d_i,g||, the length of each latent's direction at each site; no blocks are one."""
     parts = torch.split(W_dec, list(blocks) or [W_dec.shape[1]], dim=1)
     return torch.stack([part.norm(dim=1) for part in parts], dim=1)
+
+
+def weights(
+    W_dec: Float[Tensor, "s d"], blocks: Sequence[int], ranking: Ranking
+) -> Float[Tensor, " s"]:
+    """What a latent weighs in the penalty and in the choice of those that are on: sum_g ||d_i,g||,
+    or ||d_i|| of all sites side by side, which does not prefer latents at few of them."""
+    return block_norms(W_dec, blocks if ranking == "sum_of_norms" else ()).sum(dim=1)
 
 
 def sourced(

@@ -1,19 +1,21 @@
 """From a dictionary of scaled vectors to one of raw vectors: the same function of both."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .sae import SAE, Dictionary
+from .sae import SAE, Dictionary, Stored
 
 
 @torch.no_grad()
-def folded(dictionary: Dictionary, scale: float | Float[Tensor, " d"]) -> SAE:
+def folded(dictionary: Dictionary, scale: float | Float[Tensor, " d"]) -> Stored:
     """A dictionary trained on scale * x, as one that takes x itself.
 
-    `scale` is one number, or one for each dimension (a crosscoder has one a site); s is its
-    mean. Sparsity functions are homogeneous, so with one number only biases and thresholds
-    are divided:
+    `scale` is one number, or one for each dimension (a crosscoder has one a site; of orbits
+    every element has the same); s is its mean. Sparsity functions are homogeneous, so with
+    one number only biases and thresholds are divided:
 
         encode_folded(x) = encode(scale x) / s,  decode_folded(z) = decode(s z) / scale
 
@@ -25,16 +27,17 @@ def folded(dictionary: Dictionary, scale: float | Float[Tensor, " d"]) -> SAE:
     """
     raw = dictionary.plain()
     scale_D = torch.as_tensor(scale, dtype=raw.b_dec.dtype, device=raw.b_dec.device)
-    scale_D = scale_D.expand_as(raw.b_dec)
+    scale_D = scale_D.expand(math.prod(raw.row_shape))[: raw.width]
     mean = scale_D.mean()
-    raw.W_enc.mul_((scale_D / mean)[:, None])
+    raw.W_enc.mul_((scale_D / mean)[:, None] if isinstance(raw, SAE) else scale_D / mean)
     raw.b_enc.div_(mean)
     raw.W_dec.mul_(mean / scale_D)
     raw.b_dec.div_(scale_D)
-    if raw.threshold is not None:
-        raw.threshold.div_(mean)
-    if raw.sparsity.elementwise:
-        _unit_rows(raw)
+    if isinstance(raw, SAE):
+        if raw.threshold is not None:
+            raw.threshold.div_(mean)
+        if raw.sparsity.elementwise:
+            _unit_rows(raw)
     return raw.eval().requires_grad_(False)
 
 

@@ -1,6 +1,7 @@
 """The sparse autoencoder: two linear maps with a sparsity function between them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, final
 
 import torch
@@ -15,13 +16,15 @@ class Dictionary(nn.Module, ABC):
     """S latents for vectors of width D: `encode`, and a linear `decode`.
 
     x_hat = z W_dec + b_dec; row i of W_dec [S, D] is the direction d_i of latent i. Kinds
-    differ in how they are trained; `plain` writes each as an SAE, the one kind that is stored.
+    differ in how they are trained; `plain` writes each as one of the kinds that are `Stored`.
+    `row_shape` is the shape of what is encoded, (D,), or (G, D) where it is whole orbits.
     """
 
-    def __init__(self, width: int, latents: int) -> None:
+    def __init__(self, width: int, latents: int, elements: int = 0) -> None:
         super().__init__()
         self.width, self.latents = width, latents
-        self.W_dec = nn.Parameter(torch.zeros(latents, width))
+        self.row_shape = (elements, width) if elements else (width,)
+        self.W_dec = nn.Parameter(torch.zeros(latents, *self.row_shape))
         self.b_dec = nn.Parameter(torch.zeros(width))
 
     @abstractmethod
@@ -29,8 +32,8 @@ class Dictionary(nn.Module, ABC):
         """Latents z of the vectors x."""
 
     @abstractmethod
-    def plain(self) -> "SAE":
-        """The same function as an SAE, with weights of its own."""
+    def plain(self) -> "Stored":
+        """The same function as a kind that is stored, with weights of its own."""
 
     def decode(self, z_NS: Float[Tensor, "*n s"]) -> Float[Tensor, "*n d"]:
         """Reconstruction x_hat = z W_dec + b_dec."""
@@ -41,8 +44,19 @@ class Dictionary(nn.Module, ABC):
         return self.decode(self.encode(x_ND))
 
 
+class Stored(Dictionary, ABC):
+    """A kind that files hold: W_enc, b_enc, W_dec, b_dec, and a description that makes it."""
+
+    W_enc: nn.Parameter
+    b_enc: nn.Parameter
+
+    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """All but the weights, as JSON; `checkpoint.described` is the way back."""
+
+
 @final
-class SAE(Dictionary):
+class SAE(Stored):
     """Two linear maps and a sparsity function.
 
         z     = sparsity((x - b_dec) W_enc + b_enc)      (without b_dec if not `pre_bias`)
@@ -100,6 +114,7 @@ class SAE(Dictionary):
     def description(self) -> dict[str, Any]:
         """All but the weights, as JSON; `described` is the way back."""
         return {
+            "kind": "sae",
             "width": self.width,
             "latents": self.latents,
             "sparsity": self.sparsity.name,
@@ -108,7 +123,7 @@ class SAE(Dictionary):
         }
 
 
-def described(description: dict[str, Any]) -> SAE:
+def described(description: Mapping[str, Any]) -> SAE:
     """The SAE of a description, its parameters zero."""
     sparsity = Sparsity(description["sparsity"], int(description["k"]))
     width, latents = int(description["width"]), int(description["latents"])
