@@ -53,7 +53,7 @@ def find_sources(config: CurvesConfig) -> Sources:
     flagged = _flagged_subject(config) if config.subject else None
     run = _choose_run(config, flagged)
     trained = read_config(run) if run else {}
-    store = _find_store(config, run, trained)
+    store = find_store(config, run, trained)
     subject = flagged or _subject_of(config, run, store)
     for whose, identity in (
         (f"the run {run.name if run else ''}", trained.get("subject")),
@@ -102,7 +102,7 @@ def _choose_run(config: CurvesConfig, flagged: Subject | None) -> Path | None:
     return None
 
 
-def _find_store(config: CurvesConfig, run: Path | None, trained: Mapping[str, Any]) -> Store | None:
+def find_store(config: CurvesConfig, run: Path | None, trained: Mapping[str, Any]) -> Store | None:
     """The store given, or the run's own where it still is."""
     folder = stores_folder(config.home)
     told = config.store or trained.get("store_path", "")
