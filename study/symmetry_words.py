@@ -84,7 +84,7 @@ def family_text(findings: SymmetryFindings) -> str:
     reading, families = findings.reading, findings.families
     shown = min(findings.shown, len(families))
     text = (
-        f"Average linkage of 1 − cosine, each pair in its best pose, cut at a mean cosine of "
+        f"Average linkage of one minus the cosine, each pair in its best pose, cut at a mean cosine of "
         f"{reading.alike:.2f}: {len(families)} families of {len(reading.latents)} latents. "
     )
     if reading.tied:
