@@ -84,8 +84,9 @@ def family_text(findings: SymmetryFindings) -> str:
     reading, families = findings.reading, findings.families
     shown = min(findings.shown, len(families))
     text = (
-        f"Average linkage of one minus the cosine, each pair in its best pose, cut at a mean cosine of "
-        f"{reading.alike:.2f}: {len(families)} families of {len(reading.latents)} latents. "
+        f"Average linkage of one minus the cosine, each pair in its best pose, cut at a mean "
+        f"cosine of {reading.alike:.2f}: {len(families)} families of {len(reading.latents)} "
+        f"latents. "
     )
     if reading.tied:
         text += (
