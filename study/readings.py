@@ -83,12 +83,14 @@ class Reading:
             return 1.0
         return float(self.symmetry.shares[row, self.symmetry.subgroups.index(stabiliser)])
 
-    def rank(self, row: int, kind: str = "") -> float:
-        """The part of raw anchors whose share is smaller, for the kind of its stabiliser."""
+    def rank(self, row: int) -> float | None:
+        """The part of raw anchors whose share is smaller, for the kind of its stabiliser; None
+        where nothing or everything fixes it, which is no share to compare."""
         stabiliser = self.stabilisers[row]
-        kind = kind or (stabiliser.kind if stabiliser else "C1")
-        best = self.symmetry.of_kind(kind)[0][row : row + 1]
-        return float(self.null.rank(RAW, kind, best)[0])
+        if stabiliser is None or len(stabiliser) == 1:
+            return None
+        best_F, _ = self.symmetry.of_kind(stabiliser.kind)
+        return float(self.null.rank(RAW, stabiliser.kind, best_F[row : row + 1])[0])
 
 
 def read_blocks(

@@ -146,12 +146,11 @@ class Null:
     def thresholds(self, quantile: float, least: float) -> dict[str, float]:
         """By kind: the `quantile` of each null, the largest of them, and no less than `least`."""
         kinds = list(next(iter(self.shares.values())))
-        return {
-            kind: max(least, *(float(np.quantile(n[kind], quantile)) for n in self.shares.values()))
-            if kind != "C1"
-            else 0.0
-            for kind in kinds
-        }
+        limits = {}
+        for kind in kinds:
+            known = [null[kind] for null in self.shares.values() if len(null[kind])]
+            limits[kind] = max([least, *(float(np.quantile(v, quantile)) for v in known)])
+        return limits | {"C1": 0.0}
 
     def rank(self, null: str, kind: str, shares_F: Float[np.ndarray, " f"]) -> np.ndarray:
         """The share of a null that lies below each value, from 0 to 1."""

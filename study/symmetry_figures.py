@@ -112,7 +112,7 @@ def family_row(findings: SymmetryFindings, number: int) -> dict[str, Any]:
     facts = [
         ("fixed by", _fixed(latent)),
         ("share", f"{latent['share']:.2f}"),
-        ("above raw anchors", f"{100 * latent['null']:.0f} %"),
+        ("above raw anchors", _percent(latent["null"])),
         ("varies", f"{100 * latent['variation']:.0f} %"),
         ("fires on", f"{100 * reading.frequency[list(family.members)].sum():.2g} %"),
     ]
@@ -139,7 +139,7 @@ def family_row(findings: SymmetryFindings, number: int) -> dict[str, Any]:
             for name, value in power.items()
             if name != "A1"
         ],
-        "facts": facts,
+        "facts": [(name, value) for name, value in facts if value],
         "patches": [
             {
                 "url": drawing.data_url(patch.pixels, "JPEG", PATCH_PIXELS),
@@ -234,7 +234,7 @@ def table_rows(findings: SymmetryFindings) -> list[dict[str, Any]]:
                     _fixed(latent),
                     "" if turned is None else f"{turned:.1f}°",
                     f"{latent['share']:.2f}",
-                    f"{100 * latent['null']:.0f} %",
+                    _percent(latent["null"]),
                     *("" if share is None else f"{share:.2f}" for share in shares),
                     f"{100 * latent['variation']:.0f} %",
                     strongest,
@@ -256,6 +256,10 @@ def matrix_picture(cosine_GG: Float[np.ndarray, "g g"]) -> str:
 def _fixed(latent: dict[str, Any]) -> str:
     between = " between" if latent["axis_class"] == "between" else ""
     return f"{latent['stabiliser']}{between}"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"
 
 
 def _ring(family: Family) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class SymmetryFindings:
         place = family.members.index(row)
         kinds = [kind for kind in PROOF if kind in reading.symmetry.kinds]
         irreps = {name: float(power[row]) for name, power in reading.symmetry.irreps.items()}
-        orientation = self.orientations[row]
+        orientation, rank = self.orientations[row], reading.rank(row)
         return {
             "latent": int(reading.latents[row]),
             "class": reading.classes[row],
@@ -124,7 +124,7 @@ class SymmetryFindings:
             "pose": family.poses[place],
             "likeness": family.likeness[place],
             "share": round(reading.share(row), 4),
-            "null": round(reading.rank(row), 4),
+            "null": None if rank is None else round(rank, 4),
             **{f"share_{k}": round(float(reading.symmetry.of_kind(k)[0][row]), 4) for k in kinds},
             "variation": round(float(reading.symmetry.variation[row]), 4),
             "frequency": float(f"{reading.frequency[row]:.4g}"),

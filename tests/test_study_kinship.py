@@ -50,7 +50,7 @@ def test_families_are_the_patterns_and_their_directions_the_poses() -> None:
     blocks += [units.orbit(under(group.matrix_G22[h], chiral), group) for h in (0, 3, 12)]
     blocks_FGD = np.stack(blocks) + 0.01 * rng.normal(size=(8, len(group), 24))
     symmetry = measure(blocks_FGD, group)
-    stabilisers = estimated(symmetry, {h.kind: 0.9 for h in symmetry.subgroups} | {"C1": 0}, 0.01)
+    stabilisers = estimated(symmetry, {h.kind: 0.9 for h in symmetry.subgroups} | {"C1": 0.0}, 0.01)
     axes = [h.degrees if h else None for h in stabilisers]
     found = families(*alignment(blocks_FGD, blocks_FGD, group), 0.9, group, stabilisers, axes)
 
