@@ -23,12 +23,14 @@ from data.dihedral import Dihedral
 from .subgroups import Subgroup, averaging, subgroups
 
 CHUNK = 256  # latents whose G x G products are held at a time
+LOSS = 0.05  # of the power, that a subgroup may lose beyond a part of it
 CLASSES = ("invariant", "many turns", "both", "half turn", "one reflection", "chiral", "no turn")
 
 
 def centred(blocks_FGD: Float[np.ndarray, "f g d"]) -> Float[np.ndarray, "f g d"]:
     """Blocks less their mean over g: what is left changes with the transformation."""
-    return blocks_FGD - blocks_FGD.mean(axis=1, keepdims=True)
+    changing_FGD: Float[np.ndarray, "f g d"] = blocks_FGD - blocks_FGD.mean(axis=1, keepdims=True)
+    return changing_FGD
 
 
 def cosines(blocks_FGD: Float[np.ndarray, "f g d"]) -> Float64[np.ndarray, "f g g"]:
@@ -175,11 +177,27 @@ def null_of(blocks: Mapping[str, Float[np.ndarray, "f g d"]], group: Dihedral) -
 def estimated(
     symmetry: Symmetry, thresholds: Mapping[str, float], flat: float
 ) -> list[Subgroup | None]:
-    """The largest subgroup whose share reaches the threshold of its kind, of equal ones that of
-    the larger share; None for a latent whose variation is at most `flat`: all fixes it."""
+    """The largest subgroup whose share reaches the threshold of its kind and that explains the
+    blocks as well as its parts do, of equal ones that of the larger share; None for a latent
+    whose variation is at most `flat`: all fixes it.
+
+    A curve with a faint opening has most of its power in the fixed space of a line's stabiliser.
+    So a subgroup H must not lose more of the power than a part K of it has: no more than LOSS,
+    or twice what noise would lose that is as dense, a dimension, as what K leaves out, which is
+    (1 - share_K) (G / |K| - G / |H|) / (G - G / |K|).
+    """
     limit_H = np.array([thresholds[h.kind] for h in symmetry.subgroups])
     order_H = np.array([len(h) for h in symmetry.subgroups])
     passes_FH: Bool[np.ndarray, "f h"] = symmetry.shares >= limit_H
+    size = len(symmetry.group)
+    for i, whole in enumerate(symmetry.subgroups):
+        for j, part in enumerate(symmetry.subgroups):
+            if len(part) == 1 or not set(part.elements) < set(whole.elements):
+                continue
+            dense_F = (1 - symmetry.shares[:, j]) / (size - size / len(part))
+            noise_F = dense_F * (size / len(part) - size / len(whole))
+            lost_F = symmetry.shares[:, j] - symmetry.shares[:, i]
+            passes_FH[:, i] &= lost_F <= np.maximum(LOSS, 2 * noise_F)
     score_FH = np.where(passes_FH, order_H + 0.5 * symmetry.shares, -1)
     best_F = score_FH.argmax(axis=1)
     return [
@@ -236,7 +254,8 @@ def class_counts(classes: Sequence[str]) -> dict[str, int]:
 
 def _gram(blocks_FGD: Float[np.ndarray, "f g d"]) -> Float64[np.ndarray, "f g g"]:
     blocks = blocks_FGD.astype(np.float64)
-    return blocks @ blocks.transpose(0, 2, 1)
+    gram_FGG: Float64[np.ndarray, "f g g"] = blocks @ blocks.transpose(0, 2, 1)
+    return gram_FGG
 
 
 def _over(above_FX: np.ndarray, below_F: np.ndarray) -> np.ndarray:

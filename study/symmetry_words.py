@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .stabiliser import LOSS
 from .symmetry_findings import SymmetryFindings
 from .words import count
 
@@ -105,7 +106,9 @@ def method(findings: SymmetryFindings) -> list[str]:
         "unchanged by when multiplied on the right. For every subgroup H of the group the share "
         "of the power in the fixed space of H is the mean over s in H of r(s) / r(0), where "
         "r(s) is the sum over g of <D[g], D[gs]>.",
-        "The stabiliser is the largest subgroup whose share reaches the threshold of its kind. "
+        "The stabiliser is the largest subgroup whose share reaches the threshold of its kind, "
+        f"and that loses no more of the power than its own parts do: {LOSS:g}, or twice what "
+        "noise as dense as theirs would explain. "
         "C_d are the turns by multiples of 360/d degrees, D_d those and d reflections. Circles "
         "are fixed by all: of their power hardly any varies with the transformation. Lines are "
         "fixed by the half turn and two reflections (D2), curves by one reflection (D1).",

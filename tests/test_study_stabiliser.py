@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.dihedral import Dihedral
+from study.kinship import directed
 from study.stabiliser import (
     autocorrelation,
     axis_angle,
@@ -188,6 +189,23 @@ def test_the_axis_is_found_between_the_groups_axes(degrees: float, seed: int) ->
 
     assert found is not None and found.kind == "D1" and angle is not None
     assert abs((angle - degrees + 90) % 180 - 90) < 11.25 / 4
+
+
+def test_a_larger_subgroup_must_not_lose_what_a_smaller_one_keeps() -> None:
+    """A curve with a faint opening is no line, though its blocks are .85 those of one; a noisy
+    line of as small a share is."""
+    group, rng = Dihedral(16), np.random.default_rng(0)
+    angle_G = np.radians([directed(group, g, 0.0) for g in range(len(group))])
+    odd, even = (np.stack([np.cos(j * angle_G), np.sin(j * angle_G)], axis=1) for j in (1, 2))
+    curve_GD = np.concatenate([np.sqrt(0.85) * even, np.sqrt(0.15) * odd, np.zeros((32, 36))], 1)
+    line_GD = np.concatenate([even, 0 * odd, rng.normal(0, 0.085, (32, 36))], axis=1)
+    symmetry = measure(np.stack([curve_GD, line_GD]), group)
+    limits = {h.kind: 0.75 for h in symmetry.subgroups} | {"C1": 0.0}
+    shares_F, _ = symmetry.of_kind("D2")
+    found = estimated(symmetry, limits, 0.1)
+
+    assert np.isclose(shares_F[0], 0.85) and 0.75 < shares_F[1] < 0.9
+    assert [class_of(h) for h in found] == ["one reflection", "both"]
 
 
 def test_the_null_is_what_chance_reaches() -> None:
