@@ -261,4 +261,6 @@ def _gram(blocks_FGD: Float[np.ndarray, "f g d"]) -> Float64[np.ndarray, "f g g"
 def _over(above_FX: np.ndarray, below_F: np.ndarray) -> np.ndarray:
     """`above / below`, row by row, and 0 where `below` vanishes."""
     below_FX = np.broadcast_to(below_F[:, None], above_FX.shape)
-    return np.divide(above_FX, below_FX, out=np.zeros_like(above_FX), where=below_FX > 0)
+    return np.asarray(
+        np.divide(above_FX, below_FX, out=np.zeros_like(above_FX), where=below_FX > 0)
+    )
