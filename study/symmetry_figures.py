@@ -271,7 +271,7 @@ def _ring(family: Family) -> dict[str, Any]:
     for member, direction in zip(family.members, family.directions, strict=True):
         for i in copies:
             angle = direction + i * family.period
-            (x0, y0), (x1, y1) = drawing.point(angle, 36), drawing.point(angle, ROSE + 5)
+            (x0, y0), (x1, y1) = drawing.point(angle, 36.0), drawing.point(angle, ROSE + 5)
             marks.append(
                 {
                     "h": f"{angle % 360:.1f}",
@@ -283,7 +283,7 @@ def _ring(family: Family) -> dict[str, Any]:
     if gap is not None and gap.degrees >= 1:
         for i in copies:
             start = gap.start + i * family.period
-            wedges.append(drawing.wedge_path(start, start + min(gap.degrees, 359.9), 40))
+            wedges.append(drawing.wedge_path(start, start + min(gap.degrees, 359.9), 40.0))
     return {"marks": marks, "gap": "".join(wedges), "round": False}
 
 
