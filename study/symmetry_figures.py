@@ -289,7 +289,7 @@ def _ring(family: Family) -> dict[str, Any]:
 
 def _norm_rose(reading: Reading, row: int) -> dict[str, str]:
     """The norms of the blocks of a latent, against the largest: turns, then reflections."""
-    norm_G = np.linalg.norm(reading.blocks[row], axis=1)
+    norm_G = np.linalg.norm(reading.blocks[row].astype(np.float64), axis=1)
     scaled_G = norm_G / max(float(norm_G.max()), 1e-30)
     n = reading.group.rotations
     mirrored = drawing.polar_path(scaled_G[n:], ROSE) if reading.group.reflections else ""
