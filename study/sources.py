@@ -172,8 +172,10 @@ def _find_images(
     count = int(store.spec["inputs"]["count"])
     try:
         images = open_images(inputs, count)
-        size = {"size": store.spec["inputs"].get("size")}
-        same = same_identity(store.spec["inputs"], {**images.identity, **size})
+        # what was done to the images is in the identity of the store's inputs, but not in theirs
+        taken = store.spec["inputs"]
+        done = {"size": taken.get("size")} | {k: taken[k] for k in ("orbit",) if k in taken}
+        same = same_identity(taken, {**images.identity, **done})
     except TendrilError as error:
         if config.inputs:
             raise
