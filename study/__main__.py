@@ -9,6 +9,7 @@ from data.command import run_command
 
 from .config import CurvesConfig, SpliceConfig
 from .recipes import RECIPES
+from .symmetry_config import SymmetryConfig
 
 
 def main() -> None:
@@ -22,11 +23,15 @@ def main() -> None:
     run_command(lambda: _study(config))
 
 
-def _study(config: CurvesConfig | SpliceConfig) -> dict[str, Any]:
+def _study(config: CurvesConfig | SpliceConfig | SymmetryConfig) -> dict[str, Any]:
     if isinstance(config, SpliceConfig):
         from .splice import study_splice
 
         return study_splice(config)
+    if isinstance(config, SymmetryConfig):
+        from .symmetry import study_symmetry
+
+        return study_symmetry(config).summary()
     from .curves import study_curves
 
     return study_curves(config).summary()

@@ -30,16 +30,17 @@ def strongest_rows(
     respond: Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, "n m"]],
     members: int,
     count: int,
+    block: int = BLOCK,
 ) -> list[list[Row]]:
     """For each of `members` responses, the `count` rows that excite most, one an input.
 
-    `respond` turns rows of the site into responses. Rows come in blocks, so memory does not
-    grow with the store; of more than a million rows, blocks spread evenly are read.
+    `respond` turns rows of the site into responses. Rows come in blocks of `block`, so memory
+    does not grow with the store; of more than a million rows, blocks spread evenly are read.
     """
     valid, inputs = store.column("valid"), store.column("input")
     best = [(np.empty(0), np.empty(0, dtype=np.int64)) for _ in range(members)]
-    for start in spread_blocks(store.rows):
-        stop = min(start + BLOCK, store.rows)
+    for start in spread_blocks(store.rows, block):
+        stop = min(start + block, store.rows)
         rows = start + np.flatnonzero(valid[start:stop])
         values_NM = respond(store.read(site, slice(start, stop))[rows - start])
         for m, (values, numbers) in enumerate(best):
@@ -54,10 +55,10 @@ def strongest_rows(
     ]
 
 
-def spread_blocks(rows: int) -> list[int]:
+def spread_blocks(rows: int, block: int = BLOCK) -> list[int]:
     """Where blocks begin: all of them, or a million rows' worth spread over the store."""
-    starts = np.arange(0, rows, BLOCK)
-    most = MOST_ROWS // BLOCK
+    starts = np.arange(0, rows, block)
+    most = MOST_ROWS // block
     if len(starts) > most:
         starts = starts[np.linspace(0, len(starts) - 1, most).astype(int)]
     return [int(start) for start in starts]

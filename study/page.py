@@ -11,14 +11,18 @@ from .findings import Family, Findings
 
 def render_page(findings: Findings) -> str:
     """The whole page as HTML."""
-    environment = jinja2.Environment(
+    return environment().get_template("page.html").render(_context(findings))
+
+
+def environment() -> jinja2.Environment:
+    """The templates; what they show is escaped, and what they lack is an error."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(_context(findings))
 
 
 def _context(findings: Findings) -> dict[str, object]:

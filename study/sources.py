@@ -53,7 +53,7 @@ def find_sources(config: CurvesConfig) -> Sources:
     flagged = _flagged_subject(config) if config.subject else None
     run = _choose_run(config, flagged)
     trained = read_config(run) if run else {}
-    store = _find_store(config, run, trained)
+    store = find_store(config, run, trained)
     subject = flagged or _subject_of(config, run, store)
     for whose, identity in (
         (f"the run {run.name if run else ''}", trained.get("subject")),
@@ -102,7 +102,7 @@ def _choose_run(config: CurvesConfig, flagged: Subject | None) -> Path | None:
     return None
 
 
-def _find_store(config: CurvesConfig, run: Path | None, trained: Mapping[str, Any]) -> Store | None:
+def find_store(config: CurvesConfig, run: Path | None, trained: Mapping[str, Any]) -> Store | None:
     """The store given, or the run's own where it still is."""
     folder = stores_folder(config.home)
     told = config.store or trained.get("store_path", "")
@@ -172,8 +172,10 @@ def _find_images(
     count = int(store.spec["inputs"]["count"])
     try:
         images = open_images(inputs, count)
-        size = {"size": store.spec["inputs"].get("size")}
-        same = same_identity(store.spec["inputs"], {**images.identity, **size})
+        # what was done to the images is in the identity of the store's inputs, but not in theirs
+        taken = store.spec["inputs"]
+        done = {"size": taken.get("size")} | {k: taken[k] for k in ("orbit",) if k in taken}
+        same = same_identity(taken, {**images.identity, **done})
     except TendrilError as error:
         if config.inputs:
             raise

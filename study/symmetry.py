@@ -1,0 +1,294 @@
+"""The study of symmetry: a group crosscoder in, what fixes its latents, families and a page out."""
+
+import hashlib
+import json
+import math
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.command import note
+from data.device import resolve_device
+from data.dihedral import Dihedral
+from data.errors import ConfigError, RunDamagedError, StoreNotFoundError, TendrilError
+from data.files import write_whole
+from data.home import reports_folder
+from data.reader import Store
+from data.spec import canonical_json, slug
+from models.dictionaries.checkpoint import (
+    DICTIONARY,
+    find_run,
+    load_dictionary,
+    load_frequency,
+    read_config,
+)
+from models.dictionaries.orbit import OrbitCrosscoder, blocks_of
+from models.dictionaries.sae import Stored
+from models.subjects.window import Window, find_window
+
+from .config import REFERENCE_FIELD, CurvesConfig
+from .findings import Patch
+from .readings import Reading, raw_anchors, read_blocks
+from .shapes import ShapeTuning, directions, shape_answers, shape_vectors, shapes
+from .sources import Sources, find_sources, find_store
+from .stimuli import CurveGrid
+from .symmetry_config import SymmetryConfig
+from .symmetry_findings import SymmetryFindings, write_table
+from .symmetry_page import render_page
+from .upright import strongest_anchors, upright_patches
+
+FORMAT = 1  # raised when the same sources would give another page
+RESULT = "result.json"
+SHOWN = ("families", "examples")
+
+
+@dataclass(frozen=True)
+class SymmetryResult:
+    """A finished study: where its page is, and its figures as JSON."""
+
+    report: Path
+    figures: Mapping[str, Any]
+    seconds: float
+    reused: bool = False
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON, for the last line of the command; the latents are in the report."""
+        told = {name: value for name, value in self.figures.items() if name != "latents"}
+        return {
+            "report": str(self.report),
+            **told,
+            "seconds": self.seconds,
+            "reused": self.reused,
+        }
+
+
+def study_symmetry(config: SymmetryConfig) -> SymmetryResult:
+    """Say what fixes each latent of a group crosscoder, which are copies, and make a page.
+
+    The report's folder is `<home>/reports/<name>-<12 hex of SHA-256 of what determines it>`;
+    one that is there already is given back. It holds index.html, latents.csv, families.csv,
+    blocks.npz (correlation [F, G], shares [F, H], blocks of the families shown) and, last,
+    result.json with every latent's class, orientation, family and pose. Raises children of
+    TendrilError for all that the config, its paths or its files can cause.
+    """
+    began = time.monotonic()
+    config.check()
+    device = resolve_device(config.device)
+    sources = find_sources(config.sources())
+    run, store = sources.run, sources.store
+    if run is None or store is None:
+        raise StoreNotFoundError(
+            f"the study of symmetry wants a run and the store of orbits that it was trained on, "
+            f"and {'found no store' if run else 'got no run'}; check --run and --store."
+        )
+    group = group_of_store(store)
+    made = determinants(config, sources, group)
+    digest = hashlib.sha256(canonical_json(made).encode()).hexdigest()
+    name = slug(config.name or f"symmetry-{sources.subject.name}-{sources.site}")
+    report = reports_folder(config.home) / f"{name}-{digest[:12]}"
+    page = report / "index.html"
+    if (report / RESULT).is_file() and page.is_file() and not config.overwrite:
+        note(f"{page} is there already.")
+        return SymmetryResult(page, json.loads((report / RESULT).read_text()), _since(began), True)
+    findings = find_symmetry(config, sources, store, run, group, made, device)
+    figures = findings.figures()
+    write_report(report, findings, figures)
+    return SymmetryResult(page, figures, _since(began))
+
+
+def group_of_store(store: Store) -> Dihedral:
+    """The group of a store of orbits; raises ConfigError for another store."""
+    if store.group is None:
+        raise ConfigError(
+            f"the store {store.name} holds single vectors, and the study of symmetry wants "
+            "orbits: harvest with `python -m harvest orbits`, and train on that store."
+        )
+    return store.group
+
+
+def determinants(config: SymmetryConfig, sources: Sources, group: Dihedral) -> dict[str, Any]:
+    """All that determines the report."""
+    told = asdict(config)
+    runs = [find_run(run, config.home) for run in config.controls]
+    assert sources.run is not None
+    assert sources.store is not None
+    limits = ("quantile", "least", "flat", "alike", "anchors", "margin", "radii", "line_width")
+    return {
+        "format": FORMAT,
+        "subject": dict(sources.subject.identity),
+        "site": sources.site,
+        "group": group.name,
+        "runs": {run.name: _file_digest(run / DICTIONARY) for run in (sources.run, *runs)},
+        "store": sources.store.name,
+        "limits": {name: told[name] for name in limits},
+        "shown": {name: told[name] for name in SHOWN} | {"images": sources.images is not None},
+    }
+
+
+def find_symmetry(
+    config: SymmetryConfig,
+    sources: Sources,
+    store: Store,
+    run: Path,
+    group: Dihedral,
+    made: Mapping[str, Any],
+    device: torch.device,
+) -> SymmetryFindings:
+    """Read the run and its controls, ask the subject, and gather what the page shows."""
+    dictionary = load_dictionary(run)
+    reading = read_run(run, dictionary, store, sources.site, group, config)
+    controls = [read_control(name, config) for name in config.controls]
+    notes = []
+    window = None
+    try:
+        window = find_window(sources.subject, store.sites)
+        tuning = asked(config, window, sources.site, dictionary, reading, device)
+    except TendrilError as error:
+        tuning = None
+        notes.append(f"No shapes were shown to the subject ({error}).")
+    findings = SymmetryFindings(
+        title=f"Symmetries at {sources.site} of {sources.subject.name}",
+        subject=sources.subject.name,
+        site=sources.site,
+        reading=reading,
+        controls=controls,
+        tuning=tuning,
+        margin=config.margin,
+        shown=config.families,
+        patches={},
+        notes=notes,
+        command=command(config, run),
+        made={"study": made, "run": read_config(run), "store": store.spec},
+    )
+    if sources.images is None:
+        return replace(findings, notes=[*notes, sources.no_images])
+    if window is None:
+        return findings
+    return replace(findings, patches=examples_of(findings, config, sources, dictionary, window))
+
+
+def read_run(
+    run: Path, dictionary: Stored, store: Store, site: str, group: Dihedral, config: SymmetryConfig
+) -> Reading:
+    """The blocks of one run against raw anchors of its store."""
+    blocks_FGD = blocks_of(dictionary, group).float().cpu().numpy()
+    frequency_F = load_frequency(run).float().cpu().numpy()
+    if len(frequency_F) != len(blocks_FGD):
+        raise RunDamagedError(
+            f"{run} has {len(blocks_FGD)} latents and frequencies of {len(frequency_F)}; train "
+            "the run again."
+        )
+    anchors_MGD, inputs_M = raw_anchors(store, site, config.anchors)
+    tied = isinstance(dictionary, OrbitCrosscoder)
+    return read_blocks(
+        run.name, blocks_FGD, frequency_F, group, anchors_MGD, inputs_M, config, tied=tied
+    )
+
+
+def read_control(name: str, config: SymmetryConfig) -> Reading:
+    """Another run, against raw anchors of the store that it was trained on itself."""
+    run = find_run(name, config.home)
+    trained = read_config(run)
+    store = find_store(CurvesConfig(home=config.home), run, trained)
+    if store is None:
+        raise StoreNotFoundError(
+            f"the store of the control {run.name} is gone ({trained.get('store', '')}); leave it "
+            "out of --controls."
+        )
+    group = group_of_store(store)
+    return read_run(run, load_dictionary(run), store, trained["site"], group, config)
+
+
+def asked(
+    config: SymmetryConfig,
+    window: Window,
+    site: str,
+    dictionary: Stored,
+    reading: Reading,
+    device: torch.device,
+) -> ShapeTuning:
+    """Show the shapes to the subject, and their orbits to the dictionary."""
+    octaves = round(math.log2(window.size / REFERENCE_FIELD))
+    radii = config.radii or tuple(round(r * 2.0**octaves, 2) for r in CurveGrid().radii)
+    chosen = shapes(tuple(sorted(radii)))
+    vectors_QAD = shape_vectors(window, site, reading.group, chosen, config.line_width, device)
+    z_QAS = shape_answers(dictionary.to(device), vectors_QAD, reading.group, device)
+    dictionary.to("cpu")
+    return ShapeTuning(tuple(chosen), directions(reading.group), z_QAS[..., reading.latents])
+
+
+def examples_of(
+    findings: SymmetryFindings,
+    config: SymmetryConfig,
+    sources: Sources,
+    dictionary: Stored,
+    window: Window,
+) -> dict[int, list[Patch]]:
+    """The patches that excite the heads of the families shown most, upright."""
+    assert sources.store is not None
+    assert sources.images is not None
+    heads = [family.head for family in findings.families[: config.families]]
+    latents = [int(findings.reading.latents[head]) for head in heads]
+    best = strongest_anchors(sources.store, sources.site, dictionary, latents, config.examples)
+    patches = upright_patches(
+        sources.store,
+        sources.site,
+        dictionary,
+        sources.images,
+        window,
+        sources.subject.input_size,
+        best,
+        latents,
+        [findings.orientations[head] or 0.0 for head in heads],
+    )
+    return dict(zip(heads, patches, strict=True))
+
+
+def write_report(report: Path, findings: SymmetryFindings, figures: Mapping[str, Any]) -> None:
+    """Write everything a report holds, its result last."""
+    report.mkdir(parents=True, exist_ok=True)
+    (report / RESULT).unlink(missing_ok=True)
+    reading = findings.reading
+    heads = np.array([f.head for f in findings.families[: findings.shown]], np.int64)
+    np.savez_compressed(
+        report / "blocks.npz",
+        latents=reading.latents,
+        correlation=reading.symmetry.correlation,
+        shares=reading.symmetry.shares,
+        subgroups=np.array([f"{h.kind}:{h.axis}" for h in reading.symmetry.subgroups]),
+        heads=reading.latents[heads],
+        blocks=reading.blocks[heads],
+    )
+    write_table(report / "latents.csv", findings.listing)
+    write_table(report / "families.csv", findings.family_listing())
+    write_whole(report / "index.html", render_page(findings).encode())
+    write_whole(report / RESULT, (json.dumps(figures, indent=2) + "\n").encode())
+
+
+def command(config: SymmetryConfig, run: Path) -> str:
+    """The command that makes this page again, in words that name no folder of this machine."""
+    words = ["python", "-m", "study", "symmetry", "--run", run.name]
+    if config.controls:
+        words += ["--controls", *(find_run(name, config.home).name for name in config.controls)]
+    default, told = asdict(SymmetryConfig()), asdict(config)
+    for name in ("quantile", "least", "flat", "alike", "anchors", "margin", "line_width", *SHOWN):
+        if told[name] != default[name]:
+            words += [f"--{name.replace('_', '-')}", f"{told[name]:g}"]
+    if config.radii:
+        words += ["--radii", *(f"{radius:g}" for radius in config.radii)]
+    return shlex.join(words)
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 2)

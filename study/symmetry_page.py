@@ -1,0 +1,43 @@
+"""The page of symmetries: one file of HTML that needs nothing else, to be looked at anywhere."""
+
+import json
+
+from . import symmetry_figures as figures
+from . import symmetry_words as words
+from .page import environment
+from .symmetry_findings import SymmetryFindings
+
+
+def render_page(findings: SymmetryFindings) -> str:
+    """The whole page as HTML."""
+    return environment().get_template("symmetry.html").render(_context(findings))
+
+
+def _context(findings: SymmetryFindings) -> dict[str, object]:
+    reading = findings.reading
+    curves = findings.rows_named("curve")
+    shown = range(min(findings.shown, len(findings.families)))
+    rows = figures.table_rows(findings)
+    return {
+        "title": findings.title,
+        "group": reading.group.name,
+        "lead": words.lead(findings),
+        "headline": words.headline(findings),
+        "bars": figures.class_bars(findings),
+        "classes": figures.class_table(findings),
+        "name_text": words.name_text(findings),
+        "chance_text": words.chance_text(findings),
+        "chance": figures.chance_charts(reading),
+        "legend": [(name.replace(" ", "-"), text) for name, text in figures.LEGEND.items()],
+        "ring": figures.compass(findings, curves) if curves else None,
+        "family_text": words.family_text(findings),
+        "families": [figures.family_row(findings, number) for number in shown],
+        "map": figures.latent_map(findings),
+        "rows": rows,
+        "more": len(findings.listing) - len(rows),
+        "method": words.method(findings),
+        "caveats": words.caveats(findings),
+        "notes": findings.notes,
+        "command": findings.command,
+        "made": json.dumps(findings.made, indent=2),
+    }
