@@ -118,7 +118,7 @@ def read_blocks(
     mixed_FGD = relabelled(kept_FGD, np.random.default_rng(0))
     nulls = {RAW: anchors_MGD} | ({MIXED: mixed_FGD} if len(rows) else {})
     null = null_of(nulls, group)
-    thresholds = null.thresholds(config.quantile, config.least)
+    thresholds = null.thresholds(config.quantile, config.least, config.most)
     stabilisers = estimated(symmetry, thresholds, config.flat)
     axes = [axis_angle(symmetry, i, h) for i, h in enumerate(stabilisers)]
     few = slice(0, PAIRED)

@@ -145,13 +145,14 @@ class Null:
     shares: Mapping[str, Mapping[str, Float64[np.ndarray, " m"]]]
     """By name of the null, then by kind of subgroup."""
 
-    def thresholds(self, quantile: float, least: float) -> dict[str, float]:
-        """By kind: the `quantile` of each null, the largest of them, and no less than `least`."""
+    def thresholds(self, quantile: float, least: float, most: float = 1.0) -> dict[str, float]:
+        """By kind: the `quantile` of each null, the largest of them, from `least` to `most`."""
         kinds = list(next(iter(self.shares.values())))
         limits = {}
         for kind in kinds:
             known = [null[kind] for null in self.shares.values() if len(null[kind])]
-            limits[kind] = max([least, *(float(np.quantile(v, quantile)) for v in known)])
+            chance = max([least, *(float(np.quantile(v, quantile)) for v in known)])
+            limits[kind] = max(least, min(chance, most))
         return limits | {"C1": 0.0}
 
     def rank(self, null: str, kind: str, shares_F: Float[np.ndarray, " f"]) -> np.ndarray:

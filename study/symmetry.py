@@ -46,6 +46,7 @@ from .upright import strongest_anchors, upright_patches
 FORMAT = 1  # raised when the same sources would give another page
 RESULT = "result.json"
 SHOWN = ("families", "examples")
+LIMITS = ("quantile", "least", "most", "flat", "alike", "anchors", "margin", "line_width")
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,6 @@ def determinants(config: SymmetryConfig, sources: Sources, group: Dihedral) -> d
     runs = [find_run(run, config.home) for run in config.controls]
     assert sources.run is not None
     assert sources.store is not None
-    limits = ("quantile", "least", "flat", "alike", "anchors", "margin", "radii", "line_width")
     return {
         "format": FORMAT,
         "subject": dict(sources.subject.identity),
@@ -126,7 +126,7 @@ def determinants(config: SymmetryConfig, sources: Sources, group: Dihedral) -> d
         "group": group.name,
         "runs": {run.name: _file_digest(run / DICTIONARY) for run in (sources.run, *runs)},
         "store": sources.store.name,
-        "limits": {name: told[name] for name in limits},
+        "limits": {name: told[name] for name in (*LIMITS, "radii")},
         "shown": {name: told[name] for name in SHOWN} | {"images": sources.images is not None},
     }
 
@@ -277,7 +277,7 @@ def command(config: SymmetryConfig, run: Path) -> str:
     if config.controls:
         words += ["--controls", *(find_run(name, config.home).name for name in config.controls)]
     default, told = asdict(SymmetryConfig()), asdict(config)
-    for name in ("quantile", "least", "flat", "alike", "anchors", "margin", "line_width", *SHOWN):
+    for name in (*LIMITS, *SHOWN):
         if told[name] != default[name]:
             words += [f"--{name.replace('_', '-')}", f"{told[name]:g}"]
     if config.radii:

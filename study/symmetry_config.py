@@ -36,6 +36,9 @@ class SymmetryConfig:
     orbits, and blocks in a random order."""
     least: float = 0.75
     """And no smaller a share than this."""
+    most: float = 0.9
+    """A share of this counts, whatever the nulls reach: inputs that are symmetric themselves, as
+    drawn ones, would else ask for more than what is learned from samples can have."""
     flat: float = 0.1
     """Invariant is a latent of whose power no more than this varies with the transformation."""
     alike: float = 0.0
@@ -59,7 +62,7 @@ class SymmetryConfig:
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""
-        for name in ("quantile", "least", "flat", "alike"):
+        for name in ("quantile", "least", "most", "flat", "alike"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ConfigError(f"--{name} is a share from 0 to 1, and not {value:g}.")

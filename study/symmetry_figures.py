@@ -116,6 +116,8 @@ def family_row(findings: SymmetryFindings, number: int) -> dict[str, Any]:
         ("varies", f"{100 * latent['variation']:.0f} %"),
         ("fires on", f"{100 * reading.frequency[list(family.members)].sum():.2g} %"),
     ]
+    if findings.planted:
+        facts.insert(0, ("planted", findings.planted.represents[row] or "nothing"))
     if gap is not None and size > 1:
         facts.insert(0, ("widest gap", f"{gap.degrees:.0f}° of {family.period:.0f}°"))
     return {

@@ -11,6 +11,7 @@ import numpy as np
 
 from .findings import Patch
 from .kinship import Family
+from .planted_scores import PlantedScores, planted_scores
 from .readings import Reading
 from .scores import Gap, angle_between, coverage
 from .shapes import KINDS, ShapeTuning
@@ -97,6 +98,13 @@ class SymmetryFindings:
         """The widest stretch of orientations without a curve latent, by the blocks' axes."""
         return coverage([self.orientations[row] or 0.0 for row in self.rows_named("curve")])
 
+    @cached_property
+    def planted(self) -> PlantedScores | None:
+        """How all of it scores against what was planted; None where nothing was."""
+        return planted_scores(
+            self.subject, self.site, self.reading, self.orientations, self.controls
+        )
+
     def name_counts(self) -> dict[str, int]:
         """How many latents that one reflection fixes are of each name."""
         return {name: self.names.count(name) for name in (*KINDS, "silent") if name in self.names}
@@ -181,6 +189,7 @@ class SymmetryFindings:
             "curve_gap": round(self.curve_gap.degrees, 2),
             "axis_error_median": round(float(np.median(errors)), 2) if errors else None,
             "controls": {c.run: c.counts() for c in self.controls},
+            **({"planted": self.planted.summary()} if self.planted else {}),
             "latents": self.listing,
         }
 

@@ -32,6 +32,7 @@ def _context(findings: SymmetryFindings) -> dict[str, object]:
         "ring": figures.compass(findings, curves) if curves else None,
         "family_text": words.family_text(findings),
         "families": [figures.family_row(findings, number) for number in shown],
+        "planted": findings.planted,
         "map": figures.latent_map(findings),
         "rows": rows,
         "more": len(findings.listing) - len(rows),

@@ -76,7 +76,7 @@ def chance_text(findings: SymmetryFindings) -> str:
         f"Photographs are symmetrical, too: the orbit of a single patch, learned by nobody, has "
         f"much of its power in the fixed space of some reflection, the more so as the best of "
         f"{findings.reading.group.rotations} axes is taken. A symmetry counts only beyond the "
-        f"nulls' quantile, at: {told}."
+        f"nulls' quantile, or at most of the power where inputs reach that by themselves: {told}."
     )
 
 
@@ -140,7 +140,9 @@ def caveats(findings: SymmetryFindings) -> list[str]:
             "finding; only the representative's stabiliser and axis are."
         )
     if not findings.controls:
-        texts.append("No control runs were given: pass runs on random weights with --controls.")
+        texts.append(
+            "No control runs were given: pass runs that were trained with --control as --controls."
+        )
     return texts
 
 

@@ -219,6 +219,7 @@ def test_the_null_is_what_chance_reaches() -> None:
     assert 0.9 < (best < limits["D1"]).mean() < 0.99
     assert np.isclose(null.rank("raw", "D1", np.array([limits["D1"]]))[0], 0.95, atol=0.06)
     assert null.thresholds(0.95, least=0.9)["D1"] == 0.9
+    assert null.thresholds(0.95, least=0.0, most=0.1)["D1"] == 0.1
 
 
 def test_relabelled_blocks_keep_all_but_the_group() -> None:
