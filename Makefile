@@ -58,10 +58,14 @@ study: setup ## dictionary -> a page of findings in reports/
 	$(PY) -m study $(or $(RECIPE),curves) $(call flag,RUN,run) $(call flag,SUBJECT,subject) $(call flag,WEIGHTS,weights) \
 	  $(call flag,SITE,site) $(call flag,DEVICE,device) $(ARGS)
 
-demo: setup ## the whole way, offline: images -> store -> dictionary -> a page of curve detectors
+demo: setup ## the whole way, offline: images -> stores -> dictionaries -> pages of curves and symmetries
 	$(PY) -m harvest demo $(call flag,DEVICE,device)
 	$(PY) -m train demo $(call flag,DEVICE,device)
 	$(PY) -m study curves --run demo $(call flag,DEVICE,device)
+	$(PY) -m harvest orbits_demo $(call flag,DEVICE,device)
+	$(PY) -m train orbits_demo $(call flag,DEVICE,device)
+	$(PY) -m train control_demo $(call flag,DEVICE,device)
+	$(PY) -m study symmetry --run orbits-demo --controls control-demo $(call flag,DEVICE,device)
 
 test: setup ## the tests, under six minutes
 	$(PY) -m pytest -q -m 'not slow'

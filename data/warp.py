@@ -51,16 +51,19 @@ class Warp:
         image_CHW: Float[Tensor, "3 h w"],
         centres_A2: Float[np.ndarray, "a 2"],
         turns_A: Float[np.ndarray, " a"],
+        fine_CHW: Float[Tensor, "3 h4 w4"] | None = None,
     ) -> Float[Tensor, "a g 3 p p"]:
         """T_g p for every element g and every anchor a.
 
         p is the patch of an RGB image about the pixel (x, y) `centres_A2`, turned by `turns_A`
         degrees, clockwise, beforehand. Beyond its border an image goes on with its last pixels.
+        `fine_CHW` is `finer(image_CHW)`, for those who ask for more patches of one image.
         """
         n, quarters = self.group.rotations, self._quarters
         between = n // quarters
         angles_AK = turns_A[:, None] + self.group.step * np.arange(between)
-        base_AK = self.turned(image_CHW, np.repeat(centres_A2, between, 0), angles_AK.ravel())
+        centres_M2 = np.repeat(centres_A2, between, 0)
+        base_AK = self.turned(image_CHW, centres_M2, angles_AK.ravel(), fine_CHW)
         base_AK = base_AK.view(len(centres_A2), between, *base_AK.shape[1:])
         # clockwise on screen, y down, is the other way round to torch's eyes
         turned = [torch.rot90(base_AK, -j * 4 // quarters, (-2, -1)) for j in range(quarters)]
@@ -76,9 +79,10 @@ class Warp:
         image_CHW: Float[Tensor, "3 h w"],
         centres_M2: Float[np.ndarray, "m 2"],
         angles_M: Float[np.ndarray, " m"],
+        fine_CHW: Float[Tensor, "3 h4 w4"] | None = None,
     ) -> Float[Tensor, "m 3 p p"]:
         """The patches about some points, each turned clockwise by its own angle in degrees."""
-        fine_CHW = finer(image_CHW)
+        fine_CHW = finer(image_CHW) if fine_CHW is None else fine_CHW
         cosine_M, sine_M = np.cos(np.radians(angles_M)), np.sin(np.radians(angles_M))
         back_M22 = np.stack([cosine_M, sine_M, -sine_M, cosine_M], -1).reshape(-1, 2, 2)
         offset_P = np.arange(self.size) - (self.size - 1) / 2

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from data import order
 from data.dihedral import Dihedral
 from data.images import ImageSource
-from data.warp import FADE, VERSION, Warp
+from data.warp import FADE, VERSION, Warp, finer
 from models.fused import fused
 from models.hooks import as_grid, recording
 from models.subjects.subject import Subject, site_modules
@@ -130,10 +130,12 @@ def image_orbits(
     at_once = PATCHES[rgb_CHW.device.type]
     centres_A2 = np.array([window.centre(int(y), int(x)) for y, x in yx_A2])
     parts: dict[str, list[torch.Tensor]] = {site: [] for site in window.sites}
+    fine_CHW = finer(rgb_CHW)  # once an image, not once a pass
     per_pass = max(1, at_once // len(warp.group))  # anchors
     for start in range(0, len(yx_A2), per_pass):
         some = slice(start, start + per_pass)
-        patches_BCPP = warp.orbits(rgb_CHW, centres_A2[some], degrees_A[some]).flatten(0, 1)
+        orbits = warp.orbits(rgb_CHW, centres_A2[some], degrees_A[some], fine_CHW)
+        patches_BCPP = orbits.flatten(0, 1)
         for few_BCPP in torch.split(patches_BCPP, at_once):
             for site, acts_BD in read(few_BCPP).items():
                 parts[site].append(acts_BD)

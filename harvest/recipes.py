@@ -32,17 +32,38 @@ def orbits() -> HarvestConfig:
 def demo() -> HarvestConfig:
     """The embedded subject over dead leaves: needs no file and no network.
 
-    Its sixteen curve detectors are known, so what is found can be checked. Ten seconds
-    on two CPU cores, six megabytes of disk.
+    Its 110 features are known, 24 orientations of curves among them, and lie in superposition
+    in 96 channels, so what is found can be checked. Half a minute on two CPU cores, five
+    megabytes of disk.
     """
     return HarvestConfig(
         name="demo",
-        subject="handmade",
+        subject="planted",
         inputs="dead-leaves",
-        sites=("mixed3b_5x5", "mixed3b"),
+        sites=("mixed3b_5x5",),
         limit=800,
         per_input=40,
     )
 
 
-RECIPES = {"inceptionv1": inceptionv1, "orbits": orbits, "demo": demo}
+def orbits_demo() -> HarvestConfig:
+    """Patches of dead leaves through D_24, read by the embedded subject, whose features turns by
+    15 degrees and reflections permute. 600 anchors: a minute on two CPU cores."""
+    return HarvestConfig(
+        name="orbits-demo",
+        subject="planted",
+        inputs="dead-leaves",
+        sites=("mixed3b_5x5",),
+        limit=60,
+        per_input=10,
+        rotations=24,
+        batch_size=2,
+    )
+
+
+RECIPES = {
+    "inceptionv1": inceptionv1,
+    "orbits": orbits,
+    "demo": demo,
+    "orbits_demo": orbits_demo,
+}

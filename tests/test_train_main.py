@@ -120,7 +120,7 @@ def test_recipes_are_complete_configs() -> None:
         assert isinstance(make(), TrainConfig)
         named = {"demo": "topk", "crosscoder": "batch_topk", "crosscoder_l1": "relu_l1"}
         named |= {f"group_{name}": objective for name, objective in named.items()}
-        named["orbit_crosscoder"] = "orbit"
+        named |= dict.fromkeys(("orbit_crosscoder", "orbits_demo", "control_demo"), "orbit")
         assert make().objective == named.get(name, name)
         make().check(96)
         assert make.__doc__
