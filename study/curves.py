@@ -35,7 +35,7 @@ from .sources import Sources, find_sources
 from .stimuli import CurveGrid
 from .tuning import latent_tuning, site_parts, unit_tuning
 
-FORMAT = 1  # raised when the same sources would give another page
+FORMAT = 2  # raised when the same sources would give another page
 RESULT = "result.json"
 
 

@@ -15,6 +15,7 @@ LABEL_APART, LABEL_LEVELS = 9.0, 2
 MOST_CARDS = 60
 PATCH_PIXELS = 100
 LOW = 0.75
+LABEL = 75  # of the frame's 900: the width of a label
 PANELS = {"loss": "loss", "fvu": "FVU", "l0": "L0", "dead": "dead"}
 
 
@@ -85,12 +86,16 @@ def envelope_chart(family: Family) -> dict[str, object]:
         return drawing.line_path(points, closed=closed)
 
     curve = envelope_of(family)
-    low = []
-    for index in minima(curve) if family.members else []:
-        if curve[index] < LOW:
+    low: list[dict[str, str]] = []
+    told: list[float] = []  # where labels stand: the deeper dip's, where two would overlap
+    dips = [i for i in minima(curve) if curve[i] < LOW] if family.members else []
+    for index in sorted(dips, key=lambda i: float(curve[i])):
+        x, text = index * step, ""
+        if all(abs(x - other) >= LABEL for other in told):
+            told.append(x)
             text = f"{family.orientations[index]:.0f}°, {curve[index]:.2f}"
-            y = height * (1 - curve[index])
-            low.append({"x": f"{index * step:.1f}", "y": f"{y:.1f}", "text": text})
+        y = height * (1 - curve[index])
+        low.append({"x": f"{x:.1f}", "y": f"{y:.1f}", "text": text})
     return {
         "label": f"Tuning curves of the curve {family.kind}s and their envelope",
         "curves": [

@@ -55,6 +55,8 @@ class Reading:
     families: tuple[Family, ...]
     """Of row numbers, not of latents' own."""
     alike: float
+    about: str = ""
+    """What kind of run it is, for people: its control, if it is one, and its seed."""
 
     @cached_property
     def classes(self) -> list[str]:

@@ -43,7 +43,7 @@ from .symmetry_findings import SymmetryFindings, write_table
 from .symmetry_page import render_page
 from .upright import strongest_anchors, upright_patches
 
-FORMAT = 1  # raised when the same sources would give another page
+FORMAT = 2  # raised when the same sources would give another page
 RESULT = "result.json"
 SHOWN = ("families", "examples")
 LIMITS = ("quantile", "least", "most", "flat", "alike", "anchors", "margin", "line_width")
@@ -186,9 +186,16 @@ def read_run(
         )
     anchors_MGD, inputs_M = raw_anchors(store, site, config.anchors)
     tied = isinstance(dictionary, OrbitCrosscoder)
-    return read_blocks(
+    reading = read_blocks(
         run.name, blocks_FGD, frequency_F, group, anchors_MGD, inputs_M, config, tied=tied
     )
+    return replace(reading, about=_about(read_config(run)))
+
+
+def _about(trained: Mapping[str, Any]) -> str:
+    control = trained.get("control") or "none"
+    kind = "" if control == "none" else f"control {control.replace('-', ' ')}, "
+    return f"{kind}seed {trained.get('seed', 0)}"
 
 
 def read_control(name: str, config: SymmetryConfig) -> Reading:

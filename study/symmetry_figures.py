@@ -48,7 +48,8 @@ def class_bars(findings: SymmetryFindings) -> list[dict[str, Any]]:
                 }
             )
             x += width
-        bars.append({"run": reading.run, "total": total, "pieces": pieces})
+        about = f"{total} latents, {reading.about}"
+        bars.append({"run": reading.run, "about": about, "pieces": pieces})
     return bars
 
 

@@ -186,7 +186,8 @@ class SymmetryFindings:
             "families_of_several": len(several),
             "largest_family": len(self.families[0].members) if self.families else 0,
             "alike": round(reading.alike, 4),
-            "curve_gap": round(self.curve_gap.degrees, 2),
+            # copies of a tied family point everywhere, so there is no gap to speak of
+            "curve_gap": None if reading.tied else round(self.curve_gap.degrees, 2),
             "axis_error_median": round(float(np.median(errors)), 2) if errors else None,
             "controls": {c.run: c.counts() for c in self.controls},
             **({"planted": self.planted.summary()} if self.planted else {}),

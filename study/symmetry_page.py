@@ -29,7 +29,8 @@ def _context(findings: SymmetryFindings) -> dict[str, object]:
         "chance_text": words.chance_text(findings),
         "chance": figures.chance_charts(reading),
         "legend": [(name.replace(" ", "-"), text) for name, text in figures.LEGEND.items()],
-        "ring": figures.compass(findings, curves) if curves else None,
+        # copies of a tied family point everywhere, whatever their representative does
+        "ring": None if reading.tied or not curves else figures.compass(findings, curves),
         "family_text": words.family_text(findings),
         "families": [figures.family_row(findings, number) for number in shown],
         "planted": findings.planted,

@@ -18,12 +18,11 @@ def lead(findings: SymmetryFindings) -> str:
         f"Of {reading.total} {what} of {reading.run}, read under {reading.group.name}, {alive} "
         f"fire. What their transform blocks say fixes them: {told or 'nothing'}."
     )
-    for control in findings.controls:
-        mirrored = control.counts().get("one reflection", 0)
-        text += (
-            f" The control {control.run} has {mirrored} of {len(control.latents)} that one "
-            f"reflection fixes."
-        )
+    for other in findings.controls:
+        if other.about.startswith("control"):
+            mirrored = other.counts().get("one reflection", 0)
+            text += f" The {other.about.partition(',')[0]} has {mirrored} of {len(other.latents)}"
+            text += " that one reflection fixes."
     return text
 
 
@@ -39,7 +38,7 @@ def headline(findings: SymmetryFindings) -> list[dict[str, str]]:
         _tile(str(mirrored), f"of {alive}", "are fixed by one reflection and nothing else"),
     ]
     if findings.tuning is not None:
-        about = f"; widest gap {findings.curve_gap.degrees:.0f}°" if curves else ""
+        about = "" if reading.tied else f"; widest gap {findings.curve_gap.degrees:.0f}°"
         beat = "answer to curves more than to lines, edges, corners and ends"
         tiles.append(_tile(str(curves), f"of {mirrored}", f"{beat}{about}"))
     kin = "groups of families are duplicates" if reading.tied else "families have several members"

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -16,6 +16,9 @@ INK, SOFT, GRID = "#1d1f23", "#6b7078", "#e7e8ea"
 # told apart also by those who see no difference of red and green (after Okabe and Ito, 2008)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b5539c", "#c28a00", "#3aa0d8", "#5a5f66")
 MARKERS = "osD^v"
+
+
+FLOOR = 1e-3  # of FVU: less is as good as nothing unexplained
 
 
 @final
@@ -43,7 +46,7 @@ def plot_front(path: Path, curves: Sequence[Curve], title: str) -> None:
     hues = list(dict.fromkeys(curve.objective for curve in curves if not curve.baseline))
     ends: list[tuple[float, float, str, str]] = []
     drawn: dict[str, int] = {}
-    for curve in curves:
+    for curve in map(_raised, curves):
         colour = SOFT
         if not curve.baseline:
             colour = COLOURS[hues.index(curve.objective) % len(COLOURS)]
@@ -54,10 +57,21 @@ def plot_front(path: Path, curves: Sequence[Curve], title: str) -> None:
     _names(axes, ends)
     figure.text(0.095, 0.945, title, fontsize=13, color=INK, weight="bold")
     below = "median over seeds, bars from the smallest to the largest; lower left is better"
+    if min(value for curve in curves for value in curve.fvu) < FLOOR:
+        below += f"; below {FLOOR:g} drawn there"
     figure.text(0.095, 0.905, below, fontsize=9, color=SOFT)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})
     write_whole(path, picture.getvalue())
+
+
+def _raised(curve: Curve) -> Curve:
+    """A curve whose points below FLOOR lie on it, so that one point does not flatten the rest."""
+    return replace(
+        curve,
+        fvu=[max(value, FLOOR) for value in curve.fvu],
+        fvu_ranges=[(max(low, FLOOR), max(high, FLOOR)) for low, high in curve.fvu_ranges],
+    )
 
 
 def _axes(axes: Any) -> None:
