@@ -1,0 +1,408 @@
+"""The study of missing curve detectors: do latents of several dictionaries fill the gaps that
+the units leave, do they take polysemantic units apart, and do their rows lie on a circle?
+
+Source: Gorton, The Missing Curve Detectors of InceptionV1 (arXiv 2406.03662).
+"""
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from data.device import resolve_device
+from data.errors import ConfigError
+from data.reader import Store
+from data.spec import canonical_json
+from models.dictionaries.checkpoint import DICTIONARY, RESULT, find_run, load_dictionary
+from models.dictionaries.checkpoint import read_config as read_run
+from models.dictionaries.sae import SAE
+from models.subjects.receptive import ReceptiveField, receptive_field
+
+from .apart import Piece, doubled, peaks, take_apart
+from .circle import Circle, measure_circle, umap_then_pca
+from .curves import curve_grid, read_figures
+from .examples import cut_patches, strongest_rows
+from .findings import Family, Patch
+from .missing_config import MissingConfig
+from .report import file_digest, render, report_of, sources_config
+from .scores import Gap, gaps
+from .sources import Sources, find_sources
+from .tuning import latent_tuning, unit_tuning
+
+FORMAT = 1  # raised when the same sources would give another page
+WIDE = 30.0
+BASELINES = ("pca", "ica", "random", "neurons")
+SECOND = 2  # of the strongest unit's maximum, 1 / SECOND ** 2 is enough to be taken apart
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One run of a site: its curve latents, and how it was trained."""
+
+    name: str
+    objective: str
+    seed: int
+    fvu: float
+    dictionary: SAE
+    family: Family
+    circle: Circle | None
+
+    @property
+    def control(self) -> bool:
+        """Whether it is a baseline, which nobody expects to find anything."""
+        return self.objective in BASELINES
+
+    @property
+    def orientations(self) -> list[float]:
+        """Those of the curve latents."""
+        return [self.family.orientation(m) for m in self.family.members]
+
+    @property
+    def rows(self) -> Float[np.ndarray, "s d"]:
+        """The decoder rows of the curve latents."""
+        chosen: np.ndarray = self.dictionary.W_dec.detach().float().cpu().numpy()
+        return chosen[self.family.members]
+
+
+@dataclass(frozen=True)
+class TakenApart:
+    """A unit and the latents of one run that write it."""
+
+    unit: int
+    peaks: Sequence[float]
+    run: str
+    pieces: Sequence[Piece]
+    all_latents: float
+    """The share of the unit's held-out variance that the whole dictionary explains."""
+    control: Sequence[float]
+    """What as many latents of a random dictionary explain; empty where there is none."""
+    patches: Sequence[Sequence[Patch]]
+    """Of the unit, then of each piece."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site of a subject: its units, the runs trained on it, and what they show together."""
+
+    name: str
+    subject: str
+    units: Family
+    runs: Sequence[Trained]
+    apart: Sequence[TakenApart]
+    umap: Float[np.ndarray, "s 3"] | None
+
+    @cached_property
+    def trained(self) -> list[Trained]:
+        """The runs that are no controls."""
+        return [run for run in self.runs if not run.control]
+
+    @cached_property
+    def gaps(self) -> list[Gap]:
+        """The wide gaps of the units."""
+        found = gaps([self.units.orientation(m) for m in self.units.members])
+        return [gap for gap in found if gap.degrees >= WIDE]
+
+    @cached_property
+    def pooled(self) -> tuple[Float[np.ndarray, "s d"], list[float]]:
+        """Decoder rows and orientations of the curve latents of all trained runs."""
+        angles = [angle for run in self.trained for angle in run.orientations]
+        rows = [run.rows for run in self.trained]
+        width = self.units.responses.shape[-1]
+        return (np.concatenate(rows) if rows else np.zeros((0, width))), angles
+
+    @cached_property
+    def circle(self) -> Circle | None:
+        """Of the pooled rows."""
+        return measure_circle(*self.pooled)
+
+
+def left_of(gap: Gap, orientations: Sequence[float]) -> float:
+    """The widest stretch of a gap without a curve detector once those orientations are added."""
+    inside = [(o - gap.start) % 360 for o in orientations]
+    edges = sorted([0.0, gap.degrees, *(o for o in inside if 0 < o < gap.degrees)])
+    return max(b - a for a, b in zip(edges, edges[1:], strict=False))
+
+
+def chance_gap(count: int) -> float:
+    """The widest gap that `count` directions drawn at random leave, on average: 360 H_n / n."""
+    return 360.0 * sum(1 / i for i in range(1, count + 1)) / count if count else 360.0
+
+
+def study_missing(config: MissingConfig) -> dict[str, Any]:
+    """Hold the curve latents of every run against the curve units of its site; make a page.
+
+    Raises children of TendrilError for all that the config, its paths or its files can cause.
+    """
+    began = time.monotonic()
+    config.check()
+    device = resolve_device(config.device)
+    folders = [find_run(run, config.home) for run in config.run]
+    made = {
+        "format": FORMAT,
+        "runs": [[f.resolve().name, file_digest(f / DICTIONARY)] for f in folders],
+        **{k: v for k, v in asdict(config).items() if k in DETERMINE},
+    }
+    report = report_of(config.home, config.name or "missing", made)
+    figures = None if config.overwrite else report.figures()
+    reused = figures is not None
+    if figures is None:
+        sites = find_missing(config, folders, device)
+        figures = {"sites": [site_figures(site) for site in sites]}
+        report.write(render("missing.html", page_context(config, sites, command(folders))), figures)
+    seconds = round(time.monotonic() - began, 2)
+    return {"report": str(report.page), **figures, "seconds": seconds, "reused": reused}
+
+
+DETERMINE = {
+    *("units", "most_units", "pieces", "rows", "examples", "umap", "orientation_step"),
+    "thresholds",
+}
+
+
+def find_missing(
+    config: MissingConfig, folders: Sequence[Path], device: torch.device
+) -> list[Site]:
+    """Every site of every subject that the runs are of, in the order of the runs."""
+    groups: dict[str, list[tuple[Path, Sources]]] = {}
+    for folder in folders:
+        sources = find_sources(sources_config(config, str(folder)))
+        key = canonical_json({"subject": dict(sources.subject.identity), "site": sources.site})
+        groups.setdefault(key, []).append((folder, sources))
+    return [_site(config, members, device) for members in groups.values()]
+
+
+def _site(
+    config: MissingConfig, members: Sequence[tuple[Path, Sources]], device: torch.device
+) -> Site:
+    sources = members[0][1]
+    field = receptive_field(sources.subject, sources.site)
+    asked = replace(
+        sources_config(config, ""),
+        orientation_step=config.orientation_step,
+        thresholds=config.thresholds,
+    )
+    grid = curve_grid(asked, sources.subject, field)
+    units = Family(
+        "unit",
+        unit_tuning(sources.subject, sources.site, field, grid, device),
+        np.array(grid.orientations),
+        np.array(grid.radii),
+        grid.styles,
+        config.thresholds,
+    )
+    runs = [_trained(folder, units, device) for folder, _ in members]
+    site = Site(sources.site, _subject_words(sources), units, runs, (), None)
+    rows_SD = site.pooled[0]
+    return replace(
+        site,
+        apart=_apart(config, sources, site, field, device),
+        umap=umap_then_pca(rows_SD) if config.umap and len(rows_SD) >= 6 else None,
+    )
+
+
+def _subject_words(sources: Sources) -> str:
+    weights = str(sources.subject.identity.get("weights", ""))[:8]
+    return f"{sources.subject.name} {weights}".strip()
+
+
+def _trained(folder: Path, units: Family, device: torch.device) -> Trained:
+    config = read_run(folder)
+    dictionary = load_dictionary(folder).to(device)
+    if not isinstance(dictionary, SAE) or dictionary.width != units.responses.shape[-1]:
+        raise ConfigError(f"{folder.name} is no dictionary of one site; give runs of SAEs.")
+    responses = latent_tuning(units.responses, dictionary.encode, device)
+    family = replace(units, kind="latent", responses=responses)
+    rows = dictionary.W_dec.detach().float().cpu().numpy()[family.members]
+    angles = [family.orientation(m) for m in family.members]
+    return Trained(
+        folder.resolve().name,
+        str(config.get("objective", "")),
+        int(config.get("seed", 0)),
+        read_figures(folder / RESULT).get("fvu", float("nan")),
+        dictionary,
+        family,
+        measure_circle(rows, angles),
+    )
+
+
+def _apart(
+    config: MissingConfig,
+    sources: Sources,
+    site: Site,
+    field: ReceptiveField,
+    device: torch.device,
+) -> list[TakenApart]:
+    """The units with two peaks, or those asked for, taken apart by the first trained run."""
+    chosen = list(config.units) or polysemantic(site.units)[: config.most_units]
+    if not chosen or not site.trained or sources.store is None:
+        return []
+    width = site.units.responses.shape[-1]
+    if max(chosen) >= width or min(chosen) < 0:
+        raise ConfigError(f"--units are from 0 to {width - 1} at {site.name}, unlike {chosen}.")
+    store, run = sources.store, site.trained[0]
+    fit_ND = store_rows(store, site.name, "train", config.rows)
+    held_MD = store_rows(store, site.name, "held_out", config.rows)
+    control = next((one for one in site.runs if one.objective == "random"), None)
+    fit, held = encode(run.dictionary, fit_ND, device), encode(run.dictionary, held_MD, device)
+    theirs = control and [encode(control.dictionary, x, device) for x in (fit_ND, held_MD)]
+    found = []
+    for unit in chosen:
+        pieces = _pieces(run, unit, config.pieces, fit_ND, fit, held_MD, held)
+        others: Sequence[Piece] = ()
+        if control and theirs:
+            others = _pieces(control, unit, config.pieces, fit_ND, theirs[0], held_MD, theirs[1])
+        whole = held @ run.dictionary.W_dec[:, unit].cpu().numpy()
+        error = held_MD[:, unit] - whole - float(run.dictionary.b_dec[unit])
+        shares = 1 - (error**2).mean() / max(float(held_MD[:, unit].var()), 1e-30)
+        radial_A = site.units.radial[:, unit]
+        found.append(
+            TakenApart(
+                unit,
+                peaks(radial_A, site.units.orientations.tolist()),
+                run.name,
+                pieces,
+                float(shares),
+                [piece.explained for piece in others],
+                (),
+            )
+        )
+    return with_patches(config, sources, run, field, found, device)
+
+
+def _pieces(
+    run: Trained,
+    unit: int,
+    count: int,
+    fit_ND: np.ndarray,
+    fit_NS: np.ndarray,
+    held_MD: np.ndarray,
+    held_MS: np.ndarray,
+) -> list[Piece]:
+    weights = run.dictionary.W_dec[:, unit].detach().float().cpu().numpy()
+    return take_apart(fit_ND[:, unit], fit_NS, weights, count, held_MD[:, unit], held_MS)
+
+
+def polysemantic(units: Family) -> list[int]:
+    """The units whose tuning curves have the peaks of two curves, strongest first."""
+    strongest = float(units.scores.max.max(initial=0.0))
+    strong = np.flatnonzero(units.scores.max * SECOND**2 >= strongest)
+    angles = units.orientations.tolist()
+    found = [int(u) for u in strong if doubled(peaks(units.radial[:, u], angles))]
+    return sorted(found, key=lambda u: -float(units.scores.max[u]))
+
+
+def store_rows(store: Store, site: str, part: str, most: int) -> Float[np.ndarray, "n d"]:
+    """Rows of a part of a store at random, the same ones each time, at most so many."""
+    batch = next(store.batches(site, most, part=part, epochs=1, seed=0))
+    return batch.double().numpy()
+
+
+def encode(
+    dictionary: SAE, x_ND: Float[np.ndarray, "n d"], device: torch.device
+) -> Float[np.ndarray, "n s"]:
+    """The latents of many rows, some thousands at a time."""
+    with torch.inference_mode():
+        parts = torch.split(torch.from_numpy(x_ND).float(), 4096)
+        return torch.cat([dictionary.encode(x.to(device)).cpu() for x in parts]).numpy()
+
+
+def with_patches(
+    config: MissingConfig,
+    sources: Sources,
+    run: Trained,
+    field: ReceptiveField,
+    found: Sequence[TakenApart],
+    device: torch.device,
+) -> list[TakenApart]:
+    """The dataset examples of every unit and piece, from one pass over the store."""
+    store, images = sources.store, sources.images
+    if not config.examples or store is None or images is None:
+        return list(found)
+    units = [one.unit for one in found]
+    latents = [piece.latent for one in found for piece in one.pieces]
+
+    def respond(x_ND: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n m"]:
+        z_NS = encode(run.dictionary, x_ND, device)
+        return np.concatenate([x_ND[:, units], z_NS[:, latents]], axis=1)
+
+    best = strongest_rows(
+        store, sources.site, respond, len(units) + len(latents), config.examples
+    )
+    patches = cut_patches(store, sources.site, field, images, sources.subject.input_size, best)
+    of_pieces = iter(patches[len(units) :])
+    return [
+        replace(one, patches=[own, *(next(of_pieces) for _ in one.pieces)])
+        for one, own in zip(found, patches, strict=False)
+    ]
+
+
+def site_figures(site: Site) -> dict[str, Any]:
+    """The figures of a site, for the result of the command."""
+    trained = [round(run.family.gap.degrees, 1) for run in site.trained]
+    return {
+        "subject": site.subject,
+        "site": site.name,
+        "curve_units": len(site.units.members),
+        "gap_units": round(site.units.gap.degrees, 1),
+        "gap_latents": trained,
+        "gap_latents_mean": round(float(np.mean(trained)), 1) if trained else None,
+        "runs": [
+            {
+                "run": run.name,
+                "objective": run.objective,
+                "seed": run.seed,
+                "fvu": round(run.fvu, 4),
+                "curve_latents": len(run.family.members),
+                "gap": round(run.family.gap.degrees, 1),
+                "gap_by_chance": round(chance_gap(len(run.family.members)), 1),
+                "left": [round(left_of(gap, run.orientations), 1) for gap in site.gaps],
+                "circle": _rounded(run.circle),
+            }
+            for run in site.runs
+        ],
+        "gaps": [{"from": round(g.start, 1), "degrees": round(g.degrees, 1)} for g in site.gaps],
+        "circle": _rounded(site.circle),
+        "apart": [
+            {
+                "unit": one.unit,
+                "peaks": list(one.peaks),
+                "latents": [piece.latent for piece in one.pieces],
+                "orientations": [
+                    round(site.trained[0].family.orientation(p.latent), 1) for p in one.pieces
+                ],
+                "explained": [round(piece.explained, 3) for piece in one.pieces],
+                "all_latents": round(one.all_latents, 3),
+                "random": [round(share, 3) for share in one.control],
+            }
+            for one in site.apart
+        ],
+    }
+
+
+def _rounded(circle: Circle | None) -> dict[str, Any] | None:
+    if circle is None:
+        return None
+    told = asdict(circle)
+    return {
+        k: [round(x, 3) for x in v] if isinstance(v, tuple) else round(v, 3)
+        for k, v in told.items()
+    }
+
+
+def command(folders: Sequence[Path]) -> str:
+    """The command that makes the page again, in words that name no folder of a machine."""
+    return shlex.join(["python", "-m", "study", "missing", "--run", *(f.name for f in folders)])
+
+
+def page_context(config: MissingConfig, sites: Sequence[Site], again: str) -> dict[str, Any]:
+    """What the template shows."""
+    from .missing_page import site_context
+
+    return {"sites": [site_context(site) for site in sites], "command": again}
