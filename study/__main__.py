@@ -7,8 +7,9 @@ import tyro
 
 from data.command import run_command
 
-from .config import CurvesConfig, SpliceConfig
-from .recipes import RECIPES
+from .config import SpliceConfig
+from .missing_config import JointConfig, MissingConfig, VisualiseConfig
+from .recipes import RECIPES, Config
 from .symmetry_config import SymmetryConfig
 
 
@@ -23,7 +24,7 @@ def main() -> None:
     run_command(lambda: _study(config))
 
 
-def _study(config: CurvesConfig | SpliceConfig | SymmetryConfig) -> dict[str, Any]:
+def _study(config: Config) -> dict[str, Any]:
     if isinstance(config, SpliceConfig):
         from .splice import study_splice
 
@@ -32,6 +33,18 @@ def _study(config: CurvesConfig | SpliceConfig | SymmetryConfig) -> dict[str, An
         from .symmetry import study_symmetry
 
         return study_symmetry(config).summary()
+    if isinstance(config, MissingConfig):
+        from .missing import study_missing
+
+        return study_missing(config)
+    if isinstance(config, JointConfig):
+        from .joint import study_joint
+
+        return study_joint(config)
+    if isinstance(config, VisualiseConfig):
+        from .visualise import study_visualise
+
+        return study_visualise(config)
     from .curves import study_curves
 
     return study_curves(config).summary()

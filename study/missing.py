@@ -4,6 +4,7 @@ the units leave, do they take polysemantic units apart, and do their rows lie on
 Source: Gorton, The Missing Curve Detectors of InceptionV1 (arXiv 2406.03662).
 """
 
+import itertools
 import shlex
 import time
 from collections.abc import Sequence
@@ -127,7 +128,7 @@ def left_of(gap: Gap, orientations: Sequence[float]) -> float:
     """The widest stretch of a gap without a curve detector once those orientations are added."""
     inside = [(o - gap.start) % 360 for o in orientations]
     edges = sorted([0.0, gap.degrees, *(o for o in inside if 0 < o < gap.degrees)])
-    return max(b - a for a, b in zip(edges, edges[1:], strict=False))
+    return max(b - a for a, b in itertools.pairwise(edges))
 
 
 def chance_gap(count: int) -> float:
@@ -332,9 +333,7 @@ def with_patches(
         z_NS = encode(run.dictionary, x_ND, device)
         return np.concatenate([x_ND[:, units], z_NS[:, latents]], axis=1)
 
-    best = strongest_rows(
-        store, sources.site, respond, len(units) + len(latents), config.examples
-    )
+    best = strongest_rows(store, sources.site, respond, len(units) + len(latents), config.examples)
     patches = cut_patches(store, sources.site, field, images, sources.subject.input_size, best)
     of_pieces = iter(patches[len(units) :])
     return [

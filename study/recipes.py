@@ -3,7 +3,12 @@
 from collections.abc import Callable
 
 from .config import CurvesConfig, SpliceConfig
+from .missing_config import JointConfig, MissingConfig, VisualiseConfig
 from .symmetry_config import SymmetryConfig
+
+Config = (
+    CurvesConfig | SpliceConfig | SymmetryConfig | MissingConfig | JointConfig | VisualiseConfig
+)
 
 
 def curves() -> CurvesConfig:
@@ -39,9 +44,41 @@ def symmetry() -> SymmetryConfig:
     return SymmetryConfig()
 
 
-Recipe = Callable[[], CurvesConfig] | Callable[[], SpliceConfig] | Callable[[], SymmetryConfig]
-RECIPES: dict[str, Recipe] = {
+def missing() -> MissingConfig:
+    """Do dictionaries fill the gaps that the curve units leave? Several runs against the units.
+
+    Curve latents of every run on one circle with the units, the widest gaps over seeds beside
+    what chance leaves, units of two curves taken apart into latents, and whether the decoder
+    rows lie on a circle. Controls are runs of --objective random, and runs on a subject of
+    random weights. About a minute a site on two CPU cores, and a page of a megabyte.
+    """
+    return MissingConfig()
+
+
+def joint() -> JointConfig:
+    """Joint tuning: photographs that excite each curve unit, turned under all of them.
+
+    Orientations and widths from photographs against those from drawn curves. 20 units, 10
+    patches each and 360 turns are 72,000 patches: some minutes on two CPU cores; --step 5
+    takes a fifth.
+    """
+    return JointConfig()
+
+
+def visualise() -> VisualiseConfig:
+    """Images that excite units (--units) or latents (--latents) most, made step by step.
+
+    Of a crosscoder of orbits a latent has one image for each element of the group. A few
+    seconds an image of mixed3b on two CPU cores.
+    """
+    return VisualiseConfig()
+
+
+RECIPES: dict[str, Callable[[], Config]] = {
     "curves": curves,
     "splice": splice,
     "symmetry": symmetry,
+    "missing": missing,
+    "joint": joint,
+    "visualise": visualise,
 }
