@@ -4,12 +4,10 @@ the units leave, do they take polysemantic units apart, and do their rows lie on
 Source: Gorton, The Missing Curve Detectors of InceptionV1 (arXiv 2406.03662).
 """
 
-import itertools
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,119 +19,26 @@ from data.device import resolve_device
 from data.errors import ConfigError
 from data.reader import Store
 from data.spec import canonical_json
-from models.dictionaries.checkpoint import DICTIONARY, RESULT, find_run, load_dictionary
+from models.dictionaries.checkpoint import DICTIONARY, RESULT, find_run
 from models.dictionaries.checkpoint import read_config as read_run
 from models.dictionaries.sae import SAE
 from models.subjects.receptive import ReceptiveField, receptive_field
 
 from .apart import Piece, doubled, peaks, take_apart
-from .circle import Circle, measure_circle, umap_then_pca
+from .circle import measure_circle, umap_then_pca
 from .curves import curve_grid, read_figures
 from .examples import cut_patches, strongest_rows
-from .findings import Family, Patch
+from .findings import Family
 from .missing_config import MissingConfig
-from .report import file_digest, render, report_of, sources_config
-from .scores import Gap, gaps
+from .missing_findings import Site, TakenApart, Trained, site_figures
+from .missing_page import site_context
+from .report import file_digest, render, report_of, sae_of, sources_config
 from .sources import Sources, find_sources
 from .tuning import latent_tuning, unit_tuning
 
 FORMAT = 1  # raised when the same sources would give another page
-WIDE = 30.0
-BASELINES = ("pca", "ica", "random", "neurons")
-SECOND = 2  # of the strongest unit's maximum, 1 / SECOND ** 2 is enough to be taken apart
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One run of a site: its curve latents, and how it was trained."""
-
-    name: str
-    objective: str
-    seed: int
-    fvu: float
-    dictionary: SAE
-    family: Family
-    circle: Circle | None
-
-    @property
-    def control(self) -> bool:
-        """Whether it is a baseline, which nobody expects to find anything."""
-        return self.objective in BASELINES
-
-    @property
-    def orientations(self) -> list[float]:
-        """Those of the curve latents."""
-        return [self.family.orientation(m) for m in self.family.members]
-
-    @property
-    def rows(self) -> Float[np.ndarray, "s d"]:
-        """The decoder rows of the curve latents."""
-        chosen: np.ndarray = self.dictionary.W_dec.detach().float().cpu().numpy()
-        return chosen[self.family.members]
-
-
-@dataclass(frozen=True)
-class TakenApart:
-    """A unit and the latents of one run that write it."""
-
-    unit: int
-    peaks: Sequence[float]
-    run: str
-    pieces: Sequence[Piece]
-    all_latents: float
-    """The share of the unit's held-out variance that the whole dictionary explains."""
-    control: Sequence[float]
-    """What as many latents of a random dictionary explain; empty where there is none."""
-    patches: Sequence[Sequence[Patch]]
-    """Of the unit, then of each piece."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """A site of a subject: its units, the runs trained on it, and what they show together."""
-
-    name: str
-    subject: str
-    units: Family
-    runs: Sequence[Trained]
-    apart: Sequence[TakenApart]
-    umap: Float[np.ndarray, "s 3"] | None
-
-    @cached_property
-    def trained(self) -> list[Trained]:
-        """The runs that are no controls."""
-        return [run for run in self.runs if not run.control]
-
-    @cached_property
-    def gaps(self) -> list[Gap]:
-        """The wide gaps of the units."""
-        found = gaps([self.units.orientation(m) for m in self.units.members])
-        return [gap for gap in found if gap.degrees >= WIDE]
-
-    @cached_property
-    def pooled(self) -> tuple[Float[np.ndarray, "s d"], list[float]]:
-        """Decoder rows and orientations of the curve latents of all trained runs."""
-        angles = [angle for run in self.trained for angle in run.orientations]
-        rows = [run.rows for run in self.trained]
-        width = self.units.responses.shape[-1]
-        return (np.concatenate(rows) if rows else np.zeros((0, width))), angles
-
-    @cached_property
-    def circle(self) -> Circle | None:
-        """Of the pooled rows."""
-        return measure_circle(*self.pooled)
-
-
-def left_of(gap: Gap, orientations: Sequence[float]) -> float:
-    """The widest stretch of a gap without a curve detector once those orientations are added."""
-    inside = [(o - gap.start) % 360 for o in orientations]
-    edges = sorted([0.0, gap.degrees, *(o for o in inside if 0 < o < gap.degrees)])
-    return max(b - a for a, b in itertools.pairwise(edges))
-
-
-def chance_gap(count: int) -> float:
-    """The widest gap that `count` directions drawn at random leave, on average: 360 H_n / n."""
-    return 360.0 * sum(1 / i for i in range(1, count + 1)) / count if count else 360.0
+STRONG = 0.25
+"""Least maximum of a unit that is taken apart, as a share of the strongest one's."""
 
 
 def study_missing(config: MissingConfig) -> dict[str, Any]:
@@ -156,7 +61,8 @@ def study_missing(config: MissingConfig) -> dict[str, Any]:
     if figures is None:
         sites = find_missing(config, folders, device)
         figures = {"sites": [site_figures(site) for site in sites]}
-        report.write(render("missing.html", page_context(config, sites, command(folders))), figures)
+        context = {"sites": [site_context(site) for site in sites], "command": command(folders)}
+        report.write(render("missing.html", context), figures)
     seconds = round(time.monotonic() - began, 2)
     return {"report": str(report.page), **figures, "seconds": seconds, "reused": reused}
 
@@ -215,9 +121,7 @@ def _subject_words(sources: Sources) -> str:
 
 def _trained(folder: Path, units: Family, device: torch.device) -> Trained:
     config = read_run(folder)
-    dictionary = load_dictionary(folder).to(device)
-    if not isinstance(dictionary, SAE) or dictionary.width != units.responses.shape[-1]:
-        raise ConfigError(f"{folder.name} is no dictionary of one site; give runs of SAEs.")
+    dictionary = sae_of(folder).to(device)
     responses = latent_tuning(units.responses, dictionary.encode, device)
     family = replace(units, kind="latent", responses=responses)
     rows = dictionary.W_dec.detach().float().cpu().numpy()[family.members]
@@ -252,12 +156,12 @@ def _apart(
     held_MD = store_rows(store, site.name, "held_out", config.rows)
     control = next((one for one in site.runs if one.objective == "random"), None)
     fit, held = encode(run.dictionary, fit_ND, device), encode(run.dictionary, held_MD, device)
-    theirs = control and [encode(control.dictionary, x, device) for x in (fit_ND, held_MD)]
+    theirs = [encode(control.dictionary, x, device) for x in (fit_ND, held_MD)] if control else []
     found = []
     for unit in chosen:
         pieces = _pieces(run, unit, config.pieces, fit_ND, fit, held_MD, held)
         others: Sequence[Piece] = ()
-        if control and theirs:
+        if control:
             others = _pieces(control, unit, config.pieces, fit_ND, theirs[0], held_MD, theirs[1])
         whole = held @ run.dictionary.W_dec[:, unit].cpu().numpy()
         error = held_MD[:, unit] - whole - float(run.dictionary.b_dec[unit])
@@ -293,7 +197,7 @@ def _pieces(
 def polysemantic(units: Family) -> list[int]:
     """The units whose tuning curves have the peaks of two curves, strongest first."""
     strongest = float(units.scores.max.max(initial=0.0))
-    strong = np.flatnonzero(units.scores.max * SECOND**2 >= strongest)
+    strong = np.flatnonzero(units.scores.max >= STRONG * strongest)
     angles = units.orientations.tolist()
     found = [int(u) for u in strong if doubled(peaks(units.radial[:, u], angles))]
     return sorted(found, key=lambda u: -float(units.scores.max[u]))
@@ -342,66 +246,6 @@ def with_patches(
     ]
 
 
-def site_figures(site: Site) -> dict[str, Any]:
-    """The figures of a site, for the result of the command."""
-    trained = [round(run.family.gap.degrees, 1) for run in site.trained]
-    return {
-        "subject": site.subject,
-        "site": site.name,
-        "curve_units": len(site.units.members),
-        "gap_units": round(site.units.gap.degrees, 1),
-        "gap_latents": trained,
-        "gap_latents_mean": round(float(np.mean(trained)), 1) if trained else None,
-        "runs": [
-            {
-                "run": run.name,
-                "objective": run.objective,
-                "seed": run.seed,
-                "fvu": round(run.fvu, 4),
-                "curve_latents": len(run.family.members),
-                "gap": round(run.family.gap.degrees, 1),
-                "gap_by_chance": round(chance_gap(len(run.family.members)), 1),
-                "left": [round(left_of(gap, run.orientations), 1) for gap in site.gaps],
-                "circle": _rounded(run.circle),
-            }
-            for run in site.runs
-        ],
-        "gaps": [{"from": round(g.start, 1), "degrees": round(g.degrees, 1)} for g in site.gaps],
-        "circle": _rounded(site.circle),
-        "apart": [
-            {
-                "unit": one.unit,
-                "peaks": list(one.peaks),
-                "latents": [piece.latent for piece in one.pieces],
-                "orientations": [
-                    round(site.trained[0].family.orientation(p.latent), 1) for p in one.pieces
-                ],
-                "explained": [round(piece.explained, 3) for piece in one.pieces],
-                "all_latents": round(one.all_latents, 3),
-                "random": [round(share, 3) for share in one.control],
-            }
-            for one in site.apart
-        ],
-    }
-
-
-def _rounded(circle: Circle | None) -> dict[str, Any] | None:
-    if circle is None:
-        return None
-    told = asdict(circle)
-    return {
-        k: [round(x, 3) for x in v] if isinstance(v, tuple) else round(v, 3)
-        for k, v in told.items()
-    }
-
-
 def command(folders: Sequence[Path]) -> str:
     """The command that makes the page again, in words that name no folder of a machine."""
     return shlex.join(["python", "-m", "study", "missing", "--run", *(f.name for f in folders)])
-
-
-def page_context(config: MissingConfig, sites: Sequence[Site], again: str) -> dict[str, Any]:
-    """What the template shows."""
-    from .missing_page import site_context
-
-    return {"sites": [site_context(site) for site in sites], "command": again}

@@ -12,7 +12,7 @@ from .apart import Piece
 from .circle import MODES, Circle, centred, principal
 from .figures import PATCH_PIXELS
 from .findings import Family, Patch
-from .missing import Site, TakenApart, Trained, chance_gap, left_of
+from .missing_findings import Site, TakenApart, Trained, chance_gap, left_of
 
 INNER, FIRST, NEXT = 104.0, 128.0, 15.0
 CLOUD = 130.0

@@ -10,9 +10,12 @@ from typing import Any
 import jinja2
 
 from data.command import note
+from data.errors import ConfigError
 from data.files import write_whole
 from data.home import reports_folder
 from data.spec import canonical_json, slug
+from models.dictionaries.checkpoint import load_dictionary
+from models.dictionaries.sae import SAE
 
 from .config import CurvesConfig
 from .missing_config import SourceConfig
@@ -57,6 +60,14 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sae_of(run: Path) -> SAE:
+    """The dictionary of a run; raises ConfigError where it is none that writes latents as rows."""
+    dictionary: object = load_dictionary(run)
+    if not isinstance(dictionary, SAE):
+        raise ConfigError(f"{run.name} is no SAE; give the run of one.")
+    return dictionary
 
 
 def sources_config(config: SourceConfig, run: str, site: str = "") -> CurvesConfig:

@@ -24,14 +24,13 @@ from tqdm import tqdm
 from data import _torchvision  # noqa: F401  lucent imports torchvision
 from data.device import resolve_device
 from data.errors import ConfigError
-from models.dictionaries.checkpoint import DICTIONARY, load_dictionary
-from models.dictionaries.sae import SAE
+from models.dictionaries.checkpoint import DICTIONARY
 from models.subjects.subject import Subject
 from models.subjects.window import Window, find_window
 
 from . import drawing
 from .missing_config import VisualiseConfig
-from .report import file_digest, render, report_of, sources_config
+from .report import file_digest, render, report_of, sae_of, sources_config
 from .sources import Sources, find_sources
 from .tuning import exact_arithmetic
 
@@ -103,9 +102,7 @@ def find_aims(config: VisualiseConfig, sources: Sources) -> list[Aim]:
     group = sources.store.group if sources.store else None
     W_SD: Tensor | None = None
     if sources.run is not None:
-        dictionary = load_dictionary(sources.run)
-        assert isinstance(dictionary, SAE)
-        W_SD = dictionary.W_dec.detach().float()
+        W_SD = sae_of(sources.run).W_dec.detach().float()
     elif config.latents:
         raise ConfigError('--latents are those of a run, and --run "" names none; name one.')
     blocks = len(group) if group else 1
@@ -203,7 +200,7 @@ def ascend(
     draw = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # lucent draws from the global generator
-        parameters, image = param.image(whole, batch=1)
+        parameters, _ = param.image(whole, batch=1)
         same = parameters[0].detach().to(device)  # every image starts alike, in any company
     values = same.repeat(count, *([1] * (same.ndim - 1))).requires_grad_()
     _, image = lent(values, whole)

@@ -19,9 +19,7 @@ TURNS = np.arange(72) * 5.0
 def test_orientations_come_from_the_differences_between_peaks_alone():
     true = np.array([10.0, 60.0, 115.0, 160.0, 220.0, 290.0, 340.0])
     curves = np.stack(
-        [
-            np.exp(2 * (np.cos(np.deg2rad(TURNS[:, None] - (true - u))) - 1)) for u in true
-        ]
+        [np.exp(2 * (np.cos(np.deg2rad(TURNS[:, None] - (true - u))) - 1)) for u in true]
     )
     told = [Detector("unit", i, float(t), 60.0) for i, t in enumerate(true)]
     exact = Joint(told, curves, [1] * 7)
@@ -57,9 +55,7 @@ def test_turned_drawings_agree_with_the_drawn_curves(home):  # noqa: F811
 
 def test_images_excite_what_they_were_made_for(home, tmp_path):  # noqa: F811
     flags = {"run": "", "subject": SUBJECT, "site": "match", "device": "cpu", "margin": 4}
-    both = study_visualise(
-        VisualiseConfig(units=(0, 3), steps=30, home=str(tmp_path), **flags)
-    )
+    both = study_visualise(VisualiseConfig(units=(0, 3), steps=30, home=str(tmp_path), **flags))
     assert [one["of"] for one in both["made"]] == ["unit 0", "unit 3"]
     assert all(one["dot"] > 0.5 for one in both["made"])  # the drawn curve gives .5
     page = next((tmp_path / "reports").glob("visualise-*/index.html")).read_text()

@@ -8,8 +8,9 @@ import pytest
 from data.errors import ConfigError
 from study.apart import doubled, explained, peaks, take_apart
 from study.circle import centred, measure_circle, principal, umap_then_pca
-from study.missing import chance_gap, left_of, study_missing
+from study.missing import study_missing
 from study.missing_config import MissingConfig
+from study.missing_findings import chance_gap, left_of
 from study.scores import Gap
 
 from .test_study_curves import QUICK, home  # noqa: F401  the fixture
@@ -115,9 +116,7 @@ def test_a_circle_gone_round_twice_is_the_second_mode():
 def test_principal_components_keep_lengths_and_signs():
     rows, _ = circle_rows()
     x_SD = centred(rows)
-    np.testing.assert_allclose(
-        np.linalg.norm(principal(x_SD, 24)), np.linalg.norm(x_SD), rtol=1e-9
-    )
+    np.testing.assert_allclose(np.linalg.norm(principal(x_SD, 24)), np.linalg.norm(x_SD), rtol=1e-9)
     np.testing.assert_allclose(principal(x_SD, 2), principal(x_SD.copy(), 2))
 
 
