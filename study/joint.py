@@ -259,8 +259,16 @@ def combine(
 ) -> Joint:
     """Detectors in the order of their orientation; responses over each one's own maximum.
 
-    Detectors without a patch, which never fire in the store, are left out."""
-    kept = [int(i) for i in order if patches[int(i)]]
+    Detectors without a patch, which never fire in the store, and those that no turned patch
+    excites, once it fades towards its rim, are left out. Raises ConfigError where fewer than
+    two remain: there is nothing to align then.
+    """
+    kept = [int(i) for i in order if patches[int(i)] and curves[int(i)][:, int(i)].max() > 0]
+    if len(kept) < 2:
+        raise ConfigError(
+            f"joint tuning wants two detectors that their own turned patches excite, and of "
+            f"{len(curves)} there are {len(kept)}; name other --latents, or harvest more inputs."
+        )
     stacked = np.stack([curves[i][:, kept] for i in kept])
     own_M = np.array([stacked[m, :, m].max() for m in range(len(kept))])
     by_place = dict(zip([int(i) for i in order], detectors, strict=True))

@@ -38,7 +38,9 @@ def test_patches_are_aligned_by_their_own_detectors_peak():
     np.testing.assert_allclose(align(responses, 1), np.roll(both, -9, axis=0), atol=1e-9)
 
 
-def test_turned_drawings_agree_with_the_drawn_curves(home):  # noqa: F811
+def test_turned_drawings_agree_with_the_drawn_curves(home, monkeypatch):  # noqa: F811
+    # drawings are on white, and templates that take no mean away would have them fade to black
+    monkeypatch.setattr("models.subjects.window.mean_colour", lambda _subject: (1.0, 1.0, 1.0))
     config = JointConfig(
         run="reversed", home=str(home), device="cpu", images=1, step=5.0, latents=(9,)
     )
