@@ -75,7 +75,7 @@ class Joint:
     @property
     def step(self) -> float:
         """Degrees between turns."""
-        return 360 / self.curves.shape[1]
+        return 360 / int(self.curves.shape[1])
 
     @property
     def widths(self) -> Float[np.ndarray, " m"]:
@@ -167,7 +167,7 @@ def find_joint(config: JointConfig, sources: Sources, device: torch.device) -> J
     window.module.to(device)
     turned = turn_and_record(config, sources, window, best, respond, device)
     curves = [align(responses_IAM, m) for m, responses_IAM in enumerate(turned)]
-    return combine([detectors[i] for i in order], curves, [len(b) for b in best], order)
+    return combine([detectors[i] for i in order], curves, [len(b) for b in best], order.tolist())
 
 
 def find_detectors(

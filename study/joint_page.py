@@ -47,7 +47,7 @@ def joint_context(joint: Joint, subject: str, site: str, command: str) -> dict[s
 
 def _half(joint: Joint) -> int:
     """Samples by which an aligned curve is rolled to have its peak in the middle."""
-    return joint.curves.shape[1] // 2
+    return int(joint.curves.shape[1]) // 2
 
 
 def _heat(joint: Joint) -> list[dict[str, str]]:
