@@ -122,7 +122,7 @@ def study_joint(config: JointConfig) -> dict[str, Any]:
     sources = find_sources(sources_config(config, config.run))
     if sources.store is None or sources.images is None or sources.run is None:
         raise ConfigError(f"joint tuning wants photographs. {sources.no_images}".strip())
-    fields = ("latents", "images", "step", "orientation_step", "thresholds")
+    fields = ("latents", "images", "step", "orientation_step", "radii", "thresholds")
     made = {
         "format": FORMAT,
         "subject": dict(sources.subject.identity),
@@ -175,7 +175,11 @@ def find_detectors(
 ) -> list[Detector]:
     """The curve units of the site, and the latents asked for, as synthetic curves find them."""
     field = receptive_field(sources.subject, sources.site)
-    asked = replace(sources_config(config, ""), orientation_step=config.orientation_step)
+    asked = replace(
+        sources_config(config, ""),
+        orientation_step=config.orientation_step,
+        radii=config.radii,
+    )
     grid = curve_grid(asked, sources.subject, field)
     responses = unit_tuning(sources.subject, sources.site, field, grid, device)
     axes = (np.array(grid.orientations), np.array(grid.radii), grid.styles, config.thresholds)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from data.device import resolve_device
 from data.errors import ConfigError
-from data.reader import Store
+from data.reader import BATCH_DEFAULTS, BatchOptions, Store
 from data.spec import canonical_json
 from models.dictionaries.checkpoint import DICTIONARY, RESULT, find_run
 from models.dictionaries.checkpoint import read_config as read_run
@@ -69,7 +69,7 @@ def study_missing(config: MissingConfig) -> dict[str, Any]:
 
 DETERMINE = {
     *("units", "most_units", "pieces", "rows", "examples", "umap", "orientation_step"),
-    "thresholds",
+    *("radii", "thresholds"),
 }
 
 
@@ -93,6 +93,7 @@ def _site(
     asked = replace(
         sources_config(config, ""),
         orientation_step=config.orientation_step,
+        radii=config.radii,
         thresholds=config.thresholds,
     )
     grid = curve_grid(asked, sources.subject, field)
@@ -130,6 +131,7 @@ def _trained(folder: Path, units: Family, device: torch.device) -> Trained:
         folder.resolve().name,
         str(config.get("objective", "")),
         int(config.get("seed", 0)),
+        float(config.get("held_out", BATCH_DEFAULTS["held_out"])),
         read_figures(folder / RESULT).get("fvu", float("nan")),
         dictionary,
         family,
@@ -152,8 +154,8 @@ def _apart(
     if max(chosen) >= width or min(chosen) < 0:
         raise ConfigError(f"--units are from 0 to {width - 1} at {site.name}, unlike {chosen}.")
     store, run = sources.store, site.trained[0]
-    fit_ND = store_rows(store, site.name, "train", config.rows)
-    held_MD = store_rows(store, site.name, "held_out", config.rows)
+    fit_ND = store_rows(store, site.name, "train", run, config.rows)
+    held_MD = store_rows(store, site.name, "held_out", run, config.rows)
     control = next((one for one in site.runs if one.objective == "random"), None)
     fit, held = encode(run.dictionary, fit_ND, device), encode(run.dictionary, held_MD, device)
     theirs = [encode(control.dictionary, x, device) for x in (fit_ND, held_MD)] if control else []
@@ -203,9 +205,21 @@ def polysemantic(units: Family) -> list[int]:
     return sorted(found, key=lambda u: -float(units.scores.max[u]))
 
 
-def store_rows(store: Store, site: str, part: str, most: int) -> Float[np.ndarray, "n d"]:
-    """Rows of a part of a store at random, the same ones each time, at most so many."""
-    batch = next(store.batches(site, most, part=part, epochs=1, seed=0))
+def store_rows(
+    store: Store, site: str, part: str, run: Trained, most: int
+) -> Float[np.ndarray, "n d"]:
+    """Rows of a part of a store at random, the same ones each time, at most so many.
+
+    Raises ConfigError where the part has none."""
+    how: BatchOptions = {"part": part, "held_out": run.held_out, "epochs": 1, "seed": 0}
+    try:
+        batch = next(store.batches(site, most, **how))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{run.name} kept {run.held_out:g} of the inputs of {store.name} out of training, and "
+            "its units are taken apart on rows of those, of which there are none; pass "
+            "--most-units 0 and no --units, or train on a store of more inputs."
+        ) from error
     return batch.double().numpy()
 
 

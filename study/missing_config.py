@@ -56,6 +56,8 @@ class MissingConfig(SourceConfig):
     """Draw UMAP's picture of the decoder rows beside that of their principal components."""
     orientation_step: float = 5.0
     """Degrees from one orientation to the next."""
+    radii: tuple[float, ...] = ()
+    """Radii of the drawn curves, in pixels; by default those that suit the receptive field."""
     thresholds: Annotated[CurveThresholds, Flat] = field(default_factory=CurveThresholds)
 
     def check(self) -> None:
@@ -80,6 +82,8 @@ class JointConfig(SourceConfig):
     """Degrees from one turn of a patch to the next."""
     orientation_step: float = 5.0
     """Degrees between the orientations of the synthetic curves that it is held against."""
+    radii: tuple[float, ...] = ()
+    """Radii of those, in pixels; by default the ones that suit the receptive field."""
     thresholds: Annotated[CurveThresholds, Flat] = field(default_factory=CurveThresholds)
 
     def check(self) -> None:
@@ -119,6 +123,6 @@ class VisualiseConfig(SourceConfig):
             _at_least(name, getattr(self, name), least)
 
 
-def _at_least(name: str, value: float, least: float) -> None:
+def _at_least(name: str, value: int | float, least: int | float) -> None:
     if value < least:
         raise ConfigError(f"--{name.replace('_', '-')} is {least:g} or more, and not {value:g}.")

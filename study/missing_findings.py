@@ -27,6 +27,8 @@ class Trained:
     name: str
     objective: str
     seed: int
+    held_out: float
+    """The share of the inputs that it was not trained on."""
     fvu: float
     dictionary: SAE
     family: Family

@@ -42,6 +42,7 @@ def identity_dictionary(store: Store, home: Path) -> Path:
     run = home / "runs" / "reversed-0123456789ab"
     config = {
         "site": "units",
+        "held_out": 0.5,  # of eight images, none would be at the usual share
         "store": store.name,
         "store_path": os.path.relpath(store.path, run),
         "subject": store.spec["subject"],

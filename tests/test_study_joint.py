@@ -11,7 +11,7 @@ from study.joint import Detector, Joint, align, study_joint
 from study.missing_config import JointConfig, VisualiseConfig
 from study.visualise import shifted, study_visualise, toward
 
-from .test_study_curves import SUBJECT, home  # noqa: F401  the fixture
+from .test_study_curves import QUICK, SUBJECT, home  # noqa: F401  the fixture
 
 TURNS = np.arange(72) * 5.0
 

@@ -134,7 +134,8 @@ def test_the_whole_study_on_templates(home):  # noqa: F811
         home=str(home),
         device="cpu",
         umap=False,
-        orientation_step=15.0,
+        orientation_step=QUICK["orientation_step"],
+        radii=QUICK["radii"],
         units=(2,),
         pieces=2,
         examples=1,
@@ -155,7 +156,7 @@ def test_the_whole_study_on_templates(home):  # noqa: F811
 
 
 def test_mistakes_are_told_in_a_sentence(home):  # noqa: F811
-    quick = {"home": str(home), "device": "cpu", "orientation_step": QUICK["orientation_step"]}
+    quick = {"home": str(home), **QUICK}
     with pytest.raises(ConfigError, match="--run"):
         study_missing(MissingConfig(run=(), **quick))
     with pytest.raises(ConfigError, match="--units"):
