@@ -220,7 +220,7 @@ def store_rows(
             "its units are taken apart on rows of those, of which there are none; pass "
             "--most-units 0 and no --units, or train on a store of more inputs."
         ) from error
-    return batch.double().numpy()
+    return np.asarray(batch.double().numpy())
 
 
 def encode(

@@ -155,13 +155,11 @@ def visualise(
         for start in bar:
             some = aims[start : start + AT_ONCE]
             direction_MD = torch.stack([aim.direction for aim in some]).to(device)
-            image_MCPP = ascend(
-                lambda x, v=direction_MD: toward(read(x)[climb], v, config.cosine),
-                len(some),
-                window.size,
-                config,
-                device,
-            )
+
+            def excited(x_MCPP: Tensor, v_MD: Tensor = direction_MD) -> Tensor:
+                return toward(read(x_MCPP)[climb], v_MD, config.cosine)
+
+            image_MCPP = ascend(excited, len(some), window.size, config, device)
             with torch.no_grad():
                 acts_MD = read(image_MCPP)[site]
                 dot_M = (acts_MD * direction_MD).sum(1)
@@ -225,9 +223,11 @@ def lent(values: Tensor, size: int) -> tuple[Tensor, Callable[[], Tensor]]:
 
     def picture() -> Tensor:
         spectrum = torch.view_as_complex((scale[..., None] * values).contiguous())
-        return torch.fft.irfftn(spectrum, s=(size, size), dim=(-2, -1), norm="ortho") / 4
+        drawn: Tensor = torch.fft.irfftn(spectrum, s=(size, size), dim=(-2, -1), norm="ortho")
+        return drawn / 4
 
-    return values, to_valid_rgb(picture, decorrelate=True)
+    image: Callable[[], Tensor] = to_valid_rgb(picture, decorrelate=True)
+    return values, image
 
 
 def shifted(
