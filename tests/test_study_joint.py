@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.errors import ConfigError
-from study.joint import Detector, Joint, align, study_joint
+from study.joint import Detector, Joint, align, combine, study_joint
 from study.missing_config import JointConfig, VisualiseConfig
 from study.visualise import shifted, study_visualise, toward
 
@@ -36,6 +36,18 @@ def test_patches_are_aligned_by_their_own_detectors_peak():
     responses = np.stack([np.roll(both, shift, axis=0) for shift in (0, 13, 50)])
     np.testing.assert_allclose(align(responses, 0), both, atol=1e-9)
     np.testing.assert_allclose(align(responses, 1), np.roll(both, -9, axis=0), atol=1e-9)
+
+
+def test_a_detector_that_answers_to_no_patch_of_its_own_is_left_out():
+    told = [Detector("unit", i, 30.0 * i, 60.0) for i in range(3)]
+    bump = np.exp(4 * (np.cos(np.deg2rad(TURNS)) - 1))
+    loud = np.stack([bump, np.zeros_like(bump), np.roll(bump, 6)], axis=1)
+    curves = [loud, loud, np.roll(loud, -6, axis=0)]
+    joint = combine(told, curves, [1, 1, 1], [0, 1, 2])
+    assert [d.index for d in joint.detectors] == [0, 2]
+    np.testing.assert_allclose(np.diff(joint.orientations()), 30, atol=0.1)
+    with pytest.raises(ConfigError, match="two detectors"):
+        combine(told, curves, [1, 0, 0], [0, 1, 2])
 
 
 def test_turned_drawings_agree_with_the_drawn_curves(home):  # noqa: F811
