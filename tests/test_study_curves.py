@@ -42,7 +42,7 @@ def identity_dictionary(store: Store, home: Path) -> Path:
     run = home / "runs" / "reversed-0123456789ab"
     config = {
         "site": "units",
-        "held_out": 0.5,  # of eight images, none would be at the usual share
+        "held_out": 0.5,  # of a handful of images, none would be at the usual share
         "store": store.name,
         "store_path": os.path.relpath(store.path, run),
         "subject": store.spec["subject"],
@@ -52,20 +52,17 @@ def identity_dictionary(store: Store, home: Path) -> Path:
     return run
 
 
-def draw_inputs(folder: Path) -> None:
+def draw_inputs(folder: Path, at: tuple[float, float] = (20.0, 40.0)) -> None:
     """One image for each direction, with the curve's middle on the middle of a cell."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for orientation in ORIENTATIONS:
-        grey = draw_curve(orientation, 10.0, "line", 64, (20.0, 40.0))
+        grey = draw_curve(orientation, 10.0, "line", 64, at)
         image = Image.fromarray(np.round(255 * grey).astype(np.uint8))
         image.save(folder / f"bulge-{orientation:03.0f}.png")
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with drawn inputs, a store of templates over them, and a run on it."""
-    folder = tmp_path_factory.mktemp("home")
-    draw_inputs(folder / "images")
+def make_home(folder: Path) -> Path:
+    """A home with a store of templates over the drawn inputs in it, and a run on that."""
     made = harvest(
         HarvestConfig(
             subject=SUBJECT,
@@ -78,6 +75,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     identity_dictionary(open_store(made.store), folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with drawn inputs, a store of templates over them, and a run on it."""
+    folder = tmp_path_factory.mktemp("home")
+    draw_inputs(folder / "images")
+    return make_home(folder)
 
 
 def test_alone_it_studies_the_latest_run_from_what_its_store_says(home: Path):

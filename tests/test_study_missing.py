@@ -1,6 +1,7 @@
 """Missing curve detectors: gaps, units taken apart, circles; then the whole on templates."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,18 @@ from study.missing_config import MissingConfig
 from study.missing_findings import chance_gap, left_of
 from study.scores import Gap
 
-from .test_study_curves import QUICK, home  # noqa: F401  the fixture
+from .test_study_curves import QUICK, draw_inputs, make_home
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home as of the study of curves, with each curve drawn in two places, so that most are
+    in both parts of the store."""
+    folder = tmp_path_factory.mktemp("home")
+    draw_inputs(folder / "images" / "one")
+    draw_inputs(folder / "images" / "two", (40.0, 20.0))
+    return make_home(folder)
+
 
 ANGLES = np.arange(0, 360, 5.0)
 
@@ -128,7 +140,7 @@ def test_umap_is_the_same_for_a_seed():
     np.testing.assert_array_equal(first, again)
 
 
-def test_the_whole_study_on_templates(home):  # noqa: F811
+def test_the_whole_study_on_templates(home):
     config = MissingConfig(
         run=("reversed",),
         home=str(home),
@@ -155,9 +167,20 @@ def test_the_whole_study_on_templates(home):  # noqa: F811
     assert again["reused"] and again["sites"] == json.loads(json.dumps(told["sites"]))
 
 
-def test_mistakes_are_told_in_a_sentence(home):  # noqa: F811
+def test_mistakes_are_told_in_a_sentence(home):
     quick = {"home": str(home), **QUICK}
     with pytest.raises(ConfigError, match="--run"):
         study_missing(MissingConfig(run=(), **quick))
     with pytest.raises(ConfigError, match="--units"):
         study_missing(MissingConfig(run=("reversed",), units=(10,), umap=False, **quick))
+
+
+def test_a_run_that_kept_no_input_back_is_told_so(home):
+    kept, none = (home / "runs" / f"{name}-0123456789ab" for name in ("reversed", "greedy"))
+    shutil.copytree(kept, none)
+    trained = json.loads((none / "config.json").read_text())
+    (none / "config.json").write_text(json.dumps(trained | {"held_out": 1e-9}))
+    with pytest.raises(ConfigError, match="kept 1e-09 of the inputs .* --most-units 0"):
+        study_missing(
+            MissingConfig(run=("greedy",), home=str(home), units=(2,), umap=False, **QUICK)
+        )
