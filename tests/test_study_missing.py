@@ -180,7 +180,7 @@ def test_a_run_that_kept_no_input_back_is_told_so(home):
     shutil.copytree(kept, none)
     trained = json.loads((none / "config.json").read_text())
     (none / "config.json").write_text(json.dumps(trained | {"held_out": 1e-9}))
-    with pytest.raises(ConfigError, match="kept 1e-09 of the inputs .* --most-units 0"):
+    with pytest.raises(ConfigError, match=r"kept 1e-09 of the inputs .* --most-units 0"):
         study_missing(
             MissingConfig(run=("greedy",), home=str(home), units=(2,), umap=False, **QUICK)
         )
