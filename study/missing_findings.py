@@ -12,7 +12,7 @@ from jaxtyping import Float
 from models.dictionaries.sae import SAE
 
 from .apart import Piece
-from .circle import Circle, measure_circle
+from .circle import Circle
 from .findings import Family, Patch
 from .scores import Gap, gaps
 
@@ -99,8 +99,9 @@ class Site:
 
     @cached_property
     def circle(self) -> Circle | None:
-        """Of the pooled rows."""
-        return measure_circle(*self.pooled)
+        """Of the first trained run: seeds find the same rows again, and to deal out orientations
+        among copies would make chance look too small."""
+        return self.trained[0].circle if self.trained else None
 
 
 def left_of(gap: Gap, orientations: Sequence[float]) -> float:

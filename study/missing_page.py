@@ -39,19 +39,31 @@ def site_context(site: Site) -> dict[str, Any]:
     }
 
 
+NARROWER = 2.5
+"""Degrees: a gap that is narrower by less is as wide; half a step of the drawn orientations."""
+
+
 def sentence(site: Site) -> str:
     """What became of the widest gap, over the runs."""
     if not site.trained:
         return "Only controls were trained here."
     own = site.units.gap.degrees
     widths = [run.family.gap.degrees for run in site.trained]
-    closer = sum(width < own for width in widths)
+    closer = sum(width < own - NARROWER for width in widths)
+    chance = [run.family.gap.degrees for run in site.runs if run.control]
+    controls = (
+        f" Controls leave {min(chance):.0f}° to {max(chance):.0f}°: where that is narrower too, "
+        "a narrow gap alone is no sign of what was learnt."
+        if chance
+        else ""
+    )
     counts = ", ".join(str(len(run.family.members)) for run in site.trained)
     return (
         f"{len(site.units.members)} of {len(site.units.scores.max)} units are curve detectors, "
         f"and leave a gap of {own:.0f}°. The dictionaries have {counts} curve latents, with "
         f"widest gaps of {np.mean(widths):.0f}° on average ({min(widths):.0f}° to "
-        f"{max(widths):.0f}°): narrower than the units' in {closer} of {len(widths)}."
+        f"{max(widths):.0f}°): more than {NARROWER:g}° narrower than the units' in "
+        f"{closer} of {len(widths)}.{controls}"
     )
 
 
@@ -183,8 +195,8 @@ def circle_words(circle: Circle) -> str:
     """The two numbers of a circle with what chance gives."""
     modes = ", ".join(f"{100 * share:.0f} %" for share in circle.modes)
     return (
-        f"Of {circle.count} rows, the angle in the first two principal components correlates with "
-        f"the orientation at {circle.order:.2f} (95 % of dealt-out orientations stay below "
+        f"Of the {circle.count} rows of the first run, the angle in the first two principal "
+        f"components correlates with the orientation at {circle.order:.2f} (95 % of dealt-out orientations stay below "
         f"{circle.chance:.2f}). Fourier modes 1 to {MODES} of the orientation hold {modes} of "
         f"their variance, one mode by chance {100 * circle.modes_chance:.0f} %."
     )
