@@ -313,5 +313,7 @@ def command(config: JointConfig, sources: Sources) -> str:
     assert sources.run is not None
     words = ["python", "-m", "study", "joint", "--run", sources.run.resolve().name]
     words += ["--images", str(config.images), "--step", f"{config.step:g}"]
+    words += ["--orientation-step", f"{config.orientation_step:g}"]
+    words += ["--radii", *(f"{radius:g}" for radius in config.radii)] if config.radii else []
     words += ["--latents", *map(str, config.latents)] if config.latents else []
     return shlex.join(words)

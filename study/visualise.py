@@ -286,7 +286,7 @@ def page_context(
                 "name": one.name,
                 "url": drawing.data_url(one.pixels, "PNG"),
                 "cosine": f"{one.cosine:.2f}",
-                "dot": f"{one.dot:.3g}",
+                "dot": f"{one.dot:.4g}",
             }
             for one in images
         ],
