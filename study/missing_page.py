@@ -197,8 +197,8 @@ def circle_words(circle: Circle) -> str:
     return (
         f"Of the {circle.count} rows of the first run, the angle in the first two principal "
         f"components correlates with the orientation at {circle.order:.2f} (95 % "
-        f"of dealt-out orientations stay below {circle.chance:.2f}). Fourier modes 1 to {MODES} of the orientation hold {modes} of "
-        f"their variance, one mode by chance {100 * circle.modes_chance:.0f} %."
+        f"of dealt-out orientations stay below {circle.chance:.2f}). Fourier "
+        f"modes 1 to {MODES} of the orientation hold {modes} of their variance, one mode by chance {100 * circle.modes_chance:.0f} %."
     )
 
 
