@@ -196,9 +196,10 @@ def circle_words(circle: Circle) -> str:
     modes = ", ".join(f"{100 * share:.0f} %" for share in circle.modes)
     return (
         f"Of the {circle.count} rows of the first run, the angle in the first two principal "
-        f"components correlates with the orientation at {circle.order:.2f} (95 % "
-        f"of dealt-out orientations stay below {circle.chance:.2f}). Fourier "
-        f"modes 1 to {MODES} of the orientation hold {modes} of their variance, one mode by chance {100 * circle.modes_chance:.0f} %."
+        f"components correlates with the orientation at {circle.order:.2f} (95 % of dealt-out "
+        f"orientations stay below {circle.chance:.2f}). Fourier modes 1 to {MODES} of the "
+        f"orientation hold {modes} of their variance, one mode by chance "
+        f"{100 * circle.modes_chance:.0f} %."
     )
 
 
