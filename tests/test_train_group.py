@@ -49,13 +49,15 @@ def tiny(home: Path, **fields: Any) -> TrainConfig:
     return sparse.tiny(home, **(small | fields))
 
 
-@pytest.mark.parametrize("group", [Dihedral(4), Dihedral(8)], ids=lambda group: group.name)
+@pytest.mark.parametrize(
+    "group", [Dihedral(4), pytest.param(Dihedral(8), marks=pytest.mark.slow)], ids=lambda g: g.name
+)
 def test_planted_families_are_found_up_to_a_pose(tmp_path: Path, group: Dihedral) -> None:
     """Invariant ones, ones fixed by a reflection or the half turn, and chiral ones."""
     truth_FGD = orbits.families(group, 8, 12)
     orbits.make_store(tmp_path, group, {"site": orbits.orbits(group, truth_FGD, 4800, 3)})
-    config = tiny(tmp_path, k=3, families=12, lr=5e-3, steps=1200, batch_size=256)
-    result = train(replace(config, log_every=400, checkpoint_every=1200, dead_after=5000))
+    config = tiny(tmp_path, k=3, families=12, lr=5e-3, steps=800, batch_size=256)
+    result = train(replace(config, log_every=400, checkpoint_every=800, dead_after=5000))
     found_FGD = blocks_of(load_dictionary(result.run), group).numpy()
     best_F = orbits.likeness(group, truth_FGD, found_FGD)
     assert best_F.mean() > 0.95, best_F
@@ -110,6 +112,7 @@ def test_a_stop_changes_nothing(
         assert (stopped / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.slow  # five dictionaries
 def test_controls_leave_more_unexplained(home: Path) -> None:
     fvu = {
         control: train(tiny(home, control=control, steps=400, lr=5e-3, site="early")).fvu

@@ -57,7 +57,7 @@ def plot_front(path: Path, curves: Sequence[Curve], title: str) -> None:
     _names(axes, ends)
     figure.text(0.095, 0.945, title, fontsize=13, color=INK, weight="bold")
     below = "median over seeds, bars from the smallest to the largest; lower left is better"
-    if min(value for curve in curves for value in curve.fvu) < FLOOR:
+    if any(value < FLOOR for curve in curves for value in curve.fvu):
         below += f"; below {FLOOR:g} drawn there"
     figure.text(0.095, 0.905, below, fontsize=9, color=SOFT)
     picture = io.BytesIO()
