@@ -67,7 +67,7 @@ demo: setup ## the whole way, offline: images -> stores -> dictionaries -> pages
 	$(PY) -m train control_demo $(call flag,DEVICE,device)
 	$(PY) -m study symmetry --run orbits-demo --controls control-demo $(call flag,DEVICE,device)
 
-test: setup ## the tests, under six minutes
+test: setup ## the tests
 	$(PY) -m pytest -q -m 'not slow'
 
 test-all: setup ## the long ones too
