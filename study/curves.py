@@ -1,13 +1,11 @@
 """The study of curve detectors: sources in, findings, tables and a page out."""
 
 import csv
-import hashlib
-import json
 import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from data.command import note
 from data.device import resolve_device
-from data.files import write_whole
-from data.home import reports_folder
-from data.spec import canonical_json, slug
 from models.dictionaries.checkpoint import DICTIONARY, load_sae, read_config, read_json
 from models.dictionaries.sae import SAE
 from models.subjects.receptive import ReceptiveField, receptive_field
@@ -31,6 +25,7 @@ from .config import REFERENCE_FIELD, CurvesConfig
 from .examples import cut_patches, strongest_rows
 from .findings import Family, Findings, Truth
 from .page import render_page
+from .report import Report, StudyResult, file_digest, report_of
 from .sources import Sources, find_sources
 from .stimuli import CurveGrid
 from .tuning import latent_tuning, site_parts, unit_tuning
@@ -39,26 +34,7 @@ FORMAT = 2  # raised when the same sources would give another page
 RESULT = "result.json"
 
 
-@dataclass(frozen=True)
-class CurvesResult:
-    """A finished study: where its page is, and its figures as JSON."""
-
-    report: Path
-    figures: Mapping[str, Any]
-    seconds: float
-    reused: bool = False
-
-    def summary(self) -> dict[str, Any]:
-        """As JSON, for the last line of the command."""
-        return {
-            "report": str(self.report),
-            **self.figures,
-            "seconds": self.seconds,
-            "reused": self.reused,
-        }
-
-
-def study_curves(config: CurvesConfig) -> CurvesResult:
+def study_curves(config: CurvesConfig) -> StudyResult:
     """Find the curve detectors of a site and of a dictionary trained there, and make a page.
 
     The report's folder is `<home>/reports/<name>-<12 hex of SHA-256 of what determines it>`;
@@ -73,17 +49,16 @@ def study_curves(config: CurvesConfig) -> CurvesResult:
     field = receptive_field(sources.subject, sources.site)
     grid = curve_grid(config, sources.subject, field)
     made = determinants(config, sources, grid, field)
-    digest = hashlib.sha256(canonical_json(made).encode()).hexdigest()
-    name = slug(config.name or f"curves-{sources.subject.name}-{sources.site}")
-    report = reports_folder(config.home) / f"{name}-{digest[:12]}"
-    page = report / "index.html"
-    if (report / RESULT).is_file() and page.is_file() and not config.overwrite:
-        note(f"{page} is there already.")
-        return CurvesResult(page, json.loads((report / RESULT).read_text()), _since(began), True)
+    report = report_of(
+        config.home, config.name or f"curves-{sources.subject.name}-{sources.site}", made
+    )
+    known = None if config.overwrite else report.figures()
+    if known is not None:
+        return StudyResult(report.page, known, _since(began), reused=True)
     findings = find_curves(config, sources, grid, field, made, device)
     figures = findings.figures()
     write_report(report, findings, figures)
-    return CurvesResult(page, figures, _since(began))
+    return StudyResult(report.page, figures, _since(began))
 
 
 def curve_grid(config: CurvesConfig, subject: Subject, field: ReceptiveField) -> CurveGrid:
@@ -107,7 +82,7 @@ def determinants(
         "site": sources.site,
         "receptive_field": {"size": list(field.size), "centre": list(field.centre)},
         "run": run.name if run else None,
-        "dictionary": _file_digest(run / DICTIONARY) if run else None,
+        "dictionary": file_digest(run / DICTIONARY) if run else None,
         "grid": {
             "orientation_step": config.orientation_step,
             "radii": list(grid.radii),
@@ -245,18 +220,16 @@ def planted_curves(subject: Subject) -> list[tuple[float, Float[Tensor, " d"]]]:
     return []
 
 
-def write_report(report: Path, findings: Findings, figures: Mapping[str, Any]) -> None:
+def write_report(report: Report, findings: Findings, figures: Mapping[str, Any]) -> None:
     """Write everything a report holds, its result last."""
-    report.mkdir(parents=True, exist_ok=True)
-    (report / RESULT).unlink(missing_ok=True)
+    folder = report.begin()
     units = findings.units
     arrays: dict[str, Any] = {f"{family.kind}s": family.responses for family in findings.families}
     arrays |= {"orientations": units.orientations, "radii": units.radii, "styles": units.styles}
-    np.savez_compressed(report / "tuning.npz", **arrays)
+    np.savez_compressed(folder / "tuning.npz", **arrays)
     for family in findings.families:
-        family.write_csv(report / f"{family.kind}s.csv")
-    write_whole(report / "index.html", render_page(findings).encode())
-    write_whole(report / RESULT, (json.dumps(figures, indent=2) + "\n").encode())
+        family.write_csv(folder / f"{family.kind}s.csv")
+    report.write(render_page(findings), figures)
 
 
 def read_metrics(path: Path) -> dict[str, list[float]]:
@@ -289,11 +262,6 @@ def command(config: CurvesConfig, sources: Sources) -> str:
         if value != getattr(default.thresholds, name):
             words += [f"--{name}", f"{value:g}"]
     return shlex.join(words)
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _since(began: float) -> float:

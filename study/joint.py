@@ -24,7 +24,7 @@ from data.device import resolve_device
 from data.dihedral import Dihedral
 from data.errors import ConfigError
 from data.warp import Warp
-from models.dictionaries.checkpoint import DICTIONARY
+from models.dictionaries.checkpoint import DICTIONARY, load_sae
 from models.dictionaries.sae import SAE
 from models.subjects.receptive import receptive_field
 from models.subjects.window import Window, find_window
@@ -33,7 +33,7 @@ from .curves import curve_grid
 from .examples import Row, strongest_rows
 from .findings import Family
 from .missing_config import JointConfig
-from .report import file_digest, render, report_of, sae_of, sources_config
+from .report import file_digest, render, report_of, sources_config
 from .scores import half_width, mean_direction
 from .sources import Sources, find_sources
 from .tuning import exact_arithmetic, latent_tuning, unit_tuning
@@ -148,7 +148,7 @@ def study_joint(config: JointConfig) -> dict[str, Any]:
 def find_joint(config: JointConfig, sources: Sources, device: torch.device) -> Joint:
     """Choose detectors and patches, turn, record and align."""
     assert sources.run is not None
-    dictionary = sae_of(sources.run).to(device)
+    dictionary = load_sae(sources.run).to(device)
     if any(not 0 <= latent < dictionary.latents for latent in config.latents):
         raise ConfigError(f"--latents are from 0 to {dictionary.latents - 1}.")
     detectors = find_detectors(config, sources, dictionary, device)

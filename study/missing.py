@@ -19,7 +19,7 @@ from data.device import resolve_device
 from data.errors import ConfigError
 from data.reader import BATCH_DEFAULTS, BatchOptions, Store
 from data.spec import canonical_json
-from models.dictionaries.checkpoint import DICTIONARY, RESULT, find_run
+from models.dictionaries.checkpoint import DICTIONARY, RESULT, find_run, load_sae
 from models.dictionaries.checkpoint import read_config as read_run
 from models.dictionaries.sae import SAE
 from models.subjects.receptive import ReceptiveField, receptive_field
@@ -32,7 +32,7 @@ from .findings import Family
 from .missing_config import MissingConfig
 from .missing_findings import Site, TakenApart, Trained, site_figures
 from .missing_page import site_context
-from .report import file_digest, render, report_of, sae_of, sources_config
+from .report import file_digest, render, report_of, sources_config
 from .sources import Sources, find_sources
 from .tuning import latent_tuning, unit_tuning
 
@@ -122,7 +122,7 @@ def _subject_words(sources: Sources) -> str:
 
 def _trained(folder: Path, units: Family, device: torch.device) -> Trained:
     config = read_run(folder)
-    dictionary = sae_of(folder).to(device)
+    dictionary = load_sae(folder).to(device)
     responses = latent_tuning(units.responses, dictionary.encode, device)
     family = replace(units, kind="latent", responses=responses)
     rows = dictionary.W_dec.detach().float().cpu().numpy()[family.members]

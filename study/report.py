@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from data.command import note
-from data.errors import ConfigError
 from data.files import write_whole
 from data.home import reports_folder
 from data.spec import canonical_json, slug
-from models.dictionaries.checkpoint import load_dictionary
-from models.dictionaries.sae import SAE
 
 from .config import CurvesConfig
 from .missing_config import SourceConfig
+from .page import environment
 
 RESULT, PAGE = "result.json", "index.html"
 
@@ -42,12 +38,37 @@ class Report:
         told: dict[str, Any] = json.loads((self.folder / RESULT).read_text())
         return told
 
-    def write(self, html: str, figures: Mapping[str, Any]) -> None:
-        """The page, and its figures last."""
+    def begin(self) -> Path:
+        """The folder, there and not finished: for files beside the page."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / RESULT).unlink(missing_ok=True)
+        return self.folder
+
+    def write(self, html: str, figures: Mapping[str, Any]) -> None:
+        """The page, and its figures last."""
+        self.begin()
         write_whole(self.page, html.encode())
         write_whole(self.folder / RESULT, (json.dumps(figures, indent=2) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study: where its page is, and its figures as JSON."""
+
+    report: Path
+    figures: Mapping[str, Any]
+    seconds: float
+    reused: bool = False
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON, for the last line of the command; a list of all latents is in the report."""
+        told = {name: value for name, value in self.figures.items() if name != "latents"}
+        return {
+            "report": str(self.report),
+            **told,
+            "seconds": self.seconds,
+            "reused": self.reused,
+        }
 
 
 def report_of(home: str, name: str, made: Mapping[str, Any]) -> Report:
@@ -60,14 +81,6 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sae_of(run: Path) -> SAE:
-    """The dictionary of a run; raises ConfigError where it is none that writes latents as rows."""
-    dictionary: object = load_dictionary(run)
-    if not isinstance(dictionary, SAE):
-        raise ConfigError(f"{run.name} is no SAE; give the run of one.")
-    return dictionary
 
 
 def sources_config(config: SourceConfig, run: str, site: str = "") -> CurvesConfig:
@@ -86,11 +99,4 @@ def sources_config(config: SourceConfig, run: str, site: str = "") -> CurvesConf
 
 def render(template: str, context: Mapping[str, Any]) -> str:
     """A template of study/templates as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(context)
+    return environment().get_template(template).render(context)

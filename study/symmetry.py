@@ -1,26 +1,20 @@
 """The study of symmetry: a group crosscoder in, what fixes its latents, families and a page out."""
 
-import hashlib
-import json
 import math
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from data.command import note
 from data.device import resolve_device
 from data.dihedral import Dihedral
 from data.errors import ConfigError, RunDamagedError, StoreNotFoundError, TendrilError
-from data.files import write_whole
-from data.home import reports_folder
 from data.reader import Store
-from data.spec import canonical_json, slug
 from models.dictionaries.checkpoint import (
     DICTIONARY,
     find_run,
@@ -35,6 +29,7 @@ from models.subjects.window import Window, find_window
 from .config import REFERENCE_FIELD, CurvesConfig
 from .findings import Patch
 from .readings import Reading, raw_anchors, read_blocks
+from .report import Report, StudyResult, file_digest, report_of
 from .shapes import ShapeTuning, directions, shape_answers, shape_vectors, shapes
 from .sources import Sources, find_sources, find_store
 from .stimuli import CurveGrid
@@ -44,32 +39,11 @@ from .symmetry_page import render_page
 from .upright import strongest_anchors, upright_patches
 
 FORMAT = 2  # raised when the same sources would give another page
-RESULT = "result.json"
 SHOWN = ("families", "examples")
 LIMITS = ("quantile", "least", "most", "flat", "alike", "anchors", "margin", "line_width")
 
 
-@dataclass(frozen=True)
-class SymmetryResult:
-    """A finished study: where its page is, and its figures as JSON."""
-
-    report: Path
-    figures: Mapping[str, Any]
-    seconds: float
-    reused: bool = False
-
-    def summary(self) -> dict[str, Any]:
-        """As JSON, for the last line of the command; the latents are in the report."""
-        told = {name: value for name, value in self.figures.items() if name != "latents"}
-        return {
-            "report": str(self.report),
-            **told,
-            "seconds": self.seconds,
-            "reused": self.reused,
-        }
-
-
-def study_symmetry(config: SymmetryConfig) -> SymmetryResult:
+def study_symmetry(config: SymmetryConfig) -> StudyResult:
     """Say what fixes each latent of a group crosscoder, which are copies, and make a page.
 
     The report's folder is `<home>/reports/<name>-<12 hex of SHA-256 of what determines it>`;
@@ -90,17 +64,16 @@ def study_symmetry(config: SymmetryConfig) -> SymmetryResult:
         )
     group = group_of_store(store)
     made = determinants(config, sources, group)
-    digest = hashlib.sha256(canonical_json(made).encode()).hexdigest()
-    name = slug(config.name or f"symmetry-{sources.subject.name}-{sources.site}")
-    report = reports_folder(config.home) / f"{name}-{digest[:12]}"
-    page = report / "index.html"
-    if (report / RESULT).is_file() and page.is_file() and not config.overwrite:
-        note(f"{page} is there already.")
-        return SymmetryResult(page, json.loads((report / RESULT).read_text()), _since(began), True)
+    report = report_of(
+        config.home, config.name or f"symmetry-{sources.subject.name}-{sources.site}", made
+    )
+    known = None if config.overwrite else report.figures()
+    if known is not None:
+        return StudyResult(report.page, known, _since(began), reused=True)
     findings = find_symmetry(config, sources, store, run, group, made, device)
     figures = findings.figures()
     write_report(report, findings, figures)
-    return SymmetryResult(page, figures, _since(began))
+    return StudyResult(report.page, figures, _since(began))
 
 
 def group_of_store(store: Store) -> Dihedral:
@@ -124,7 +97,7 @@ def determinants(config: SymmetryConfig, sources: Sources, group: Dihedral) -> d
         "subject": dict(sources.subject.identity),
         "site": sources.site,
         "group": group.name,
-        "runs": {run.name: _file_digest(run / DICTIONARY) for run in (sources.run, *runs)},
+        "runs": {run.name: file_digest(run / DICTIONARY) for run in (sources.run, *runs)},
         "store": sources.store.name,
         "limits": {name: told[name] for name in (*LIMITS, "radii")},
         "shown": {name: told[name] for name in SHOWN} | {"images": sources.images is not None},
@@ -257,14 +230,13 @@ def examples_of(
     return dict(zip(heads, patches, strict=True))
 
 
-def write_report(report: Path, findings: SymmetryFindings, figures: Mapping[str, Any]) -> None:
+def write_report(report: Report, findings: SymmetryFindings, figures: Mapping[str, Any]) -> None:
     """Write everything a report holds, its result last."""
-    report.mkdir(parents=True, exist_ok=True)
-    (report / RESULT).unlink(missing_ok=True)
+    folder = report.begin()
     reading = findings.reading
     heads = np.array([f.head for f in findings.families[: findings.shown]], np.int64)
     np.savez_compressed(
-        report / "blocks.npz",
+        folder / "blocks.npz",
         latents=reading.latents,
         correlation=reading.symmetry.correlation,
         shares=reading.symmetry.shares,
@@ -272,10 +244,9 @@ def write_report(report: Path, findings: SymmetryFindings, figures: Mapping[str,
         heads=reading.latents[heads],
         blocks=reading.blocks[heads],
     )
-    write_table(report / "latents.csv", findings.listing)
-    write_table(report / "families.csv", findings.family_listing())
-    write_whole(report / "index.html", render_page(findings).encode())
-    write_whole(report / RESULT, (json.dumps(figures, indent=2) + "\n").encode())
+    write_table(folder / "latents.csv", findings.listing)
+    write_table(folder / "families.csv", findings.family_listing())
+    report.write(render_page(findings), figures)
 
 
 def command(config: SymmetryConfig, run: Path) -> str:
@@ -290,11 +261,6 @@ def command(config: SymmetryConfig, run: Path) -> str:
     if config.radii:
         words += ["--radii", *(f"{radius:g}" for radius in config.radii)]
     return shlex.join(words)
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _since(began: float) -> float:

@@ -24,13 +24,13 @@ from tqdm import tqdm
 from data import _torchvision  # noqa: F401  lucent imports torchvision
 from data.device import resolve_device
 from data.errors import ConfigError
-from models.dictionaries.checkpoint import DICTIONARY
+from models.dictionaries.checkpoint import DICTIONARY, load_sae
 from models.subjects.subject import Subject
 from models.subjects.window import Window, find_window
 
 from . import drawing
 from .missing_config import VisualiseConfig
-from .report import file_digest, render, report_of, sae_of, sources_config
+from .report import file_digest, render, report_of, sources_config
 from .sources import Sources, find_sources
 from .tuning import exact_arithmetic
 
@@ -102,7 +102,7 @@ def find_aims(config: VisualiseConfig, sources: Sources) -> list[Aim]:
     group = sources.store.group if sources.store else None
     W_SD: Tensor | None = None
     if sources.run is not None:
-        W_SD = sae_of(sources.run).W_dec.detach().float()
+        W_SD = load_sae(sources.run).W_dec.detach().float()
     elif config.latents:
         raise ConfigError('--latents are those of a run, and --run "" names none; name one.')
     blocks = len(group) if group else 1
