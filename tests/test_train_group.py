@@ -22,9 +22,9 @@ from train.controls import Spoiler
 from train.exchange import export_run
 from train.loop import find_store, run_folder, train
 from train.source import source_of
-from train.trainer import Trainer
 
 from . import orbits, sparse
+from .stopping import check_stop_changes_nothing
 
 GROUP, WIDTH, FAMILIES, ON = Dihedral(4), 6, 8, 2
 CPU = torch.device("cpu")
@@ -93,23 +93,8 @@ def test_a_stop_changes_nothing(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shuffled order of elements, dead families and their AuxK included."""
-    (tmp_path / "store").symlink_to((home / "store").resolve())
     config = tiny(home, families=20, dead_after=300, control="shuffled", eval_every=20)
-    whole = train(config).run
-    advance = Trainer.advance
-
-    def stopping(trainer: Trainer) -> Any:
-        if trainer.step == 33:
-            raise KeyboardInterrupt
-        return advance(trainer)
-
-    monkeypatch.setattr(Trainer, "advance", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        train(replace(config, home=str(tmp_path)))
-    monkeypatch.undo()
-    stopped = train(replace(config, home=str(tmp_path))).run
-    for name in ("dictionary.safetensors", "metrics.csv", "evaluations.csv"):
-        assert (stopped / name).read_bytes() == (whole / name).read_bytes(), name
+    check_stop_changes_nothing(config, home, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow  # five dictionaries

@@ -31,6 +31,7 @@ from train.resample import resample
 from train.trainer import Trainer
 
 from . import sparse
+from .stopping import check_stop_changes_nothing
 
 ROWS = 4000
 
@@ -142,23 +143,8 @@ def test_options_change_the_run_and_a_stop_does_not(
         "objective": "batch_topk",
         "k": 2,
     }
-    (tmp_path / "store").symlink_to((home / "store").resolve())
     config = sparse.tiny(home, **options)
-    whole = train(config).run
-    advance = Trainer.advance
-
-    def stopping(trainer: Trainer) -> Any:
-        if trainer.step == 33:
-            raise KeyboardInterrupt
-        return advance(trainer)
-
-    monkeypatch.setattr(Trainer, "advance", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        train(replace(config, home=str(tmp_path)))
-    monkeypatch.undo()
-    stopped = train(replace(config, home=str(tmp_path))).run
-    for name in ("dictionary.safetensors", "metrics.csv", "evaluations.csv"):
-        assert (stopped / name).read_bytes() == (whole / name).read_bytes(), name
+    check_stop_changes_nothing(config, home, tmp_path, monkeypatch)
     store = find_store(config)
     for option in ("lr_warmup", "k_anneal", "resample_every"):
         other = replace(config, **{option: 0 if option == "resample_every" else 0.0})
