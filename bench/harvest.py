@@ -19,12 +19,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from data.command import note
+from data.device import resolve_device
 from data.images import open_images
 from data.procedural import dead_leaves
 from harvest.config import HarvestConfig
 from harvest.loop import write_store
-from harvest.plan import make_layout, make_plan
 from harvest.vision import PositionRule, to_rgb, vision_rows
+from harvest.vision_plan import plan_vision
 from models.hooks import recording
 from models.subjects.inception import InceptionV1
 
@@ -116,8 +117,8 @@ def _harvest_over_forward(config: HarvestConfig, folder: Path) -> tuple[float, f
 
     The network of the yardstick is as it was given; the harvest fuses its convolutions.
     """
-    plan = make_plan(config)
-    layout = make_layout(plan)
+    plan = plan_vision(config, resolve_device(config.device))
+    layout = plan.layout()
     rule = PositionRule(config.positions, config.per_input, config.seed)
     produce = vision_rows(
         plan.subject,
@@ -165,7 +166,7 @@ def _harvest_over_forward(config: HarvestConfig, folder: Path) -> tuple[float, f
 
 def _truncated(config: HarvestConfig) -> tuple[float, float]:
     """The pass that stops after mixed3b, against the pass to the end."""
-    plan = make_plan(config)
+    plan = plan_vision(config, resolve_device(config.device))
     module = plan.subject.module.to(plan.device)
     source = open_images(config.inputs, config.batch_size)
     images = [source.load(i, plan.subject.input_size) for i in range(len(source))]

@@ -8,7 +8,7 @@ import tyro
 
 from data.command import as_json, note, run_command
 
-from .config import HarvestConfig, VerifyConfig
+from .config import StoreConfig, VerifyConfig
 from .recipes import RECIPES
 
 VERIFY = """Check a store: every chunk and file or, with --deep, a sample made once more.
@@ -25,16 +25,16 @@ def main() -> Mapping[str, object] | None:
     )
     if isinstance(config, VerifyConfig):
         return _verify(config)
-    assert isinstance(config, HarvestConfig)
+    assert isinstance(config, StoreConfig)
     from .estimate import estimate  # after parsing: torch takes a second
-    from .plan import make_layout, make_plan, process_of
+    from .plan import make_plan, process_of
     from .run import harvest
 
     if config.dry_run:
         plan = make_plan(config)
         if plan.rank > 0:
             return None
-        about = estimate(plan, make_layout(plan))
+        about = estimate(plan, plan.layout())
         note(about.pop("sentence"))
         return {"store": plan.location, "dry_run": True, **about}
     done = harvest(config)

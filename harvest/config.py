@@ -1,14 +1,55 @@
 """What can be asked of a harvest. Imports no torch: `--help` answers at once."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, final
 
 import tyro
 
 
 @dataclass(frozen=True)
-class HarvestConfig:
-    """A harvest: which subject reads which inputs, and what of its activations is kept."""
+class StoreConfig:
+    """What every harvest can be asked: abstract, a kind of subject adds its own."""
+
+    inputs: str = ""
+    """What the subject reads."""
+    subject: str = ""
+    """The network studied."""
+    sites: tuple[str, ...] = ()
+    """Where activations are read, in one pass."""
+    limit: int | None = None
+    """How many inputs to take; all by default."""
+    per_input: int | Literal["all"] = "all"
+    """Positions kept of each input."""
+    dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
+    """The dtype of the stored rows; int8 has a scale for each row."""
+    seed: int = 0
+    """Seed of the positions."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the subject runs."""
+    home: str = ""
+    """The folder or URL that holds store/; $TENDRIL_HOME or this folder by default."""
+    name: str = ""
+    """What the store is called, before its digest; subject and inputs by default."""
+    batch_size: int = 8
+    """Inputs in a slice: what the subject sees at once; a GPU likes 64."""
+    threads: int = 0
+    """CPU threads of the subject; 0 is torch's own choice."""
+    compressor: Literal["zstd", "lz4", "none"] = "zstd"
+    """How chunks are compressed."""
+    rank: int = 0
+    """Which of several processes this is, counted from 0."""
+    ranks: int = 0
+    """How many processes share the shards; 0: what a launcher such as torchrun says, or one."""
+    dry_run: bool = False
+    """Only say how many rows, bytes and seconds it would be."""
+    overwrite: bool = False
+    """Remove a store of the same spec first."""
+
+
+@final
+@dataclass(frozen=True)
+class HarvestConfig(StoreConfig):
+    """A harvest of images: which subject reads which, and what of its activations is kept."""
 
     inputs: str = ""
     """A folder of images, hf:NAME_OR_PATH[@SPLIT], or dead-leaves[:SEED]."""
@@ -33,32 +74,37 @@ class HarvestConfig:
     turn: Literal["random", "none"] = "random"
     """Whether each patch is first turned by an angle of its own, so that no direction that
     photographs prefer is built in."""
-    dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
-    """The dtype of the stored rows; int8 has a scale for each row."""
-    seed: int = 0
-    """Seed of the positions."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the subject runs."""
-    home: str = ""
-    """The folder or URL that holds store/; $TENDRIL_HOME or this folder by default."""
-    name: str = ""
-    """What the store is called, before its digest; subject and inputs by default."""
-    batch_size: int = 8
-    """Inputs in a slice: what the subject sees at once; a GPU likes 64."""
     workers: int = 0
     """Threads that read and scale images; 0: one a core."""
-    threads: int = 0
-    """CPU threads of the subject; 0 is torch's own choice."""
-    compressor: Literal["zstd", "lz4", "none"] = "zstd"
-    """How chunks are compressed."""
-    rank: int = 0
-    """Which of several processes this is, counted from 0."""
-    ranks: int = 0
-    """How many processes share the shards; 0: what a launcher such as torchrun says, or one."""
-    dry_run: bool = False
-    """Only say how many rows, bytes and seconds it would be."""
-    overwrite: bool = False
-    """Remove a store of the same spec first."""
+
+
+@final
+@dataclass(frozen=True)
+class LanguageConfig(StoreConfig):
+    """A harvest of text: which language model reads it, and what of its activations is kept."""
+
+    inputs: str = ""
+    """A file or folder of text, hf:NAME_OR_PATH[@SPLIT], docstrings (of Python's standard
+    library), or self[:SEED], which the model writes itself."""
+    subject: str = ""
+    """The folder of a model, its name on the Hugging Face hub, or package:NAME."""
+    sites: tuple[str, ...] = ("resid_post.-1",)
+    """TransformerLens's names, or short: resid_pre.N, resid_mid.N, resid_post.N, attn_out.N,
+    mlp_out.N; -1 is the last block."""
+    limit: int | None = None
+    """How many contexts to take, from the beginning; all by default."""
+    context: int = 128
+    """Tokens in a context, special ones included."""
+    skip_special: bool = True
+    """Whether rows of special tokens (begin of text, separators) are marked as not valid."""
+    skip_first: int = 0
+    """Positions at the beginning of each context whose rows are marked as not valid."""
+    column: str = "text"
+    """Where a set or a line of JSON has its text."""
+    streaming: bool = False
+    """Read a Hugging Face set as it comes, instead of fetching it whole."""
+    compute: Literal["float32", "bfloat16", "float16"] = "float32"
+    """The dtype that the subject computes in."""
 
 
 @dataclass(frozen=True)

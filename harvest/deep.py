@@ -28,7 +28,8 @@ from data.verify import row_in_words
 
 from .config import HarvestConfig, VerifyConfig
 from .loop import SliceRows
-from .plan import Plan, environment_of, make_plan, producer
+from .plan import environment_of, make_plan
+from .vision_plan import VisionPlan
 
 SAMPLE = 0xDEE9  # the key of the sample of slices
 TOLD = 20  # rows that are named; all are counted
@@ -98,7 +99,7 @@ def verify_deep(config: VerifyConfig, location: str) -> Recomputed:
             here=environment_of(plan.device),
         )
         layout = store.arrays.layout
-        for part in producer(plan, layout.inputs_per_slice)(_sample(store, config)):
+        for part in plan.producer(layout.inputs_per_slice)(_sample(store, config)):
             _compare(store, part, done)
     if done.moved > MOVED * done.rows or (done.moved and done.same_environment):
         done.tell(f"{done.moved} of {done.rows} rows are drawn at other positions than stored")
@@ -117,7 +118,7 @@ def _sample(store: Store, config: VerifyConfig) -> list[range]:
     return [list(layout.slices(int(at) // a_shard))[int(at) % a_shard] for at in chosen]
 
 
-def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any]) -> Plan:
+def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any]) -> VisionPlan:
     """The plan of the harvest that made a store, with its subject and its inputs."""
     spec, origin = store.spec, store.origin
     if "count" not in spec["inputs"] or not {"subject", "inputs"} <= origin.keys():
@@ -158,11 +159,12 @@ def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any])
             f"the subject of {store.name} cannot be found again ({error}); pass --subject, and "
             "--weights for inceptionv1."
         ) from error
+    assert isinstance(plan, VisionPlan)
     _check_same(plan, store)
     return plan
 
 
-def _check_same(plan: Plan, store: Store) -> None:
+def _check_same(plan: VisionPlan, store: Store) -> None:
     spec = store.spec
     if not same_identity(plan.spec.subject, spec["subject"]):
         raise WeightsError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 from tqdm import tqdm
 
 from data.layout import Layout
@@ -31,7 +31,8 @@ class SliceRows:
     where they come from.
 
     `columns` has one number a row, `names` one name an input; `failures` maps the number of
-    an input that could not be read to the reason, and its rows are NaN.
+    an input that could not be read to the reason, and its rows are NaN. `valid` says which rows
+    of the others are wanted; all by default.
     """
 
     inputs: range
@@ -39,6 +40,7 @@ class SliceRows:
     columns: Mapping[str, Int[np.ndarray, " r"]]
     names: Sequence[str]
     failures: Mapping[int, str] = field(default_factory=dict)
+    valid: Bool[np.ndarray, " r"] | None = None
 
 
 Produce = Callable[[Sequence[range]], Iterator[SliceRows]]
@@ -165,6 +167,8 @@ def _collect(
         )
         for name in layout.columns:
             columns[name][at] = part.columns[name]
+        if part.valid is not None:
+            columns["valid"][at] = part.valid
         for failed in part.failures:
             first = (failed - inputs.start) * layout.rows_per_input + at.start
             columns["valid"][first : first + layout.rows_per_input] = False

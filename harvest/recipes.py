@@ -1,6 +1,8 @@
 """Recipes: complete configs, each field of which can be overridden by its flag."""
 
-from .config import HarvestConfig
+from collections.abc import Callable
+
+from .config import HarvestConfig, LanguageConfig, StoreConfig
 
 
 def inceptionv1() -> HarvestConfig:
@@ -61,9 +63,20 @@ def orbits_demo() -> HarvestConfig:
     )
 
 
-RECIPES = {
+def language() -> LanguageConfig:
+    """The residual stream of a language model over your text (--subject, --inputs, --sites).
+
+    Any model that transformers loads, by folder or by name; text packed into contexts of 128
+    tokens, every position a row. Several sites in one pass, which stops after the last:
+    --sites resid_post.0 resid_post.6. A row of float16 takes 2 bytes a dimension.
+    """
+    return LanguageConfig()
+
+
+RECIPES: dict[str, Callable[[], StoreConfig]] = {
     "inceptionv1": inceptionv1,
     "orbits": orbits,
     "demo": demo,
+    "language": language,
     "orbits_demo": orbits_demo,
 }

@@ -1,20 +1,18 @@
 """A config -> a complete store: plan it, say what it will cost, write it."""
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from data.command import note
-from data.folder import SCHEME, open_folder
+from data.folder import open_folder
 from data.record import is_complete, read_about
 
-from .config import HarvestConfig
+from .config import StoreConfig
 from .estimate import estimate
 from .loop import write_store
-from .plan import Plan, environment_of, make_layout, make_plan, producer
+from .plan import Plan, environment_of, make_plan
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Harvest:
     unreadable: int = 0
 
 
-def harvest(config: HarvestConfig) -> Harvest:
+def harvest(config: StoreConfig) -> Harvest:
     """Harvest what a config asks for, or find it made already.
 
     A harvest that was stopped goes on where it was. Raises children of TendrilError for
@@ -43,15 +41,15 @@ def harvest(config: HarvestConfig) -> Harvest:
         _say_what_differs(plan, about["layout"])
         rows = about["layout"]["inputs"] * about["layout"]["rows_per_input"]
         return Harvest(plan.location, rows, _since(began), 0.0, reused=True)
-    layout = make_layout(plan)
+    layout = plan.layout()
     if plan.rank == 0:
         note(estimate(plan, layout)["sentence"])
     done = write_store(
         plan.location,
         plan.spec,
         layout,
-        producer(plan, layout.inputs_per_slice),
-        origin=_origin(plan),
+        plan.producer(layout.inputs_per_slice),
+        origin=plan.origin(),
         environment=environment_of(plan.device),
         overwrite=config.overwrite,
         progress=True,
@@ -75,30 +73,12 @@ def harvest(config: HarvestConfig) -> Harvest:
     )
 
 
-def _origin(plan: Plan) -> dict[str, str]:
-    """Where things were found, for those who come back: relative to the store's folder, and
-    no part of its identity. To a store at a URL nothing is relative, so names must do."""
-
-    def relative(text: str) -> str:
-        if not text or not Path(text).exists():
-            return text
-        return Path(text).name if SCHEME in plan.location else os.path.relpath(text, plan.location)
-
-    subject, _, function = plan.config.subject.partition(".py:")
-    return {
-        "inputs": relative(plan.source.origin),
-        "subject": f"{relative(subject + '.py')}:{function}" if function else subject,
-        "weights": relative(plan.config.weights),
-        "normalisation": plan.config.normalisation,
-    }
-
-
 def _say_what_differs(plan: Plan, layout: Mapping[str, Any]) -> None:
     stored = layout["compressor"]
-    if stored != plan.config.compressor:
+    if stored != plan.settings.compressor:
         note(
             f"the store is there already, compressed with {stored} and not with "
-            f"{plan.config.compressor}; the rows are the same (--overwrite makes it anew)."
+            f"{plan.settings.compressor}; the rows are the same (--overwrite makes it anew)."
         )
 
 

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from data.errors import SubjectError, TendrilError
 
 from .subjects.subject import Subject, site_modules
+
+INPUT = ":in"  # marks the name of a module whose input is meant, not its output
 
 Forward = Callable[[Tensor], dict[str, Tensor]]
 
@@ -37,11 +40,11 @@ class SiteShape:
 def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterator[Forward]:
     """Within the body, `forward(x)` gives the activations at each site.
 
-    A site is the outputs of its modules, concatenated over channels. The pass stops after the
-    last module wanted. What is recorded is a copy wherever the pass goes on, since a later
-    in-place operation would alter it. Gradients flow if they are enabled. The network called
-    in the body by itself, and not through `forward`, runs whole and is not recorded. Several
-    threads may call `forward` at once.
+    A site is the outputs of its modules, concatenated over channels; of a module marked `:in`
+    its first input. The pass stops after the last one wanted. What is recorded is a copy
+    wherever the pass goes on, since a later in-place operation would alter it. Gradients flow
+    if they are enabled. The network called in the body by itself, and not through `forward`,
+    runs whole and is not recorded. Several threads may call `forward` at once.
     Raises SubjectError where a module is not there, is not called, or is called twice before
     the pass stops; `describe_sites` also finds those that would be called again after it.
     """
@@ -49,20 +52,17 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
     assert wanted, "a recording of no sites"
     passes = threading.local()  # what the pass of this thread has seen; no `seen`, no pass
 
-    def hook(name: str) -> Callable[[nn.Module, object, object], None]:
-        def record(_module: nn.Module, _inputs: object, output: object) -> None:
-            seen: dict[str, Tensor] | None = getattr(passes, "seen", None)
-            if seen is None:
-                return
-            if name in seen:
-                raise _Stop(SubjectError(_called_often(name, "twice or more")))
-            acts = _first_tensor(name, output)
-            last = len(seen) + 1 == len(wanted)
-            seen[name] = acts if last else acts.clone()
-            if last:
-                raise _Stop
-
-        return record
+    def record(name: str, acts: object) -> None:
+        seen: dict[str, Tensor] | None = getattr(passes, "seen", None)
+        if seen is None:
+            return
+        if name in seen:
+            raise _Stop(SubjectError(_called_often(name, "twice or more")))
+        tensor = _first_tensor(name, acts)
+        last = len(seen) + 1 == len(wanted)
+        seen[name] = tensor if last else tensor.clone()
+        if last:
+            raise _Stop
 
     def forward(x: Tensor) -> dict[str, Tensor]:
         seen: dict[str, Tensor] = {}
@@ -82,11 +82,22 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
     handles = []
     try:
         for name, submodule in wanted.items():
-            handles.append(submodule.register_forward_hook(hook(name)))
+            handles.append(_listen(name, submodule, record))
         yield forward
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _listen(name: str, module: nn.Module, record: Callable[[str, object], None]) -> RemovableHandle:
+    """A hook at the end of a module that a name speaks of."""
+    if not name.endswith(INPUT):
+        return module.register_forward_hook(lambda _module, _inputs, output: record(name, output))
+
+    def before(_module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
+        record(name, inputs or tuple(named.values()))
+
+    return module.register_forward_pre_hook(before, with_kwargs=True)
 
 
 @torch.no_grad()
@@ -152,10 +163,10 @@ def as_grid(acts: Float[Tensor, "b ..."]) -> Float[Tensor, "b h w d"]:
 def _submodules(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> dict[str, nn.Module]:
     wanted = dict.fromkeys(name for names in sites.values() for name in names)
     modules = dict(module.named_modules(remove_duplicate=False))
-    missing = [name for name in wanted if name not in modules]
+    missing = [name for name in wanted if name.removesuffix(INPUT) not in modules]
     if missing:
         raise SubjectError(f"the network has no module {missing[0]!r}; name one that it has.")
-    return {name: modules[name] for name in wanted}
+    return {name: modules[name.removesuffix(INPUT)] for name in wanted}
 
 
 def _first_tensor(name: str, output: object) -> Tensor:

@@ -12,7 +12,7 @@ from data.errors import ConfigError, OverflowingRowsError, UnreadableInputsError
 from data.images import open_images
 from data.reader import open_store
 from harvest.config import HarvestConfig
-from harvest.plan import make_layout, make_plan
+from harvest.plan import make_plan
 from harvest.positions import draw_by_norm
 from harvest.run import harvest
 
@@ -154,7 +154,7 @@ def test_overflow_proposes_another_dtype_and_that_works(config: HarvestConfig) -
 @pytest.mark.parametrize(("per_input", "flag"), [(0, "per-input"), (65, "64 positions")])
 def test_more_positions_than_there_are(config: HarvestConfig, per_input: int, flag: str) -> None:
     with pytest.raises(ConfigError, match=flag):
-        make_layout(make_plan(dataclasses.replace(config, per_input=per_input)))
+        make_plan(dataclasses.replace(config, per_input=per_input)).layout()
 
 
 def test_the_origin_leads_back_and_is_no_absolute_path(config: HarvestConfig) -> None:

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,19 @@ class Subject:
     unpadded: nn.Module | None = None
 
 
-def site_modules(subject: Subject, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+class Sited(Protocol):
+    """Whatever has sites: an image network or a language model."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def sites(self) -> Mapping[str, tuple[str, ...]]:
+        """Site -> the modules that it is the output of."""
+
+
+def site_modules(subject: Sited, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The modules of each site asked for; raises UnknownSiteError, with near names."""
     for name in names:
         if name not in subject.sites:

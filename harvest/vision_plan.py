@@ -1,0 +1,148 @@
+"""A harvest of images, settled: sites of a network over whole images, or over orbits of patches."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from data.dihedral import Dihedral
+from data.errors import ConfigError
+from data.images import ImageSource, open_images
+from data.layout import SHARD_INPUTS, Layout, plan_layout
+from data.rows import ITEM_BYTES
+from data.spec import StoreSpec
+from models.hooks import describe_sites
+from models.subjects.load import load_subject
+from models.subjects.subject import Subject, site_modules
+from models.subjects.window import Window, find_window
+
+from .config import HarvestConfig
+from .loop import Produce
+from .orbits import OrbitRule, orbit_rows
+from .plan import Plan, split_names
+from .trial import seconds_per_input, seconds_per_orbit
+from .vision import PositionRule, vision_rows
+
+SHARD_PATCHES = 2**15  # of orbits, each a pass over a small crop: less than a minute's work
+
+
+@final
+@dataclass(frozen=True)
+class VisionPlan(Plan):
+    """A planned harvest of images. With a group, `window` is what reads its patches."""
+
+    config: HarvestConfig
+    subject: Subject
+    source: ImageSource
+    window: Window | None = None
+
+    @property
+    def settings(self) -> HarvestConfig:
+        return self.config
+
+    def producer(self, inputs_per_slice: int) -> Produce:
+        config, workers = self.config, self.config.workers or os.cpu_count() or 1
+        if self.window:
+            return orbit_rows(
+                self.subject,
+                self.source,
+                self.window,
+                orbit_rule(config),
+                device=self.device,
+                workers=workers,
+                batch_size=inputs_per_slice,
+                dtype=config.dtype,
+            )
+        return vision_rows(
+            self.subject,
+            self.source,
+            self.spec.sites,
+            PositionRule(config.positions, config.per_input, config.seed),
+            device=self.device,
+            workers=workers,
+            batch_size=inputs_per_slice,
+            dtype=config.dtype,
+        )
+
+    def layout(self) -> Layout:
+        config = self.config
+        shapes = describe_sites(self.subject, self.spec.sites)
+        first = self.spec.sites[0]
+        cells = math.prod(shapes[first].grid)
+        where = f"of the map of {first}"
+        if self.window:
+            cells = len(self.window.inside(self.subject.input_size))
+            where += f" whose receptive field ({self.window.size} pixels) lies within the image"
+        per_input = cells if config.per_input == "all" else config.per_input
+        if not 1 <= per_input <= cells:
+            raise ConfigError(
+                f"--per-input wants `all` or a number from 1 to the {cells} positions {where}, "
+                f"and got {per_input}."
+            )
+        elements = len(orbit_rule(config).group) if self.window else 0
+        return plan_layout(
+            inputs=len(self.source),
+            rows_per_input=per_input,
+            widths={site: shape.width for site, shape in shapes.items()},
+            grids={site: shape.grid for site, shape in shapes.items()},
+            inputs_per_slice=config.batch_size,
+            compressor=config.compressor,
+            item_bytes=ITEM_BYTES[config.dtype],
+            columns=("y", "x", "turn") if self.window else ("y", "x"),
+            elements=elements,
+            shard_inputs=max(1, min(SHARD_INPUTS, SHARD_PATCHES // max(per_input * elements, 1))),
+        )
+
+    def seconds(self, layout: Layout) -> float:
+        pace = seconds_per_input(self.subject, self.source, self.spec.sites, self.device)
+        if self.window:
+            group = orbit_rule(self.config).group
+            one = seconds_per_orbit(self.subject, self.source, self.window, group, self.device)
+            pace += one * layout.rows_per_input
+        return layout.inputs * pace
+
+    def found(self) -> dict[str, str]:
+        return {
+            "inputs": self.source.origin,
+            "subject": self.config.subject,
+            "weights": self.config.weights,
+            "normalisation": self.config.normalisation,
+        }
+
+
+def orbit_rule(config: HarvestConfig) -> OrbitRule:
+    """The group that a config takes its anchors through. Raises ConfigError."""
+    group = Dihedral(config.rotations, config.reflections)
+    return OrbitRule(group, config.positions, config.per_input, config.turn, config.seed)
+
+
+def plan_vision(config: HarvestConfig, device: torch.device) -> VisionPlan:
+    """Open subject and images, and settle the identity of the harvest."""
+    for value, flag in ((config.rotations, "--rotations"), (config.workers, "--workers")):
+        if value < 0:
+            raise ConfigError(f"{flag} wants a whole number from 0 on, and got {value}.")
+    source = open_images(config.inputs, config.limit)
+    subject = load_subject(
+        config.subject, weights=config.weights, normalisation=config.normalisation
+    )
+    sites = split_names(config.sites)
+    site_modules(subject, sites)
+    everywhere = config.per_input == "all"
+    drawn = {"rule": config.positions, "per_input": config.per_input}
+    inputs: dict[str, Any] = source.identity | {"size": subject.input_size}
+    window = find_window(subject, sites) if config.rotations else None
+    if window:
+        inputs["orbit"] = orbit_rule(config).identity(window)
+    spec = StoreSpec(
+        subject=subject.identity,
+        inputs=inputs,
+        sites=sites,
+        positions={"rule": "all"} if everywhere else drawn,
+        seed=0 if everywhere and not window else config.seed,
+        dtype=config.dtype,
+    )
+    name = f"{subject.name}-{Path(source.origin).name}"
+    return VisionPlan(spec, name, device, config, subject, source, window)
