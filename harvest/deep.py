@@ -26,10 +26,9 @@ from data.record import read_record
 from data.rows import decode_rows, encode_rows, quantise
 from data.verify import row_in_words
 
-from .config import HarvestConfig, VerifyConfig
+from .config import HarvestConfig, LanguageConfig, VerifyConfig
 from .loop import SliceRows
-from .plan import environment_of, make_plan
-from .vision_plan import VisionPlan
+from .plan import Plan, environment_of, make_plan
 
 SAMPLE = 0xDEE9  # the key of the sample of slices
 TOLD = 20  # rows that are named; all are counted
@@ -118,37 +117,32 @@ def _sample(store: Store, config: VerifyConfig) -> list[range]:
     return [list(layout.slices(int(at) // a_shard))[int(at) % a_shard] for at in chosen]
 
 
-def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any]) -> VisionPlan:
+def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any]) -> Plan:
     """The plan of the harvest that made a store, with its subject and its inputs."""
-    spec, origin = store.spec, store.origin
-    if "count" not in spec["inputs"] or not {"subject", "inputs"} <= origin.keys():
+    origin, text = store.origin, store.spec["inputs"].get("kind") == "text"
+    if not {"subject", "inputs"} <= origin.keys() or not (text or "count" in store.spec["inputs"]):
         raise ConfigError(
-            f"{store.name} holds {spec['inputs'].get('kind', 'no known kind of inputs')}, and only "
-            "what `python -m harvest` made of images can be made once more; `python -m data "
-            "verify` checks it without."
+            f"{store.name} holds {store.spec['inputs'].get('kind', 'no known kind of inputs')}, "
+            "and only what `python -m harvest` made of images or text can be made once more; "
+            "`python -m data verify` checks it without."
         )
-    place = store.arrays.folder.location
-    normalisation = "" if config.subject else origin.get("normalisation", "")
     on_cpu = config.device == "auto" and recorded.get("device") == "cpu"
-    orbit = spec["inputs"].get("orbit", {})
-    fields: dict[str, Any] = {
-        k: orbit[k] for k in ("rotations", "reflections", "turn") if orbit
-    } | {
+    place = store.arrays.folder.location
+    common = {
         "inputs": config.inputs or located(place, origin["inputs"]),
         "subject": config.subject or located(place, origin["subject"]),
-        "weights": config.weights
-        or ("" if config.subject else located(place, origin.get("weights", ""))),
-        "normalisation": config.normalisation or normalisation or "auto",
-        "sites": tuple(spec["sites"]),
-        "limit": spec["inputs"]["count"],
-        "per_input": spec["positions"].get("per_input", "all"),
-        "positions": spec["positions"]["rule"].replace("all", "uniform"),
-        "dtype": spec["dtype"],
-        "seed": spec["seed"],
+        "sites": tuple(store.spec["sites"]),
+        "per_input": store.spec["positions"].get("per_input", "all"),
+        "dtype": store.spec["dtype"],
+        "seed": store.spec["seed"],
+        "home": config.home,
         "device": "cpu" if on_cpu else config.device,
     }
     try:
-        plan = make_plan(HarvestConfig(**fields))
+        if text:
+            plan = make_plan(LanguageConfig(**common, **_text_fields(store)))
+        else:
+            plan = make_plan(HarvestConfig(**common, **_image_fields(config, store, place)))
     except InputsNotFoundError as error:
         raise InputsNotFoundError(
             f"the inputs of {store.name} cannot be found again ({error}); pass --inputs with the "
@@ -159,12 +153,33 @@ def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any])
             f"the subject of {store.name} cannot be found again ({error}); pass --subject, and "
             "--weights for inceptionv1."
         ) from error
-    assert isinstance(plan, VisionPlan)
     _check_same(plan, store)
     return plan
 
 
-def _check_same(plan: VisionPlan, store: Store) -> None:
+def _text_fields(store: Store) -> dict[str, Any]:
+    inputs = store.spec["inputs"]
+    return {
+        "limit": inputs["contexts"],
+        "column": store.origin.get("column", "text"),
+        "compute": store.spec["subject"].get("compute", "float32"),
+    } | {name: inputs[name] for name in ("context", "skip_special", "skip_first")}
+
+
+def _image_fields(config: VerifyConfig, store: Store, place: str) -> dict[str, Any]:
+    inputs, origin = store.spec["inputs"], store.origin
+    normalisation = "" if config.subject else origin.get("normalisation", "")
+    weights = "" if config.subject else located(place, origin.get("weights", ""))
+    orbit = inputs.get("orbit", {})
+    return {k: orbit[k] for k in ("rotations", "reflections", "turn") if orbit} | {
+        "weights": config.weights or weights,
+        "normalisation": config.normalisation or normalisation or "auto",
+        "limit": inputs["count"],
+        "positions": store.spec["positions"]["rule"].replace("all", "uniform"),
+    }
+
+
+def _check_same(plan: Plan, store: Store) -> None:
     spec = store.spec
     if not same_identity(plan.spec.subject, spec["subject"]):
         raise WeightsError(
@@ -175,8 +190,8 @@ def _check_same(plan: VisionPlan, store: Store) -> None:
     if not same_identity(plan.spec.inputs, spec["inputs"]):
         raise InputsNotFoundError(
             f"{store.name} was harvested from {identity_in_words(spec['inputs'])}, and "
-            f"{plan.source.origin} holds {identity_in_words(plan.spec.inputs)}; pass --inputs with "
-            "the images that were harvested."
+            f"{plan.found()['inputs']} holds {identity_in_words(plan.spec.inputs)}; pass --inputs "
+            "with what was harvested."
         )
     if plan.spec.digest() != store.arrays.about["digest"]:
         raise StoreDamagedError(
@@ -197,6 +212,8 @@ def _compare(store: Store, part: SliceRows, done: Recomputed) -> None:
     stored = {c: arrays.column_shard(c, shard)[at] for c in ("valid", *layout.columns)}
     failed = np.isin(np.arange(part.inputs.start, part.inputs.stop), list(part.failures))
     valid = ~np.repeat(failed, layout.rows_per_input)
+    if part.valid is not None:
+        valid &= part.valid
     was_valid = stored["valid"][: len(valid)]
     for row in _firsts(valid != was_valid, layout.rows_per_input):
         now = (

@@ -101,7 +101,11 @@ class LanguagePlan(Plan):
         return seconds / len(batch) * layout.inputs
 
     def found(self) -> dict[str, str]:
-        return {"inputs": self.inputs_origin, "subject": self.subject.origin}
+        return {
+            "inputs": self.inputs_origin,
+            "subject": self.subject.origin,
+            "column": self.config.column,
+        }
 
     def _some_tokens(self, count: int) -> torch.Tensor:
         return torch.from_numpy(self.contexts.tokens_BT[:count].copy()).long()

@@ -102,9 +102,9 @@ def test_the_command_says_so(
 @pytest.fixture
 def wrong(home: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store whose rows are of another network than it says, checksums and all."""
-    from harvest import run as module
+    from harvest.vision_plan import VisionPlan
 
-    real = module.producer
+    real = VisionPlan.producer
 
     def altered(plan, inputs_per_slice):  # type: ignore[no-untyped-def]
         def produce(slices):  # type: ignore[no-untyped-def]
@@ -116,7 +116,7 @@ def wrong(home: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return produce
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "producer", altered)
+        patch.setattr(VisionPlan, "producer", altered)
         return harvested(home, home=str(tmp_path))
 
 

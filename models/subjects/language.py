@@ -20,6 +20,7 @@ from data import _torchvision  # noqa: F401  before transformers asks for torchv
 
 # isort: split
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -158,10 +159,13 @@ def cut_for(subject: LanguageSubject, length: int) -> Cut:
 
 
 def tokens_of(subject: LanguageSubject) -> Callable[[list[str]], list[list[int]]]:
-    """What turns texts into tokens, without special ones around them."""
+    """What turns texts into tokens, without special ones around them, nor of words in the text
+    that look like one."""
 
     def tokenise(texts: list[str]) -> list[list[int]]:
-        done = subject.tokenizer(texts, add_special_tokens=False, verbose=False)
+        done = subject.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
         return cast(list[list[int]], done["input_ids"])
 
     return tokenise
@@ -238,7 +242,7 @@ def _network(kind: Any, model: str, compute: str) -> PreTrainedModel:
             network, about = kind.from_pretrained(
                 model, dtype=getattr(torch, compute), output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise SubjectError(
             f"the weights of {model} cannot be loaded ({_one_line(error)}); check that its files "
             "are whole."

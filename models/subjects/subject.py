@@ -4,7 +4,7 @@ import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class Subject:
     unpadded: nn.Module | None = None
 
 
+@runtime_checkable  # the tests check types as they run
 class Sited(Protocol):
     """Whatever has sites: an image network or a language model."""
 
