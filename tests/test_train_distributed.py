@@ -15,6 +15,7 @@ from models.dictionaries.checkpoint import load_dictionary, read_tensors, write_
 from train.config import TrainConfig
 from train.distributed import Ranks, refuse_launch
 from train.loop import find_store, run_folder, train
+from train.source import source_of
 
 from . import ranks, sparse
 
@@ -71,7 +72,7 @@ def test_two_processes_go_the_way_of_one(one: Path, two: Path, objective: str) -
     config = ranks.config(one, objective)
     store = find_store(config)
     runs = [
-        home / "runs" / run_folder(config, store, "here", n).name
+        home / "runs" / run_folder(config, source_of(config, store), n).name
         for home, n in ((one, 1), (two, 2))
     ]
     alone, together = (lines(run) for run in runs)
@@ -90,7 +91,7 @@ def test_two_processes_go_the_way_of_one(one: Path, two: Path, objective: str) -
 
 def test_batch_topk_keeps_k_of_each_process(one: Path, two: Path) -> None:
     config = ranks.config(one, "batch_topk")
-    run = two / "runs" / run_folder(config, find_store(config), "here", 2).name
+    run = two / "runs" / run_folder(config, source_of(config, find_store(config)), 2).name
     assert (run / "result.json").exists()
     assert lines(run)[-1]["l0"] == pytest.approx(3, abs=0.2)
 
@@ -98,7 +99,7 @@ def test_batch_topk_keeps_k_of_each_process(one: Path, two: Path) -> None:
 def test_the_number_of_processes_names_the_run(one: Path) -> None:
     config = ranks.config(one, "topk")
     store = find_store(config)
-    assert len({run_folder(config, store, "here", n).name for n in (1, 2, 3)}) == 3
+    assert len({run_folder(config, source_of(config, store), n).name for n in (1, 2, 3)}) == 3
 
 
 def test_rank_0_writes_and_prints_what_is_there_already(one: Path, two: Path) -> None:
@@ -163,7 +164,7 @@ def test_as_many_processes_go_on_as_began(one: Path, tmp_path: Path) -> None:
     (tmp_path / "store").symlink_to((one / "store").resolve())
     config = ranks.config(tmp_path, "topk")
     assert ranks.run(tmp_path, "topk", stop=8) is None
-    state = run_folder(config, find_store(config), "here") / "state.safetensors"
+    state = run_folder(config, source_of(config, find_store(config))) / "state.safetensors"
     tensors, numbers = read_tensors(state)
     write_tensors(state, tensors, numbers | {"readers": [numbers["reader"]] * 2})
     with pytest.raises(ConfigError, match="begun by 2 processes, and 1 cannot go on"):

@@ -19,6 +19,7 @@ from data.files import locked
 from models.dictionaries.checkpoint import load_dictionary, read_tensors
 from train.config import BASELINES, TrainConfig
 from train.loop import find_store, run_folder, train
+from train.source import source_of
 from train.sweep import side_by_side, sweep
 from train.sweep_config import SweepConfig
 from train.sweep_plan import estimate
@@ -133,7 +134,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_end(
     gone_on = sweep(config)
     assert gone_on.sweep.name == whole.sweep.name
     for run in config.runs():
-        folder = run_folder(run, find_store(config.base), "here")
+        folder = run_folder(run, source_of(run, find_store(config.base)))
         assert_close(folder, other / "runs" / folder.name)
         lines = (folder / "metrics.csv").read_text().splitlines()
         assert [int(line.split(",")[0]) for line in lines[1:]] == list(range(5, 31, 5))
@@ -240,7 +241,7 @@ def test_grids_that_cannot_be_used(home: Path, fields: dict[str, Any], sentence:
 
 def test_a_run_that_is_being_trained_is_not_trained_twice(home: Path) -> None:
     config = grid(home, objectives=("topk",))
-    run = run_folder(config.runs()[1], find_store(config.base), "here")
+    run = run_folder(config.runs()[1], source_of(config.base, find_store(config.base)))
     run.mkdir(parents=True)
     with locked(run), pytest.raises(StoreLockedError, match="another process is training"):
         sweep(config)

@@ -22,7 +22,7 @@ JOINT = ("relu_l1", "batch_topk", "matryoshka", "orbit")  # objectives that a cr
 SMALL_STEP = 2**27  # multiplications of an encoder's product that one thread does best alone
 FORMAT = 2  # raised when the same config would give another dictionary
 APART = {
-    *("name", "store", "site", "sites", "device", "threads", "home", "compile"),
+    *("name", "store", "beside", "site", "sites", "device", "threads", "home", "compile"),
     *("log_every", "checkpoint_every", "eval_every", "tensorboard"),
 }
 K_SPARSE = {"k", "k_anneal", "aux_k", "aux_weight", "bias"}
@@ -56,6 +56,9 @@ class TrainConfig:
     """The site to train on; empty: the first of the store."""
     sites: tuple[str, ...] = ()
     """Several sites for one crosscoder; empty: --site alone."""
+    beside: str = ""
+    """A second store, of another network over the same inputs: one crosscoder of both (a base and
+    a tuned model, say)."""
     sources: Literal["all", "one", "random"] = "all"
     """What the encoder of a crosscoder sees: all sites, the first, or one at random a vector. In
     a store of orbits: all elements, the identity, or one at random."""
@@ -175,10 +178,16 @@ class TrainConfig:
                 f"--objective is one of {', '.join(ONLY_FOR)}, and not {self.objective!r}"
                 f"{near(self.objective, ONLY_FOR)}."
             )
-        if len(self.sites) > 1 and self.objective not in JOINT:
+        if (len(self.sites) > 1 or self.beside) and self.objective not in JOINT:
             raise ConfigError(
-                f"several --sites want one of the objectives {', '.join(JOINT)}, and not "
-                f"{self.objective!r}; choose one of these, or give one --site."
+                "several --sites, or a store --beside, want one of the objectives "
+                f"{', '.join(JOINT)}, and not {self.objective!r}; choose one of these, or give one "
+                "--site."
+            )
+        if self.beside and self.huge == "drop":
+            raise ConfigError(
+                "--huge drop would leave out other rows of each of two stores; choose keep or cap "
+                "with --beside."
             )
         latents = self.latents_for(width)
         what = "families" if self.objective == "orbit" else "latents"

@@ -75,7 +75,7 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
     check_room(config, source.width, device)
     ranks = launched(device)
     ranks.share(config.batch_size)
-    run = run_folder(config, store, source.name, ranks.ranks)
+    run = run_folder(config, source, ranks.ranks)
     run.mkdir(parents=True, exist_ok=True)
     with only_trainer(run) if ranks.first else nullcontext():
         if ranks.agreed((run / RESULT).exists()):
@@ -112,14 +112,16 @@ def find_store(config: TrainConfig) -> Store:
     return open_store(path)
 
 
-def run_folder(config: TrainConfig, store: Store, site: str, ranks: int = 1) -> Path:
-    """Where a run of this config on this store lies. Several processes that train it together
+def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:
+    """Where a run of this config on this source lies. Several processes that train it together
     (`ranks`) see the rows in another order, and so make another dictionary."""
-    identity = config.identity() | {"store": store.spec, "site": site}
+    identity = config.identity() | {"store": source.store.spec, "site": source.name}
+    if source.beside:
+        identity |= {"beside": source.beside.spec}
     if ranks > 1:
         identity |= {"ranks": ranks}
     digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
-    name = slug(config.name or f"{config.objective}-{site}")
+    name = slug(config.name or f"{config.objective}-{source.name}")
     return runs_folder(config.home) / f"{name}-{digest[:12]}"
 
 

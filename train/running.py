@@ -16,6 +16,7 @@ from torch import Tensor
 
 from data.command import note
 from data.home import SCHEME
+from data.reader import Store
 from models.dictionaries.checkpoint import (
     CONFIG,
     RESULT,
@@ -166,16 +167,17 @@ class Running:
 
 def write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dictionary) -> None:
     """config.json: the config, and what it was asked of, with no absolute path."""
-    store = source.store
+    store, beside = source.store, source.beside
     told = {
         **asdict(config),
         "home": "",
         "store": store.name,
-        "store_path": (
-            store.location if SCHEME in store.location else os.path.relpath(store.path, run)
-        ),
+        "store_path": _path_from(run, store),
+        "beside": beside.name if beside else "",
+        "beside_path": _path_from(run, beside) if beside else "",
         "site": source.name,
         "sites": source.blocks,
+        "scales": source.scales(),
         "group": asdict(source.group) if source.group else None,
         "width": source.width,
         "latents": dictionary.latents,
@@ -183,6 +185,10 @@ def write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dic
         "dictionary": dictionary.plain().description(),
     }
     write_json(run / CONFIG, told)
+
+
+def _path_from(run: Path, store: Store) -> str:
+    return store.location if SCHEME in store.location else os.path.relpath(store.path, run)
 
 
 def write_result(

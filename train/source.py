@@ -5,18 +5,19 @@ the sites' side by side.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from data.dihedral import Dihedral
 from data.errors import ConfigError
-from data.reader import Batches, Store
-from models.dictionaries.crosscoder import joined
+from data.home import find_store
+from data.reader import Batches, Store, open_store
 
 from .config import CONTROLS, JOINT, ONLY_FOR, TrainConfig, near
 from .controls import Spoiler
@@ -27,20 +28,30 @@ from .faults import check_sites, refuse_not_finite
 @final
 @dataclass(frozen=True)
 class Source:
-    """Sites of a store, for one dictionary."""
+    """Sites of a store, for one dictionary; and the same sites of another network's store of the
+    same inputs, where there is one `beside`."""
 
     store: Store
     sites: tuple[str, ...]
+    beside: Store | None = None
+
+    @property
+    def parts(self) -> dict[str, tuple[Store, str]]:
+        """What lies side by side in a vector: a name, for people and for files -> store, site."""
+        if self.beside is None:
+            return {site: (self.store, site) for site in self.sites}
+        stores = dict(zip(_labels(self.store, self.beside), (self.store, self.beside), strict=True))
+        return {f"{who}:{s}": (store, s) for who, store in stores.items() for s in self.sites}
 
     @property
     def name(self) -> str:
         """The sites, for people and for the run's identity."""
-        return "+".join(self.sites)
+        return "+".join(self.parts)
 
     @property
     def blocks(self) -> dict[str, int]:
-        """The width of each site (at one element)."""
-        return {site: self.store.width(site) for site in self.sites}
+        """The width of each part (at one element)."""
+        return {name: store.width(site) for name, (store, site) in self.parts.items()}
 
     @property
     def group(self) -> Dihedral | None:
@@ -58,7 +69,7 @@ class Source:
         sites; none for a single site."""
         if self.group:
             return (sum(self.blocks.values()),) * self.elements
-        return tuple(self.blocks.values()) if len(self.sites) > 1 else ()
+        return tuple(self.blocks.values()) if len(self.parts) > 1 else ()
 
     @property
     def width(self) -> int:
@@ -89,77 +100,124 @@ class Source:
         epochs: int | None,
         ranks: Ranks = ALONE,
     ) -> "Vectors":
-        asked: Any = self.sites if len(self.sites) > 1 else self.sites[0]
-        batches = self.store.batches(
-            asked,
-            ranks.share(config.batch_size),
-            seed=config.order_seed,
-            device=device,
-            part=part,
-            held_out=config.held_out,
-            epochs=epochs,
-            rank=ranks.rank,
-            ranks=ranks.ranks,
-            huge=config.huge,
-            huge_times=config.huge_times,
-        )
+        streams = [
+            store.batches(
+                self.sites,
+                ranks.share(config.batch_size),
+                seed=config.order_seed,
+                device=device,
+                part=part,
+                held_out=config.held_out,
+                epochs=epochs,
+                rank=ranks.rank,
+                ranks=ranks.ranks,
+                huge=config.huge,
+                huge_times=config.huge_times,
+            )
+            for store in (self.store, self.beside)
+            if store is not None
+        ]
         spoiler = Spoiler(config.control, self.group, config.seed) if self.group else None
-        return Vectors(batches, spoiler)
+        return Vectors(streams, spoiler)
 
     def scale(self) -> float | Float[Tensor, " d"]:
         """The number a site that makes E||x||^2 = D there, from the store's own moments: one
         number for one site, one a dimension for several. Of orbits, ||x||^2 and D are those of
         the whole. Raises ConfigError where the vectors do not differ, or are no numbers."""
-        scales = {site: self._scale(site) for site in self.sites}
+        scales, blocks = self.scales(), self.blocks
         if len(scales) == 1:
-            return scales[self.sites[0]]
-        parts = [torch.full((self.blocks[s],), scale) for s, scale in scales.items()]
+            return next(iter(scales.values()))
+        parts = [torch.full((blocks[name],), scale) for name, scale in scales.items()]
         return torch.cat(parts).repeat(self.elements)
 
-    def _scale(self, site: str) -> float:
-        moments = self.store.moments(site)
+    def scales(self) -> dict[str, float]:
+        """That number of each part. Raises ConfigError as `scale` does."""
+        return {name: self._scale(store, site) for name, (store, site) in self.parts.items()}
+
+    def _scale(self, store: Store, site: str) -> float:
+        moments = store.moments(site)
         size = float((moments.variance + moments.mean**2).sum())
         if not math.isfinite(size):
-            refuse_not_finite(self.store, (site,))
+            refuse_not_finite(store, (site,))
         if not moments.variance.sum() > 0:
             raise ConfigError(
-                f"every vector of {site} in {self.store.name} is the same, so there is nothing "
+                f"every vector of {site} in {store.name} is the same, so there is nothing "
                 "to learn; choose another --site."
             )
-        return math.sqrt(self.elements * self.blocks[site] / size)
+        return math.sqrt(self.elements * store.width(site) / size)
 
 
 @final
 class Vectors(Iterator[Float[Tensor, "n d"]]):
-    """Batches of a store as vectors: sites side by side, and elements, where there are any."""
+    """Batches of a store as vectors: sites side by side, and elements, where there are any; of
+    two stores of the same inputs, whose order is one, row beside row."""
 
-    def __init__(self, batches: Batches[Any], spoiler: Spoiler | None) -> None:
-        self._batches, self._spoiler = batches, spoiler
+    def __init__(
+        self, streams: Sequence[Batches[dict[str, Tensor]]], spoiler: Spoiler | None
+    ) -> None:
+        self._streams, self._spoiler = streams, spoiler
 
     def __next__(self) -> Float[Tensor, "n d"]:
-        rows = next(self._batches)
-        x = joined(rows) if isinstance(rows, Mapping) else rows
+        rows = [x for stream in self._streams for x in next(stream).values()]
+        x = torch.cat(rows, dim=-1) if len(rows) > 1 else rows[0]
         return self._spoiler(x).flatten(1) if self._spoiler else x
 
     def state(self) -> dict[str, int]:
         """All that is needed to go on from here."""
-        return self._batches.state()
+        return self._streams[0].state()
 
     def restore(self, state: Mapping[str, int]) -> None:
         """Go on from a state."""
-        self._batches.restore(state)
+        for stream in self._streams:
+            stream.restore(state)
 
     def close(self) -> None:
         """Let go of threads and memory."""
-        self._batches.close()
+        for stream in self._streams:
+            stream.close()
 
 
 def source_of(config: TrainConfig, store: Store) -> Source:
     """The sites that a config names; the first of the store where it names none. Raises
     ConfigError for one that is not there, and where the config wants orbits and these are
-    none."""
+    none, or two stores that are not of the same inputs."""
     check_orbits(config, store)
-    return Source(store, check_sites(store, config.sites or (config.site or store.sites[0],)))
+    sites = check_sites(store, config.sites or (config.site or store.sites[0],))
+    beside = open_store(find_store(config.beside, config.home)) if config.beside else None
+    if beside is not None:
+        check_sites(beside, sites)
+        _check_aligned(store, beside)
+    return Source(store, sites, beside)
+
+
+def _check_aligned(store: Store, beside: Store) -> None:
+    """Raise ConfigError where rows of the same number are not of the same place of the same
+    input, or would not be read in the same order."""
+    ours, theirs = store.arrays.layout, beside.arrays.layout
+    same_shape = (ours.inputs, ours.columns, store.chunk_rows, ours.widths, ours.elements) == (
+        *(theirs.inputs, theirs.columns, beside.chunk_rows, theirs.widths, theirs.elements),
+    )
+    columns = ("input", "valid", *ours.columns)
+    differing = [
+        name
+        for name in (columns if same_shape else ())
+        if not np.array_equal(store.column(name), beside.column(name))
+    ]
+    if not same_shape or differing:
+        what = (
+            f"their columns {', '.join(differing)} differ" if differing else "their shapes differ"
+        )
+        raise ConfigError(
+            f"--beside wants a store of the same inputs and positions as {store.name}, with sites "
+            f"as wide, and {beside.name} is not one ({what}); harvest both networks with the same "
+            "flags but --subject."
+        )
+
+
+def _labels(store: Store, beside: Store) -> tuple[str, str]:
+    """What two stores are called beside each other: their subjects, where these differ."""
+    names = (str(store.spec["subject"].get("name")), str(beside.spec["subject"].get("name")))
+    return names if names[0] != names[1] else (store.name, beside.name)
 
 
 def check_orbits(config: TrainConfig, store: Store) -> None:

@@ -97,7 +97,7 @@ def sweep(config: SweepConfig) -> SweepResult:
     runs = config.runs()
     source = source_of(config.base, store)
     device = resolve_device(config.base.device)
-    folders = {run_folder(run, store, source.name): run for run in runs}
+    folders = {run_folder(run, source): run for run in runs}
     for run in runs:
         run.check(source.width)
         check_room(run, source.width, device)

@@ -35,7 +35,7 @@ def estimate(config: SweepConfig) -> dict[str, Any]:
     for run in runs:
         run.check(source.width)
         check_room(run, source.width, device)
-    left = [run for run in runs if not (run_folder(run, store, source.name) / RESULT).exists()]
+    left = [run for run in runs if not (run_folder(run, source) / RESULT).exists()]
     trained = [run for run in left if run.objective not in BASELINES]
     settings: dict[str, list[TrainConfig]] = {}
     for run in trained:

@@ -1,0 +1,167 @@
+"""Harvest of a language model against the bare forward pass, and that against the whole one.
+
+`harvest_over_forward`: from packed tokens to a complete store on the disk, against the same
+network cut after the last block wanted, without hooks and without keeping anything.
+`truncated_over_full`: the recorded pass that stops there, against the pass to the logits.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from data.command import note
+from data.device import resolve_device
+from data.errors import ConfigError
+from harvest.config import LanguageConfig
+from harvest.language_plan import LanguagePlan, plan_language
+from harvest.loop import write_store
+from models.hooks import recording
+from models.subjects.language import LanguageSubject, language_subject
+from models.subjects.subject import site_modules
+
+from .paired import machine, paired
+
+
+@dataclass(frozen=True)
+class LanguageBench:
+    """What to measure, and on what."""
+
+    subject: str = ""
+    """A language model: a folder, a name or package:NAME. By default a llama of random weights,
+    6 blocks of width 384."""
+    inputs: str = "docstrings"
+    """The text."""
+    site: str = "resid_post.-3"
+    """Where activations are read; blocks after it are cut off."""
+    contexts: int = 96
+    """How many are harvested."""
+    context: int = 128
+    """Tokens in each."""
+    batch_size: int = 8
+    """Contexts a pass."""
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Of the stored rows."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the subject runs."""
+
+
+def measure(bench: LanguageBench) -> Mapping[str, object]:
+    """Both ratios, and rows a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        subject = bench.subject or str(_random_llama(Path(folder)))
+        config = LanguageConfig(
+            inputs=bench.inputs,
+            subject=subject,
+            sites=(bench.site,),
+            limit=bench.contexts,
+            context=bench.context,
+            batch_size=bench.batch_size,
+            dtype=bench.dtype,
+            device=bench.device,
+            home=folder,
+        )
+        plan = plan_language(config, resolve_device(bench.device))
+        note("harvest against the bare pass ...")
+        harvest_over_forward, rows_per_s = _harvest_over_forward(plan, Path(folder))
+        note("the pass that stops against the whole one ...")
+        truncated_over_full = _truncated_over_full(plan)
+    return {
+        "bench": "language",
+        **machine(),
+        "config": asdict(bench),
+        "rows_per_s": rows_per_s,
+        "ratios": {
+            "harvest_over_forward": harvest_over_forward,
+            "truncated_over_full": truncated_over_full,
+        },
+    }
+
+
+def cut_after(subject: LanguageSubject, site: str) -> nn.Module:
+    """The plain network without the blocks after the one of a site, its final norm and its
+    logits: what any harvest of that site must at least compute. Takes ids [B, T].
+
+    Raises ConfigError where the blocks lie in no list that could be cut.
+    """
+    path = subject.sites[site][0].removesuffix(":in")
+    parent, _, number = path.rpartition(".")
+    network: Any = language_subject(subject.origin).module
+    blocks = network.get_submodule(parent)
+    if not isinstance(blocks, nn.ModuleList):
+        raise ConfigError(f"--site wants the residual stream at a block, and not {site!r}.")
+    holder = network.get_submodule(parent.rpartition(".")[0])
+    setattr(holder, parent.rpartition(".")[2], blocks[: int(number) + 1])
+    if subject.final_norm:
+        above, _, name = subject.final_norm.rpartition(".")
+        setattr(network.get_submodule(above), name, nn.Identity())
+    bare: nn.Module = getattr(network, network.base_model_prefix, network)
+    return bare.eval().requires_grad_(False)
+
+
+def _harvest_over_forward(plan: LanguagePlan, folder: Path) -> tuple[float, float]:
+    layout, produce = plan.layout(), plan.producer(plan.config.batch_size)
+    bare = cut_after(plan.subject, plan.spec.sites[0]).to(plan.device)
+    batches = [
+        torch.from_numpy(plan.contexts.tokens_BT[part.start : part.stop].copy()).long()
+        for shard in range(layout.shards)
+        for part in layout.slices(shard)
+    ]
+
+    def ours() -> None:
+        write_store(
+            folder / "store" / "measured",
+            plan.spec,
+            layout,
+            produce,
+            origin={},
+            environment={},
+            overwrite=True,
+            overlap=plan.device.type != "cpu",
+        )
+
+    @torch.inference_mode()
+    def yardstick() -> None:
+        for tokens_BT in batches:
+            bare(tokens_BT.to(plan.device), use_cache=False)
+
+    times = paired(ours, yardstick)
+    return round(times.ratio, 3), round(layout.rows / sorted(times.ours)[len(times.ours) // 2], 1)
+
+
+def _truncated_over_full(plan: LanguagePlan) -> float:
+    module = plan.subject.module.to(plan.device)
+    tokens_BT = torch.from_numpy(plan.contexts.tokens_BT[: plan.config.batch_size].copy())
+    ids_BT = tokens_BT.long().to(plan.device)
+    modules = site_modules(plan.subject, plan.spec.sites)
+    with recording(module, modules) as forward, torch.inference_mode():
+        return round(paired(lambda: forward(ids_BT), lambda: module(ids_BT)).ratio, 3)
+
+
+def _random_llama(folder: Path) -> Path:
+    """A model with random weights, and a tokenizer of bytes: speed asks no more."""
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = {token: i for i, token in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    backend = Tokenizer(WordLevel({**words, "<s>": 256}, unk_token="<s>"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+        [pre_tokenizers.ByteLevel(use_regex=False), pre_tokenizers.Split("", "isolated")]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>")
+    tokenizer.save_pretrained(folder / "llama")
+    config = LlamaConfig(
+        vocab_size=32_000,
+        hidden_size=384,
+        intermediate_size=1024,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "llama")
+    return folder / "llama"
