@@ -39,6 +39,11 @@ class Layout:
         return self.inputs * self.rows_per_input
 
     @property
+    def values(self) -> int:
+        """Numbers in the rows of all sites."""
+        return self.rows * sum(self.widths.values()) * max(self.elements, 1)
+
+    @property
     def shards(self) -> int:
         """How many shards there are; the last may be short."""
         return -(-self.inputs // self.inputs_per_shard)

@@ -1,6 +1,7 @@
 """Streaming moments in float64."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
@@ -10,6 +11,8 @@ from .rows import is_zero, widen
 HUGE = 10.0  # times the median: a norm that stands out
 BLOCK_BYTES = 2**22  # of float64 looked at a time: in less, threads wait for each other
 CANCELLED = 15 / 16  # of a sum of squares, at most: four bits of 53
+MUCH = 2**26  # values in a store, from which compiling pays: seconds of harvesting
+LANES = 16  # sums that a row's squares are added to, channel d to number d mod LANES
 
 
 @dataclass(frozen=True)
@@ -56,37 +59,83 @@ def moments_of(rows_RD: Float[np.ndarray, "r d"]) -> Moments:
     return describe_rows(rows_RD, rows_RD.dtype.name)[0]
 
 
+class Sums(NamedTuple):
+    """What a block of rows adds up to: of each channel the values, their squares and how many
+    are zero; of each row its L2 norm."""
+
+    total_D: Float64[np.ndarray, " d"]
+    squares_D: Float64[np.ndarray, " d"]
+    zeros_D: Int64[np.ndarray, " d"]
+    norms_B: Float32[np.ndarray, " b"]
+
+
 def describe_rows(
     stored_RD: Shaped[np.ndarray, "r d"],
     dtype: str,
     scale: Float32[np.ndarray, " r"] | None = None,
+    *,
+    compiled: bool = False,
 ) -> tuple[Moments, Float32[np.ndarray, " r"]]:
-    """The moments of stored rows (finite ones), and the L2 norm of each."""
+    """The moments of stored rows (finite ones), and the L2 norm of each; to the same bits
+    whether `compiled` or not, which pays where there are many."""
+    add = sums_of
+    if compiled and stored_RD.shape[1] > 1:  # numpy adds a lone column in another order
+        from . import sums  # not at the top: half a second
+
+        add = sums.sums_of
     width = stored_RD.shape[1]
     total, norms = no_moments(width), np.empty(len(stored_RD), np.float32)
     step = max(1, BLOCK_BYTES // (8 * max(width, 1)))
     for start in range(0, len(stored_RD), step):
         at = slice(start, start + step)
-        x_BD = widen(stored_RD[at], dtype, None if scale is None else scale[at])
-        norms[at] = np.sqrt(np.vecdot(x_BD, x_BD))
-        mean_D = np.add.reduce(x_BD, axis=0) / len(x_BD)
-        zeros_D = _count(is_zero(stored_RD[at], dtype))
-        total = total.merge(Moments(len(x_BD), mean_D, _deviations(x_BD, mean_D), zeros_D))
+        stored_BD, scale_B = stored_RD[at], None if scale is None else scale[at]
+        added = add(stored_BD, dtype, scale_B)
+        norms[at] = added.norms_B
+        total = total.merge(_moments(added, stored_BD, dtype, scale_B))
     return total, norms
 
 
-def _deviations(
-    x_BD: Float64[np.ndarray, "b d"], mean_D: Float64[np.ndarray, " d"]
-) -> Float64[np.ndarray, " d"]:
+def _moments(
+    added: Sums,
+    stored_BD: Shaped[np.ndarray, "b d"],
+    dtype: str,
+    scale: Float32[np.ndarray, " b"] | None,
+) -> Moments:
     """sum_b (x_b - mean)^2 = sum_b x_b^2 - B mean^2, a pass over the rows less; where that would
     cancel more than CANCELLED of the sum, as it says on the left."""
-    squares_D = np.einsum("bd,bd->d", x_BD, x_BD)
-    m2_D: Float64[np.ndarray, " d"] = squares_D - len(x_BD) * mean_D**2
-    near = np.flatnonzero(~(m2_D >= (1 - CANCELLED) * squares_D))
+    count = len(stored_BD)
+    mean_D = added.total_D / count
+    m2_D: Float64[np.ndarray, " d"] = added.squares_D - count * mean_D**2
+    near = np.flatnonzero(~(m2_D >= (1 - CANCELLED) * added.squares_D))
     if len(near):
-        off_BN = x_BD[:, near] - mean_D[near]
+        off_BN = widen(stored_BD[:, near], dtype, scale) - mean_D[near]
         m2_D[near] = np.einsum("bn,bn->n", off_BN, off_BN)
-    return m2_D
+    return Moments(count, mean_D, m2_D, added.zeros_D)
+
+
+def sums_of(
+    stored_BD: Shaped[np.ndarray, "b d"], dtype: str, scale: Float32[np.ndarray, " b"] | None
+) -> Sums:
+    """The sums of a block, each channel's row by row. A row's squares are added to LANES sums
+    first, and those in halves: an order that vectors of any width can keep to, so that
+    `sums.sums_of`, which is compiled, comes to the same bits."""
+    x_BD = widen(stored_BD, dtype, scale)
+    total_D = np.add.reduce(x_BD, axis=0, initial=0.0)
+    x_BD *= x_BD
+    rows, width = x_BD.shape
+    whole = width // LANES * LANES
+    lanes_BL = np.add.reduce(x_BD[:, :whole].reshape(rows, whole // LANES, LANES), axis=1)
+    lanes_BL[:, : width - whole] += x_BD[:, whole:]
+    half = LANES // 2
+    while half:
+        lanes_BL[:, :half] += lanes_BL[:, half : 2 * half]
+        half //= 2
+    return Sums(
+        total_D,
+        np.add.reduce(x_BD, axis=0, initial=0.0),
+        _count(is_zero(stored_BD, dtype)),
+        np.sqrt(lanes_BL[:, 0]).astype(np.float32),
+    )
 
 
 def _count(on_BD: Bool[np.ndarray, "b d"]) -> Int64[np.ndarray, " d"]:

@@ -14,7 +14,7 @@ from .errors import StoreDamagedError
 from .folder import open_folder
 from .record import METADATA, check_complete, read_about, read_attributes, read_record, repair
 from .rows import NO_ROW, decode_rows
-from .stats import HUGE, Moments, describe_rows, no_moments
+from .stats import HUGE, MUCH, Moments, describe_rows, no_moments
 
 LARGEST = 5  # rows of the largest norms that are named
 SAME = 1e-9  # relative: how near statistics come that were merged in another order
@@ -144,7 +144,10 @@ def _scan(arrays: StoredArrays, site: str, shard: int, tally: Tally) -> Iterator
                 f"{repair(arrays.folder, shard)}"
             )
         described, found = describe_rows(
-            stored[finite], arrays.dtype, None if scale is None else scale[finite]
+            stored[finite],
+            arrays.dtype,
+            None if scale is None else scale[finite],
+            compiled=layout.values >= MUCH,
         )
         tally.add(described, found, rows[finite])
         said = norms[rows[finite] - start]

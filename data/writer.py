@@ -29,7 +29,7 @@ from .record import (
     record_name,
 )
 from .rows import NO_ROW
-from .stats import Moments, describe_rows, no_moments
+from .stats import MUCH, Moments, describe_rows, no_moments
 
 FILL = {"bool": False, "int32": -1, "float32": np.nan, "float64": np.nan}
 STATISTICS = ("mean", "variance", "zeros")
@@ -130,7 +130,10 @@ class StoreWriter:
         norms = np.full(len(rows), np.nan, np.float32)
         kept = slice(None) if valid.all() else valid  # a slice takes no copy
         described, norms[kept] = describe_rows(
-            flat[kept], self.dtype, None if scale is None else scale[kept]
+            flat[kept],
+            self.dtype,
+            None if scale is None else scale[kept],
+            compiled=self.layout.values >= MUCH,
         )
         if not np.isfinite(norms[kept]).all():
             raise OverflowingRowsError(

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.rows import decode_rows, encode_rows, quantise
-from data.stats import describe_rows, moments_of, no_moments
+from data import sums
+from data.rows import DTYPES, decode_rows, encode_rows, quantise
+from data.stats import describe_rows, moments_of, no_moments, sums_of
 
 
 @given(st.lists(st.integers(0, 6000), min_size=1, max_size=4), st.integers(0, 99))
@@ -40,3 +41,54 @@ def test_moments_are_numpys_whatever_cancels(dtype: str) -> None:
     assert np.array_equal(moments.zeros, (exact == 0).sum(0))
     np.testing.assert_allclose(norms, np.linalg.norm(exact, axis=1), rtol=1e-7)
     assert moments.variance.min() >= 0
+
+
+def some_rows(rows: int, width: int, dtype: str, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Stored rows: channels of very different size, zeros of both signs, and the smallest and
+    largest numbers there are."""
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((rows, width)) * np.exp(3 * random.standard_normal(width))
+    x *= random.choice([0, -0.0, 1, 1, 1e-7], (rows, width))
+    x[random.random((rows, width)) < 0.01] = 65504
+    stored = x.astype(np.float32)
+    return quantise(stored, "") if dtype == "int8" else (encode_rows(stored, dtype, ""), None)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(st.integers(0, 300), st.integers(2, 70), st.integers(0, 99))
+def test_compiled_sums_are_numpys_bit_for_bit(dtype: str, rows: int, width: int, seed: int) -> None:
+    stored, scale = some_rows(rows, width, dtype, seed)
+    for ours, numpys in zip(
+        sums.sums_of(stored, dtype, scale), sums_of(stored, dtype, scale), strict=True
+    ):
+        assert ours.dtype == numpys.dtype
+        assert ours.tobytes() == numpys.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [1, 480])
+def test_a_description_is_the_same_compiled(dtype: str, width: int) -> None:
+    """Of several blocks, of every other row, and of a single channel, too."""
+    stored, scale = some_rows(2600, width, dtype, 0)
+    stored, scale = stored[::2], None if scale is None else scale[::2]
+    (plain, norms), (ours, our_norms) = (
+        describe_rows(stored, dtype, scale, compiled=compiled) for compiled in (False, True)
+    )
+    assert norms.tobytes() == our_norms.tobytes()
+    assert plain.count == ours.count == 1300
+    for name in ("mean", "m2", "zeros"):
+        assert getattr(plain, name).tobytes() == getattr(ours, name).tobytes(), name
+
+
+def test_where_no_cache_can_be_written_it_is_compiled_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    njit = sums.numba.njit
+
+    def refusing(cache: bool = False, **options: bool) -> object:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(sums.numba, "njit", refusing)
+    assert sums._cached(lambda x: x + 1)(1) == 2

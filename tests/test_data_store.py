@@ -14,7 +14,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data import files
+from data import files, writer
 from data.arrays import verify
 from data.errors import (
     StoreDamagedError,
@@ -53,6 +53,14 @@ def contents(path: Path) -> dict[str, str]:
         for p in sorted(path.rglob("*"))
         if p.is_file()
     }
+
+
+def test_a_store_is_the_same_whether_its_description_was_compiled(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MUCH", 0)
+    arithmetic.harvest(tmp_path / "compiled")
+    assert contents(tmp_path / "compiled" / path.name) == contents(path)
 
 
 def test_stored_rows_are_what_was_produced(path: Path) -> None:
