@@ -19,6 +19,7 @@ from data.__main__ import main
 from data.command import run_command
 
 from . import arithmetic, sparse_store
+from .helped import check_help
 
 ROOT = Path(__file__).parents[1]
 STORES = [("float16", 0), ("bfloat16", 0), ("float32", 0), ("int8", 0), ("float16", 3), ("int8", 2)]
@@ -58,21 +59,7 @@ def as_json(out: str) -> dict[str, Any]:
 
 
 def test_help_is_there_under_a_second_and_without_torch() -> None:
-    times = []
-    code = "import sys, runpy; sys.argv=['data', 'verify', '--help']\n"
-    code += "try: runpy.run_module('data', run_name='__main__')\n"
-    code += "except SystemExit:\n heavy = {'torch', 'zarr', 'numba'} & sys.modules.keys()\n"
-    code += " print(heavy or 'light')"
-    for _ in range(3):  # the best of three: the machine may be busy
-        began = os.times()
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        ended = os.times()
-        times.append(sum(ended[2:4]) - sum(began[2:4]))  # of a core, whoever else is busy
-        assert "light" in done.stdout, done.stderr
-        assert "--json" in done.stdout
-    assert min(times) < 1
+    check_help("data", "verify", shows="--json", never=("torch", "zarr", "numba"))
 
 
 def test_no_command_needs_torch(home: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from data.command import run_command
 from harvest.__main__ import main
 
+from .helped import check_help
 from .test_harvest_run import MINE
 
 
@@ -37,17 +38,7 @@ def run(
 
 
 def test_help_is_there_under_a_second_and_without_torch() -> None:
-    times = []
-    for _ in range(3):  # the best of three: the machine may be busy
-        began = time.perf_counter()
-        code = "import sys, runpy; sys.argv=['harvest', 'demo', '--help']\n"
-        code += "try: runpy.run_module('harvest', run_name='__main__')\n"
-        code += "except SystemExit: assert 'torch' not in sys.modules; print('no torch')"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        times.append(time.perf_counter() - began)
-        assert "no torch" in done.stdout, done.stderr
-        assert "--per-input" in done.stdout
-    assert min(times) < 1
+    check_help("harvest", "demo", shows="--per-input", never=("torch", "numba"))
 
 
 def test_the_last_line_says_what_was_made(

@@ -123,7 +123,7 @@ def test_a_rank_that_died_comes_back_alone(tmp_path: Path) -> None:
 def test_a_group_that_finds_no_room_goes_on_when_there_is(tmp_path: Path) -> None:
     home, told = tmp_path / "home", []
     for room in (70, 30, 55):  # files, for each rank; the first has the metadata to write
-        group = [start(home, 400, 0, rank, RANKS, room) for rank in range(RANKS)]
+        group = [start(home, 240, 0, rank, RANKS, room) for rank in range(RANKS)]
         deadline = time.monotonic() + 120
         while any(p.poll() is None for p in group) and time.monotonic() < deadline:
             if any(p.poll() for p in group):  # as a launcher does
@@ -131,10 +131,10 @@ def test_a_group_that_finds_no_room_goes_on_when_there_is(tmp_path: Path) -> Non
             time.sleep(0.02)
         told += end(group)
     assert sum(status == 2 and "disk is full" in said for status, said in told) >= 3, told
-    assert 0 < records(home) < 100
-    group = [start(home, 400, 0, rank, RANKS) for rank in range(RANKS)]
+    assert 0 < records(home) < 60
+    group = [start(home, 240, 0, rank, RANKS) for rank in range(RANKS)]
     assert [status for status, _ in end(group)] == [0, 0]
-    check_whole(home, 400, tmp_path)
+    check_whole(home, 240, tmp_path)
 
 
 @pytest.fixture
