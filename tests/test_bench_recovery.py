@@ -23,10 +23,14 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
+SLOWER = ("batch_topk", "matryoshka")  # of which fewer steps leave latents dead
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_objective_recovers_a_known_truth(name: str) -> None:
-    fields = SETTINGS[name][0] | {"lr": 1e-2, "dead_after": 10_000} | QUICK[name]
-    found = recover("uniform", 0, 700, fields, **SMALL)
+    steps, lr = (700, 1e-2) if name in SLOWER else (400, 2e-2)
+    fields = SETTINGS[name][0] | {"lr": lr, "dead_after": 10_000} | QUICK[name]
+    found = recover("uniform", 0, steps, fields, **SMALL)
     assert found["recovery"] >= 0.9
     assert found["fvu"] < 0.25
     assert found["l0"] < 6

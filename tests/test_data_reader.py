@@ -1,3 +1,4 @@
+from functools import cache
 from itertools import islice
 
 import numpy as np
@@ -24,6 +25,7 @@ def keys(rows: torch.Tensor | np.ndarray) -> list[tuple[float, ...]]:
     return sorted(map(tuple, np.asarray(rows).tolist()))
 
 
+@cache
 def all_keys(store: Store) -> list[tuple[float, ...]]:
     return keys(store.read("sine", np.flatnonzero(store.column("valid"))))
 

@@ -56,8 +56,8 @@ def test_planted_families_are_found_up_to_a_pose(tmp_path: Path, group: Dihedral
     """Invariant ones, ones fixed by a reflection or the half turn, and chiral ones."""
     truth_FGD = orbits.families(group, 8, 12)
     orbits.make_store(tmp_path, group, {"site": orbits.orbits(group, truth_FGD, 4800, 3)})
-    config = tiny(tmp_path, k=3, families=12, lr=5e-3, steps=800, batch_size=256)
-    result = train(replace(config, log_every=400, checkpoint_every=800, dead_after=5000))
+    config = tiny(tmp_path, k=3, families=12, lr=1e-2, steps=400, batch_size=256)
+    result = train(replace(config, log_every=400, checkpoint_every=400, dead_after=5000))
     found_FGD = blocks_of(load_dictionary(result.run), group).numpy()
     best_F = orbits.likeness(group, truth_FGD, found_FGD)
     assert best_F.mean() > 0.95, best_F
@@ -67,7 +67,7 @@ def test_planted_families_are_found_up_to_a_pose(tmp_path: Path, group: Dihedral
 
 @pytest.mark.parametrize("sites", [("early",), ("early", "later")])
 def test_an_orbit_crosscoder_takes_raw_orbits(home: Path, sites: tuple[str, ...]) -> None:
-    result = train(tiny(home, sites=sites, steps=300, lr=5e-3))
+    result = train(tiny(home, sites=sites, steps=150, lr=1e-2))
     told = json.loads((result.run / "config.json").read_text())
     assert told["group"] == {"rotations": 4, "reflections": True}
     assert told["dictionary"]["kind"] == "orbit"
@@ -142,7 +142,7 @@ UNTIED: list[dict[str, Any]] = [
 def test_an_untied_group_crosscoder_has_a_block_an_element(
     home: Path, fields: dict[str, Any]
 ) -> None:
-    config = tiny(home, latents=64, lr=5e-3, steps=400, sites=("early", "later"), **fields)
+    config = tiny(home, latents=64, lr=5e-3, steps=150, sites=("early", "later"), **fields)
     if fields["objective"] == "topk":
         config = replace(config, sites=(), site="early")
     result = train(config)
@@ -160,7 +160,7 @@ def test_an_untied_group_crosscoder_has_a_block_an_element(
 def test_an_encoder_of_random_elements_works_on_each_alone(home: Path) -> None:
     """Where one that always saw all of them does not."""
     config = tiny(home, objective="batch_topk", latents=64, k=4, site="early")
-    config = replace(config, steps=800, lr=5e-3, checkpoint_every=800)
+    config = replace(config, steps=300, lr=1e-2, checkpoint_every=300)
     x_ND = torch.from_numpy(find_store(config).read("early", slice(0, 800))).flatten(1)
     one_ND = sourced(x_ND, (WIDTH,) * len(GROUP), "random")
     spread = (x_ND - x_ND.mean(dim=0)).square().sum()

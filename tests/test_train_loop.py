@@ -163,14 +163,9 @@ def newest(home: Path) -> int:
 
 @pytest.mark.parametrize("settings", ["topk", "relu_l1"])
 def test_known_features_are_recovered(home: Path, settings: str) -> None:
-    config = sparse.tiny(home, **SETTINGS[settings])
-    many: dict[str, Any] = {
-        "steps": 1500,
-        "batch_size": 256,
-        "dead_after": 10_000,
-        "log_every": 500,
-    }
-    result = train(replace(config, checkpoint_every=1500, **many))
+    many: dict[str, Any] = {"steps": 700, "lr": 1e-2, "batch_size": 256, "dead_after": 10_000}
+    config = sparse.tiny(home, **SETTINGS[settings] | many)
+    result = train(replace(config, log_every=350, checkpoint_every=700))
     sae = load_dictionary(result.run)
     cosine_SS = torch.from_numpy(sparse.directions()) @ sae.W_dec.T
     assert float(cosine_SS.max(dim=1).values.mean()) >= 0.9

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.dictionaries.checkpoint import load_dictionary
+from train.__main__ import main
 from train.config import TrainConfig
 from train.recipes import RECIPES
 
@@ -67,11 +68,27 @@ def test_a_recipe_with_fields_of_its_own_ends_in_json(home: Path) -> None:
     ],
 )
 def test_mistakes_are_a_sentence_and_status_2(
-    home: Path, arguments: list[str], sentence: str
+    home: Path,
+    arguments: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    told = command(*arguments, home=home)
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    monkeypatch.setenv("TENDRIL_HOME", str(home))
+    with pytest.raises(SystemExit) as left:
+        main()
+    out, err = capsys.readouterr()
+    assert left.value.code == 2
+    assert sentence in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_a_mistake_ends_the_process_with_status_2(home: Path) -> None:
+    told = command("topk", "--store", "nowhere", home=home)
     assert told.returncode == 2
-    assert sentence in told.stderr
+    assert "there is no store 'nowhere'" in told.stderr
     assert "Traceback" not in told.stderr
     assert told.stdout == ""
 

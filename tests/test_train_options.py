@@ -85,8 +85,8 @@ def test_a_crosscoder_takes_raw_vectors_of_all_sites(home: Path, fields: dict[st
 
 
 def test_a_crosscoder_finds_features_in_all_sites(home: Path) -> None:
-    config = sparse.tiny(home, sites=("early", "later"), objective="batch_topk", lr=3e-3)
-    result = train(replace(config, steps=1200, latents=32, log_every=300, checkpoint_every=1200))
+    config = sparse.tiny(home, sites=("early", "later"), objective="batch_topk", lr=6e-3)
+    result = train(replace(config, steps=600, latents=32, log_every=300, checkpoint_every=600))
     assert result.fvu < 0.15
     assert result.l0 == pytest.approx(3, rel=0.25), "the threshold gives the k of training"
     sae = load_dictionary(result.run)
