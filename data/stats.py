@@ -61,12 +61,12 @@ def moments_of(rows_RD: Float[np.ndarray, "r d"]) -> Moments:
 
 class Sums(NamedTuple):
     """What a block of rows adds up to: of each channel the values, their squares and how many
-    are zero; of each row its L2 norm."""
+    are zero; of each row the squares."""
 
     total_D: Float64[np.ndarray, " d"]
     squares_D: Float64[np.ndarray, " d"]
     zeros_D: Int64[np.ndarray, " d"]
-    norms_B: Float32[np.ndarray, " b"]
+    row_squares_B: Float64[np.ndarray, " b"]
 
 
 def describe_rows(
@@ -90,7 +90,7 @@ def describe_rows(
         at = slice(start, start + step)
         stored_BD, scale_B = stored_RD[at], None if scale is None else scale[at]
         added = add(stored_BD, dtype, scale_B)
-        norms[at] = added.norms_B
+        norms[at] = np.sqrt(added.row_squares_B)
         total = total.merge(_moments(added, stored_BD, dtype, scale_B))
     return total, norms
 
@@ -134,7 +134,7 @@ def sums_of(
         total_D,
         np.add.reduce(x_BD, axis=0, initial=0.0),
         _count(is_zero(stored_BD, dtype)),
-        np.sqrt(lanes_BL[:, 0]).astype(np.float32),
+        lanes_BL[:, 0],
     )
 
 

@@ -5,7 +5,6 @@ holds that); a sixth of its time on one core, and several threads at once. Impor
 half a second, and compiling one once a machine, so this is imported where there is much to write.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, no_type_check
 
@@ -27,9 +26,7 @@ def sums_of(
     bits_BD = np.ascontiguousarray(stored_BD)
     if dtype == "float16":
         bits_BD = bits_BD.view(np.int16)  # numba knows no float16; bfloat16 is uint16 as it is
-    sums = Sums(
-        np.zeros(width), np.zeros(width), np.zeros(width, np.int64), np.empty(rows, np.float32)
-    )
+    sums = Sums(np.zeros(width), np.zeros(width), np.zeros(width, np.int64), np.empty(rows))
     _add(bits_BD, scales, *sums)
     return sums
 
@@ -78,7 +75,7 @@ def _cached(function: Callable[..., None]) -> Any:
 
 
 @no_type_check
-def _add_rows(bits_BD, scales, total_D, squares_D, zeros_D, norms):
+def _add_rows(bits_BD, scales, total_D, squares_D, zeros_D, row_squares_B):
     """Row by row, LANES channels at a time, which become vectors of the machine's width. No
     sum is reordered and nothing is fused, so every machine comes to the same bits."""
     width = bits_BD.shape[1]
@@ -108,7 +105,7 @@ def _add_rows(bits_BD, scales, total_D, squares_D, zeros_D, norms):
             for lane in range(half):
                 lanes[lane] += lanes[lane + half]
             half //= 2
-        norms[row] = math.sqrt(lanes[0])
+        row_squares_B[row] = lanes[0]
 
 
 _add = _cached(_add_rows)
