@@ -146,14 +146,16 @@ def _random_llama(folder: Path) -> Path:
     """A model with random weights, and a tokenizer of bytes: speed asks no more."""
     from tokenizers import Tokenizer, pre_tokenizers
     from tokenizers.models import WordLevel
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import PreTrainedTokenizerFast as FastTokenizer
 
     words = {token: i for i, token in enumerate(pre_tokenizers.ByteLevel.alphabet())}
     backend = Tokenizer(WordLevel({**words, "<s>": 256}, unk_token="<s>"))
-    backend.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.ByteLevel(use_regex=False), pre_tokenizers.Split("", "isolated")]
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>")
+    make: Any = FastTokenizer  # has no types
+    tokenizer = make(tokenizer_object=backend, bos_token="<s>")
     tokenizer.save_pretrained(folder / "llama")
     config = LlamaConfig(
         vocab_size=32_000,
