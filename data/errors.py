@@ -83,3 +83,7 @@ class RunNotFoundError(TendrilError, FileNotFoundError):
 
 class RunDamagedError(TendrilError, ValueError):
     """A file of the run is missing or altered."""
+
+
+class EndpointError(TendrilError, ConnectionError):
+    """The endpoint of a language model refuses, or is not there."""

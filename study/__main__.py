@@ -8,6 +8,7 @@ import tyro
 from data.command import run_command
 
 from .config import SpliceConfig
+from .interpret_config import InterpretConfig
 from .missing_config import JointConfig, MissingConfig, VisualiseConfig
 from .parts_config import PartsConfig
 from .recipes import RECIPES, Config
@@ -50,6 +51,10 @@ def _study(config: Config) -> dict[str, Any]:
         from .parts import study_parts
 
         return study_parts(config).summary()
+    if isinstance(config, InterpretConfig):
+        from .interpret import study_interpret
+
+        return study_interpret(config)
     from .curves import study_curves
 
     return study_curves(config).summary()

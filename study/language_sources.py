@@ -10,13 +10,19 @@ from typing import final
 
 import numpy as np
 from jaxtyping import Bool, Int32
+from transformers import PreTrainedTokenizerBase
 
 from data.errors import ConfigError, StoreNotFoundError, SubjectError, WeightsError
 from data.home import stores_folder
 from data.origin import identity_in_words, located, same_identity
 from data.reader import Store, open_store
 from models.dictionaries.checkpoint import read_config
-from models.subjects.language import LanguageSubject, language_subject
+from models.subjects.language import (
+    LanguageSubject,
+    language_subject,
+    tokenizer_digest,
+    tokenizer_of,
+)
 from models.subjects.subject import site_modules
 
 STORE_FILE = "zarr.json"
@@ -94,3 +100,21 @@ def language_subject_of(store: Store, site: str = "", subject: str = "") -> Lang
     if site:
         site_modules(found, [site])
     return found
+
+
+def tokenizer_of_store(store: Store, subject: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer that cut the text of a store, without the model. Raises SubjectError where it
+    cannot be found, WeightsError where it is another one."""
+    told = subject or located(store.path, store.origin.get("subject", ""))
+    try:
+        tokenizer = tokenizer_of(told)
+    except SubjectError as error:
+        raise SubjectError(
+            f"the tokenizer of {store.name} cannot be found again ({error}); pass --subject."
+        ) from error
+    if tokenizer_digest(tokenizer) != store.spec["subject"].get("tokenizer"):
+        raise WeightsError(
+            f"the text of {store.name} was cut by another tokenizer than that of {told}; give the "
+            "--subject that was harvested."
+        )
+    return tokenizer

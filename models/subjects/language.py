@@ -134,6 +134,11 @@ def _from_end(subject: LanguageSubject, match: re.Match[str]) -> str:
     return f".{max(subject.layers - int(match[1]), 0)}"
 
 
+def tokenizer_of(model: str) -> PreTrainedTokenizerBase:
+    """The tokenizer alone of what `language_subject` would load. Raises SubjectError."""
+    return _tokenizer(_folder_of(model))
+
+
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of all that decides how a text is cut: the tokenizer as JSON, or its vocabulary."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
