@@ -9,7 +9,7 @@ import csv
 import io
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -168,8 +168,8 @@ def find_examples(
     width = sum(store.width(site) for site in sites)
     if width != dictionary.width:
         raise ConfigError(
-            f"{run.name} takes vectors of width {dictionary.width}, and {store.name} has {width} at "
-            f"{', '.join(sites)}; give the --store that it was trained on."
+            f"{run.name} takes vectors of width {dictionary.width}, and {store.name} has {width} "
+            f"at {', '.join(sites)}; give the --store that it was trained on."
         )
     device = resolve_device(config.device)
     frequency_S = load_frequency(run)
@@ -206,7 +206,8 @@ def cost_words(cost: Mapping[str, Any], config: InterpretConfig, model: str) -> 
     price = f", for {cost['price']:,.2f}" if config.price_in or config.price_out else ""
     return (
         f"{cost['requests']:,} requests to {model} ({cost['kept']:,} more are answered already): "
-        f"about {cost['tokens_in']:,} tokens of prompts and {cost['tokens_out']:,} of answers{price}."
+        f"about {cost['tokens_in']:,} tokens of prompts and {cost['tokens_out']:,} of answers"
+        f"{price}."
     )
 
 

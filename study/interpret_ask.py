@@ -1,7 +1,7 @@
 """Ask a model, once for each question: answers are kept by content, failures tried again.
 
-An answer lies in `answers/` under the SHA-256 of (model, messages, parameters), written whole or not
-at all, so a run that was killed asks nothing twice.
+An answer lies in `answers/` under the SHA-256 of (model, messages, parameters), written whole or
+not at all, so a run that was killed asks nothing twice.
 """
 
 import hashlib
@@ -108,8 +108,8 @@ class Asker:
     def ask(self, messages: Messages, parse: Callable[[str], Value]) -> Value:
         """The answer as `parse` reads it, kept or new.
 
-        Raises UnansweredError after `tries` of timeouts, errors of the server or answers that cannot
-        be read, EndpointError where nobody is there at all.
+        Raises UnansweredError after `tries` of timeouts, errors of the server or answers that
+        cannot be read, EndpointError where nobody is there at all.
         """
         answer = self.kept(messages)
         if answer is not None:

@@ -6,6 +6,7 @@ failed and the others go on.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, final
 
 from .fragments import Examples
@@ -155,6 +156,6 @@ def _asked(
     grades: list[float] = []
     for batch in batches_of(items, questions.config.together):
         messages = questions.judge(kind, explanation, batch)
-        grades += asker.ask(messages, lambda answer, n=len(batch): read_grades(answer, n))
+        grades += asker.ask(messages, partial(read_grades, count=len(batch)))
     truths = [item.truth for item in items]
     return Judged(items, grades, score_of(truths, grades, questions.config.graded))

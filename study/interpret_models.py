@@ -85,8 +85,8 @@ def _refused(error: urllib.error.HTTPError, url: str, name: str, key: str) -> Ex
             float(after) if after.isdecimal() else 0.0,
         )
     return EndpointError(
-        f"{url} should answer for the model {name!r}, and refuses with {error.code} ({told}); check "
-        "--endpoint, --model and --key-env. Answers so far are kept."
+        f"{url} should answer for the model {name!r}, and refuses with {error.code} ({told}); "
+        "check --endpoint, --model and --key-env. Answers so far are kept."
     )
 
 

@@ -198,4 +198,4 @@ def _tokens(
 
 
 def _told(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"
+    return "\N{EN DASH}" if math.isnan(value) else f"{value:.2f}"

@@ -9,7 +9,7 @@ fragments excite it, `fuzzing` in which fragments the right tokens are marked. T
 import json
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Literal, final
 
 from transformers import PreTrainedTokenizerBase
@@ -21,6 +21,7 @@ Messages = tuple[tuple[str, str], ...]
 """What is said to a model, and by whom: (role, content), role `system`, `user` or `assistant`."""
 
 OPEN, CLOSE = "<<", ">>"
+NO_MARKS = {ord("<"): 0x2039, ord(">"): 0x203A}  # what looks like them in a text
 STEPS = 10  # the scale on which activations are told to the explainer
 
 EXPLAIN = f"""You study one feature of a language model. On every token of a text the feature is \
@@ -37,9 +38,10 @@ DETECTION = """You are told what excites one feature of a language model, and gi
 fragments of text. For each fragment, decide whether the feature is active on any of its tokens."""
 
 FUZZING = f"""You are told what excites one feature of a language model, and given numbered \
-fragments of text in which some tokens stand between {OPEN} and {CLOSE}, as if these had excited the \
-feature. In some fragments these are the right tokens, in others they were drawn at random. For \
-each fragment, decide whether the marked tokens are the ones that the explanation speaks of."""
+fragments of text in which some tokens stand between {OPEN} and {CLOSE}, as if these had excited \
+the feature. In some fragments these are the right tokens, in others they were drawn at \
+random. For each fragment, decide whether the marked tokens are the ones that the \
+explanation speaks of."""
 
 PLAIN = """Answer with a JSON list of one number a fragment, in their order: 1 for yes, 0 for no, \
 e.g. [1, 0, 0]. Write nothing after the list."""
@@ -58,7 +60,7 @@ def reader_of(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], str]:
     before = list(tokenizer("a", add_special_tokens=False)["input_ids"])[-1:]
     first = str(tokenizer.decode(before))
 
-    @lru_cache(maxsize=None)
+    @cache
     def read(token: int) -> str:
         both = str(tokenizer.decode([*before, token]))
         return both.removeprefix(first) if both.startswith(first) else both
@@ -68,7 +70,7 @@ def reader_of(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], str]:
 
 def plain(text: str) -> str:
     """A text on one line, without signs that could be taken for marks."""
-    return re.sub(r"\s", _seen, text).replace("<", "‹").replace(">", "›")
+    return re.sub(r"\s", _seen, text).translate(NO_MARKS)
 
 
 def _seen(space: re.Match[str]) -> str:
@@ -94,12 +96,16 @@ def explain_messages(
     for number, fragment in enumerate(shown, 1):
         marks = fragment.marks(mark)
         active = ", ".join(
-            f"{json.dumps(plain(read(token)), ensure_ascii=False)} {max(1, round(STEPS * z / maximum))}"
-            for token, z, on in zip(fragment.tokens, fragment.values, marks, strict=True)
+            f"{_quoted(read(token))} {max(1, round(STEPS * value / maximum))}"
+            for token, value, on in zip(fragment.tokens, fragment.values, marks, strict=True)
             if on
         )
         lines.append(f"{number}. {marked(fragment, marks, read)}\nActive: {active}")
     return (("system", EXPLAIN), ("user", "\n\n".join(lines)))
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(plain(text), ensure_ascii=False)
 
 
 def judge_messages(kind: Kind, explanation: str, texts: Sequence[str], graded: bool) -> Messages:

@@ -1,0 +1,111 @@
+"""A server on loopback that explains and judges by rule, so that the right score is known.
+
+It knows classes of words. Asked to explain, it names the class that holds most of the marked words;
+asked to judge, it says yes where a word of the named class stands in the fragment (detection), or
+where all marked words are of that class (fuzzing). `faults` are served first, one a request.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MARKED = re.compile(r"<<(.*?)>>")
+
+
+class Rules:
+    """The rule, what it was asked, and faults to serve before (or in place of) answers.
+
+    A fault is a status, `hang`, or a text in place of the answer. `broken` maps a piece of a
+    prompt to a text that every request holding that piece is answered with.
+    """
+
+    def __init__(self, classes: Mapping[str, Sequence[str]]) -> None:
+        self.classes = classes
+        self.asked: list[dict] = []
+        self.keys: list[str | None] = []
+        self.faults: list[int | str] = []
+        self.broken: dict[str, str] = {}
+        self.hang = 0.0
+        self.slow = 0.0
+        self.url = ""
+        self.grades = (1, 0)
+
+    def answer(self, messages: Sequence[Mapping[str, str]]) -> str:
+        system, user = messages[0]["content"], messages[1]["content"]
+        for piece, text in self.broken.items():
+            if piece in user:
+                return text
+        if "Explanation:" not in user:
+            return self.explain(user)
+        explanation, numbered = user.split("\n\n", 1)
+        words = self.classes.get(explanation.split()[-1], ())
+        fragments = re.findall(r"^\d+\. (.*)$", numbered, re.MULTILINE)
+        fuzzing = "stand between <<" in system
+        said = [self.fits(text, words, fuzzing) for text in fragments]
+        return json.dumps([self.grades[0] if yes else self.grades[1] for yes in said])
+
+    def explain(self, user: str) -> str:
+        marked = [w for piece in MARKED.findall(user) for w in piece.split()]
+        best = max(self.classes, key=lambda name: sum(w in self.classes[name] for w in marked))
+        return f"The words have something in common.\nExplanation: words of the class {best}"
+
+    @staticmethod
+    def fits(text: str, words: Sequence[str], fuzzing: bool) -> bool:
+        if fuzzing:
+            return all(w in words for piece in MARKED.findall(text) for w in piece.split())
+        return any(word in words for word in text.split())
+
+
+@contextmanager
+def serving(rules: Rules) -> Iterator[Rules]:
+    """The rules behind an OpenAI-compatible endpoint at `rules.url`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            rules.asked.append(body)
+            rules.keys.append(self.headers.get("Authorization"))
+            time.sleep(rules.slow)
+            fault = rules.faults.pop(0) if rules.faults else None
+            if fault == "hang":
+                time.sleep(rules.hang)
+                return
+            if isinstance(fault, int):
+                return self.reply(fault, b'{"error": "no"}')
+            text = fault if fault is not None else rules.answer(body["messages"])
+            told = {
+                "choices": [{"message": {"role": "assistant", "content": text}}],
+                "usage": {"prompt_tokens": 10, "completion_tokens": 2},
+            }
+            whole = text if text == "no json" else json.dumps(told)
+            return self.reply(200, whole.encode())
+
+        def reply(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Quiet(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """A client that has gone is no news."""
+
+    server = Quiet(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    rules.url = f"http://127.0.0.1:{server.server_port}/v1"
+    try:
+        yield rules
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
