@@ -14,9 +14,9 @@ from models.dictionaries.sae import SAE
 from models.dictionaries.sparsity import Sparsity
 
 CLASSES = {
-    "digits": "one two three four five six seven eight nine zero".split(),
-    "colours": "red green blue yellow purple orange".split(),
-    "beasts": "dog cat cow horse mouse".split(),
+    "digits": ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "zero"],
+    "colours": ["red", "green", "blue", "yellow", "purple", "orange"],
+    "beasts": ["dog", "cat", "cow", "horse", "mouse"],
 }
 FILLERS = [f"{a}{b}" for a in ("ta", "mi", "ro", "ke", "su") for b in ("la", "nu", "ve", "po")]
 WORDS = [word for words in CLASSES.values() for word in words] + FILLERS

@@ -73,16 +73,19 @@ def serving(rules: Rules) -> Iterator[Rules]:
             fault = rules.faults.pop(0) if rules.faults else None
             if fault == "hang":
                 time.sleep(rules.hang)
-                return
-            if isinstance(fault, int):
-                return self.reply(fault, b'{"error": "no"}')
+            elif isinstance(fault, int):
+                self.reply(fault, b'{"error": "no"}')
+            else:
+                self.tell(fault, body)
+
+        def tell(self, fault: str | None, body: dict) -> None:
             text = fault if fault is not None else rules.answer(body["messages"])
             told = {
                 "choices": [{"message": {"role": "assistant", "content": text}}],
                 "usage": {"prompt_tokens": 10, "completion_tokens": 2},
             }
             whole = text if text == "no json" else json.dumps(told)
-            return self.reply(200, whole.encode())
+            self.reply(200, whole.encode())
 
         def reply(self, status: int, body: bytes) -> None:
             self.send_response(status)

@@ -1,5 +1,6 @@
 """Automatic interpretation: against a server that answers by rule, so that scores are known."""
 
+import csv
 import json
 import os
 import signal
@@ -28,9 +29,7 @@ from . import planted_language as planted
 from .rule_server import Rules, serving
 
 ROOT = Path(__file__).parents[1]
-REQUESTS = 1 + 2 * (
-    4 + 2
-)  # of a latent with the config below: explain; detection and fuzzing, twice
+REQUESTS = 1 + 2 * (4 + 2)  # of a latent below: explain; detect and fuzz, twice
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def config(home: Path, rules: Rules, **fields) -> InterpretConfig:
 @pytest.fixture
 def fresh(home, tmp_path):
     """The same home without answers and reports."""
-    for name in ("store", "runs", "tiny"):
+    for name in ("store", "runs", "tiny", "text.txt"):
         (tmp_path / name).symlink_to(home / name)
     return tmp_path
 
@@ -85,9 +84,10 @@ def test_planted_classes_are_named_and_scores_are_exactly_those_of_the_rule(fres
         for kind in ("detection", "fuzzing"):
             assert one[f"{kind}_balanced_accuracy"] == 1.0
             assert one[f"{kind}_precision"] == one[f"{kind}_recall"] == 1.0
-            assert one[f"{kind}_shuffled"] == 0.5  # the judge says no to everything
+        assert one["fuzzing_shuffled"] == 0.5  # the judge says no to everything
     assert told["detection"] == {"mean": 1.0, "standard_error": 0.0, "latents": 3}
     assert told["fuzzing_shuffled"]["mean"] == 0.5
+    hold_against_text(fresh, report, latents)
     assert told["failed"] == 0
     assert told["asked"] == len(rules.asked) == told["estimate"]["requests"] == 3 * REQUESTS
     assert (told["tokens_in"], told["tokens_out"]) == (10 * 3 * REQUESTS, 2 * 3 * REQUESTS)
@@ -99,6 +99,32 @@ def test_planted_classes_are_named_and_scores_are_exactly_those_of_the_rule(fres
     page = (report / "index.html").read_text()
     assert "words of the class digits" in page and "✗" not in page
     assert str(fresh) not in page and rules.url not in page
+
+
+def hold_against_text(home: Path, report: Path, latents: list[dict]) -> None:
+    """Every answer of the judge against the text itself, a line a context."""
+    lines = [["<s>", *line.split()] for line in (home / "text.txt").read_text().split("\n")]
+    names = list(planted.CLASSES)
+    said: dict[tuple[int, int], list[tuple[bool, bool]]] = {}
+    for row in csv.DictReader((report / "judgements.csv").open()):
+        latent, whose = int(row["latent"]), int(row["explanation_of"])
+        start = int(row["position"])
+        words = lines[int(row["context"])][start : start + 16]
+        own, theirs = (planted.CLASSES[names[i]] for i in (latent, whose))
+        if row["kind"] == "fuzzing":
+            marked = [words[int(i)] for i in row["marked"].split()]
+            assert marked
+            assert int(row["truth"]) == all(word in own for word in marked)
+            assert int(row["grade"][0]) == all(word in theirs for word in marked)
+            continue
+        assert int(row["truth"]) == any(word in own for word in words)
+        assert int(row["grade"][0]) == any(word in theirs for word in words)
+        said.setdefault((latent, whose), []).append((row["truth"] == "1", row["grade"] >= "0.5"))
+    for one in latents:
+        each = said[one["latent"], one["shuffled_from"]]
+        recall = np.mean([yes for truth, yes in each if truth])
+        specificity = np.mean([not yes for truth, yes in each if not truth])
+        assert one["detection_shuffled"] == pytest.approx((recall + specificity) / 2)
 
 
 def test_a_rule_that_is_wrong_scores_what_it_should(fresh):
@@ -185,7 +211,7 @@ def test_a_latent_without_an_answer_is_told_and_the_others_go_on(fresh, capsys):
 def test_nobody_there_stops_soon_and_a_refusal_at_once(fresh):
     with serving(Rules(planted.CLASSES)) as rules:
         rules.faults = [401] * 100
-        with pytest.raises(EndpointError, match="refuses with 401 .*--key-env"):
+        with pytest.raises(EndpointError, match=r"refuses with 401 .*--key-env"):
             study_interpret(config(fresh, rules, parallel=1))
         assert len(rules.asked) == 1
         rules.faults = ["I do not know."] * 100
@@ -281,7 +307,6 @@ def test_a_feature_planted_in_a_model_is_found_shown_and_named(home, fresh):
     rows = functional.normalize(load_sae(trained.run).W_dec, dim=1)
     cosines_CS = directions @ rows.T
     latents = cosines_CS.argmax(1).tolist()
-    print(cosines_CS.max(1).values)
     assert cosines_CS[0].max() > 0.9
     with serving(Rules(planted.CLASSES)) as rules:
         asked = config(fresh, rules, latents=tuple(latents), floor=0.3)
