@@ -210,7 +210,7 @@ def test_a_local_model_answers_greedily_and_nonsense_is_given_up(subject, tmp_pa
     assert reply.text == subject.tokenizer.decode(ids[0, -6:], skip_special_tokens=True)
     assert (reply.tokens_in, reply.tokens_out) == (ids.shape[1] - 6, 6)
     asker = Asker(model, tmp_path, {"max_tokens": 6}, tries=2, backoff=0.0)
-    with pytest.raises(UnansweredError, match="after 2 tries: the answer .* cannot be read"):
+    with pytest.raises(UnansweredError, match=r"after 2 tries: the answer .* cannot be read"):
         asker.ask(messages, read_explanation)
     assert asker.tally.asked == 2 and not list(tmp_path.rglob("*.json"))
     with pytest.raises(Exception, match="is more than the 2048 that it takes"):
