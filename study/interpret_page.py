@@ -27,7 +27,7 @@ def page_context(
     """Everything that the template says."""
     ranked = sorted(found, key=_rank)
     return {
-        "title": f"What latents of {figures['run']} stand for",
+        "title": "Latents in words",
         "figures": figures,
         "numbers": [_number(figures, kind) for kind in KINDS],
         "kinds": KINDS,
@@ -95,7 +95,7 @@ def chart(found: Sequence[Interpretation]) -> dict[str, Any]:
                 }
             )
     ticks = [{"x": f"{WIDTH * t / 4:.1f}", "text": f"{t / 4:g}"} for t in range(5)]
-    return {"rows": rows, "height": f"{top + 26:.0f}", "foot": f"{top + 18:.0f}", "ticks": ticks}
+    return {"rows": rows, "height": f"{top + 36:.0f}", "foot": f"{top + 18:.0f}", "ticks": ticks}
 
 
 def _most(values: Sequence[tuple[int, float]]) -> int:
