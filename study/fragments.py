@@ -33,8 +33,8 @@ class Firing:
     text: StoredText
     contexts_C: Int64[np.ndarray, " c"]
     latents: tuple[int, ...]
-    places: Sequence[Int64[np.ndarray, " n"]]
-    values: Sequence[Float32[np.ndarray, " n"]]
+    places: Sequence[Int64[np.ndarray, " _"]]
+    values: Sequence[Float32[np.ndarray, " _"]]
 
     def dense(self, member: int) -> Float32[np.ndarray, "c t"]:
         """The activations of one latent; 0 where the row is not valid."""

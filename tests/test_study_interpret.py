@@ -106,7 +106,7 @@ def hold_against_text(home: Path, report: Path, latents: list[dict]) -> None:
     lines = [["<s>", *line.split()] for line in (home / "text.txt").read_text().split("\n")]
     names = list(planted.CLASSES)
     said: dict[tuple[int, int], list[tuple[bool, bool]]] = {}
-    for row in csv.DictReader((report / "judgements.csv").open()):
+    for row in csv.DictReader((report / "judgements.csv").read_text().splitlines()):
         latent, whose = int(row["latent"]), int(row["explanation_of"])
         start = int(row["position"])
         words = lines[int(row["context"])][start : start + 16]
