@@ -6,6 +6,7 @@ not at all, so a run that was killed asks nothing twice.
 
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -148,7 +149,8 @@ class Asker:
         with ThreadPoolExecutor(self.model.parallel) as pool:
             try:
                 futures = [pool.submit(work, thing) for thing in things]
-                return [future.result() for future in tqdm(futures, what)]
+                bar = tqdm(futures, what, mininterval=0.5 if sys.stderr.isatty() else 20)
+                return [future.result() for future in bar]
             except BaseException:
                 self._stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
