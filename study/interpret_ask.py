@@ -119,8 +119,7 @@ class Asker:
             return parse(answer)  # it could be read when it was kept
         said, problem, after = messages, "", 0.0
         for attempt in range(self.tries):
-            if attempt:
-                self._wait(attempt, after)
+            self._wait(attempt, after)
             after = 0.0
             try:
                 reply = self.model.complete(said, self.parameters)
@@ -145,10 +144,19 @@ class Asker:
     def each(
         self, what: str, work: Callable[[Thing], Value], things: Iterable[Thing]
     ) -> list[Value]:
-        """`work` on every thing, `model.parallel` at a time; the first error stops the others."""
+        """`work` on every thing, `model.parallel` at a time; the first error stops the others:
+        nothing more is asked."""
+
+        def guarded(thing: Thing) -> Value:
+            try:
+                return work(thing)
+            except BaseException:
+                self._stopped.set()
+                raise
+
         with ThreadPoolExecutor(self.model.parallel) as pool:
             try:
-                futures = [pool.submit(work, thing) for thing in things]
+                futures = [pool.submit(guarded, thing) for thing in things]
                 bar = tqdm(futures, what, mininterval=0.5 if sys.stderr.isatty() else 20)
                 return [future.result() for future in bar]
             except BaseException:
@@ -171,8 +179,8 @@ class Asker:
         write_whole(self._place(messages), (json.dumps(told, indent=1) + "\n").encode())
 
     def _wait(self, attempt: int, after: float) -> None:
-        """Exponential back-off, or as long as the server asks for."""
-        seconds = max(self.backoff * 2 ** (attempt - 1), after)
+        """Exponential back-off from the second try on, or as long as the server asks for."""
+        seconds = max(self.backoff * 2 ** (attempt - 1), after) if attempt else 0.0
         if self._stopped.wait(min(seconds, LONGEST_WAIT)):
             raise UnansweredError("stopped")
 

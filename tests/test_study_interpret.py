@@ -182,8 +182,8 @@ def test_what_it_costs_is_told_and_nothing_asked(fresh):
 def test_faults_that_pass_are_tried_again_and_leave_no_trace(fresh):
     with serving(Rules(planted.CLASSES)) as rules:
         rules.faults = [500, 429, "hang", "no json", "I do not know.", 503]
-        rules.hang = 1.0
-        told = study_interpret(config(fresh, rules, parallel=1, timeout=0.3))
+        rules.hang = 4.0
+        told = study_interpret(config(fresh, rules, parallel=1, timeout=3.0))
         assert told["failed"] == 0 and told["detection"]["mean"] == 1.0
         assert told["asked"] == 3 * REQUESTS + 6
         reminded = [b for b in rules.asked if len(b["messages"]) == 4]
