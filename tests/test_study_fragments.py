@@ -194,8 +194,7 @@ def test_tokens_of_a_real_tokenizer_read_as_they_stand(shared):
     read = reader_of(tokenizer)
     told = 'Once upon a time, Lily said: "Look!"\nThe dog\'s ball was — big.'
     tokens = tokenizer(told, add_special_tokens=False)["input_ids"]
-    together = "".join(map(read, tokens)).strip()
-    assert together.replace("\ufffd", "") == told.replace("—", "")
+    assert "".join(map(read, tokens)).strip() == told
 
 
 def test_a_local_model_answers_greedily_and_nonsense_is_given_up(subject, tmp_path):
