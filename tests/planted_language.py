@@ -24,7 +24,7 @@ WIDTH = 32
 SITE = "blocks.1.hook_resid_post"
 
 
-def save_model(folder: Path, push: float = 4.0, seed: int = 0) -> torch.Tensor:
+def save_model(folder: Path, push: float = 8.0, seed: int = 0) -> torch.Tensor:
     """Write a Llama of two blocks whose embeddings of each class are moved by `push` along a
     direction; gives these directions [classes, WIDTH], of unit length and at right angles."""
     vocabulary = {"<s>": 0, "<unk>": 1} | {word: i + 2 for i, word in enumerate(WORDS)}

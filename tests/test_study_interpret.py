@@ -183,7 +183,7 @@ def test_faults_that_pass_are_tried_again_and_leave_no_trace(fresh):
     with serving(Rules(planted.CLASSES)) as rules:
         rules.faults = [500, 429, "hang", "no json", "I do not know.", 503]
         rules.hang = 4.0
-        told = study_interpret(config(fresh, rules, parallel=1, timeout=3.0))
+        told = study_interpret(config(fresh, rules, parallel=1, timeout=3.0, tries=8))
         assert told["failed"] == 0 and told["detection"]["mean"] == 1.0
         assert told["asked"] == 3 * REQUESTS + 6
         reminded = [b for b in rules.asked if len(b["messages"]) == 4]
@@ -293,9 +293,9 @@ def test_a_feature_planted_in_a_model_is_found_shown_and_named(home, fresh):
             name="learnt",
             store=str(store),
             objective="topk",
-            latents=48,
-            k=2,
-            steps=800,
+            latents=8,
+            k=1,
+            steps=300,
             batch_size=256,
             lr=3e-3,
             device="cpu",
