@@ -98,7 +98,7 @@ def interpret() -> InterpretConfig:
     A model (--endpoint URL --model NAME, or --local MODEL) explains 20 latents from fragments of
     text in which they are active, and is tested on others: which of them excite the latent, and are
     the right tokens marked? Balanced accuracy, 1/2 by chance, beside that of another latent's
-    sentence; a page and tables. With the defaults 25 requests a latent of some 600 tokens each:
+    sentence; a page and tables. With the defaults 25 requests a latent of some 200 tokens each:
     --dry-run tells, with --price-in and --price-out in money too. Fragments of 250,000 rows take
     seconds; the rest is up to the model. Answers are kept: a stopped run asks nothing twice.
     """
