@@ -9,6 +9,7 @@ from data.command import run_command
 
 from .config import SpliceConfig
 from .interpret_config import InterpretConfig
+from .features_config import FeaturesConfig
 from .missing_config import JointConfig, MissingConfig, VisualiseConfig
 from .parts_config import PartsConfig
 from .recipes import RECIPES, Config
@@ -55,6 +56,10 @@ def _study(config: Config) -> dict[str, Any]:
         from .interpret import study_interpret
 
         return study_interpret(config)
+    if isinstance(config, FeaturesConfig):
+        from .features import study_features
+
+        return study_features(config).summary()
     from .curves import study_curves
 
     return study_curves(config).summary()

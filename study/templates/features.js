@@ -1,0 +1,258 @@
+// The page of features. Numbers of all latents come with data/index.js; the rest of a latent comes
+// in a piece of data/, when it is looked at. The list draws only the rows that can be seen.
+const features = (() => {
+  const byId = (id) => document.getElementById(id);
+  const ROW = 34, SPARE = 8, PIECES = 24; // pixels a row, rows drawn beyond the edge, pieces kept
+  let all = null; // the index
+  let order = []; // latents that are listed, in order
+  let by = "number", rising = true, shown = -1, asked = -1, lowered = [];
+  const pieces = new Map(), waiting = new Map();
+
+  // ---- data
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
+  const tokensOf = (table, latent) => {
+    if (!table) return [];
+    const found = table.data.subarray(latent * table.each, (latent + 1) * table.each);
+    return [...found].filter((token) => token > 0);
+  };
+  function unpack(table) {
+    if (!table) return null;
+    const kind = table.bytes === 2 ? Uint16Array : Uint32Array;
+    return { each: table.each, data: new kind(bytes(table.data)) };
+  }
+  function index(told) {
+    all = { ...told, fires: unpack(told.fires), promotes: unpack(told.promotes) };
+    for (const name of ["frequency", "max", "nearest"]) all[name] = new Float32Array(bytes(told[name]));
+    lowered = all.tokens.map((text) => text.toLowerCase());
+    list();
+    const told_latent = linked();
+    show(told_latent >= 0 ? told_latent : order[0] ?? 0, true);
+    document.body.dataset.drawn = Math.round(performance.now()); // milliseconds to the first row
+    requestAnimationFrame(map);
+  }
+  function piece(number, latents) {
+    pieces.set(number, latents);
+    if (pieces.size > PIECES) pieces.delete(pieces.keys().next().value);
+    waiting.get(number)?.forEach((then) => then());
+    waiting.delete(number);
+  }
+  function missing(file) {
+    byId("detail").innerHTML = `<p><b>${file}</b> is not there. Keep the folder data/ beside this page.</p>`;
+  }
+  function withLatent(latent, then) {
+    const number = Math.floor(latent / all.piece);
+    const give = () => then(pieces.get(number)[latent % all.piece]);
+    if (pieces.has(number)) return give();
+    if (waiting.has(number)) return waiting.get(number).push(give);
+    waiting.set(number, [give]);
+    const script = document.createElement("script");
+    script.src = `data/${String(number).padStart(3, "0")}.js`;
+    script.onload = () => script.remove();
+    script.onerror = () => { waiting.delete(number); missing(script.getAttribute("src")); };
+    document.body.append(script);
+  }
+
+  // ---- words
+  const escaped = (text) => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
+  const number = (value, digits = 3) =>
+    value === 0 ? "0" : Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3 ? value.toExponential(1) : String(+value.toPrecision(digits));
+  const percent = (share) => (share === 0 ? "never" : share < 1e-5 ? "<.001 %" : `${+(share * 100).toPrecision(share < 0.001 ? 1 : 2)} %`);
+  const visible = (text) => escaped(text).replace(/\r?\n/g, '<span class="mark">↵</span>').replace(/\t/g, '<span class="mark">⇥</span>');
+  const chip = (token, hit) => {
+    const text = visible(all.tokens[token]).replace(/^ +/, (s) => `<span class="mark">${"·".repeat(s.length)}</span>`);
+    return `<span class="tok${hit && hit(token) ? " hit" : ""}">${text}</span>`;
+  };
+  const chips = (tokens, hit) => tokens.map((token) => chip(token, hit)).join("");
+
+  // ---- the list
+  function finder() {
+    const typed = byId("search").value.trim().toLowerCase(), where = byId("where").value;
+    if (!typed) return { keeps: () => true, hit: null };
+    const whole = typed.match(/^["“](.*)["”]$/), wanted = whole ? whole[1].trim() : typed;
+    const hits = lowered.map((text) => (whole ? text.trim() === wanted : text.includes(wanted)));
+    hits[0] = false;
+    const number = /^#?\d+$/.test(typed) ? Number(typed.replace("#", "")) : -1;
+    const among = (table, latent) => table && tokensOf(table, latent).some((token) => hits[token]);
+    return {
+      hit: where === "number" ? null : (token) => hits[token],
+      keeps: (latent) =>
+        ((where === "all" || where === "number") && latent === number) ||
+        ((where === "all" || where === "fires") && among(all.fires, latent)) ||
+        ((where === "all" || where === "promotes") && among(all.promotes, latent)),
+    };
+  }
+  let found = { hit: null };
+  function list() {
+    found = finder();
+    const alive = byId("alive").checked;
+    order = [];
+    for (let latent = 0; latent < all.latents; latent++)
+      if ((!alive || all.frequency[latent] > 0) && found.keeps(latent)) order.push(latent);
+    const value = by === "number" ? (latent) => latent : (latent) => all[by][latent];
+    order.sort((a, b) => (value(a) - value(b)) * (rising ? 1 : -1) || a - b);
+    byId("count").textContent = `${order.length.toLocaleString("en")} of ${all.latents.toLocaleString("en")} latents`;
+    for (const head of byId("head").querySelectorAll("button")) {
+      head.classList.toggle("by", head.dataset.by === by);
+      head.classList.toggle("rising", rising);
+    }
+    byId("rows").style.height = `${order.length * ROW}px`;
+    byId("scroller").scrollTop = 0;
+    draw();
+  }
+  function draw() {
+    const scroller = byId("scroller");
+    const first = Math.max(0, Math.floor(scroller.scrollTop / ROW) - SPARE);
+    const last = Math.min(order.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + SPARE);
+    let html = "";
+    for (let place = first; place < last; place++) html += row(order[place], place);
+    byId("rows").innerHTML = html || '<p class="soft" style="padding:12px">No latent answers to that.</p>';
+  }
+  function row(latent, place) {
+    const share = all.frequency[latent];
+    const width = share > 0 ? Math.max(4, Math.min(100, 100 + 25 * Math.log10(share))) : 0;
+    return `<div class="row${latent === shown ? " here" : ""}" data-latent="${latent}" style="top:${place * ROW}px">` +
+      `<span>${latent}</span><span class="share">${percent(share)}<i style="--w:${width}%"></i></span>` +
+      `<span>${number(all.max[latent])}</span><span>${all.nearest[latent].toFixed(2)}</span>` +
+      `<span>${chips(tokensOf(all.fires, latent).slice(0, 8), found.hit)}</span>` +
+      (all.promotes ? `<span>${chips(tokensOf(all.promotes, latent).slice(0, 8), found.hit)}</span>` : "") + "</div>";
+  }
+
+  // ---- one latent
+  function show(latent, quietly) {
+    if (!(latent >= 0 && latent < all.latents)) return;
+    asked = latent;
+    withLatent(latent, (told) => {
+      if (asked !== latent) return; // another one was asked for meanwhile
+      shown = latent;
+      byId("detail").innerHTML = detail(latent, told);
+      if (!quietly && linked() !== latent) history.replaceState(null, "", `#latent=${latent}`);
+      bringIntoView(latent);
+      draw();
+      map();
+    });
+  }
+  function bringIntoView(latent) {
+    const place = order.indexOf(latent), scroller = byId("scroller");
+    if (place < 0) return;
+    const top = place * ROW;
+    if (top < scroller.scrollTop || top + ROW > scroller.scrollTop + scroller.clientHeight)
+      scroller.scrollTop = top - scroller.clientHeight / 3;
+  }
+  function detail(latent, told) {
+    const fired = told.fired.toLocaleString("en");
+    const head = `<header><h2><a href="#latent=${latent}" title="a link to this latent">Latent ${latent}</a></h2>` +
+      `<span class="steps"><button data-step="-1" title="the one before in the list (k)">‹</button><button data-step="1" title="the next one in the list (j)">›</button></span></header>` +
+      `<p class="facts"><span>on at <b>${percent(all.frequency[latent])}</b> of tokens (${fired})</span><span>at most <b>${number(all.max[latent])}</b></span>` +
+      `<span>where on, <b>${number(told.mean)}</b> on average</span><span>decoder length <b>${number(told.norm)}</b></span></p>`;
+    if (!told.fired) return head + `<p style="margin-top:18px">It is on at none of the tokens read.</p>` + writes(told) + kin(told);
+    return head + `<h3>Activations</h3>${histogram(told.histogram)}` + writes(told) +
+      `<h3>Where it is strongest</h3>${told.strongest.map((e) => example(e, all.max[latent])).join("")}` +
+      (told.weaker.length ? `<h3>Where it is weaker</h3>${told.weaker.map((e) => example(e, all.max[latent])).join("")}` : "") + kin(told);
+  }
+  function writes(told) {
+    if (!told.up) return "";
+    const most = Math.max(...[...told.up, ...told.down].map(([, weight]) => Math.abs(weight)), 1e-9);
+    const line = ([token, weight]) => `<li><span>${chip(token, found.hit)}</span><i style="--w:${(Math.abs(weight) / most) * 100}%"></i><span>${weight > 0 ? "+" : "−"}${number(Math.abs(weight))}</span></li>`;
+    return `<div class="twin"><div><h3>Promotes</h3><ol class="weights">${told.up.map(line).join("")}</ol></div>` +
+      `<div><h3>Suppresses</h3><ol class="weights down">${told.down.map(line).join("")}</ol></div></div>`;
+  }
+  function histogram([first, ...counts]) {
+    const most = Math.max(...counts), width = 600 / Math.max(counts.length, 6), edge = (bin) => 2 ** ((first + bin) / 4 - 24);
+    const bars = counts.map((count, bin) => {
+      const height = count ? Math.max((count / most) * 70, 1) : 0;
+      return `<rect x="${(bin * width + 0.5).toFixed(1)}" y="${(76 - height).toFixed(1)}" width="${(width - 1).toFixed(1)}" height="${height.toFixed(1)}" rx="1.5"><title>${number(edge(bin))} to ${number(edge(bin + 1))}: ${count.toLocaleString("en")} tokens</title></rect>`;
+    });
+    let ticks = "", last = -100;
+    for (let bin = 0; bin <= counts.length; bin++) {
+      const x = bin * width;
+      if ((first + bin) % 4 || x - last < 46) continue; // a whole power of two, with room
+      ticks += `<path class="axis" d="M${x.toFixed(1)} 76v4"/><text class="soft mid" x="${x.toFixed(1)}" y="93">${number(edge(bin))}</text>`;
+      last = x;
+    }
+    return `<svg class="bars" viewBox="-14 0 640 98" role="img" aria-label="histogram of activations"><path class="axis" d="M0 76.5H600"/>${bars.join("")}${ticks}</svg>`;
+  }
+  function example([context, position, document_, value, at, tokens, acts, borders, level], highest) {
+    const starts = new Map(borders), begin = position - at, end = begin + tokens.length;
+    let html = begin > 0 ? '<span class="cut">… </span>' : "";
+    tokens.forEach((token, place) => {
+      if (starts.has(place)) html += `<span class="border" title="another document begins here">document ${starts.get(place)}</span>`;
+      const part = acts[place], text = visible(all.tokens[token]);
+      const kind = (part > 0 ? "t" : part < 0 ? "off" : "") + (place === at ? " at" : "");
+      const says = part < 0 ? "not counted" : number((part / 1000) * highest);
+      html += `<span class="${kind}"${part > 0 ? ` style="--a:${(part / 1000).toFixed(2)}"` : ""} title="${says}, position ${begin + place}">${text}</span>`;
+    });
+    if (end < all.length) html += '<span class="cut"> …</span>';
+    const share = level === null ? "" : `<small>${Math.round(level * 100)} %</small>`;
+    return `<div class="example"><div class="value">${number(value)}${share}</div><div><p class="text">${html}</p><div class="source">context ${context}, position ${position}, document ${document_}</div></div></div>`;
+  }
+  function kin(told) {
+    if (!told.neighbours.length) return "";
+    const link = ([latent, cosine]) => `<a href="#latent=${latent}"><b>${latent}</b><span class="soft">${cosine.toFixed(2)}</span><span>${chips(tokensOf(all.fires, latent).slice(0, 3))}</span></a>`;
+    return `<h3>Nearest in the decoder</h3><div class="kin">${told.neighbours.map(link).join("")}</div>`;
+  }
+
+  // ---- all of them
+  function map() {
+    const canvas = byId("map"), scale = window.devicePixelRatio || 1, width = canvas.clientWidth, height = 300;
+    canvas.width = width * scale; canvas.height = height * scale;
+    const pen = canvas.getContext("2d"), style = getComputedStyle(document.body), listed = new Set(order);
+    pen.scale(scale, scale);
+    const on = [...all.frequency.keys()].filter((latent) => all.frequency[latent] > 0);
+    if (!on.length) return;
+    const span = (values) => { // no spreading: there may be a hundred thousand
+      let low = Infinity, high = -Infinity;
+      for (const latent of on) { const v = Math.log10(values[latent]); low = Math.min(low, v); high = Math.max(high, v); }
+      return [low - 0.08, high + 0.08];
+    };
+    const [x0, x1] = span(all.frequency), [y0, y1] = span(all.max);
+    const x = (latent) => 52 + ((Math.log10(all.frequency[latent]) - x0) / (x1 - x0)) * (width - 76);
+    const y = (latent) => height - 34 - ((Math.log10(all.max[latent]) - y0) / (y1 - y0)) * (height - 56);
+    pen.font = "12px system-ui, sans-serif"; pen.fillStyle = style.getPropertyValue("--soft");
+    pen.textAlign = "center"; pen.strokeStyle = style.getPropertyValue("--rule");
+    const steps = (low, high) => { const made = []; for (let p = Math.floor(low); p <= high; p++) for (const m of high - low < 1.6 ? [1, 2, 5] : [1]) { const v = p + Math.log10(m); if (v > low && v < high) made.push([v, m * 10 ** p]); } return made; };
+    for (const [v, at] of steps(x0, x1)) { const px = 52 + ((v - x0) / (x1 - x0)) * (width - 76); pen.fillText(percent(at), px, height - 12); pen.beginPath(); pen.moveTo(px, 10); pen.lineTo(px, height - 30); pen.stroke(); }
+    pen.textAlign = "right";
+    for (const [v, at] of steps(y0, y1)) { const py = height - 34 - ((v - y0) / (y1 - y0)) * (height - 56); pen.fillText(number(at), 44, py + 4); pen.beginPath(); pen.moveTo(50, py); pen.lineTo(width - 16, py); pen.stroke(); }
+    pen.globalAlpha = on.length > 4000 ? 0.35 : 0.7;
+    for (const inside of [false, true]) {
+      pen.fillStyle = inside ? style.getPropertyValue("--cold") : style.getPropertyValue("--rule");
+      for (const latent of on) if (listed.has(latent) === inside) pen.fillRect(x(latent) - 1.5, y(latent) - 1.5, 3, 3);
+    }
+    pen.globalAlpha = 1;
+    if (all.frequency[shown] > 0) { pen.strokeStyle = style.getPropertyValue("--ink"); pen.lineWidth = 2; pen.beginPath(); pen.arc(x(shown), y(shown), 7, 0, 7); pen.stroke(); }
+    canvas.onclick = (event) => {
+      let best = -1, least = Infinity;
+      for (const latent of on) {
+        const away = (x(latent) - event.offsetX) ** 2 + (y(latent) - event.offsetY) ** 2;
+        if (listed.has(latent) && away < least) [best, least] = [latent, away];
+      }
+      if (best >= 0) show(best);
+    };
+  }
+
+  // ---- what a reader does
+  const linked = () => { const match = location.hash.match(/^#latent=(\d+)$/); return match ? Number(match[1]) : -1; };
+  const step = (by_) => { const place = order.indexOf(shown) + by_; if (order[place] !== undefined) show(order[place]); };
+  const again = () => { if (all) { list(); map(); } };
+  let timer = 0;
+  byId("search").addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(again, 120); });
+  byId("where").addEventListener("change", again);
+  byId("alive").addEventListener("change", again);
+  byId("scroller").addEventListener("scroll", () => all && draw());
+  byId("rows").addEventListener("click", (event) => { const hit = event.target.closest(".row"); if (hit) show(Number(hit.dataset.latent)); });
+  byId("detail").addEventListener("click", (event) => { const button = event.target.closest("[data-step]"); if (button) step(Number(button.dataset.step)); });
+  byId("head").addEventListener("click", (event) => {
+    const next = event.target.closest("button")?.dataset.by;
+    if (!next || !all) return;
+    [by, rising] = [next, next === by ? !rising : next === "number"];
+    again();
+  });
+  addEventListener("keydown", (event) => {
+    if (!all || event.ctrlKey || event.metaKey || event.altKey || /INPUT|SELECT/.test(event.target.tagName)) return;
+    if (event.key === "j" || event.key === "k") step(event.key === "j" ? 1 : -1);
+    if (event.key === "/") { event.preventDefault(); byId("search").focus(); }
+  });
+  addEventListener("hashchange", () => { if (all && linked() >= 0) show(linked()); });
+  addEventListener("resize", () => { if (all) { draw(); map(); } });
+  return { index, piece, missing };
+})();
