@@ -1,7 +1,7 @@
 """The data of the page of features, in files of their own, so that it opens at once.
 
 data/index.js     what the list, search and order need of every latent
-data/000.js ...   all else of 256 latents each, asked for when one of them is looked at
+data/000.js ...   all else of 128 latents each, asked for when one of them is looked at
 
 A file is one call of a function with JSON, because a page that is opened from a disk may load
 scripts and nothing else. Numbers of all latents are little-endian arrays in base64.
@@ -20,7 +20,7 @@ from data.files import write_whole
 
 from .features_findings import Example, FeatureFindings, short
 
-PIECE = 256  # latents a file
+PIECE = 128  # latents a file
 THOUSAND = 1000  # activations are told in thousandths of the latent's largest
 NOT_COUNTED = -1
 

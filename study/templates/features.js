@@ -183,7 +183,7 @@ const features = (() => {
     });
     if (end < all.length) html += '<span class="cut"> …</span>';
     const share = level === null ? "" : `<small>${Math.round(level * 100)} %</small>`;
-    return `<div class="example"><div class="value">${number(value)}${share}</div><div><p class="text">${html}</p><div class="source">context ${context}, position ${position}, document ${document_}</div></div></div>`;
+    return `<div class="example"><div class="value">${number(value)}${share}</div><p class="text">${html}<span class="source" title="position ${position} of the context">context ${context}, document ${document_}</span></p></div>`;
   }
   function kin(told) {
     if (!told.neighbours.length) return "";
