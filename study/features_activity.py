@@ -79,7 +79,7 @@ class Activity:
         outside the context."""
         position = row % self.length
         first = np.clip(position - 2 * self.window // 3, 0, self.length - self.window)
-        return row - position + first
+        return np.asarray(row - position + first)
 
     def add(self, contexts: Int64[np.ndarray, " b"], z_NS: Float[torch.Tensor, "n s"]) -> None:
         """Count whole contexts; rows that do not count are NaN."""

@@ -70,7 +70,9 @@ class FeatureFindings:
     def strongest(self, latent: int) -> list[Example]:
         """The contexts that excite a latent most, the strongest first."""
         best = self.activity.top
-        return [self._example(best, latent, i) for i in np.flatnonzero(best.row_SN[latent] >= 0)]
+        return [
+            self._example(best, latent, i) for i in range(best.count) if best.row_SN[latent, i] >= 0
+        ]
 
     def weaker(self, latent: int) -> list[Example]:
         """Examples at the middles of `quantiles` equal parts of the sampled activations, the

@@ -55,7 +55,7 @@ def headline(found: FeatureFindings) -> list[dict[str, str]]:
         {
             "value": f"{figures['latents_dense']:,}",
             "of": "",
-            "text": f"are on at more than {DENSE:.0%} of tokens",
+            "text": f"are on at more than {100 * DENSE:g} % of tokens",
         },
         {
             "value": "none" if nearest is None else f"{nearest:.2f}",

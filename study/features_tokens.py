@@ -12,18 +12,26 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 SPACE, BYTES, JOINED = "▁", "Ġ", "##"  # SentencePiece's, GPT-2's and WordPiece's marks
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # without tab and line break
 BYTE_OF = {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 
 def readable(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[str]:
     """The text of each token by itself, with a leading space where it begins a word. What is part
-    of a letter only stays as escaped bytes, \\xe2; a number without a token is its number."""
+    of a letter only, or controls a terminal, is escaped, \\xe2; a number without a token is that
+    number."""
     pieces = tokenizer.convert_ids_to_tokens([int(token) for token in tokens])
     special, mark = set(tokenizer.all_special_tokens), _mark(tokenizer)
     return [
-        _text(piece, mark) if piece is not None and piece not in special else piece or f"<{token}>"
+        CONTROL.sub(_escaped, _text(piece, mark))
+        if piece is not None and piece not in special
+        else piece or f"<{token}>"
         for token, piece in zip(tokens, pieces, strict=True)
     ]
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]):02x}"
 
 
 def _text(piece: str, mark: str) -> str:

@@ -318,7 +318,7 @@ def test_a_store_of_images_is_refused(home: Path, store: Store) -> None:
 @pytest.mark.parametrize(
     ("pieces", "wanted"),
     [
-        (["▁the", "ing", "<0x0A>", "<0xE2>"], [" the", "ing", "\n", "\\xe2"]),
+        (["▁the", "ing", "<0x0A>", "<0xE2>", "<0x06>"], [" the", "ing", "\n", "\\xe2", "\\x06"]),
         (["Ġthe", "ing", "Ċ", "â", "Ã¼"], [" the", "ing", "\n", "\\xe2", "ü"]),
         (["the", "##ing", "##s"], [" the", "ing", "s"]),
         (["the", "ing"], [" the", " ing"]),
