@@ -67,12 +67,14 @@ class Activity:
     @property
     def frequency_S(self) -> Float64[np.ndarray, " s"]:
         """The share of rows that each latent is on at."""
-        return self.fired_S / max(self.rows, 1)
+        share: Float64[np.ndarray, " s"] = self.fired_S / max(self.rows, 1)
+        return share
 
     @property
     def mean_S(self) -> Float64[np.ndarray, " s"]:
         """The mean activation where the latent is on."""
-        return self.total_S / np.maximum(self.fired_S, 1)
+        mean: Float64[np.ndarray, " s"] = self.total_S / np.maximum(self.fired_S, 1)
+        return mean
 
     def begin(self, row: Int64[np.ndarray, " *m"]) -> Int64[np.ndarray, " *m"]:
         """The first row of the window that shows a row: two thirds of it before, none of it
@@ -144,7 +146,8 @@ def peaks(found: Entries, length: int) -> Entries:
 def bins_of(value_M: Float32[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
     """The bin of the histogram that each activation falls into."""
     place = np.floor(np.log2(value_M.astype(np.float64)) * PER_OCTAVE) + OCTAVES * PER_OCTAVE
-    return np.clip(place, 0, BINS - 1).astype(np.int64)
+    inside: Int64[np.ndarray, " m"] = np.clip(place, 0, BINS - 1).astype(np.int64)
+    return inside
 
 
 def edges() -> Float64[np.ndarray, " e"]:

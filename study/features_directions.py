@@ -65,7 +65,8 @@ def read_out(subject: LanguageSubject, v_SD: Float[Tensor, "s d"]) -> Float[Tens
     if norm is None:
         return v_SD
     dtype = next(norm.parameters(), v_SD).dtype
-    there, back = norm(v_SD.to(dtype)), norm(-v_SD.to(dtype))
+    there: Tensor = norm(v_SD.to(dtype))
+    back: Tensor = norm(-v_SD.to(dtype))
     return ((there - back) / 2).float()
 
 

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from data import _torchvision  # noqa: F401  before transformers asks for torchvision
 
@@ -12,8 +13,9 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 SPACE, BYTES, JOINED = "▁", "Ġ", "##"  # SentencePiece's, GPT-2's and WordPiece's marks
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # without tab and line break
-BYTE_OF = {letter: byte for byte, letter in bytes_to_unicode().items()}
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # without tab and line breaks
+_letters: Callable[[], dict[int, str]] = bytes_to_unicode
+BYTE_OF = {letter: byte for byte, letter in _letters().items()}
 
 
 def readable(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[str]:
@@ -54,4 +56,5 @@ def _mark(tokenizer: PreTrainedTokenizerBase) -> str:
     if seen:
         return seen.most_common(1)[0][0]
     plain = sorted(set(vocabulary.values()) - set(tokenizer.all_special_ids))[:2]
-    return " " if len(plain) == 2 and " " in tokenizer.decode(plain).strip() else ""
+    joined: Any = tokenizer.decode(plain)
+    return " " if len(plain) == 2 and " " in joined.strip() else ""

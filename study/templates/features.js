@@ -57,7 +57,7 @@ const features = (() => {
   const number = (value, digits = 3) =>
     value === 0 ? "0" : Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3 ? value.toExponential(1) : String(+value.toPrecision(digits));
   const percent = (share) => (share === 0 ? "never" : share < 1e-5 ? "<.001 %" : `${+(share * 100).toPrecision(share < 0.001 ? 1 : 2)} %`);
-  const visible = (text) => escaped(text).replace(/\r?\n/g, '↵').replace(/\t/g, '⇥');
+  const visible = (text) => escaped(text).replace(/\r\n|\r|\n/g, "↵").replace(/\t/g, "⇥");
   const chip = (token, hit) => {
     const text = visible(all.tokens[token]).replace(/^ +/, (s) => `<span class="mark">${"·".repeat(s.length)}</span>`);
     return `<span class="tok${hit && hit(token) ? " hit" : ""}">${text}</span>`;
