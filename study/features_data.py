@@ -31,20 +31,32 @@ def write_data(found: FeatureFindings, folder: Path) -> dict[str, int]:
     for old in folder.glob("*.js"):
         old.unlink()
     place = places(found)
-    index = _script("features.index", index_of(found, place))
-    write_whole(folder / "index.js", index)
-    sizes = []
-    for number, start in enumerate(range(0, found.latents, PIECE)):
-        stop = min(start + PIECE, found.latents)
-        piece = [latent_of(found, latent, place) for latent in range(start, stop)]
-        content = _script("features.piece", number, piece)
-        write_whole(folder / f"{number:03d}.js", content)
-        sizes.append(len(content))
+    index = write_index(found, place, folder)
+    numbers = range(-(-found.latents // PIECE))
+    sizes = [write_piece(found, number, place, folder) for number in numbers]
     return {
-        "bytes_index": len(index),
+        "bytes_index": index,
         "bytes_largest_piece": max(sizes),
-        "bytes_data": len(index) + sum(sizes),
+        "bytes_data": index + sum(sizes),
     }
+
+
+def write_index(found: FeatureFindings, place: Int64[np.ndarray, " v"], folder: Path) -> int:
+    """data/index.js; returns its bytes."""
+    content = _script("features.index", index_of(found, place))
+    write_whole(folder / "index.js", content)
+    return len(content)
+
+
+def write_piece(
+    found: FeatureFindings, number: int, place: Int64[np.ndarray, " v"], folder: Path
+) -> int:
+    """One file of PIECE latents; returns its bytes."""
+    latents = range(number * PIECE, min((number + 1) * PIECE, found.latents))
+    piece = [latent_of(found, latent, place) for latent in latents]
+    content = _script("features.piece", number, piece)
+    write_whole(folder / f"{number:03d}.js", content)
+    return len(content)
 
 
 def places(found: FeatureFindings) -> Int64[np.ndarray, " v"]:

@@ -30,7 +30,7 @@ from study.features import study_features
 from study.features_activity import SAMPLE_KEY, Activity, edges, watch
 from study.features_best import Best
 from study.features_config import FeaturesConfig
-from study.features_data import PIECE, thousandths, write_data
+from study.features_data import PIECE, places, thousandths, write_index, write_piece
 from study.features_directions import neighbours, promoted
 from study.features_findings import FeatureFindings
 from study.features_page import render_page
@@ -375,14 +375,12 @@ def _ring(latents: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_a_page_of_many_latents_opens_at_once(tmp_path: Path) -> None:
-    found = made_up(32_768, top=3, window=8)
-    sizes = write_data(found, tmp_path / "data")
+    found, data, linked = made_up(32_768, top=10, window=32), tmp_path / "data", 32_000
+    place = places(found)
+    assert write_index(found, place, data) < 3_000_000
+    assert max(write_piece(found, n, place, data) for n in (0, linked // PIECE)) < 700_000
     (tmp_path / "index.html").write_text(render_page(found), encoding="utf-8")
     assert (tmp_path / "index.html").stat().st_size < 60_000
-    assert sizes["bytes_index"] < 3_000_000
-    assert len(list((tmp_path / "data").iterdir())) == 32_768 // PIECE + 1
-    full = made_up(PIECE, top=15, window=32)
-    assert write_data(full, tmp_path / "piece")["bytes_largest_piece"] < 700_000
     chromium = shutil.which("chromium")
     if chromium is None:
         return
@@ -390,13 +388,13 @@ def test_a_page_of_many_latents_opens_at_once(tmp_path: Path) -> None:
         [
             *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
             *("--virtual-time-budget=4000", f"--user-data-dir={tmp_path / 'browser'}"),
-            f"file://{tmp_path / 'index.html'}#latent=32000",
+            f"file://{tmp_path / 'index.html'}#latent={linked}",
         ],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     ).stdout
-    assert "Latent 32000</a>" in dom  # the permalink, out of a piece of its own
+    assert f"Latent {linked}</a>" in dom  # the permalink, out of a piece of its own
     assert 10 < dom.count('class="row"') < 120  # the list draws what can be seen
     assert "32,768 of 32,768 latents" in dom
