@@ -3,6 +3,7 @@
 import base64
 import csv
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -222,6 +223,11 @@ def script(path: Path) -> list[Any]:
     return list(json.loads(f"[{call[1]}]"))
 
 
+def table_of(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV file."""
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+
+
 def floats(text: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), "<f4")
 
@@ -238,7 +244,7 @@ def test_a_report_holds_what_was_counted(home: Path, store: Store) -> None:
     assert np.allclose(floats(index["frequency"]), frequency)
     number, latents = script(folder / "data" / "000.js")
     assert (number, len(latents)) == (0, S)
-    lines = list(csv.DictReader((folder / "latents.csv").open(encoding="utf-8")))
+    lines = table_of(folder / "latents.csv")
     assert [int(line["latent"]) for line in lines] == list(range(S))
     tokens, token = index["tokens"], store.column("token")
     known = readable(language_subject(str(home / "llama")).tokenizer, range(53))
@@ -287,8 +293,7 @@ def test_an_encoder_has_no_logits_and_its_page_says_so(tmp_path: Path) -> None:
     assert 'value="promotes"' not in page
     (index,) = script(done.report.parent / "data" / "index.js")
     assert index["promotes"] is None
-    line = next(csv.DictReader((done.report.parent / "latents.csv").open()))
-    assert line["promotes"] == "[]"
+    assert table_of(done.report.parent / "latents.csv")[0]["promotes"] == "[]"
 
 
 def test_mistakes_are_told_in_a_sentence(home: Path, store: Store, tmp_path: Path) -> None:
