@@ -112,8 +112,8 @@ def features() -> FeaturesConfig:
 
     One pass over the run's store; a page to search and order, of any number of latents, and a
     CSV. 250,000 tokens and 512 latents take seconds on two CPU cores; a million and 4,096 some
-    minutes. Memory: a latent's rows of 42 windows, 5.4 kB, and a gigabyte for the rest. The page
-    takes about 3 kB a latent.
+    minutes. Memory: 6 kB a latent for its windows of text, and under a gigabyte. The page
+    takes about 4 kB a latent.
     """
     return FeaturesConfig()
 
