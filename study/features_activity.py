@@ -175,7 +175,7 @@ def watch(
     sites: Sequence[str],
     dictionary: SAE,
     valid_BT: Bool[np.ndarray, "b t"],
-    contexts: Int64[np.ndarray, " b"],
+    contexts: Int64[np.ndarray, " c"],
     activity: Activity,
     device: torch.device,
 ) -> Activity:
