@@ -8,8 +8,8 @@ import tyro
 from data.command import run_command
 
 from .config import SpliceConfig
-from .interpret_config import InterpretConfig
 from .features_config import FeaturesConfig
+from .interpret_config import InterpretConfig
 from .missing_config import JointConfig, MissingConfig, VisualiseConfig
 from .parts_config import PartsConfig
 from .recipes import RECIPES, Config

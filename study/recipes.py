@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from .config import CurvesConfig, SpliceConfig
-from .interpret_config import InterpretConfig
 from .features_config import FeaturesConfig
+from .interpret_config import InterpretConfig
 from .missing_config import JointConfig, MissingConfig, VisualiseConfig
 from .parts_config import PartsConfig
 from .symmetry_config import SymmetryConfig
