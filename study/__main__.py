@@ -11,6 +11,7 @@ from .config import SpliceConfig
 from .interpret_config import InterpretConfig
 from .missing_config import JointConfig, MissingConfig, VisualiseConfig
 from .parts_config import PartsConfig
+from .patching_config import AblateConfig, PatchingConfig
 from .recipes import RECIPES, Config
 from .symmetry_config import SymmetryConfig
 
@@ -55,6 +56,14 @@ def _study(config: Config) -> dict[str, Any]:
         from .interpret import study_interpret
 
         return study_interpret(config)
+    if isinstance(config, AblateConfig):
+        from .ablate import study_ablate
+
+        return study_ablate(config)
+    if isinstance(config, PatchingConfig):
+        from .patching_study import study_patching
+
+        return study_patching(config)
     from .curves import study_curves
 
     return study_curves(config).summary()

@@ -6,6 +6,7 @@ from .config import CurvesConfig, SpliceConfig
 from .interpret_config import InterpretConfig
 from .missing_config import JointConfig, MissingConfig, VisualiseConfig
 from .parts_config import PartsConfig
+from .patching_config import AblateConfig, PatchingConfig
 from .symmetry_config import SymmetryConfig
 
 Config = (
@@ -17,6 +18,8 @@ Config = (
     | VisualiseConfig
     | PartsConfig
     | InterpretConfig
+    | AblateConfig
+    | PatchingConfig
 )
 
 
@@ -37,7 +40,8 @@ def splice() -> SpliceConfig:
     Accuracy (first, first five) and cross-entropy with the true site, with each run's
     reconstruction, with zeros and with the mean, and the share recovered:
     (ablated - spliced) / (ablated - clean). 800 photographs through InceptionV1 take one to
-    three minutes on two CPU cores.
+    three minutes on two CPU cores. Of a language model: cross-entropy, perplexity and KL of the
+    next token on held-out contexts, by position and class of token, and a page.
     """
     return SpliceConfig()
 
@@ -105,6 +109,25 @@ def interpret() -> InterpretConfig:
     return InterpretConfig()
 
 
+def ablate() -> AblateConfig:
+    """What a language model says otherwise where a latent (--latent) is taken away.
+
+    x' = x - z d on held-out contexts: KL, cross-entropy, and the tokens whose log-probability
+    falls and rises most where the latent is on. Seconds for a small model.
+    """
+    return AblateConfig()
+
+
+def patching() -> PatchingConfig:
+    """How few features must be changed for a language model to answer as to another prompt?
+
+    Pairs of prompts that differ in a name ("Lily and Tim went to the park. Lily gave a ball
+    to"), features of dictionaries against principal components, in a greedy order and by
+    attribution; a page with the curves. Half a minute a run for a small model.
+    """
+    return PatchingConfig()
+
+
 RECIPES: dict[str, Callable[[], Config]] = {
     "curves": curves,
     "splice": splice,
@@ -114,4 +137,6 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "visualise": visualise,
     "parts": parts,
     "interpret": interpret,
+    "ablate": ablate,
+    "patching": patching,
 }

@@ -1,0 +1,197 @@
+"""Feature patching: how few features make a model answer one prompt as it answers another?
+
+x' = x + sum_{j in F} (c'_j - c_j) f_j at a site, where c are the features of the base prompt, c' of
+the counterfactual one and f_j their directions (Cunningham et al. 2309.08600, section 5). What is
+left of KL(counterfactual || patched), of the next-token distributions, is told against the
+number of features in F and the size of the edit.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from data.reader import Store
+from models.dictionaries.sae import SAE
+from models.language_splice import kl_divergence
+from models.splice import splicing, to_parts, to_vectors
+from models.subjects.language import LanguageSubject
+from models.subjects.subject import site_modules
+
+from .patching_prompts import Pairs
+
+PCA = "pca"
+Order = Literal["greedy", "attribution", "own"]
+
+
+@final
+@dataclass(frozen=True)
+class Features:
+    """Directions [F, D] and what gives their amounts c [n, F] in vectors [n, D]."""
+
+    encode: Callable[[Tensor], Tensor]
+    directions_FD: Float[Tensor, "f d"]
+
+
+def features_of(dictionary: SAE) -> Features:
+    """The latents of a dictionary."""
+    return Features(dictionary.encode, dictionary.W_dec.detach())
+
+
+def principal_components(store: Store, site: str, rows: int, device: torch.device) -> Features:
+    """The D components of a site's rows, fitted on rows that training saw: with all of them any
+    vector becomes any other."""
+    total_D, total_DD, count = 0.0, torch.zeros(()), 0
+    for batch_ND in store.batches(site, 8192, epochs=1, seed=0, part="train"):
+        x_ND = batch_ND.double()
+        total_D, total_DD, count = (
+            total_D + x_ND.sum(0),
+            total_DD + x_ND.T @ x_ND,
+            count + len(x_ND),
+        )
+        if count >= rows:
+            break
+    mean_D = torch.as_tensor(total_D) / count
+    covariance_DD = total_DD / count - torch.outer(mean_D, mean_D)
+    _, vectors_DD = torch.linalg.eigh(covariance_DD)
+    directions_FD = vectors_DD.flip(1).T.float().contiguous().to(device)
+    mean_D = mean_D.float().to(device)
+    return Features(lambda x_ND: (x_ND - mean_D) @ directions_FD.T, directions_FD)
+
+
+@final
+class Patching:
+    """Pairs of prompts at a site of a language model, ready to be patched.
+
+    `change_PTF` is c' - c where features may be changed, else 0; `gain_PF` what the gradient at
+    the base prompt says that changing a feature alone takes off the KL.
+    """
+
+    def __init__(
+        self,
+        subject: LanguageSubject,
+        site: str,
+        pairs: Pairs,
+        features: Features,
+        positions: Literal["after", "last"],
+        batch: int,
+    ) -> None:
+        self._module, self._names = subject.module, site_modules(subject, [site])[site]
+        self._pairs, self._batch = pairs, batch
+        self.directions_FD = features.directions_FD
+        with splicing(self._module, self._names) as splice, torch.no_grad():
+            self._base = splice.read(pairs.base_PT)
+            self._counter = splice.read(pairs.counter_PT)
+            counter_PTV = splice.run(pairs.counter_PT, {})
+        self.counter_PV = torch.log_softmax(self._answers(counter_PTV, pairs.last_P).float(), -1)
+        base_ND, counter_ND = to_vectors(self._base), to_vectors(self._counter)
+        with torch.no_grad():
+            change_NF = features.encode(counter_ND) - features.encode(base_ND)
+        where_PT = pairs.patched(positions)
+        shape = (*pairs.base_PT.shape, -1)
+        self.change_PTF = change_NF.reshape(shape) * where_PT[:, :, None]
+        self.whole_PTD = (counter_ND - base_ND).reshape(shape) * where_PT[:, :, None]
+        self.gain_PF = self._gain()
+
+    @property
+    def count(self) -> int:
+        """F, of features."""
+        return len(self.directions_FD)
+
+    @torch.no_grad()
+    def kl(self, edit_QTD: Float[Tensor, "q t d"]) -> Float[Tensor, " q"]:
+        """KL(counterfactual || patched) of edited prompts; several rounds of all pairs, one after
+        the other, may be given at once."""
+        rounds = len(edit_QTD) // len(self._pairs)
+        which = torch.arange(len(self._pairs), device=edit_QTD.device).repeat(rounds)
+        told = []
+        with splicing(self._module, self._names) as splice:
+            for some, edit in zip(
+                which.split(self._batch), edit_QTD.split(self._batch), strict=True
+            ):
+                told.append(self._kl(splice.run, some, edit))
+        return torch.cat(told)
+
+    def edit(self, chosen: Bool[Tensor, "*p f"]) -> Float[Tensor, "p t d"]:
+        """sum_{j in F} (c'_j - c_j) f_j for the features of each pair, or the same of all."""
+        mask = chosen if chosen.ndim == 1 else chosen[:, None, :]
+        return (self.change_PTF * mask) @ self.directions_FD
+
+    def _gain(self) -> Float[Tensor, "p f"]:
+        """- sum_t (c'_j - c_j) f_j . dKL/dx_t."""
+        edit_PTD = torch.zeros_like(self.whole_PTD, requires_grad=True)
+        which = torch.arange(len(self._pairs), device=edit_PTD.device)
+        with splicing(self._module, self._names) as splice, torch.enable_grad():
+            for some in which.split(self._batch):
+                self._kl(splice.run, some, edit_PTD[some]).sum().backward()
+        assert edit_PTD.grad is not None, "an edit that changes nothing"
+        along_PTF = edit_PTD.grad @ self.directions_FD.T
+        return -(along_PTF * self.change_PTF).sum(dim=1)
+
+    def _kl(
+        self,
+        run: Callable[..., Tensor],
+        some: Int[Tensor, " q"],
+        edit_QTD: Float[Tensor, "q t d"],
+    ) -> Float[Tensor, " q"]:
+        base = {name: part[some] for name, part in self._base.items()}
+        put = to_parts(to_vectors(base) + edit_QTD.flatten(0, 1), base)
+        answer_QTV = run(self._pairs.base_PT[some], put)
+        logp_QV = torch.log_softmax(self._answers(answer_QTV, self._pairs.last_P[some]).float(), -1)
+        return kl_divergence(self.counter_PV[some], logp_QV)
+
+    @staticmethod
+    def _answers(logits_PTV: Tensor, last_P: Int[Tensor, " p"]) -> Float[Tensor, "p v"]:
+        return logits_PTV[torch.arange(len(last_P), device=last_P.device), last_P]
+
+
+def by_attribution(fitted: Patching) -> Int[Tensor, " f"]:
+    """Features by the mean of their gain over pairs, the largest first."""
+    return fitted.gain_PF.mean(dim=0).argsort(descending=True, stable=True)
+
+
+def greedily(fitted: Patching, candidates: Int[Tensor, " c"], count: int) -> Int[Tensor, " n"]:
+    """Features one after the other, each the one of `candidates` that, beside those before it,
+    leaves the least mean KL over the pairs."""
+    chosen: list[int] = []
+    left = candidates.tolist()
+    done_PTD = torch.zeros_like(fitted.whole_PTD)
+    pairs = len(done_PTD)
+    for _ in range(min(count, len(left))):
+        edits = [done_PTD + fitted.change_PTF[:, :, [j]] @ fitted.directions_FD[[j]] for j in left]
+        mean_C = fitted.kl(torch.cat(edits)).reshape(-1, pairs).mean(dim=1)
+        best = int(mean_C.argmin())
+        done_PTD = edits[best]
+        chosen.append(left.pop(best))
+    return torch.tensor(chosen, dtype=torch.int64, device=candidates.device)
+
+
+@final
+@dataclass(frozen=True)
+class Curve:
+    """Mean KL left, and mean L2 norm of the edit, with 0, 1, 2, ... features changed."""
+
+    kl: Sequence[float]
+    size: Sequence[float]
+
+    def needed(self, share: float) -> int | None:
+        """The least number of features that takes that share off the KL; None where none does."""
+        wanted = (1 - share) * self.kl[0]
+        return next((n for n, kl in enumerate(self.kl) if kl <= wanted), None)
+
+
+def curve(patching: Patching, order_F: Int[Tensor, "*p f"], most: int) -> Curve:
+    """Patch the first 0, 1, ..., `most` features of an order: one for all pairs [F], or one of
+    each pair [P, F]."""
+    kl, size = [], []
+    places = torch.arange(order_F.shape[-1], device=order_F.device).expand(order_F.shape)
+    never = torch.full_like(order_F[..., :1], patching.count)
+    rank = never.expand(*order_F.shape[:-1], patching.count).scatter(-1, order_F, places)
+    for n in range(min(most, order_F.shape[-1]) + 1):
+        edit_PTD = patching.edit(rank < n)
+        kl.append(float(patching.kl(edit_PTD).double().mean()))
+        size.append(float(edit_PTD.flatten(1).norm(dim=1).double().mean()))
+    return Curve(kl, size)
