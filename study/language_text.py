@@ -28,7 +28,7 @@ TOKENS = "tokens"  # the folder beside store/ that keeps packed text
 @final
 @dataclass(frozen=True)
 class JudgedText:
-    """Contexts, which of their positions are rows that a dictionary sees, and where they are from."""
+    """Contexts, which of their positions are rows a dictionary sees, and where they are from."""
 
     tokens_BT: Int32[np.ndarray, "b t"]
     kept_BT: Bool[np.ndarray, "b t"]

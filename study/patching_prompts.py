@@ -94,7 +94,7 @@ def generated_pairs(
     if possible < count:
         raise ConfigError(
             f"--pairs wants {count} pairs whose prompts have as many tokens as each other, and "
-            f"{len(pieces)} names of {subject.name}'s tokenizer make {possible}; give more --names, "
+            f"{len(pieces)} names as {subject.name} spells them make {possible}; give more --names "
             "or ask for fewer."
         )
     texts, answers = [], []
@@ -111,7 +111,8 @@ def generated_pairs(
 def paired(
     subject: LanguageSubject, texts: Sequence[tuple[str, str]], answers: Sequence[tuple[int, int]]
 ) -> Pairs:
-    """Pairs of texts, and of the tokens that should come next, as tensors. Raises ConfigError where two are not of equal length, or alike."""
+    """Pairs of texts, and of the tokens that should come next, as tensors. Raises ConfigError
+    where two are not of equal length, or alike."""
     begin = list(cut_for(subject, 1).prefix)
     tokenise = tokens_of(subject)
     bases, counters = (tokenise([pair[side] for pair in texts]) for side in (0, 1))
