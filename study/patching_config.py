@@ -50,9 +50,12 @@ class PatchingConfig:
     """Pairs of prompts, generated."""
     fitted: int = 32
     """Pairs, among those, that decide the order of the features; the others are reported."""
-    change: Literal["giver", "receiver"] = "giver"
-    """What the counterfactual changes: who gives (so the answer is the other name), or the
-    name of who receives."""
+    prompts: Literal["dialogue", "ioi"] = "dialogue"
+    """Who is spoken to, in the words of children's stories; or the usual task, who is given
+    something, for models that can do it."""
+    change: Literal["name", "speaker"] = "name"
+    """What the counterfactual changes: the name that should come next, everywhere, or who speaks
+    (so that the other name should come)."""
     names: tuple[str, ...] = ()
     """First names for the prompts; a list of common ones by default."""
     positions: Literal["after", "last"] = "after"

@@ -1,7 +1,8 @@
-"""Pairs of prompts that differ in one name, for any tokenizer: who is given something?
+"""Pairs of prompts that differ in one name, for any tokenizer: who is spoken to?
 
-The task is indirect object identification (Wang et al. 2211.00593), in words that a model of
-children's stories knows, too.
+The task is indirect object identification (Wang et al. 2211.00593): of two names the one that
+does not speak, or give. `dialogue` puts it in words after which a model of children's stories
+says names at all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,16 +19,28 @@ from data import order
 from data.errors import ConfigError
 from models.subjects.language import LanguageSubject, cut_for, tokens_of
 
-TEMPLATES = (
-    "{a} and {b} went to the park. {giver} gave a ball to",
-    "{a} and {b} went to the store. {giver} gave a drink to",
-    "One day, {a} and {b} were playing in the garden. {giver} gave a flower to",
-    "One day, {a} and {b} had a big box. {giver} gave the box to",
-    "Once upon a time, {a} and {b} found a toy. {giver} gave the toy to",
-    "{a} and {b} were good friends. {giver} gave a cake to",
-    "{a} saw {b} in the house. {giver} gave a book to",
-    "{a} and {b} sat on the bed. {giver} gave the red hat to",
-)
+TEMPLATES: Mapping[str, tuple[str, ...]] = {
+    "dialogue": (
+        '{a} and {b} were playing. {speaker} said, "Thank you,',
+        '{a} saw {b} in the park. {speaker} said, "Hello,',
+        '{a} and {b} had a ball. {other} gave the ball to {speaker}. {speaker} said, "Thank you,',
+        '{a} and {b} went to the park. {speaker} gave a toy to {other} and said, "Here you are,',
+        '{a} and {b} were friends. {speaker} looked at {other} and said, "Hello,',
+        '{a} and {b} were playing. {speaker} ran to {other}. {speaker} said, "I am sorry,',
+        'One day, {a} and {b} went to the park. {speaker} said to {other}, "Thank you,',
+        '{a} and {b} like to play. {speaker} hugged {other} and said, "I love you,',
+    ),
+    "ioi": (
+        "{a} and {b} went to the park. {speaker} gave a ball to",
+        "{a} and {b} went to the store. {speaker} gave a drink to",
+        "Then, {a} and {b} had a long argument. Afterwards {speaker} said to",
+        "When {a} and {b} were at the school, {speaker} decided to give a book to",
+        "One day, {a} and {b} were in the garden. {speaker} gave a flower to",
+        "Once upon a time, {a} and {b} found a toy. {speaker} gave the toy to",
+        "{a} and {b} were good friends. {speaker} gave a cake to",
+        "After {a} and {b} went to the house, {speaker} gave the red hat to",
+    ),
+}
 NAMES = (
     *("Lily", "Tim", "Timmy", "Tom", "Ben", "Sam", "Max", "Mia", "Sue", "Anna", "Bob", "Jack"),
     *("Sara", "Lucy", "Amy", "John", "Mary", "Jane", "Bill", "Kate", "Mark", "Paul", "Emma"),
@@ -77,20 +90,22 @@ def generated_pairs(
     subject: LanguageSubject,
     count: int,
     seed: int,
-    change: Literal["giver", "receiver"],
+    change: Literal["name", "speaker"],
     names: Sequence[str] = (),
+    prompts: Literal["dialogue", "ioi"] = "dialogue",
 ) -> Pairs:
     """`count` different pairs, a pure function of (tokenizer, seed).
 
-    Base: A gives to B. Counterfactual: B gives (to A), or A gives to a C who stands in B's place.
-    The names are single tokens where there are enough of these; else those of a pair have as
-    many tokens as each other, and different first ones, so that their answers differ. Raises
-    ConfigError where the tokenizer leaves too few.
+    Base: A speaks, so B comes next. Counterfactual: B speaks, so A does; or another name, C,
+    stands wherever B did. The names are single tokens where there are enough of these; else those
+    of a pair have as many tokens as each other, and different first ones, so that their answers
+    differ. Raises ConfigError where the tokenizer leaves too few.
     """
+    templates = TEMPLATES[prompts]
     pieces = _pieces(subject, names or NAMES)
-    wanted = 2 if change == "giver" else 3
+    wanted = 2 if change == "speaker" else 3
     fitting = [drawn for drawn in permutations(pieces, wanted) if _alike(drawn, pieces)]
-    possible = len(fitting) * len(TEMPLATES)
+    possible = len(fitting) * len(templates)
     if possible < count:
         raise ConfigError(
             f"--pairs wants {count} pairs whose prompts have as many tokens as each other, and "
@@ -99,12 +114,14 @@ def generated_pairs(
         )
     texts, answers = [], []
     for number in order.permutation(possible, seed)[:count].tolist():
-        template = TEMPLATES[number % len(TEMPLATES)]
-        a, b, *other = fitting[number // len(TEMPLATES)]
-        base = template.format(a=a, b=b, giver=a)
-        swapped = template.format(a=a, b=other[0], giver=a) if other else ""
-        texts.append((base, swapped or template.format(a=a, b=b, giver=b)))
-        answers.append((pieces[b][0], pieces[other[0] if other else a][0]))
+        template = templates[number % len(templates)]
+        a, b, *other = fitting[number // len(templates)]
+        c = other[0] if other else a
+        base = template.format(a=a, b=b, speaker=a, other=b)
+        renamed = template.format(a=a, b=c, speaker=a, other=c)
+        swapped = template.format(a=a, b=b, speaker=b, other=a)
+        texts.append((base, renamed if change == "name" else swapped))
+        answers.append((pieces[b][0], pieces[c][0]))
     return paired(subject, texts, answers)
 
 

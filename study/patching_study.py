@@ -51,7 +51,9 @@ def study_patching(config: PatchingConfig) -> dict[str, Any]:
     store = store_of_runs(folders, config.home, config.store, anywhere=False)
     subject = language_subject_of(store, site, config.subject)
     check_causal(subject, "patching")
-    pairs = generated_pairs(subject, config.pairs, config.seed, config.change, config.names)
+    pairs = generated_pairs(
+        subject, config.pairs, config.seed, config.change, config.names, config.prompts
+    )
     subject.module.to(device)
     kinds = {folder.resolve().name: features_of(load_sae(folder).to(device)) for folder in folders}
     kinds[PCA] = principal_components(store, site, config.rows, device)
@@ -67,6 +69,7 @@ def study_patching(config: PatchingConfig) -> dict[str, Any]:
         "store": store.name,
         "pairs": len(told),
         "fitted": len(fitted),
+        "prompts": config.prompts,
         "change": config.change,
         "positions": config.positions,
         **_answers(subject, site, told, kinds[PCA], config),
@@ -96,7 +99,7 @@ def needed_table(figures: Mapping[str, Any]) -> str:
     head = (
         f"{figures['subject']} {figures['site']}: {figures['pairs']} pairs, features changed "
         f"{where}. KL before {figures['kl_before']:.3f}, with the whole site changed "
-        f"{figures['kl_whole']:.3f}. The model prefers the right name in "
+        f"{figures['kl_whole']:.3f}. The model prefers the right name to the other prompt's in "
         f"{figures['right_base']:.0%} of the base prompts and "
         f"{figures['right_counterfactual']:.0%} of the counterfactual ones.\n"
     )

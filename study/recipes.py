@@ -121,9 +121,9 @@ def ablate() -> AblateConfig:
 def patching() -> PatchingConfig:
     """How few features must be changed for a language model to answer as to another prompt?
 
-    Pairs of prompts that differ in a name ("Lily and Tim went to the park. Lily gave a ball
-    to"), features of dictionaries against principal components, in a greedy order and by
-    attribution; a page with the curves. Half a minute a run for a small model.
+    Pairs of prompts that differ in a name ('Lily saw Tim in the park. Lily said, "Hello,'),
+    features of dictionaries against principal components, in a greedy order and by attribution; a
+    page with the curves. Half a minute a run for a small model.
     """
     return PatchingConfig()
 
