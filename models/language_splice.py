@@ -43,7 +43,7 @@ class TokenSums:
     def __add__(self, other: "TokenSums") -> "TokenSums":
         return TokenSums(self.sums_FG + other.sums_FG, self.missed + other.missed)
 
-    def means(self, chosen_G: Bool[Tensor, " g"] | None = None) -> dict[str, float]:
+    def means(self, chosen_G: Bool[Tensor, " g"] | None = None) -> dict[str, int | float]:
         """Counts as they are and all else as means, of some groups or all; perplexity is e to the
         mean cross-entropy."""
         kept_FG = self.sums_FG if chosen_G is None else self.sums_FG[:, chosen_G]

@@ -60,17 +60,21 @@ def part_rows(figures: Mapping[str, Any], part: str, name: str) -> Rows:
     """A line a bucket of positions, or a class: how much is lost, and what each run recovers."""
     runs = list(figures["runs"])
     short = _short(runs)
+    shown = ("CE", "KL", "recovered") if len(runs) <= 3 else ("recovered",)
     rows = [
         [name, "predictions", "CE clean", "zero", "mean"]
-        + [f"{what} {run}" for run in short for what in ("CE", "KL", "recovered")]
+        + [f"{what} {run}" for run in short for what in shown]
     ]
     for label, told in figures[part].items():
         row = [label, f"{told['predictions']:,}"]
         row += [f"{told[condition]['cross_entropy']:.3f}" for condition in CONDITIONS]
-        for run in runs:
-            one = told["runs"][run]
-            row += [f"{one['cross_entropy']:.3f}", f"{one['kl']:.4f}"]
-            row.append(number(one["recovered_against_zero"]))
+        for one in (told["runs"][run] for run in runs):
+            texts = {
+                "CE": f"{one['cross_entropy']:.3f}",
+                "KL": f"{one['kl']:.4f}",
+                "recovered": number(one["recovered_against_zero"]),
+            }
+            row += [texts[what] for what in shown]
         rows.append(row)
     return rows
 
@@ -95,18 +99,15 @@ def _told(figures: Mapping[str, float]) -> list[str]:
 
 
 def _by_position(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """KL would hide how hard a position is: cross-entropy of each condition, a bucket apart."""
+    """KL, a bucket apart; ablations would dwarf the runs and are in the table."""
     buckets = figures["by_position"]
-
-    def points(*path: str) -> list[tuple[float, float]]:
-        found = []
-        for i, told in enumerate(buckets.values()):
-            for key in path:
-                told = told[key]
-            found.append((float(i), float(told["cross_entropy"])))
-        return found
-
-    lines = [Line(name, points(name), i, dashed=True) for i, name in enumerate(CONDITIONS)]
-    lines += [Line(run, points("runs", run), 3 + i) for i, run in enumerate(figures["runs"])]
+    lines = [
+        Line(
+            run, [(float(i), told["runs"][run]["kl"]) for i, told in enumerate(buckets.values())], n
+        )
+        for n, run in enumerate(figures["runs"])
+    ]
     ticks = [(float(i), label) for i, label in enumerate(buckets)]
-    return line_chart(lines, "position of the token that is predicted", "cross-entropy", ticks)
+    return line_chart(
+        lines, "position of the token that is predicted", "KL(clean ‖ spliced)", ticks
+    )

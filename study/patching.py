@@ -24,7 +24,7 @@ from models.subjects.subject import site_modules
 from .patching_prompts import Pairs
 
 PCA = "pca"
-Order = Literal["greedy", "attribution", "own"]
+STEPS = 8  # of the way from the base prompt to the counterfactual one, where gradients are taken
 
 
 @final
@@ -66,8 +66,8 @@ def principal_components(store: Store, site: str, rows: int, device: torch.devic
 class Patching:
     """Pairs of prompts at a site of a language model, ready to be patched.
 
-    `change_PTF` is c' - c where features may be changed, else 0; `gain_PF` what the gradient at
-    the base prompt says that changing a feature alone takes off the KL.
+    `change_PTF` is c' - c where features may be changed, else 0; `size_PF` the L2 norm of each
+    feature's part of the edit; `gain_PF` what gradients say that it takes off the KL.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Patching:
         shape = (*pairs.base_PT.shape, -1)
         self.change_PTF = change_NF.reshape(shape) * where_PT[:, :, None]
         self.whole_PTD = (counter_ND - base_ND).reshape(shape) * where_PT[:, :, None]
+        self.size_PF = self.change_PTF.norm(dim=1) * self.directions_FD.norm(dim=1)
         self.gain_PF = self._gain()
 
     @property
@@ -121,15 +122,20 @@ class Patching:
         return (self.change_PTF * mask) @ self.directions_FD
 
     def _gain(self) -> Float[Tensor, "p f"]:
-        """- sum_t (c'_j - c_j) f_j . dKL/dx_t."""
-        edit_PTD = torch.zeros_like(self.whole_PTD, requires_grad=True)
-        which = torch.arange(len(self._pairs), device=edit_PTD.device)
+        """- sum_t (c'_j - c_j) f_j . g_t, where g is the mean of dKL/dx over the straight way from
+        the base prompt's vectors to the counterfactual one's (integrated gradients, Sundararajan
+        et al. 1703.01365): features that make up the whole change have gains that add up to all
+        that it takes off. At the base prompt alone the gradient points elsewhere."""
+        slope_PTD = torch.zeros_like(self.whole_PTD)
+        which = torch.arange(len(self._pairs), device=slope_PTD.device)
         with splicing(self._module, self._names) as splice, torch.enable_grad():
-            for some in which.split(self._batch):
-                self._kl(splice.run, some, edit_PTD[some]).sum().backward()
-        assert edit_PTD.grad is not None, "an edit that changes nothing"
-        along_PTF = edit_PTD.grad @ self.directions_FD.T
-        return -(along_PTF * self.change_PTF).sum(dim=1)
+            for step in range(STEPS):
+                edit_PTD = (self.whole_PTD * ((step + 0.5) / STEPS)).requires_grad_()
+                for some in which.split(self._batch):
+                    self._kl(splice.run, some, edit_PTD[some]).sum().backward()
+                assert edit_PTD.grad is not None, "an edit that changes nothing"
+                slope_PTD += edit_PTD.grad / STEPS
+        return -((slope_PTD @ self.directions_FD.T) * self.change_PTF).sum(dim=1)
 
     def _kl(
         self,
@@ -153,20 +159,42 @@ def by_attribution(fitted: Patching) -> Int[Tensor, " f"]:
     return fitted.gain_PF.mean(dim=0).argsort(descending=True, stable=True)
 
 
-def greedily(fitted: Patching, candidates: Int[Tensor, " c"], count: int) -> Int[Tensor, " n"]:
-    """Features one after the other, each the one of `candidates` that, beside those before it,
-    leaves the least mean KL over the pairs."""
+def greedily(fitted: Patching, candidates: int, count: int) -> Int[Tensor, " n"]:
+    """Features one after the other, each the one that, beside those before it, leaves the least
+    mean KL over the pairs: one order for all. Of the candidates whose parts of the edits are
+    largest."""
+    left = fitted.size_PF.mean(dim=0).argsort(descending=True)[:candidates].tolist()
     chosen: list[int] = []
-    left = candidates.tolist()
     done_PTD = torch.zeros_like(fitted.whole_PTD)
-    pairs = len(done_PTD)
     for _ in range(min(count, len(left))):
         edits = [done_PTD + fitted.change_PTF[:, :, [j]] @ fitted.directions_FD[[j]] for j in left]
-        mean_C = fitted.kl(torch.cat(edits)).reshape(-1, pairs).mean(dim=1)
+        mean_C = fitted.kl(torch.cat(edits)).reshape(len(left), -1).mean(dim=1)
         best = int(mean_C.argmin())
         done_PTD = edits[best]
         chosen.append(left.pop(best))
-    return torch.tensor(chosen, dtype=torch.int64, device=candidates.device)
+    return torch.tensor(chosen, dtype=torch.int64, device=done_PTD.device)
+
+
+def greedily_each(told: Patching, candidates: int, count: int) -> Int[Tensor, "p n"]:
+    """The same for each pair by itself: the fewest features that can be found."""
+    order_PC = told.size_PF.argsort(dim=1, descending=True)[:, :candidates]
+    pairs, many = order_PC.shape
+    rows, chosen = torch.arange(pairs, device=order_PC.device), []
+    done_PTD = torch.zeros_like(told.whole_PTD)
+    taken_PC = torch.zeros_like(order_PC, dtype=torch.bool)
+    for _ in range(min(count, many)):
+        edits = [
+            done_PTD
+            + told.change_PTF[rows, :, order_PC[:, c]][:, :, None]
+            * told.directions_FD[order_PC[:, c]][:, None, :]
+            for c in range(many)
+        ]
+        kl_CP = told.kl(torch.cat(edits)).reshape(many, pairs)
+        best_P = kl_CP.masked_fill(taken_PC.T, torch.inf).argmin(dim=0)
+        done_PTD = torch.stack(edits)[best_P, rows]
+        taken_PC[rows, best_P] = True
+        chosen.append(order_PC[rows, best_P])
+    return torch.stack(chosen, dim=1)
 
 
 @final
@@ -177,9 +205,10 @@ class Curve:
     kl: Sequence[float]
     size: Sequence[float]
 
-    def needed(self, share: float) -> int | None:
-        """The least number of features that takes that share off the KL; None where none does."""
-        wanted = (1 - share) * self.kl[0]
+    def needed(self, share: float, whole: float = 0.0) -> int | None:
+        """The least number of features that takes off the KL that share of what the whole change,
+        which leaves `whole`, takes off; None where no number does."""
+        wanted = self.kl[0] - share * (self.kl[0] - whole)
         return next((n for n, kl in enumerate(self.kl) if kl <= wanted), None)
 
 

@@ -63,9 +63,9 @@ class PatchingConfig:
     features: int = 64
     """Features changed at most."""
     candidates: int = 48
-    """Features that the greedy order chooses from: the first ones by attribution."""
+    """Features that a greedy order chooses from: those that change most."""
     greedy: int = 24
-    """Features that are chosen greedily; 0: none."""
+    """Features that are chosen greedily, for all pairs and for each; 0: no greedy orders."""
     rows: int = 131_072
     """Rows of the store that the principal components are fitted on, at most."""
     seed: int = 0

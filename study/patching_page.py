@@ -6,13 +6,19 @@ from typing import Any
 from .line_chart import Line, line_chart
 from .report import render
 
-ORDERS = {"greedy": "greedily", "attribution": "by attribution", "own": "each pair's own"}
+ORDERS = {
+    "greedy": "greedy, one order for all",
+    "own_greedy": "greedy, each pair its own",
+    "attribution": "attribution, one order for all",
+    "own_attribution": "attribution, each pair its own",
+}
 WORDS = {
     "greedy": "Each feature is the one that, beside those before it, leaves the least KL on pairs "
-    "set aside for that; one order for all pairs.",
-    "attribution": "By what the gradient at the base prompt says a feature alone takes off the KL, "
-    "in the mean over pairs set aside for that; one order for all pairs.",
-    "own": "By the same gradient, of each pair by itself.",
+    "set aside for that.",
+    "own_greedy": "The same, for each pair by itself: the fewest features that were found.",
+    "attribution": "By what gradients, between the base prompt and the counterfactual one, say "
+    "that a feature takes off the KL, in the mean over pairs set aside for that.",
+    "own_attribution": "By the same gradients, of each pair by itself.",
 }
 
 
@@ -34,7 +40,7 @@ def patching_page(figures: Mapping[str, Any], examples: Sequence[tuple[str, str]
             "right": f"{figures['right_base']:.0%}",
             "sections": [
                 {
-                    "heading": f"Features in order, {ORDERS[way]}",
+                    "heading": ORDERS[way].capitalize(),
                     "words": WORDS[way],
                     "number": _chart(curves, way, by_size=False),
                     "size": _chart(curves, way, by_size=True),

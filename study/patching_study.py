@@ -24,6 +24,7 @@ from .patching import (
     curve,
     features_of,
     greedily,
+    greedily_each,
     principal_components,
 )
 from .patching_config import PatchingConfig
@@ -63,6 +64,7 @@ def study_patching(config: PatchingConfig) -> dict[str, Any]:
         name: _curves(config, subject, site, (fitted, told), features)
         for name, features in kinds.items()
     }
+    whole = _answers(subject, site, told, kinds[PCA], config)
     figures = {
         "subject": subject.name,
         "site": site,
@@ -72,9 +74,10 @@ def study_patching(config: PatchingConfig) -> dict[str, Any]:
         "prompts": config.prompts,
         "change": config.change,
         "positions": config.positions,
-        **_answers(subject, site, told, kinds[PCA], config),
+        **whole,
         "curves": {
-            name: {way: _told(one) for way, one in ways.items()} for name, ways in curves.items()
+            name: {way: _told(one, whole["kl_whole"]) for way, one in ways.items()}
+            for name, ways in curves.items()
         },
     }
     print(needed_table(figures), flush=True)
@@ -92,7 +95,7 @@ def study_patching(config: PatchingConfig) -> dict[str, Any]:
 
 
 def needed_table(figures: Mapping[str, Any]) -> str:
-    """How many features take half, and four fifths, off the KL."""
+    """How many features take off half, and four fifths, of what changing the whole site does."""
     where = "from the first token that differs on" if figures["positions"] == "after" else (
         "at the last token alone"
     )  # fmt: skip
@@ -104,17 +107,11 @@ def needed_table(figures: Mapping[str, Any]) -> str:
         f"{figures['right_counterfactual']:.0%} of the counterfactual ones.\n"
     )
     rows: list[list[str]] = [
-        ["features needed for"]
-        + [f"{share:.0%} {ORDERS[way]}" for way in ORDERS for share in SHARES]
-        + ["KL at the end, size"]
+        ["features needed", *(f"{way} {share:.0%}" for way in ORDERS for share in SHARES)]
     ]
     for name, ways in figures["curves"].items():
-        row = [name]
-        for way in ORDERS:
-            needed = ways.get(way, {}).get("needed", {})
-            row += [str(needed.get(f"{share:.0%}") or "-") for share in SHARES]
-        last = ways["attribution"]
-        rows.append([*row, f"{last['kl'][-1]:.3f}, {last['size'][-1]:.2f}"])
+        needed = [ways.get(way, {"needed": {}})["needed"] for way in ORDERS]
+        rows.append([name, *(str(one.get(f"{s:.0%}") or "-") for one in needed for s in SHARES)])
     return head + columns(rows)
 
 
@@ -134,19 +131,21 @@ def _curves(
     own_PF = told.gain_PF.argsort(dim=1, descending=True, stable=True)
     curves = {
         "attribution": curve(told, shared_F, config.features),
-        "own": curve(told, own_PF, config.features),
+        "own_attribution": curve(told, own_PF, config.features),
     }
     if config.greedy:
-        chosen_F = greedily(fitted, shared_F[: config.candidates], config.greedy)
+        chosen_F = greedily(fitted, config.candidates, config.greedy)
+        each_PF = greedily_each(told, config.candidates, config.greedy)
         curves["greedy"] = curve(told, chosen_F, config.greedy)
+        curves["own_greedy"] = curve(told, each_PF, config.greedy)
     return curves
 
 
-def _told(one: Curve) -> dict[str, Any]:
+def _told(one: Curve, whole: float) -> dict[str, Any]:
     return {
         "kl": list(one.kl),
         "size": list(one.size),
-        "needed": {f"{share:.0%}": one.needed(share) for share in SHARES},
+        "needed": {f"{share:.0%}": one.needed(share, whole) for share in SHARES},
     }
 
 

@@ -32,7 +32,7 @@ def batch() -> TokenBatch:
     return TokenBatch(tokens_BT, kept_BT, torch.zeros(4, 9, dtype=torch.int64))
 
 
-def figures(found: dict[str, TokenSums], name: str) -> dict[str, float]:
+def figures(found: dict[str, TokenSums], name: str) -> dict[str, int | float]:
     return found[name].means()
 
 
