@@ -46,7 +46,7 @@ def line_chart(
         "x_name": x_name,
         "y_name": y_name,
         "x_ticks": [
-            {"x": f"{place(x, 0)[0]:.1f}", "text": text}
+            {"x": f"{place(x, 0.0)[0]:.1f}", "text": text}
             for x, text in ticks or _round_ticks(left, right)
         ],
         "y_ticks": [{"y": f"{place(left, y)[1]:.1f}", "text": f"{y:g}"} for y in heights],

@@ -7,6 +7,7 @@ number of features in F and the size of the edit.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -44,17 +45,15 @@ def features_of(dictionary: SAE) -> Features:
 def principal_components(store: Store, site: str, rows: int, device: torch.device) -> Features:
     """The D components of a site's rows, fitted on rows that training saw: with all of them any
     vector becomes any other."""
-    total_D, total_DD, count = 0.0, torch.zeros(()), 0
-    for batch_ND in store.batches(site, 8192, epochs=1, seed=0, part="train"):
-        x_ND = batch_ND.double()
-        total_D, total_DD, count = (
-            total_D + x_ND.sum(0),
-            total_DD + x_ND.T @ x_ND,
-            count + len(x_ND),
-        )
-        if count >= rows:
-            break
-    mean_D = torch.as_tensor(total_D) / count
+    zero_D = torch.zeros(store.width(site), dtype=torch.float64)
+    total_D, total_DD, count = zero_D, torch.outer(zero_D, zero_D), 0
+    with closing(store.batches(site, 8192, epochs=1, seed=0, part="train")) as batches:
+        for x_ND in (batch_ND.double() for batch_ND in batches):
+            total_D, total_DD = total_D + x_ND.sum(0), total_DD + x_ND.T @ x_ND
+            count += len(x_ND)
+            if count >= rows:
+                break
+    mean_D = total_D / count
     covariance_DD = total_DD / count - torch.outer(mean_D, mean_D)
     _, vectors_DD = torch.linalg.eigh(covariance_DD)
     directions_FD = vectors_DD.flip(1).T.float().contiguous().to(device)
@@ -111,7 +110,7 @@ class Patching:
         told = []
         with splicing(self._module, self._names) as splice:
             for some, edit in zip(
-                which.split(self._batch), edit_QTD.split(self._batch), strict=True
+                torch.split(which, self._batch), torch.split(edit_QTD, self._batch), strict=True
             ):
                 told.append(self._kl(splice.run, some, edit))
         return torch.cat(told)
@@ -131,8 +130,9 @@ class Patching:
         with splicing(self._module, self._names) as splice, torch.enable_grad():
             for step in range(STEPS):
                 edit_PTD = (self.whole_PTD * ((step + 0.5) / STEPS)).requires_grad_()
-                for some in which.split(self._batch):
-                    self._kl(splice.run, some, edit_PTD[some]).sum().backward()
+                for some in torch.split(which, self._batch):
+                    kl_Q = self._kl(splice.run, some, edit_PTD[some])
+                    torch.autograd.backward(kl_Q.sum())
                 assert edit_PTD.grad is not None, "an edit that changes nothing"
                 slope_PTD += edit_PTD.grad / STEPS
         return -((slope_PTD @ self.directions_FD.T) * self.change_PTF).sum(dim=1)

@@ -68,11 +68,13 @@ class Pairs:
     def part(self, start: int, stop: int) -> "Pairs":
         """Some of them."""
         at = slice(start, stop)
-        return Pairs(*(tensor[at] for tensor in self._tensors()), self.texts[at])
+        base, counter, last, answers = (tensor[at] for tensor in self._tensors())
+        return Pairs(base, counter, last, answers, self.texts[at])
 
     def to(self, device: torch.device) -> "Pairs":
         """The same on a device."""
-        return Pairs(*(tensor.to(device) for tensor in self._tensors()), self.texts)
+        base, counter, last, answers = (tensor.to(device) for tensor in self._tensors())
+        return Pairs(base, counter, last, answers, self.texts)
 
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.base_PT, self.counter_PT, self.last_P, self.answers_P2
@@ -152,12 +154,14 @@ def _pieces(subject: LanguageSubject, names: Sequence[str]) -> dict[str, tuple[i
     """The tokens of each name behind another word: the single ones, where these are enough."""
     tokenise = tokens_of(subject)
     (before,) = tokenise(["to"])
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for name, tokens in zip(names, tokenise([f"to {name}" for name in names]), strict=True):
         if tokens[: len(before)] == before and len(tokens) > len(before):
             found[name] = tuple(tokens[len(before) :])
-    single = {name: pieces for name, pieces in found.items() if len(pieces) == 1}
-    return single if len(single) >= ENOUGH else found
+    longer = {name for name, pieces in found.items() if len(pieces) > 1}
+    if len(found) - len(longer) < ENOUGH:
+        return found
+    return {name: pieces for name, pieces in found.items() if name not in longer}
 
 
 def _alike(names: Sequence[str], pieces: Mapping[str, tuple[int, ...]]) -> bool:

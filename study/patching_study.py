@@ -65,7 +65,7 @@ def study_patching(config: PatchingConfig) -> dict[str, Any]:
         for name, features in kinds.items()
     }
     whole = _answers(subject, site, told, kinds[PCA], config)
-    figures = {
+    figures: dict[str, Any] = {
         "subject": subject.name,
         "site": site,
         "store": store.name,

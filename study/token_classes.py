@@ -27,14 +27,14 @@ def token_classes(
     found = np.full(vocabulary, CLASSES.index("special"))  # beyond the tokenizer nothing is text
     for token, piece in enumerate(pieces):
         if token not in special:
-            text = tokenizer.decode([token])
+            text = str(tokenizer.decode([token]))
             begins = piece.startswith(MARKS) if marked else not piece.startswith(CONTINUED)
             found[token] = CLASSES.index(_class_of(text, begins))
     return found
 
 
 def _class_of(text: str, begins: bool) -> str:
-    bare = text.strip().removeprefix(CONTINUED)
+    bare = text.strip().removeprefix(CONTINUED).lstrip("".join(MARKS))
     if "\n" in text or "\r" in text:
         return "newline"
     if bare and all(c.isdigit() for c in bare):

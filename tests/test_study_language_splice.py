@@ -192,11 +192,11 @@ def test_classes_of_tokens() -> None:
     words = ["▁the", "ing", "▁7", "42", ".", '▁"', "▁", "\n", "Ġx"]
     tokenizer = tiny_language.tokenizer(words)
     classes = [CLASSES[i] for i in token_classes(tokenizer, 14)]
-    assert classes == [
-        *["special"] * 3, "word begin", "word continuation", "word continuation", "digit",
-        "punctuation", "word continuation", "word begin", "newline", "word begin",
-        *["special"] * 2,
+    assert classes[3:12] == [
+        "word begin", "word continuation", "digit", "digit", "punctuation", "punctuation",
+        "word begin", "newline", "word begin",
     ]  # fmt: skip
+    assert set(classes[:3] + classes[12:]) == {"special"}
     plain = token_classes(tiny_language.tokenizer(["cat", "dog", "7"]), 6)
     assert [CLASSES[i] for i in plain[3:]] == ["word begin", "word begin", "digit"]
 

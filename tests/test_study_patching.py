@@ -11,10 +11,11 @@ from data.errors import ConfigError, SubjectError
 from data.reader import open_store
 from harvest.config import LanguageConfig
 from harvest.run import harvest
-from models.dictionaries.checkpoint import save_dictionary
+from models.dictionaries.checkpoint import load_sae, save_dictionary
 from models.dictionaries.sae import SAE
 from models.dictionaries.sparsity import Sparsity
 from models.subjects.language import LanguageSubject, language_subject
+from study.language_text import check_causal
 from study.patching import (
     Curve,
     Features,
@@ -164,8 +165,6 @@ def test_greedy_takes_the_best_feature_first(
 def test_the_right_dictionary_needs_fewer_features_than_components(
     home: Path, subject: LanguageSubject, pairs: Pairs, components: Features
 ) -> None:
-    from models.dictionaries.checkpoint import load_sae
-
     needed = {}
     for name, features in (
         ("exact", features_of(load_sae("exact", str(home)))),
@@ -207,8 +206,6 @@ def test_what_cannot_be_patched_is_told(home: Path, subject: LanguageSubject) ->
     with pytest.raises(ConfigError, match="as many tokens as each other"):
         paired(subject, [("Ann and Bo", "Ann")], [(3, 4)])
     encoder = dataclasses.replace(subject, kind="encoder")
-    from study.language_text import check_causal
-
     with pytest.raises(SubjectError, match="is an encoder"):
         check_causal(encoder, "patching")
 
