@@ -54,12 +54,17 @@ def patching_page(figures: Mapping[str, Any], examples: Sequence[tuple[str, str]
 
 
 def needed_rows(curves: Mapping[str, Any], ways: Sequence[str]) -> list[list[str]]:
-    """How many features of each kind take which share off the KL; a dash where none do."""
+    """A line an order and a share: how many features of each kind take that share off the KL."""
     shares = list(next(iter(curves.values()))["attribution"]["needed"])
-    rows = [[""] + [f"{share}, {ORDERS[way]}" for way in ways for share in shares]]
-    for name, told in curves.items():
-        needed = [told.get(way, {"needed": {}})["needed"].get(s) for way in ways for s in shares]
-        rows.append([name, *("-" if n is None else str(n) for n in needed)])
+    rows = [["features needed", *curves]]
+    for way in ways:
+        for share in shares:
+            needed = [
+                told.get(way, {"needed": {}})["needed"].get(share) for told in curves.values()
+            ]
+            rows.append(
+                [f"{ORDERS[way]}: {share}", *("-" if n is None else str(n) for n in needed)]
+            )
     return rows
 
 

@@ -211,5 +211,5 @@ def test_what_cannot_be_patched_is_told(home: Path, subject: LanguageSubject) ->
 
 
 def test_features_needed() -> None:
-    told = Curve([1.0, 0.6, 0.5, 0.7, 0.1], [0, 1, 2, 3, 4])
+    told = Curve([1.0, 0.6, 0.5, 0.7, 0.1], [0.0, 1.0, 2.0, 3.0, 4.0])
     assert (told.needed(0.5), told.needed(0.8), told.needed(0.95)) == (2, 4, None)
