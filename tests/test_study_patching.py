@@ -47,12 +47,15 @@ def words() -> list[str]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model that knows the words, a store of its embeddings, and the dictionary that has
-    them as its directions."""
+    """A random model of large weights that knows the words, a store of its embeddings, and the
+    dictionary that has them as its directions."""
     home = tmp_path_factory.mktemp("home")
     tokenizer = tiny_language.tokenizer(words())
     model = tiny_language.network("llama", vocabulary=len(tokenizer), width=WIDTH)
-    model.get_input_embeddings().weight.data.normal_(std=1.0)
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in model.named_parameters():  # so that a name matters for what comes next
+        if weight.ndim == 2:
+            weight.data.normal_(std=1.0 if "embed" in name else 0.3, generator=generator)
     model.save_pretrained(home / "model")
     tokenizer.save_pretrained(home / "model")
     drawn = torch.randint(len(words()), (2000,), generator=torch.Generator().manual_seed(0))
