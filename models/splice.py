@@ -17,7 +17,7 @@ from torch.nn import functional
 from data.errors import SubjectError
 
 from .dictionaries.sae import SAE
-from .hooks import as_grid, recording
+from .hooks import INPUT, as_grid, recording
 
 CLEAN = "clean"
 VECTORS = 8192  # given to a dictionary at a time: latents of many positions take memory
@@ -77,7 +77,9 @@ class Splice:
 def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Iterator[Splice]:
     """Within the body, read the site that the modules `names` make up, and set it.
 
-    `logits` names the module that gives them; empty, it is the network itself. The network
+    `logits` names the module that gives them; empty, it is the network itself. Of a module
+    marked `:in` the input is set, in place, so that whatever else reads it sees the same: a
+    residual stream is what a block's norm takes and also what the block adds to. The network
     called by itself is not altered; afterwards its hooks are those it had before, also when
     the body raises. One thread at a time. Raises SubjectError as `recording` does.
     """
@@ -92,6 +94,15 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
             # a copy, since a later operation in place would alter what was given; laid out in
             # memory as what it replaces, so that the same values give the same answers
             return with_first(output, torch.empty_like(there).copy_(given[name]))
+
+        return replace
+
+    def before(name: str) -> Callable[[nn.Module, tuple[object, ...], dict[str, object]], None]:
+        def replace(
+            _module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]
+        ) -> None:
+            if name in given:
+                first_tensor(inputs or tuple(named.values())).copy_(given[name])
 
         return replace
 
@@ -110,7 +121,12 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
 
         try:
             for name in names:
-                handles.append(modules[name].register_forward_hook(hook(name)))
+                there = modules[name.removesuffix(INPUT)]
+                handles.append(
+                    there.register_forward_pre_hook(before(name), with_kwargs=True)
+                    if name.endswith(INPUT)
+                    else there.register_forward_hook(hook(name))
+                )
             yield Splice(record, run)
         finally:
             for handle in handles:
@@ -162,14 +178,23 @@ def to_parts(vectors_ND: Float[Tensor, "n d"], like: Mapping[str, Tensor]) -> di
     return parts
 
 
-def reconstructing(dictionary: SAE) -> Substitute:
-    """Vectors as a dictionary gives them back, a few thousand at a time."""
+@final
+class Reconstruction:
+    """Vectors as a dictionary gives them back, a few thousand at a time. Counts the vectors, and
+    the latents that were on."""
 
-    def reconstruct(x_ND: Tensor) -> Tensor:
-        chunks = torch.split(x_ND.float(), VECTORS)
-        return torch.cat([dictionary.decode(dictionary.encode(chunk)) for chunk in chunks])
+    def __init__(self, dictionary: SAE) -> None:
+        self._dictionary = dictionary
+        self.vectors = self.on = 0
 
-    return reconstruct
+    def __call__(self, x_ND: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        given = []
+        for chunk_ND in torch.split(x_ND.float(), VECTORS):
+            z_NS = self._dictionary.encode(chunk_ND)
+            self.vectors += len(z_NS)
+            self.on += int(torch.count_nonzero(z_NS))
+            given.append(self._dictionary.decode(z_NS))
+        return torch.cat(given)
 
 
 def ablating(mean_D: Float[Tensor, " d"] | None = None) -> Substitute:

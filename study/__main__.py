@@ -1,19 +1,14 @@
 """`python -m study RECIPE --field value`: a dictionary, and its subject -> findings and a page."""
 
 import inspect
+from importlib import import_module
 from typing import Any
 
 import tyro
 
 from data.command import run_command
 
-from .config import SpliceConfig
-from .features_config import FeaturesConfig
-from .interpret_config import InterpretConfig
-from .missing_config import JointConfig, MissingConfig, VisualiseConfig
-from .parts_config import PartsConfig
-from .recipes import RECIPES, Config
-from .symmetry_config import SymmetryConfig
+from .recipes import RECIPES, STUDIES, Config
 
 
 def main() -> None:
@@ -28,41 +23,10 @@ def main() -> None:
 
 
 def _study(config: Config) -> dict[str, Any]:
-    if isinstance(config, SpliceConfig):
-        from .splice import study_splice
-
-        return study_splice(config)
-    if isinstance(config, SymmetryConfig):
-        from .symmetry import study_symmetry
-
-        return study_symmetry(config).summary()
-    if isinstance(config, MissingConfig):
-        from .missing import study_missing
-
-        return study_missing(config)
-    if isinstance(config, JointConfig):
-        from .joint import study_joint
-
-        return study_joint(config)
-    if isinstance(config, VisualiseConfig):
-        from .visualise import study_visualise
-
-        return study_visualise(config)
-    if isinstance(config, PartsConfig):
-        from .parts import study_parts
-
-        return study_parts(config).summary()
-    if isinstance(config, InterpretConfig):
-        from .interpret import study_interpret
-
-        return study_interpret(config)
-    if isinstance(config, FeaturesConfig):
-        from .features import study_features
-
-        return study_features(config).summary()
-    from .curves import study_curves
-
-    return study_curves(config).summary()
+    module, function = STUDIES[type(config)].split(".")
+    done = getattr(import_module(f"{__package__}.{module}"), function)(config)
+    figures: dict[str, Any] = done if isinstance(done, dict) else done.summary()
+    return figures
 
 
 if __name__ == "__main__":

@@ -84,20 +84,22 @@ class SpliceConfig:
     run: tuple[str, ...] = ("latest",)
     """One run or more of the same site: paths, names in runs/, beginnings of names, or latest."""
     subject: str = ""
-    """inceptionv1 or FILE.py:FUNCTION; the run's own by default."""
+    """inceptionv1, FILE.py:FUNCTION or a language model; the run's own by default."""
     weights: str = ""
     """A file of weights, or `lucent` (inceptionv1); the run's own by default."""
     normalisation: str = ""
     """Response normalisation of inceptionv1: auto, lucent or sibling; the run's by default."""
     inputs: str = ""
-    """The images: a folder or hf:NAME_OR_PATH[@SPLIT]; where the harvested ones were by default."""
+    """The images: a folder or hf:NAME_OR_PATH[@SPLIT]; where the harvested ones were by default.
+    Of a language model the text, or self[:SEED]; by default the store's contexts that were held
+    out of training."""
     labels: str = ""
     """A file whose line i begins with the id of class i; an image's class is the id that its
     file's name, or a folder's above it, begins with. Empty: the subject's own first answers."""
     limit: int | None = None
-    """So many images at random, the same ones each time; all by default."""
+    """So many images (contexts) at random, the same ones each time; all by default."""
     batch_size: int = 16
-    """Images a pass."""
+    """Images (contexts) a pass."""
     store: str = ""
     """The store that says where subject and images were; the run's own by default."""
     device: str = "auto"

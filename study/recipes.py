@@ -7,6 +7,7 @@ from .features_config import FeaturesConfig
 from .interpret_config import InterpretConfig
 from .missing_config import JointConfig, MissingConfig, VisualiseConfig
 from .parts_config import PartsConfig
+from .patching_config import AblateConfig, PatchingConfig
 from .symmetry_config import SymmetryConfig
 
 Config = (
@@ -19,6 +20,8 @@ Config = (
     | PartsConfig
     | InterpretConfig
     | FeaturesConfig
+    | AblateConfig
+    | PatchingConfig
 )
 
 
@@ -39,7 +42,8 @@ def splice() -> SpliceConfig:
     Accuracy (first, first five) and cross-entropy with the true site, with each run's
     reconstruction, with zeros and with the mean, and the share recovered:
     (ablated - spliced) / (ablated - clean). 800 photographs through InceptionV1 take one to
-    three minutes on two CPU cores.
+    three minutes on two CPU cores. Of a language model: cross-entropy, perplexity and KL of the
+    next token on held-out contexts, by position and class of token, and a page.
     """
     return SpliceConfig()
 
@@ -118,6 +122,25 @@ def features() -> FeaturesConfig:
     return FeaturesConfig()
 
 
+def ablate() -> AblateConfig:
+    """What a language model says otherwise where a latent (--latent) is taken away.
+
+    x' = x - z d on held-out contexts: KL, cross-entropy, and the tokens whose log-probability
+    falls and rises most where the latent is on. Seconds for a small model.
+    """
+    return AblateConfig()
+
+
+def patching() -> PatchingConfig:
+    """How few features must be changed for a language model to answer as to another prompt?
+
+    Pairs of prompts that differ in a name ('Lily saw Tim in the park. Lily said, "Hello,'),
+    features of dictionaries against principal components, in a greedy order and by attribution; a
+    page with the curves. Half a minute a run for a small model.
+    """
+    return PatchingConfig()
+
+
 RECIPES: dict[str, Callable[[], Config]] = {
     "curves": curves,
     "splice": splice,
@@ -128,4 +151,21 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "parts": parts,
     "interpret": interpret,
     "features": features,
+    "ablate": ablate,
+    "patching": patching,
+}
+
+# which function of this package serves a config; imported when it is asked for
+STUDIES: dict[type[Config], str] = {
+    CurvesConfig: "curves.study_curves",
+    SpliceConfig: "splice.study_splice",
+    SymmetryConfig: "symmetry.study_symmetry",
+    MissingConfig: "missing.study_missing",
+    JointConfig: "joint.study_joint",
+    VisualiseConfig: "visualise.study_visualise",
+    PartsConfig: "parts.study_parts",
+    InterpretConfig: "interpret.study_interpret",
+    FeaturesConfig: "features.study_features",
+    AblateConfig: "ablate.study_ablate",
+    PatchingConfig: "patching_study.study_patching",
 }

@@ -20,8 +20,8 @@ from models.dictionaries.checkpoint import find_run, load_sae, read_config
 from models.splice import (
     CLEAN,
     Answers,
+    Reconstruction,
     ablating,
-    reconstructing,
     recovered,
     site_mean,
     splice_answers,
@@ -37,12 +37,17 @@ COLUMNS = ("top1", "top5", "cross_entropy")
 
 def study_splice(config: SpliceConfig) -> dict[str, Any]:
     """Run the images through the subject with the site as it is, reconstructed by each run,
-    zero, and at its mean; print a table, and return all figures.
+    zero, and at its mean; print a table, and return all figures. Runs of a language model are
+    judged on text (`study_language_splice`).
 
     Raises children of TendrilError for all that the config, its paths or its files can cause.
     """
     began = time.monotonic()
     config.check()
+    if any(of_text(find_run(run, config.home)) for run in config.run):
+        from .language_splice import study_language_splice  # takes seconds to import
+
+        return study_language_splice(config)
     device = resolve_device(config.device)
     keep_freed_memory()
     folders = [find_run(run, config.home) for run in config.run]
@@ -57,7 +62,7 @@ def study_splice(config: SpliceConfig) -> dict[str, Any]:
     batches = ImageBatches(images, subject, config.batch_size, device, labels)
     mean_D = site_mean(module, names, (x for x, _ in batches.shown("mean of the site")))
     dictionaries = {f.resolve().name: load_sae(f).to(device) for f in folders}
-    substitutes = {name: reconstructing(one) for name, one in dictionaries.items()}
+    substitutes = {name: Reconstruction(one) for name, one in dictionaries.items()}
     sums = splice_answers(
         module,
         names,
@@ -173,11 +178,16 @@ def image_labels(path: Path, images: ImageSource) -> list[int]:
     return labels
 
 
-def _sources(config: SpliceConfig, folders: Sequence[Path]) -> Sources:
-    """Subject, site and store of the runs. Raises ConfigError where sites differ."""
-    told = {folder: read_config(folder) for folder in folders}
-    sites = {folder.name: str(one["site"]) for folder, one in told.items()}
-    for folder, one in told.items():
+def of_text(run: Path) -> bool:
+    """Whether a run was trained on a language model."""
+    return "tokenizer" in read_config(run).get("subject", {})
+
+
+def one_site(trained: Mapping[Path, Mapping[str, Any]]) -> str:
+    """The site of some runs, by their configs. Raises ConfigError where sites differ, or a
+    dictionary is of several."""
+    sites = {folder.name: str(one["site"]) for folder, one in trained.items()}
+    for folder, one in trained.items():
         if len(one.get("sites") or ()) > 1:
             raise ConfigError(
                 f"{folder.name} is a crosscoder of the sites {', '.join(one['sites'])}, and splice "
@@ -188,6 +198,12 @@ def _sources(config: SpliceConfig, folders: Sequence[Path]) -> Sources:
             "the runs of one splice are of one site, and these are of "
             f"{', '.join(f'{site} ({name})' for name, site in sites.items())}; splice each apart."
         )
+    return next(iter(sites.values()))
+
+
+def _sources(config: SpliceConfig, folders: Sequence[Path]) -> Sources:
+    """Subject, site and store of the runs. Raises ConfigError where sites differ."""
+    one_site({folder: read_config(folder) for folder in folders})
     found = [
         find_sources(
             CurvesConfig(

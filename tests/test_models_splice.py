@@ -13,8 +13,8 @@ from data.errors import SubjectError
 from models.dictionaries.sae import SAE
 from models.dictionaries.sparsity import Sparsity
 from models.splice import (
+    Reconstruction,
     ablating,
-    reconstructing,
     recovered,
     site_mean,
     splice_answers,
@@ -105,8 +105,8 @@ def test_identity_recovers_all_and_zero_is_zero_ablation(
     with splicing(network, names) as splice:
         width = to_vectors(splice.read(images)).shape[1]
     substitutes = {
-        "identity": reconstructing(identity(width)),
-        "nothing": reconstructing(zero(width)),
+        "identity": Reconstruction(identity(width)),
+        "nothing": Reconstruction(zero(width)),
         "zero": ablating(),
     }
     with untouched(network):
@@ -162,7 +162,7 @@ def test_a_language_model_counts_each_next_token_that_is_asked_for() -> None:
     network = Words().eval().requires_grad_(False)
     tokens = torch.randint(11, (3, 6), generator=torch.Generator().manual_seed(3))
     labels = torch.cat([tokens[:, 1:], torch.full((3, 1), -100)], dim=1)
-    substitutes = {"same": reconstructing(identity(5)), "zero": ablating()}
+    substitutes = {"same": Reconstruction(identity(5)), "zero": ablating()}
     with untouched(network):
         sums = splice_answers(network, ("block",), substitutes, [(tokens, labels)])
     assert sums["clean"].count == 15
