@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from . import order
 from .errors import ConfigError, InputsNotFoundError, UnreadableInputsError
 
 SUFFIXES = (".txt", ".md", ".rst")
 LINES = (".jsonl", ".ndjson")
 HUGGING_FACE = "hf:"
 DOCSTRINGS = "docstrings"
+CODE = (">>>", "...")  # what lines of an example begin with
+MIX = 0xD0C5  # the key of the order of the standard library's files
 SHORTEST = 80  # characters of a docstring that is taken: shorter ones say little
 
 
@@ -160,16 +163,18 @@ def _hugging_face(name: str, column: str, streaming: bool) -> TextSource:
 
 
 def _docstrings() -> TextSource:
-    """Every docstring of some length in the standard library, by file and place."""
+    """Every docstring of some length in the standard library, without its lines of code: files in
+    an order that mixes subjects, so that the first thousand are of many."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     skipped = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3"}
 
     def documents() -> Iterator[str]:
-        for file in sorted(folder.rglob("*.py")):
-            if skipped.isdisjoint(file.relative_to(folder).parts):
-                yield from _of_module(file)
+        files = sorted(folder.rglob("*.py"))
+        for number in order.permutation(len(files), MIX).tolist():
+            if skipped.isdisjoint(files[number].relative_to(folder).parts):
+                yield from _of_module(files[number])
 
-    key = {"kind": DOCSTRINGS, "python": sysconfig.get_python_version()}
+    key = {"kind": DOCSTRINGS, "version": 2, "python": sysconfig.get_python_version()}
     return TextSource(key, DOCSTRINGS, documents)
 
 
@@ -181,7 +186,8 @@ def _of_module(file: Path) -> Iterator[str]:
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
         if isinstance(node, kinds):
-            text = ast.get_docstring(node) or ""
+            lines = (ast.get_docstring(node) or "").splitlines()
+            text = "\n".join(line for line in lines if not line.lstrip().startswith(CODE))
             if len(text) >= SHORTEST:
                 yield text
 
