@@ -184,13 +184,17 @@ def test_the_identity_of_a_run(home: Path) -> None:
     config, store = tiny(home, site="early"), find_store(tiny(home))
     folder = run_folder(config, store, "early")
     assert run_folder(replace(config, latents=99, l1=7.0), store, "early") == folder
-    for field, value in {"families": 9, "poses": "all", "control": "shuffled", "k": 1}.items():
+    others = {"families": 9, "poses": "all", "control": "shuffled", "k": 1, "rounds": 2}
+    for field, value in others.items():
         assert run_folder(replace(config, **{field: value}), store, "early") != folder
+    assert "rounds" not in config.identity(), "runs of before it was there keep their names"
 
 
 def test_what_cannot_be_is_refused(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--k is from 1 to the number of families, 8, and not 9"):
         train(tiny(home, k=9))
+    with pytest.raises(ConfigError, match="--rounds divides --k, and 2 does not divide 3"):
+        train(tiny(home, k=3, rounds=2))
     with pytest.raises(ConfigError, match=r"--control is one of .*near it: shuffled"):
         mistyped = tiny(home)
         object.__setattr__(mistyped, "control", "shufled")  # past the tests' check of types
