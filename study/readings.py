@@ -1,9 +1,9 @@
 """A run of a group crosscoder, read: what fixes its latents, against chance, and its families."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -57,6 +57,9 @@ class Reading:
     alike: float
     about: str = ""
     """What kind of run it is, for people: its control, if it is one, and its seed."""
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    """What its training ended in: fvu, fvu_train, l0, dead, parameters, seconds; empty where that
+    is not known."""
 
     @cached_property
     def classes(self) -> list[str]:

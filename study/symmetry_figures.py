@@ -21,6 +21,7 @@ MAP = (760.0, 460.0)
 PATCH_PIXELS = 96
 MOST_ROWS = 600
 WIDE_GAP = 30.0
+TRAINED = ("FVU (training)", "L0", "dead", "parameters", "time")
 POSITIVE, NEGATIVE = (38, 92, 140), (196, 98, 16)
 
 
@@ -54,18 +55,31 @@ def class_bars(findings: SymmetryFindings) -> list[dict[str, Any]]:
 
 
 def class_table(findings: SymmetryFindings) -> dict[str, Any]:
-    """The same in numbers: a row a class, a column a run."""
+    """The same in numbers: a row a run, a column a class."""
     readings = (findings.reading, *findings.controls)
+    there = [name for name in CLASSES if any(reading.counts().get(name) for reading in readings)]
     rows = []
-    for name in CLASSES:
-        counts = [reading.counts().get(name, 0) for reading in readings]
-        if any(counts):
-            cells = [
-                f"{many} ({100 * many / max(len(reading.latents), 1):.0f} %)"
-                for many, reading in zip(counts, readings, strict=True)
-            ]
-            rows.append({"name": name, "slug": class_slug(name), "cells": cells})
-    return {"runs": [reading.run for reading in readings], "rows": rows}
+    for reading in readings:
+        counts = [str(reading.counts().get(name, 0)) for name in there]
+        cells = [*trained_cells(reading), str(len(reading.latents)), *counts]
+        rows.append({"run": reading.run, "about": reading.about, "cells": cells})
+    classes = [{"name": name, "slug": class_slug(name)} for name in there]
+    return {"heads": (*TRAINED, "latents"), "classes": classes, "rows": rows}
+
+
+def trained_cells(reading: Reading) -> list[str]:
+    """What a run's training ended in, in the order of TRAINED; dashes where that is not known."""
+    told = reading.trained
+    if not told:
+        return ["-"] * len(TRAINED)
+    seen = told.get("fvu_train")
+    return [
+        f"{told['fvu']:.3f}" + ("" if seen is None else f" ({seen:.3f})"),
+        f"{told['l0']:.1f}",
+        f"{100 * told['dead']:.0f} %",
+        f"{told['parameters']:,}",
+        f"{told['seconds']:.0f} s",
+    ]
 
 
 def chance_charts(reading: Reading) -> list[dict[str, Any]]:

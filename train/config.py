@@ -72,6 +72,9 @@ class TrainConfig:
     """Orbits that are spoilt, for comparison: elements in one other order, in an order of its own
     for each row, or the reflected half of another anchor; or (orbit) the wrong side of the
     group."""
+    orbits: Literal["joined", "each", "identity"] = "joined"
+    """What a vector is in a store of orbits: a whole orbit; or a single element of one, each of
+    them or the identity alone, as an SAE of augmented inputs or of plain ones has it."""
     objective: ObjectiveName | BaselineName = "topk"
     """What is minimised, or the baseline that is fitted."""
     latents: int = 0
@@ -235,7 +238,11 @@ class TrainConfig:
         fields = dataclasses.asdict(self)
         kept = {f: v for f, v in fields.items() if f not in APART | others}
         kept["order"] = self.order_seed
-        for name in ("control", "rounds"):  # runs of before they were there keep their names
+        for name in (
+            "control",
+            "rounds",
+            "orbits",
+        ):  # runs of before they were there keep their names
             if kept.get(name) == getattr(TrainConfig, name):
                 del kept[name]
         return {"format": FORMAT} | {
