@@ -128,7 +128,7 @@ def _degrees(angles: Sequence[float | None]) -> Float[np.ndarray, " s"]:
     return np.array([np.nan if angle is None else angle for angle in angles], np.float64)
 
 
-def _told(name: str, value: float | None) -> str:
+def _told(name: str, value: float | int | None) -> str:
     if value is None:
         return "-"
     if name == "orientation_error":

@@ -195,6 +195,7 @@ def _about(trained: Mapping[str, Any]) -> str:
             trained.get("orbits", ""), ""
         ),
         {"orbit": "tied"}.get(trained.get("objective", ""), "not tied"),
+        f"{trained['rounds']} rounds" if trained.get("rounds", 1) > 1 else "",
         f"seed {trained.get('seed', 0)}",
     ]
     if _single(trained):

@@ -43,7 +43,7 @@ def test_what_was_planted_scores_full_and_a_shuffled_control_nothing(
     assert kinds == [FEATURES[i].kind for i in FIRST]
     assert [run for run, _ in found.table()] == ["ours", "control"]
     assert all(len(values) == len(found.heads()) for _, values in found.table())
-    assert told["ours"]["curves"] == 1, "not tied, so the other eleven are not there"
+    assert told["ours"]["curves"] == 2, "one of each family of D_12; not tied, so no others"
 
 
 def test_wrong_orientations_show(planted_FGD: np.ndarray) -> None:
