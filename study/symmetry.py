@@ -108,7 +108,8 @@ def determinants(config: SymmetryConfig, sources: Sources, group: Dihedral) -> d
         "runs": {run.name: file_digest(run / DICTIONARY) for run in (sources.run, *runs)},
         "store": sources.store.name,
         "limits": {name: told[name] for name in (*LIMITS, "radii")},
-        "shown": {name: told[name] for name in SHOWN} | {"images": sources.images is not None},
+        "shown": {name: told[name] for name in (*SHOWN, "umap")}
+        | {"images": sources.images is not None},
     }
 
 
@@ -145,6 +146,7 @@ def find_symmetry(
         patches={},
         notes=notes,
         command=command(config, run),
+        umap=config.umap,
         made={"study": made, "run": read_config(run), "store": store.spec},
     )
     if sources.images is None:
@@ -290,6 +292,8 @@ def command(config: SymmetryConfig, run: Path) -> str:
     for name in (*LIMITS, *SHOWN):
         if told[name] != default[name]:
             words += [f"--{name.replace('_', '-')}", f"{told[name]:g}"]
+    if not config.umap:
+        words += ["--no-umap"]
     if config.radii:
         words += ["--radii", *(f"{radius:g}" for radius in config.radii)]
     return shlex.join(words)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from . import drawing
 from .kinship import Family
-from .readings import MIXED, RAW, Reading, scaled_map
+from .readings import MIXED, RAW, Reading, scaled_map, umap_map
 from .scores import gaps
 from .stabiliser import CLASSES, cosines
 from .symmetry_findings import PROOF, SymmetryFindings
@@ -20,6 +20,7 @@ BINS = 26
 MAP = (760.0, 460.0)
 PATCH_PIXELS = 96
 MOST_ROWS = 600
+FEWEST_UMAP = 16
 WIDE_GAP = 30.0
 TRAINED = ("FVU (training)", "L0", "dead", "parameters", "time")
 POSITIVE, NEGATIVE = (38, 92, 140), (196, 98, 16)
@@ -208,12 +209,22 @@ def compass(findings: SymmetryFindings, rows: Sequence[int]) -> dict[str, Any]:
     return {"marks": marks, "gaps": sectors, "label": "Orientations of curves", "faint": faint}
 
 
-def latent_map(findings: SymmetryFindings) -> dict[str, Any]:
-    """Every latent as a point, near those that it is like in some pose."""
+def latent_maps(findings: SymmetryFindings) -> list[dict[str, Any]]:
+    """Every latent as a point, near those that it is like in some pose; by UMAP, too, of as many
+    as it can say something of."""
+    likeness_FF = findings.reading.likeness
+    maps = [("Classical scaling", scaled_map(likeness_FF))]
+    if findings.umap and len(likeness_FF) >= FEWEST_UMAP:
+        maps.append(("UMAP", umap_map(likeness_FF)))
+    return [{"title": title} | _points(findings, at_F2, len(maps)) for title, at_F2 in maps]
+
+
+def _points(
+    findings: SymmetryFindings, at_F2: Float[np.ndarray, "f 2"], maps: int
+) -> dict[str, Any]:
     reading = findings.reading
-    at_F2 = scaled_map(reading.likeness)
     low, high = at_F2.min(axis=0, initial=0), at_F2.max(axis=0, initial=0)
-    width, height = MAP
+    width, height = MAP[0] / maps, MAP[1]
     scale = min(width / max(high[0] - low[0], 1e-9), height / max(high[1] - low[1], 1e-9))
     points = [
         {

@@ -39,6 +39,8 @@ class SymmetryFindings:
     notes: Sequence[str]
     command: str
     made: Mapping[str, object]
+    umap: bool = False
+    """Whether the map is drawn by UMAP, too."""
 
     @cached_property
     def names(self) -> list[str]:
