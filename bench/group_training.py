@@ -11,18 +11,18 @@ import numpy as np
 import torch
 
 from data.dihedral import Dihedral
-from train.config import TrainConfig
+from train.config import ObjectiveName, TrainConfig
 from train.objectives import make_objective
 
 WIDTH, STEPS = 96, 5
-KINDS = ("orbit", "batch_topk")
+KINDS: tuple[ObjectiveName, ...] = ("orbit", "batch_topk")
 
 
-def grow(kind: str, rotations: int, orbits: int) -> dict[str, float]:
+def grow(kind: ObjectiveName, rotations: int, orbits: int) -> dict[str, float]:
     """Median seconds of a step, loss and gradients, on so many random orbits of D_n: 32 families
     for `orbit`, 384 latents for `batch_topk`, 16 on, as the recipes have them."""
     group = Dihedral(rotations)
-    config = TrainConfig(objective=kind, families=32, latents=384, k=16, bias="mean")  # type: ignore[arg-type]
+    config = TrainConfig(objective=kind, families=32, latents=384, k=16, bias="mean")
     width = len(group) * WIDTH
     objective: Any = make_objective(config, width, (WIDTH,) * len(group), group)
     generator = torch.Generator().manual_seed(0)

@@ -184,7 +184,7 @@ def read_run(
 
 def _single(trained: Mapping[str, Any]) -> bool:
     """Whether a run is of single elements of orbits."""
-    return trained.get("orbits", "joined") != "joined"
+    return str(trained.get("orbits", "joined")) != "joined"
 
 
 def _about(trained: Mapping[str, Any]) -> str:
