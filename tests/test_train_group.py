@@ -181,12 +181,13 @@ def test_the_two_rankings() -> None:
 
 
 def test_the_identity_of_a_run(home: Path) -> None:
-    config, store = tiny(home, site="early"), find_store(tiny(home))
-    folder = run_folder(config, store, "early")
-    assert run_folder(replace(config, latents=99, l1=7.0), store, "early") == folder
+    config = tiny(home, site="early")
+    source = source_of(config, find_store(config))
+    folder = run_folder(config, source)
+    assert run_folder(replace(config, latents=99, l1=7.0), source) == folder
     others = {"families": 9, "poses": "all", "control": "shuffled", "k": 1, "rounds": 2}
     for field, value in others.items():
-        assert run_folder(replace(config, **{field: value}), store, "early") != folder
+        assert run_folder(replace(config, **{field: value}), source) != folder
     assert "rounds" not in config.identity(), "runs of before it was there keep their names"
 
 
