@@ -1,4 +1,5 @@
-"""Orbits read from crops beside warping and running whole images; how time and memory grow with G.
+"""Orbits read from crops beside warping and running whole images; how time and memory of the
+harvest and of a training step grow with G.
 
 Ours takes a patch as large as the receptive field through the group, and through the network
 without padding. The yardstick does what one would write first: for each element the whole image
@@ -32,15 +33,17 @@ from models.subjects.load import load_subject
 from models.subjects.subject import Subject
 from models.subjects.window import Window, find_window
 
+from .group_training import KINDS
 from .paired import machine, paired
 
 SITE = "mixed3b_5x5"
 BATCH = 8  # whole images at a time
 Whole = Callable[[torch.Tensor, tuple[int, int]], np.ndarray]
+SIZES = ((4, 16), (8, 16), (16, 16), (16, 32))  # turns, anchors
 PEAK = """
-import json, resource, sys
-from bench.group import grow
-print(json.dumps(grow(*json.loads(sys.argv[1])) | {
+import importlib, json, resource, sys
+grow = importlib.import_module(sys.argv[1]).grow
+print(json.dumps(grow(*json.loads(sys.argv[2])) | {
     "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 """
 
@@ -62,8 +65,8 @@ class GroupBench:
 
 
 def measure(bench: GroupBench) -> dict[str, object]:
-    """`crop_over_whole` (larger is better), and seconds and megabytes at G 8, 16, 32 and at
-    once and twice as many anchors."""
+    """`crop_over_whole` (larger is better), and seconds and megabytes of the harvest and of a
+    training step, tied and not, at G 8, 16, 32 and at once and twice as many anchors."""
     subject = _subject(bench.weights)
     window = find_window(subject, [bench.site])
     group = Dihedral(bench.rotations)
@@ -87,9 +90,16 @@ def measure(bench: GroupBench) -> dict[str, object]:
         times = paired(ours, yardstick, bench.pairs)
     note("growth with G and with the anchors ...")
     growth = {
-        f"G{2 * n} x {a}": _grown(bench, n, a) for n, a in ((4, 16), (8, 16), (16, 16), (16, 32))
+        f"G{2 * n} x {a}": _grown("bench.group", bench.weights, bench.site, n, a) for n, a in SIZES
     }
     seconds = {name: g["seconds"] for name, g in growth.items()}
+    note("growth of a training step ...")
+    training = {
+        kind: {
+            f"G{2 * n} x {8 * a}": _grown("bench.group_training", kind, n, 8 * a) for n, a in SIZES
+        }
+        for kind in KINDS
+    }
     return {
         "what": "group",
         "ratios": {
@@ -100,6 +110,7 @@ def measure(bench: GroupBench) -> dict[str, object]:
         "apart": apart,
         "anchors_per_s": round(bench.anchors / float(np.median(times.ours)), 2),
         "growth": growth,
+        "training": training,
         "elements": len(group),
         "patch": window.size,
         **machine(),
@@ -119,13 +130,12 @@ def grow(weights: str, site: str, rotations: int, anchors: int) -> dict[str, flo
     return {"seconds": round(time.perf_counter() - began, 3)}
 
 
-def _grown(bench: GroupBench, rotations: int, anchors: int) -> dict[str, float]:
-    asked = json.dumps([bench.weights, bench.site, rotations, anchors])
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, asked], capture_output=True, text=True, check=True
-    )
+def _grown(module: str, *asked: str | int) -> dict[str, float]:
+    """What the module's `grow` says of these arguments, and the peak of its process."""
+    command = [sys.executable, "-c", PEAK, module, json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     grown: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return {name: round(value, 2) for name, value in grown.items()}
+    return {name: round(value, 3) for name, value in grown.items()}
 
 
 @contextmanager

@@ -56,7 +56,8 @@ class HarvestConfig(StoreConfig):
     subject: str = "inceptionv1"
     """inceptionv1, handmade, planted, or FILE.py:FUNCTION for a network of your own."""
     weights: str = ""
-    """A file of weights, or `lucent` to fetch the Lucid checkpoint (inceptionv1)."""
+    """A file of weights, `lucent` to fetch the Lucid checkpoint, or `random[:SEED]` for a control
+    that has learned nothing (inceptionv1)."""
     normalisation: Literal["auto", "lucent", "sibling"] = "auto"
     """Response normalisation of inceptionv1; auto goes by the checksum of the weights."""
     sites: tuple[str, ...] = ("mixed3b",)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -94,6 +95,23 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) 
             "weights of this network."
         )
     module.load_state_dict(dict(weights))
+
+
+def draw_weights(module: nn.Module, seed: int) -> None:
+    """Fill a module's convolutions and linear maps with noise of variance 2 over the number of
+    inputs, and their biases with zeros: a control that has learned nothing.
+
+    Source: He et al., "Delving deep into rectifiers" (1502.01852), eq. 10, under which activations
+    keep their size through ReLUs.
+    """
+    rng = np.random.Generator(np.random.Philox(seed))
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            inputs = part.weight[0].numel()
+            noise = rng.standard_normal(tuple(part.weight.shape), np.float32)
+            part.weight.data.copy_(torch.from_numpy(noise * (2 / inputs) ** 0.5))
+            if part.bias is not None:
+                part.bias.data.zero_()
 
 
 def fetch(checkpoint: Checkpoint, cache: Path | None = None) -> Path:

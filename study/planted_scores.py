@@ -1,47 +1,72 @@
 """What a study of symmetry found in the subject `planted`, held against what was planted there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 from jaxtyping import Float
 
 from .readings import Reading
-from .truth import REPRESENTS, Found, PlantedTruth, Score, cosines, planted_truth, score
+from .truth import (
+    REPRESENTS,
+    Found,
+    PlantedTruth,
+    Score,
+    cosines,
+    planted_truth,
+    represented,
+    score,
+)
 
 MEASURES = {
-    "match": "median over planted families of the best cosine with a latent",
-    "match_chance": "the same with each latent's channels shuffled",
-    "family_recall": "planted families that a latent represents",
-    "precision": "latents that represent something planted",
-    "class_accuracy": "represented families whose class of symmetry is right",
-    "orientation_error": "median error of orientation, in degrees",
-    "nmi": "normalised mutual information of families found and planted",
-    "ari": "adjusted Rand index of the same",
+    "match": ("match", "median over planted families of the best cosine with a latent"),
+    "match_chance": ("by chance", "the same with each latent's channels shuffled"),
+    "curves": ("curves", "of 24 planted orientations of curves those that a latent represents"),
+    "family_recall": ("families", "planted families that a latent represents"),
+    "precision": ("precision", "latents that represent something planted"),
+    "class_accuracy": ("classes", "represented families whose class of symmetry is right"),
+    "orientation_error": ("angle", "median error of orientation, over what has an axis"),
+    "nmi": ("NMI", "normalised mutual information of families found and planted"),
+    "nmi_chance": ("by chance", "that of shuffled labels"),
+    "ari": ("ARI", "adjusted Rand index of families found and planted"),
 }
+"""Measure -> its head in the table, and what it is."""
 
 
 @final
 @dataclass(frozen=True)
 class PlantedScores:
-    """Of each run, the one studied first: how it scores, and of each row of the first what it
+    """Of each run, the one studied first: how it scores, and how many planted orientations of
+    curves it represents (of a tied run, by any copy); and of each row of the first what it
     represents, in words (none where its best cosine is below REPRESENTS)."""
 
     runs: tuple[str, ...]
     scores: tuple[Score, ...]
+    curves: tuple[int, ...]
     represents: tuple[str, ...]
 
     def table(self) -> list[tuple[str, list[str]]]:
-        """Measures in words, each with a value a run."""
-        figures = [one.figures() for one in self.scores]
+        """Runs, each with a value a measure."""
         return [
-            (text, [_told(name, f.get(name)) for f in figures]) for name, text in MEASURES.items()
+            (run, [_told(name, figures.get(name)) for name in MEASURES])
+            for run, figures in self.summary().items()
         ]
 
-    def summary(self) -> dict[str, dict[str, float | None]]:
+    def heads(self) -> list[str]:
+        """What stands above the values."""
+        return [head for head, _ in MEASURES.values()]
+
+    def legend(self) -> list[tuple[str, str]]:
+        """What the heads mean."""
+        return list(MEASURES.values())
+
+    def summary(self) -> dict[str, dict[str, float | int | None]]:
         """As JSON: run -> its figures."""
-        return {run: one.figures() for run, one in zip(self.runs, self.scores, strict=True)}
+        return {
+            run: one.figures() | {"curves": curves}
+            for run, one, curves in zip(self.runs, self.scores, self.curves, strict=True)
+        }
 
 
 def planted_scores(
@@ -56,15 +81,16 @@ def planted_scores(
         return None
     from models.subjects.planted import FEATURES
 
-    truth = planted_truth(reading.group, site)
+    truth = _with_an_axis(planted_truth(reading.group, site))
     cosine_SP = cosines(reading.blocks, truth.blocks)
     best_S = cosine_SP.argmax(axis=1)
     return PlantedScores(
         runs=(reading.run, *(control.run for control in controls)),
         scores=(
             _score(reading, truth, _degrees(orientations)),
-            *(_score(control, truth, _degrees(control.axes)) for control in controls),
+            *(_score(control, _axes(truth), _degrees(control.axes)) for control in controls),
         ),
+        curves=tuple(_curves(one, truth) for one in (reading, *controls)),
         represents=tuple(
             f"{FEATURES[p].kind}, cosine {c[p]:.2f}" if c[p] >= REPRESENTS else ""
             for c, p in zip(cosine_SP, best_S, strict=True)
@@ -72,20 +98,43 @@ def planted_scores(
     )
 
 
+def _with_an_axis(truth: PlantedTruth) -> PlantedTruth:
+    """The truth without the orientations of what nothing fixes: that has no axis to be found."""
+    chiral_P = np.array([name == "chiral" for name in truth.classes])
+    return replace(truth, orientations=np.where(chiral_P, np.nan, truth.orientations))
+
+
+def _axes(truth: PlantedTruth) -> PlantedTruth:
+    """The truth modulo 180 degrees: blocks alone do not tell a bulge from its opposite."""
+    return replace(truth, periods=np.minimum(truth.periods, 180.0))
+
+
 def _score(reading: Reading, truth: PlantedTruth, degrees_S: Float[np.ndarray, " s"]) -> Score:
     labels_S = np.array([reading.family_of.get(row, -1) for row in range(len(reading.latents))])
     return score(Found(reading.blocks, reading.classes, degrees_S, labels_S), truth)
+
+
+def _curves(reading: Reading, truth: PlantedTruth) -> int:
+    """How many planted orientations of curves some latent represents."""
+    from models.subjects.planted import FEATURES
+
+    there_P = represented(Found(reading.blocks), truth)
+    if reading.tied:  # every member of a family is a copy of one that is there
+        there_P = np.isin(truth.families, truth.families[there_P])
+    return sum(f.kind == "curve" for f, there in zip(FEATURES, there_P, strict=True) if there)
 
 
 def _degrees(angles: Sequence[float | None]) -> Float[np.ndarray, " s"]:
     return np.array([np.nan if angle is None else angle for angle in angles], np.float64)
 
 
-def _told(name: str, value: float | None) -> str:
+def _told(name: str, value: float | int | None) -> str:
     if value is None:
         return "-"
     if name == "orientation_error":
         return f"{value:.1f}°"
+    if name == "curves":
+        return f"{value:.0f}"
     return (
         f"{100 * value:.0f} %"
         if name in ("family_recall", "precision", "class_accuracy")

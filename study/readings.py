@@ -1,9 +1,10 @@
 """A run of a group crosscoder, read: what fixes its latents, against chance, and its families."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -30,6 +31,7 @@ from .symmetry_config import SymmetryConfig
 MOST = 4096  # latents that are compared with one another, those that fire most often
 PAIRED = 400  # raw anchors whose pairs are the null of families
 CHUNKS = 16  # of the store, that raw anchors come from
+NEIGHBOURS = 15  # of UMAP
 PAIR_QUANTILE, LEAST_ALIKE = 0.99, 0.5
 RAW, MIXED = "raw anchors", "relabelled"
 
@@ -57,6 +59,9 @@ class Reading:
     alike: float
     about: str = ""
     """What kind of run it is, for people: its control, if it is one, and its seed."""
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    """What its training ended in: fvu, fvu_train, l0, dead, parameters, seconds; empty where that
+    is not known."""
 
     @cached_property
     def classes(self) -> list[str]:
@@ -171,6 +176,26 @@ def scaled_map(likeness_FF: Float[np.ndarray, "f f"]) -> Float[np.ndarray, "f 2"
     inner_FF = -0.5 * (square_FF - mean_F - mean_F[:, None] + mean_F.mean())
     values_2, at_F2 = eigsh(inner_FF, k=2, which="LA", v0=np.cos(np.arange(count)))
     return np.asarray(at_F2 * np.sqrt(values_2.clip(0)))[:, ::-1]
+
+
+def umap_map(likeness_FF: Float[np.ndarray, "f f"], seed: int = 0) -> Float[np.ndarray, "f 2"]:
+    """Latents on a plane by UMAP of their distances 1 - likeness (McInnes et al., 1802.03426): what
+    is near stays near, and how far apart the rest lies says nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numba's and of umap's own, about their threads
+        from umap import UMAP
+
+        drawn = UMAP(
+            n_components=2,
+            metric="precomputed",
+            n_neighbors=min(NEIGHBOURS, len(likeness_FF) - 1),
+            random_state=seed,
+            n_jobs=1,
+        )
+        distance_FF = (1 - likeness_FF.astype(np.float64)).clip(0)
+        np.fill_diagonal(distance_FF, 0)
+        found: np.ndarray = drawn.fit_transform((distance_FF + distance_FF.T) / 2)
+    return found.astype(np.float64)
 
 
 def _quantile(values: Sequence[float] | np.ndarray, q: float) -> float:

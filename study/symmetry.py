@@ -17,10 +17,12 @@ from data.errors import ConfigError, RunDamagedError, StoreNotFoundError, Tendri
 from data.reader import Store
 from models.dictionaries.checkpoint import (
     DICTIONARY,
+    RESULT,
     find_run,
     load_dictionary,
     load_frequency,
     read_config,
+    read_json,
 )
 from models.dictionaries.orbit import OrbitCrosscoder, blocks_of
 from models.dictionaries.sae import Stored
@@ -30,6 +32,7 @@ from .config import REFERENCE_FIELD, CurvesConfig
 from .findings import Patch
 from .readings import Reading, raw_anchors, read_blocks
 from .report import Report, StudyResult, file_digest, report_of
+from .responses import response_blocks
 from .shapes import ShapeTuning, directions, shape_answers, shape_vectors, shapes
 from .sources import Sources, find_sources, find_store
 from .stimuli import CurveGrid
@@ -38,7 +41,7 @@ from .symmetry_findings import SymmetryFindings, write_table
 from .symmetry_page import render_page
 from .upright import strongest_anchors, upright_patches
 
-FORMAT = 2  # raised when the same sources would give another page
+FORMAT = 3  # raised when the same sources would give another page
 SHOWN = ("families", "examples")
 LIMITS = ("quantile", "least", "most", "flat", "alike", "anchors", "margin", "line_width")
 
@@ -63,6 +66,11 @@ def study_symmetry(config: SymmetryConfig) -> StudyResult:
             f"and {'found no store' if run else 'got no run'}; check --run and --store."
         )
     group = group_of_store(store)
+    if _single(read_config(run)):
+        raise ConfigError(
+            f"the run {run.name} is of single elements, and the study of symmetry wants one of "
+            "whole orbits; name this one among --controls, beside a group crosscoder."
+        )
     made = determinants(config, sources, group)
     report = report_of(
         config.home, config.name or f"symmetry-{sources.subject.name}-{sources.site}", made
@@ -100,7 +108,8 @@ def determinants(config: SymmetryConfig, sources: Sources, group: Dihedral) -> d
         "runs": {run.name: file_digest(run / DICTIONARY) for run in (sources.run, *runs)},
         "store": sources.store.name,
         "limits": {name: told[name] for name in (*LIMITS, "radii")},
-        "shown": {name: told[name] for name in SHOWN} | {"images": sources.images is not None},
+        "shown": {name: told[name] for name in (*SHOWN, "umap")}
+        | {"images": sources.images is not None},
     }
 
 
@@ -137,6 +146,7 @@ def find_symmetry(
         patches={},
         notes=notes,
         command=command(config, run),
+        umap=config.umap,
         made={"study": made, "run": read_config(run), "store": store.spec},
     )
     if sources.images is None:
@@ -149,26 +159,50 @@ def find_symmetry(
 def read_run(
     run: Path, dictionary: Stored, store: Store, site: str, group: Dihedral, config: SymmetryConfig
 ) -> Reading:
-    """The blocks of one run against raw anchors of its store."""
-    blocks_FGD = blocks_of(dictionary, group).float().cpu().numpy()
+    """The blocks of one run against raw anchors of its store. Of an SAE of single elements they
+    are those of its responses to these anchors."""
+    trained = read_config(run)
+    anchors_MGD, inputs_M = raw_anchors(store, site, config.anchors)
+    if _single(trained):
+        blocks = response_blocks(dictionary, torch.from_numpy(anchors_MGD), group)
+    else:
+        blocks = blocks_of(dictionary, group)
+    blocks_FGD = blocks.float().cpu().numpy()
     frequency_F = load_frequency(run).float().cpu().numpy()
     if len(frequency_F) != len(blocks_FGD):
         raise RunDamagedError(
             f"{run} has {len(blocks_FGD)} latents and frequencies of {len(frequency_F)}; train "
             "the run again."
         )
-    anchors_MGD, inputs_M = raw_anchors(store, site, config.anchors)
     tied = isinstance(dictionary, OrbitCrosscoder)
     reading = read_blocks(
         run.name, blocks_FGD, frequency_F, group, anchors_MGD, inputs_M, config, tied=tied
     )
-    return replace(reading, about=_about(read_config(run)))
+    told = read_json(run / RESULT) if (run / RESULT).is_file() else {}
+    return replace(reading, about=_about(trained), trained=told)
+
+
+def _single(trained: Mapping[str, Any]) -> bool:
+    """Whether a run is of single elements of orbits."""
+    return str(trained.get("orbits", "joined")) != "joined"
 
 
 def _about(trained: Mapping[str, Any]) -> str:
     control = trained.get("control") or "none"
-    kind = "" if control == "none" else f"control {control.replace('-', ' ')}, "
-    return f"{kind}seed {trained.get('seed', 0)}"
+    drawn = trained.get("subject", {}).get("drawn")
+    parts = [
+        "" if control == "none" else f"control {control.replace('-', ' ')}",
+        f"control {drawn.replace(':', ' weights ')}" if drawn else "",
+        {"each": "SAE of augmented inputs", "identity": "SAE of plain inputs"}.get(
+            trained.get("orbits", ""), ""
+        ),
+        {"orbit": "tied"}.get(trained.get("objective", ""), "not tied"),
+        f"{trained['rounds']} rounds" if trained.get("rounds", 1) > 1 else "",
+        f"seed {trained.get('seed', 0)}",
+    ]
+    if _single(trained):
+        del parts[3]
+    return ", ".join(filter(None, parts))
 
 
 def read_control(name: str, config: SymmetryConfig) -> Reading:
@@ -258,6 +292,8 @@ def command(config: SymmetryConfig, run: Path) -> str:
     for name in (*LIMITS, *SHOWN):
         if told[name] != default[name]:
             words += [f"--{name.replace('_', '-')}", f"{told[name]:g}"]
+    if not config.umap:
+        words += ["--no-umap"]
     if config.radii:
         words += ["--radii", *(f"{radius:g}" for radius in config.radii)]
     return shlex.join(words)

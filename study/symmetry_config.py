@@ -57,6 +57,8 @@ class SymmetryConfig:
     """Families that the page shows, the largest."""
     examples: int = 6
     """Dataset examples of each family shown; 0 for none."""
+    umap: bool = True
+    """Draw UMAP's picture of the latents, too, where there are 16 or more: some ten seconds."""
     overwrite: bool = False
     """Make the report anew where it is there already."""
 

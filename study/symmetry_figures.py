@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from . import drawing
 from .kinship import Family
-from .readings import MIXED, RAW, Reading, scaled_map
+from .readings import MIXED, RAW, Reading, scaled_map, umap_map
 from .scores import gaps
 from .stabiliser import CLASSES, cosines
 from .symmetry_findings import PROOF, SymmetryFindings
@@ -20,7 +20,9 @@ BINS = 26
 MAP = (760.0, 460.0)
 PATCH_PIXELS = 96
 MOST_ROWS = 600
+FEWEST_UMAP = 16
 WIDE_GAP = 30.0
+TRAINED = ("FVU (training)", "L0", "dead", "parameters", "time")
 POSITIVE, NEGATIVE = (38, 92, 140), (196, 98, 16)
 
 
@@ -54,18 +56,31 @@ def class_bars(findings: SymmetryFindings) -> list[dict[str, Any]]:
 
 
 def class_table(findings: SymmetryFindings) -> dict[str, Any]:
-    """The same in numbers: a row a class, a column a run."""
+    """The same in numbers: a row a run, a column a class."""
     readings = (findings.reading, *findings.controls)
+    there = [name for name in CLASSES if any(reading.counts().get(name) for reading in readings)]
     rows = []
-    for name in CLASSES:
-        counts = [reading.counts().get(name, 0) for reading in readings]
-        if any(counts):
-            cells = [
-                f"{many} ({100 * many / max(len(reading.latents), 1):.0f} %)"
-                for many, reading in zip(counts, readings, strict=True)
-            ]
-            rows.append({"name": name, "slug": class_slug(name), "cells": cells})
-    return {"runs": [reading.run for reading in readings], "rows": rows}
+    for reading in readings:
+        counts = [str(reading.counts().get(name, 0)) for name in there]
+        cells = [*trained_cells(reading), str(len(reading.latents)), *counts]
+        rows.append({"run": reading.run, "about": reading.about, "cells": cells})
+    classes = [{"name": name, "slug": class_slug(name)} for name in there]
+    return {"heads": (*TRAINED, "latents"), "classes": classes, "rows": rows}
+
+
+def trained_cells(reading: Reading) -> list[str]:
+    """What a run's training ended in, in the order of TRAINED; dashes where that is not known."""
+    told = reading.trained
+    if not told:
+        return ["-"] * len(TRAINED)
+    seen = told.get("fvu_train")
+    return [
+        f"{told['fvu']:.3f}" + ("" if seen is None else f" ({seen:.3f})"),
+        f"{told['l0']:.1f}",
+        f"{100 * told['dead']:.0f} %",
+        f"{told['parameters']:,}",
+        f"{told['seconds']:.0f} s",
+    ]
 
 
 def chance_charts(reading: Reading) -> list[dict[str, Any]]:
@@ -194,12 +209,22 @@ def compass(findings: SymmetryFindings, rows: Sequence[int]) -> dict[str, Any]:
     return {"marks": marks, "gaps": sectors, "label": "Orientations of curves", "faint": faint}
 
 
-def latent_map(findings: SymmetryFindings) -> dict[str, Any]:
-    """Every latent as a point, near those that it is like in some pose."""
+def latent_maps(findings: SymmetryFindings) -> list[dict[str, Any]]:
+    """Every latent as a point, near those that it is like in some pose; by UMAP, too, of as many
+    as it can say something of."""
+    likeness_FF = findings.reading.likeness
+    maps = [("Classical scaling", scaled_map(likeness_FF))]
+    if findings.umap and len(likeness_FF) >= FEWEST_UMAP:
+        maps.append(("UMAP", umap_map(likeness_FF)))
+    return [{"title": title} | _points(findings, at_F2, len(maps)) for title, at_F2 in maps]
+
+
+def _points(
+    findings: SymmetryFindings, at_F2: Float[np.ndarray, "f 2"], maps: int
+) -> dict[str, Any]:
     reading = findings.reading
-    at_F2 = scaled_map(reading.likeness)
     low, high = at_F2.min(axis=0, initial=0), at_F2.max(axis=0, initial=0)
-    width, height = MAP
+    width, height = MAP[0] / maps, MAP[1]
     scale = min(width / max(high[0] - low[0], 1e-9), height / max(high[1] - low[1], 1e-9))
     points = [
         {

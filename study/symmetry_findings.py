@@ -39,6 +39,8 @@ class SymmetryFindings:
     notes: Sequence[str]
     command: str
     made: Mapping[str, object]
+    umap: bool = False
+    """Whether the map is drawn by UMAP, too."""
 
     @cached_property
     def names(self) -> list[str]:
@@ -190,6 +192,7 @@ class SymmetryFindings:
             "curve_gap": None if reading.tied else round(self.curve_gap.degrees, 2),
             "axis_error_median": round(float(np.median(errors)), 2) if errors else None,
             "controls": {c.run: c.counts() for c in self.controls},
+            "trained": {c.run: dict(c.trained) for c in (reading, *self.controls) if c.trained},
             **({"planted": self.planted.summary()} if self.planted else {}),
             "latents": self.listing,
         }

@@ -34,7 +34,7 @@ def _context(findings: SymmetryFindings) -> dict[str, object]:
         "family_text": words.family_text(findings),
         "families": [figures.family_row(findings, number) for number in shown],
         "planted": findings.planted,
-        "map": figures.latent_map(findings),
+        "maps": figures.latent_maps(findings),
         "rows": rows,
         "more": len(findings.listing) - len(rows),
         "method": words.method(findings),

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .readings import Reading
 from .stabiliser import LOSS
 from .symmetry_findings import SymmetryFindings
 from .words import count
@@ -18,11 +19,14 @@ def lead(findings: SymmetryFindings) -> str:
         f"Of {reading.total} {what} of {reading.run}, read under {reading.group.name}, {alive} "
         f"fire. What their transform blocks say fixes them: {told or 'nothing'}."
     )
+    seen: dict[str, list[Reading]] = {}
     for other in findings.controls:
         if other.about.startswith("control"):
-            mirrored = other.counts().get("one reflection", 0)
-            text += f" The {other.about.partition(',')[0]} has {mirrored} of {len(other.latents)}"
-            text += " that one reflection fixes."
+            seen.setdefault(other.about.partition(",")[0], []).append(other)
+    for name, runs in seen.items():  # one control of several seeds is told of once
+        mirrored = sum(run.counts().get("one reflection", 0) for run in runs)
+        text += f" The {name} has {mirrored} of {sum(len(run.latents) for run in runs)}"
+        text += " that one reflection fixes."
     return text
 
 

@@ -53,10 +53,10 @@ def codes_move(made: OrbitCrosscoder) -> bool:
     return all(agree)
 
 
-@pytest.mark.parametrize("poses", ["best", "all"])
+@pytest.mark.parametrize("options", [{}, {"poses": "all"}, {"rounds": K}])
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
-def test_codes_move_with_the_input(group: Dihedral, poses: Any) -> None:
-    assert codes_move(crosscoder(group, poses=poses))
+def test_codes_move_with_the_input(group: Dihedral, options: dict[str, Any]) -> None:
+    assert codes_move(crosscoder(group, **options))
 
 
 def test_on_the_wrong_side_they_do_not_unless_the_group_commutes() -> None:
@@ -94,7 +94,28 @@ def test_of_each_family_the_best_pose_is_on_and_k_families_in_all() -> None:
     torch.testing.assert_close(values_NF.sum(dim=1), best_NF.topk(K).values.sum(dim=1))
 
 
-@pytest.mark.parametrize("options", [{}, {"poses": "all"}, {"side": "wrong"}])
+def test_rounds_turn_one_family_on_at_several_poses() -> None:
+    """Each explains what those before it have left, so no copy comes twice."""
+    group = Dihedral(4)
+    made = crosscoder(group, rounds=K)
+    for weight in (made.W_enc, made.W_dec):
+        decoder_FE = made.W_dec.detach().flatten(1)
+        weight.data.copy_((decoder_FE / decoder_FE.norm(dim=1, keepdim=True)).view_as(weight))
+    for bias in (made.b_enc, made.b_dec):
+        bias.data.zero_()
+    copies_HGD = made.W_dec[2, group.table_GG.T]
+    x_NGD = (5 * copies_HGD[1] + 3 * copies_HGD[6])[None]
+    z_NFG = made.encode(x_NGD)
+    assert set(z_NFG[0, 2].topk(2).indices.tolist()) == {1, 6}
+    once_NFG = crosscoder(group).encode(x_NGD)
+    assert ((once_NFG > 0).sum(dim=2) <= 1).all()
+    left = [
+        float((x_NGD - made.decode(z)).detach().norm()) for z in (z_NFG, torch.zeros_like(z_NFG))
+    ]
+    assert left[0] < 0.5 * left[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"poses": "all"}, {"side": "wrong"}, {"rounds": K}])
 @pytest.mark.parametrize("some", [False, True])
 def test_the_fast_path_gives_the_values_and_gradients_of_the_slow_one(
     options: dict[str, Any], some: bool
@@ -107,14 +128,17 @@ def test_the_fast_path_gives_the_values_and_gradients_of_the_slow_one(
     for name, parameter in slow.named_parameters():
         parameter.data.copy_(whole[name] if name == "b_dec" else whole[name][chosen])
     x_fast, x_slow = (x_NGD.clone().requires_grad_() for _ in range(2))
-    active = orbit_active(made, x_fast.flatten(1), K, chosen if some else None)
+    active = orbit_active(made, x_fast.flatten(1), K, chosen if some else None, rounds=made.rounds)
     x_hat_fast = active.x_hat_ND + made.b_dec.repeat(len(group))
     z_NFG = slow.encode(x_slow)
     x_hat_slow = slow.decode(z_NFG).flatten(1)
     torch.testing.assert_close(x_hat_fast, x_hat_slow)
-    torch.testing.assert_close(active.values_M.sum(), z_NFG.sum())
-    assert int((active.values_M > 0).sum()) == int((z_NFG > 0).sum())
-    for x_hat, values in ((x_hat_fast, active.values_M), (x_hat_slow, z_NFG)):
+    rows_M = torch.arange(len(x_NGD)).repeat_interleave(K)
+    z_fast_NS = torch.zeros_like(z_NFG.flatten(1)).index_put(
+        (rows_M, active.indices_M), active.values_M, accumulate=True
+    )
+    torch.testing.assert_close(z_fast_NS, z_NFG.flatten(1))
+    for x_hat, values in ((x_hat_fast, z_fast_NS), (x_hat_slow, z_NFG)):
         torch.autograd.backward((x_hat - 1).square().sum() + (values**3).sum())
     torch.testing.assert_close(x_fast.grad, x_slow.grad)
     for name, parameter in slow.named_parameters():
@@ -150,14 +174,14 @@ def test_written_out_it_is_an_sae_of_as_many_latents() -> None:
 @pytest.mark.parametrize("scale", [3.0, torch.tensor([1.0, 2.0, 0.5, 4.0, 1.0] * 8)])
 def test_a_scale_is_folded_in(scale: Any) -> None:
     group = Dihedral(4)
-    made, x_NGD = crosscoder(group), some_orbits(group)
+    made, x_NGD = crosscoder(group, rounds=K), some_orbits(group)
     scale_GD = scale.view(8, 5).double() if isinstance(scale, torch.Tensor) else scale
     raw = folded(made, scale)
     torch.testing.assert_close(raw(x_NGD) * scale_GD, made(x_NGD * scale_GD))
 
 
 def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
-    made = crosscoder(Dihedral(4), poses="all", side="wrong").float()
+    made = crosscoder(Dihedral(4), poses="all", side="wrong", rounds=K).float()
     save_dictionary(tmp_path / "run", made, {"site": "here"}, torch.zeros(FAMILIES))
     again = load_dictionary(tmp_path / "run")
     assert isinstance(again, OrbitCrosscoder)

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from data.errors import ConfigError, WeightsError, WeightsNotFoundError
+from models.hooks import recording
 from models.subjects.inception import InceptionV1
 from models.subjects.load import load_subject
 from models.subjects.subject import weights_digest
@@ -161,3 +162,19 @@ def test_inception_without_weights_says_which_there_are() -> None:
         load_subject("handmade", normalisation="sibling")
     with pytest.raises(ConfigError, match="auto, lucent or sibling"):
         load_subject("inceptionv1", weights="x.pth", normalisation="batch")
+
+
+def test_random_weights_are_those_of_their_seed_and_no_others() -> None:
+    first, again, other = (
+        load_subject("inceptionv1", weights=weights)
+        for weights in ("random", "random:0", "random:1")
+    )
+    assert first.identity == again.identity
+    assert first.identity["weights"] != other.identity["weights"]
+    assert other.identity["drawn"] == "random:1" and other.identity["normalisation"] == "lucent"
+    noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with recording(first.module, {"mixed3b": first.sites["mixed3b"]}) as forward, torch.no_grad():
+        acts = forward(first.preprocess(noise))["mixed3b"]
+    assert 1 < acts.std() < 1000 and 0.2 < (acts > 0).float().mean() < 0.8
+    with pytest.raises(ConfigError, match="takes a seed of at least 0, as random:1, and not 'x'"):
+        load_subject("inceptionv1", weights="random:x")

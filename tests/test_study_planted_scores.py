@@ -41,7 +41,9 @@ def test_what_was_planted_scores_full_and_a_shuffled_control_nothing(
     assert told["control"]["family_recall"] < 0.5  # circles look alike in any order
     kinds = [text.partition(",")[0] for text in found.represents]
     assert kinds == [FEATURES[i].kind for i in FIRST]
-    assert all(len(values) == 2 for _, values in found.table())
+    assert [run for run, _ in found.table()] == ["ours", "control"]
+    assert all(len(values) == len(found.heads()) for _, values in found.table())
+    assert told["ours"]["curves"] == 2, "one of each family of D_12; not tied, so no others"
 
 
 def test_wrong_orientations_show(planted_FGD: np.ndarray) -> None:

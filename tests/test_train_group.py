@@ -181,16 +181,21 @@ def test_the_two_rankings() -> None:
 
 
 def test_the_identity_of_a_run(home: Path) -> None:
-    config, store = tiny(home, site="early"), find_store(tiny(home))
-    folder = run_folder(config, store, "early")
-    assert run_folder(replace(config, latents=99, l1=7.0), store, "early") == folder
-    for field, value in {"families": 9, "poses": "all", "control": "shuffled", "k": 1}.items():
-        assert run_folder(replace(config, **{field: value}), store, "early") != folder
+    config = tiny(home, site="early")
+    source = source_of(config, find_store(config))
+    folder = run_folder(config, source)
+    assert run_folder(replace(config, latents=99, l1=7.0), source) == folder
+    others = {"families": 9, "poses": "all", "control": "shuffled", "k": 1, "rounds": 2}
+    for field, value in others.items():
+        assert run_folder(replace(config, **{field: value}), source) != folder
+    assert "rounds" not in config.identity(), "runs of before it was there keep their names"
 
 
 def test_what_cannot_be_is_refused(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--k is from 1 to the number of families, 8, and not 9"):
         train(tiny(home, k=9))
+    with pytest.raises(ConfigError, match="--rounds divides --k, and 2 does not divide 3"):
+        train(tiny(home, k=3, rounds=2))
     with pytest.raises(ConfigError, match=r"--control is one of .*near it: shuffled"):
         mistyped = tiny(home)
         object.__setattr__(mistyped, "control", "shufled")  # past the tests' check of types
@@ -201,6 +206,10 @@ def test_what_cannot_be_is_refused(home: Path, tmp_path: Path) -> None:
         train(tiny(home, sources="one"))
     with pytest.raises(ConfigError, match="--resample-every is for latents that are not tied"):
         train(tiny(home, resample_every=5))
+    with pytest.raises(ConfigError, match="an orbit crosscoder, or a control, is of whole orbits"):
+        train(tiny(home, orbits="each"))
+    with pytest.raises(ConfigError, match="--batch-size that is a multiple of 8"):
+        train(tiny(home, objective="topk", orbits="each", batch_size=100))
     with pytest.raises(ConfigError, match="--families is above 0"):
         train(tiny(home, families=0))
     sparse.make_store(tmp_path, {"early": sparse.vectors(320, sparse.directions())})
@@ -223,6 +232,28 @@ def test_what_is_for_saes_alone_says_so(home: Path, tmp_path: Path) -> None:
     for run in (tied, untied):
         with pytest.raises(ConfigError, match="of the elements of D4"):
             export_run(ExportConfig(str(run), str(tmp_path / "out")))
+
+
+def test_single_elements_of_orbits_are_vectors_of_their_own(home: Path) -> None:
+    """Each of them, or the identity alone, for dictionaries that know no group."""
+    store = find_store(tiny(home))
+    rows_RGD = store.read("early", slice(0, 6400))
+    for orbits_as, count in (("each", 16), ("identity", 128)):
+        config = tiny(home, site="early", objective="topk", orbits=orbits_as)
+        source = source_of(config, store)
+        x_ND = next(source.once(config, CPU, part="train"))
+        assert x_ND.shape == (128, WIDTH) and source.width == WIDTH and source.joint == ()
+        at = [int((rows_RGD[:, 0] == row.numpy()).all(axis=1).argmax()) for row in x_ND[::8]]
+        if orbits_as == "each":
+            np.testing.assert_array_equal(x_ND.view(count, 8, WIDTH), rows_RGD[at])
+        else:
+            np.testing.assert_array_equal(x_ND[::8], rows_RGD[at, 0])
+        assert float((x_ND * source.scale()).square().sum(dim=1).mean()) == pytest.approx(
+            WIDTH, rel=0.25
+        )
+    result = train(tiny(home, site="early", objective="topk", latents=32, orbits="each"))
+    sae = load_dictionary(result.run)
+    assert isinstance(sae, SAE) and sae.width == WIDTH and result.fvu < 0.9
 
 
 def test_vectors_of_orbits_are_elements_side_by_side(home: Path) -> None:

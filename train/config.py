@@ -39,7 +39,8 @@ ONLY_FOR: dict[ObjectiveName | BaselineName, set[str]] = {
     "tied": STEPS | {"l1", "sparsity_warmup"},
     "gated": STEPS | {"l1", "sparsity_warmup", "bias"},
     "jumprelu": STEPS | {"l0", "target_l0", "bandwidth", "sparsity_warmup", "bias"},
-    "orbit": (STEPS | K_SPARSE | {"families", "poses"}) - {"k_anneal", "resample_every", "latents"},
+    "orbit": (STEPS | K_SPARSE | {"families", "poses", "rounds"})
+    - {"k_anneal", "resample_every", "latents"},
     **{name: {"k", "fit_rows", "latents"} for name in BASELINES},
 }
 
@@ -71,6 +72,9 @@ class TrainConfig:
     """Orbits that are spoilt, for comparison: elements in one other order, in an order of its own
     for each row, or the reflected half of another anchor; or (orbit) the wrong side of the
     group."""
+    orbits: Literal["joined", "each", "identity"] = "joined"
+    """What a vector is in a store of orbits: a whole orbit; or a single element of one, each of
+    them or the identity alone, as an SAE of augmented inputs or of plain ones has it."""
     objective: ObjectiveName | BaselineName = "topk"
     """What is minimised, or the baseline that is fitted."""
     latents: int = 0
@@ -79,6 +83,9 @@ class TrainConfig:
     """Families of latents, each of as many copies as the group has elements (orbit)."""
     poses: Literal["best", "all"] = "best"
     """What competes for the k places: the best copy of each family, or every copy (orbit)."""
+    rounds: int = 1
+    """Rounds in which the k places are given, each to what those before have left over, so that a
+    family may be on at several poses (orbit)."""
     k: int = 16
     """Latents on at a time (topk, baselines), or on average (batch_topk, matryoshka); families
     on at a time (orbit)."""
@@ -156,7 +163,7 @@ class TrainConfig:
         """Raise ConfigError where a value cannot be used for vectors of this width."""
         for name in (
             *("steps", "batch_size", "dead_after", "eval_rows", "fit_rows", "log_every"),
-            *("checkpoint_every", "lr", "clip", "bandwidth", "decoder_norm", "families"),
+            *("checkpoint_every", "lr", "clip", "bandwidth", "decoder_norm", "families", "rounds"),
         ):
             _demand(getattr(self, name) > 0, f"--{_flag(name)} is above 0", getattr(self, name))
         for name in (
@@ -196,6 +203,10 @@ class TrainConfig:
                 f"--k is from 1 to the number of {what}, {latents}, and not {self.k}; "
                 f"lower --k or raise --{what}."
             )
+        if "rounds" in ONLY_FOR[self.objective] and self.k % self.rounds:
+            raise ConfigError(
+                f"--rounds divides --k, and {self.rounds} does not divide {self.k}; change either."
+            )
         _demand(self.target_l0 <= latents, f"--target-l0 is at most {latents}, all", self.target_l0)
 
     def latents_for(self, width: int) -> int:
@@ -227,8 +238,13 @@ class TrainConfig:
         fields = dataclasses.asdict(self)
         kept = {f: v for f, v in fields.items() if f not in APART | others}
         kept["order"] = self.order_seed
-        if self.control == "none":
-            del kept["control"]
+        for name in (
+            "control",
+            "rounds",
+            "orbits",
+        ):  # runs of before they were there keep their names
+            if kept.get(name) == getattr(TrainConfig, name):
+                del kept[name]
         return {"format": FORMAT} | {
             f: list(v) if isinstance(v, tuple) else v for f, v in kept.items()
         }

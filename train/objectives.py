@@ -88,6 +88,7 @@ def _orbit(config: TrainConfig, shape: Shape) -> Objective[Any]:
         config.k,
         Aux(config.aux_k or config.k, config.aux_weight),
         config.bias,
+        config.rounds,
         config.poses,
         "wrong" if config.control == "wrong-side" else "right",
     )

@@ -23,7 +23,7 @@ from .optim import middle
 class OrbitTopK(Objective[OrbitCrosscoder]):
     """TopK over families, each at its best pose, with AuxK.
 
-        h_f = argmax_h pre[f, h],  z = ReLU(TopK_f(pre[f, h_f]))
+        h_f = argmax_h pre[f, h],  z = ReLU(TopK_f(pre[f, h_f])),  k / rounds at a time
         L = (||x - x_hat||^2 + aux_weight ||e - e_hat||^2) / (G D),   mean over the batch
 
     where e = x - x_hat, taken as it is, and e_hat is what the aux count best of the *dead*
@@ -38,6 +38,7 @@ class OrbitTopK(Objective[OrbitCrosscoder]):
     k: int
     aux: Aux
     bias: str
+    rounds: int = 1
     poses: Poses = "best"
     side: Side = "right"
 
@@ -52,7 +53,10 @@ class OrbitTopK(Objective[OrbitCrosscoder]):
         """Random families; `x_ND` are orbits with their blocks side by side."""
         width = x_ND.shape[1] // len(self.group)
         crosscoder = OrbitCrosscoder(
-            self.group, width, latents, self.k, poses=self.poses, side=self.side
+            *(self.group, width, latents, self.k),
+            rounds=self.rounds,
+            poses=self.poses,
+            side=self.side,
         )
         return initialised_orbit(crosscoder, generator, middle(x_ND.reshape(-1, width), self.bias))
 
@@ -64,7 +68,7 @@ class OrbitTopK(Objective[OrbitCrosscoder]):
         progress: float,
     ) -> Loss:
         """See the class."""
-        active = orbit_active(sae, x_ND, self.k)
+        active = orbit_active(sae, x_ND, self.k, rounds=self.rounds)
         x_hat_ND = active.x_hat_ND + sae.b_dec.repeat(len(self.group))
         error_ND = x_ND - x_hat_ND
         missed = squared(error_ND).mean() + self._aux(sae, x_ND, error_ND, dead_S)

@@ -201,18 +201,20 @@ def demo() -> TrainConfig:
 
 
 def orbits_demo() -> TrainConfig:
-    """The group crosscoder of `make demo`: six families, three on, tied by D_24.
+    """The group crosscoder of `make demo`: eight families tied by D_24, four rounds of one.
 
-    Curves, lines, corners and hooks come back as families, each with what fixes it; the two
-    circles mostly do not. A quarter of a minute on two cores.
+    Curves, lines, corners and hooks come back as families, each with what fixes it, at a
+    cosine of .98; the two circles, on at one anchor in 150 and then mostly both, do not. Half
+    a minute on two cores.
     """
     return dataclasses.replace(
         orbit_crosscoder(),
         name="orbits-demo",
         store="orbits-demo",
         site="mixed3b_5x5",
-        families=6,
-        k=3,
+        families=8,
+        k=4,
+        rounds=4,
         steps=600,
         batch_size=128,
         lr=5e-3,

@@ -1,7 +1,7 @@
 """Where the vectors of a run come from: one site of a store, or several, side by side.
 
 In a store of orbits a vector is a whole orbit: the elements' vectors side by side, each of them
-the sites' side by side.
+the sites' side by side; or, for a dictionary that knows no group, one element of it.
 """
 
 import math
@@ -34,6 +34,8 @@ class Source:
     store: Store
     sites: tuple[str, ...]
     beside: Store | None = None
+    joined: bool = True
+    """Whether orbits are taken whole."""
 
     @property
     def parts(self) -> dict[str, tuple[Store, str]]:
@@ -60,14 +62,14 @@ class Source:
 
     @property
     def elements(self) -> int:
-        """How many vectors a row has."""
-        return len(self.group) if self.group else 1
+        """How many of a row's vectors a dictionary sees side by side."""
+        return len(self.group) if self.group and self.joined else 1
 
     @property
     def joint(self) -> tuple[int, ...]:
         """The widths of what a crosscoder crosses: the elements of an orbit, or else several
         sites; none for a single site."""
-        if self.group:
+        if self.group and self.joined:
             return (sum(self.blocks.values()),) * self.elements
         return tuple(self.blocks.values()) if len(self.parts) > 1 else ()
 
@@ -100,10 +102,11 @@ class Source:
         epochs: int | None,
         ranks: Ranks = ALONE,
     ) -> "Vectors":
+        each = len(self.group) if self.group and config.orbits == "each" else 1  # vectors of a row
         streams = [
             store.batches(
                 self.sites,
-                ranks.share(config.batch_size),
+                ranks.share(config.batch_size) // each,
                 seed=config.order_seed,
                 device=device,
                 part=part,
@@ -118,7 +121,7 @@ class Source:
             if store is not None
         ]
         spoiler = Spoiler(config.control, self.group, config.seed) if self.group else None
-        return Vectors(streams, spoiler)
+        return Vectors(streams, spoiler, config.orbits)
 
     def scale(self) -> float | Float[Tensor, " d"]:
         """The number a site that makes E||x||^2 = D there, from the store's own moments: one
@@ -144,7 +147,8 @@ class Source:
                 f"every vector of {site} in {store.name} is the same, so there is nothing "
                 "to learn; choose another --site."
             )
-        return math.sqrt(self.elements * store.width(site) / size)
+        elements = len(self.group) if self.group else 1  # of an orbit, in the store's moments
+        return math.sqrt(elements * store.width(site) / size)
 
 
 @final
@@ -153,14 +157,21 @@ class Vectors(Iterator[Float[Tensor, "n d"]]):
     two stores of the same inputs, whose order is one, row beside row."""
 
     def __init__(
-        self, streams: Sequence[Batches[dict[str, Tensor]]], spoiler: Spoiler | None
+        self,
+        streams: Sequence[Batches[dict[str, Tensor]]],
+        spoiler: Spoiler | None,
+        orbits: str = "joined",
     ) -> None:
-        self._streams, self._spoiler = streams, spoiler
+        self._streams, self._spoiler, self._orbits = streams, spoiler, orbits
 
     def __next__(self) -> Float[Tensor, "n d"]:
         rows = [x for stream in self._streams for x in next(stream).values()]
         x = torch.cat(rows, dim=-1) if len(rows) > 1 else rows[0]
-        return self._spoiler(x).flatten(1) if self._spoiler else x
+        if self._spoiler is None:
+            return x
+        if self._orbits == "joined":
+            return self._spoiler(x).flatten(1)
+        return x.flatten(0, 1) if self._orbits == "each" else x[:, 0]
 
     def state(self) -> dict[str, int]:
         """All that is needed to go on from here."""
@@ -187,7 +198,7 @@ def source_of(config: TrainConfig, store: Store) -> Source:
     if beside is not None:
         check_sites(beside, sites)
         _check_aligned(store, beside)
-    return Source(store, sites, beside)
+    return Source(store, sites, beside, joined=config.orbits == "joined")
 
 
 def _check_aligned(store: Store, beside: Store) -> None:
@@ -228,6 +239,7 @@ def check_orbits(config: TrainConfig, store: Store) -> None:
             f"--control is one of {', '.join(CONTROLS)}, and not {control!r}"
             f"{near(control, CONTROLS)}."
         )
+    _check_single_elements(config, store)
     if group is None and (config.objective == "orbit" or control != "none"):
         what = f"--control {control}" if control != "none" else "an orbit crosscoder"
         raise ConfigError(
@@ -254,4 +266,25 @@ def check_orbits(config: TrainConfig, store: Store) -> None:
         raise ConfigError(
             f"--sources {config.sources} is for the objectives {', '.join(JOINT[:-1])}, and "
             f"{config.objective!r} encodes all elements; choose one of these, or --sources all."
+        )
+
+
+def _check_single_elements(config: TrainConfig, store: Store) -> None:
+    """Raise ConfigError where single elements of orbits are asked for and cannot be had."""
+    if config.orbits == "joined":
+        return
+    if store.group is None or config.objective == "orbit" or config.control != "none":
+        what = (
+            f"the inputs of {store.name} were taken through no group"
+            if store.group is None
+            else "an orbit crosscoder, or a control, is of whole orbits"
+        )
+        raise ConfigError(
+            f"--orbits {config.orbits} takes single elements of a store of orbits, and {what}; "
+            "leave it at joined."
+        )
+    if config.orbits == "each" and config.batch_size % len(store.group):
+        raise ConfigError(
+            f"--orbits each wants a --batch-size that is a multiple of {len(store.group)}, the "
+            f"elements of {store.group.name}, and not {config.batch_size}."
         )

@@ -12,8 +12,13 @@ would not: only where the group commutes are both the same.) Of each family the 
 h_f = argmax_h pre[f, h] alone may be on, and of the families the k whose best is largest. b_f is
 shared by the copies, b_dec [D] by the elements.
 
+With several rounds k / rounds families are chosen so at a time, and each round encodes what those
+before it have left of x. Then a family may be on at several poses, without that the copies of a
+symmetric one, which are all alike, take each other's places: what one has explained is gone.
+
 Source: Gorton, Group crosscoders (2410.24184), whose latents are not tied; the tying is that of
-Cohen & Welling, Group equivariant convolutional networks (1602.07576).
+Cohen & Welling, Group equivariant convolutional networks (1602.07576). Rounds are those of matching
+pursuit (Mallat & Zhang, 1993), learned from end to end.
 """
 
 from collections.abc import Mapping
@@ -38,9 +43,9 @@ Side = Literal["right", "wrong"]
 class OrbitCrosscoder(Stored):
     """F families of |group| copies each, for orbits [n, G, D]; see the module.
 
-    W_enc [F, G, D], b_enc [F], W_dec [F, G, D], b_dec [D]. `poses` all lets every copy compete
-    for the k places by itself. `side` wrong takes D_f[h g], for comparison: such a
-    dictionary is not equivariant, unless the group commutes.
+    W_enc [F, G, D], b_enc [F], W_dec [F, G, D], b_dec [D]. `rounds` divides k. `poses` all lets
+    every copy compete for the k places by itself. `side` wrong takes D_f[h g], for comparison: such
+    a dictionary is not equivariant, unless the group commutes.
     """
 
     table_HG: Tensor  # [h, g] is where in D_f copy h looks for block g: g h
@@ -52,11 +57,13 @@ class OrbitCrosscoder(Stored):
         families: int,
         k: int,
         *,
+        rounds: int = 1,
         poses: Poses = "best",
         side: Side = "right",
     ) -> None:
         super().__init__(width, families, len(group))
-        self.group, self.k = group, k
+        assert k % rounds == 0, "`TrainConfig.check` has refused others"
+        self.group, self.k, self.rounds = group, k, rounds
         self.poses: Poses = poses
         self.side: Side = side
         self.W_enc = nn.Parameter(torch.zeros(families, len(group), width))
@@ -77,7 +84,14 @@ class OrbitCrosscoder(Stored):
 
     def encode(self, x_NGD: Float[Tensor, "*n g d"]) -> Float[Tensor, "*n f g"]:
         """z [n, F, G], of which k are on at most, each at a pose h of its family."""
-        pre_NFG = self.pre(x_NGD)
+        z_NFG = self._chosen(self.pre(x_NGD))
+        for _ in range(self.rounds - 1):
+            left_NGD = x_NGD - (self.decode(z_NFG) - self.b_dec)
+            z_NFG = z_NFG + self._chosen(self.pre(left_NGD))
+        return z_NFG
+
+    def _chosen(self, pre_NFG: Float[Tensor, "*n f g"]) -> Float[Tensor, "*n f g"]:
+        """What one round turns on."""
         if self.poses == "all":
             return self.sparsity(pre_NFG.flatten(-2)).view_as(pre_NFG)
         best_NF, poses_NF = pre_NFG.max(dim=-1)
@@ -92,13 +106,14 @@ class OrbitCrosscoder(Stored):
 
     @property
     def sparsity(self) -> Sparsity:
-        """What chooses the k that are on."""
-        return Sparsity("topk", self.k)
+        """What chooses those that one round turns on."""
+        return Sparsity("topk", self.k // self.rounds)
 
     def poses_of(
         self, x_NGD: Float[Tensor, "*n g d"]
     ) -> tuple[Float[Tensor, "*n f"], Int[Tensor, "*n f"]]:
-        """How much of each family is on, and at which pose h (of no meaning where it is off)."""
+        """How much of each family is on at its largest pose h, and which that is (of no meaning
+        where the family is off)."""
         values_NF, poses_NF = self.encode(x_NGD).max(dim=-1)
         return values_NF, poses_NF
 
@@ -111,9 +126,10 @@ class OrbitCrosscoder(Stored):
     @torch.no_grad()
     def untied(self) -> SAE:
         """All F G copies written out, as a dictionary of flattened orbits: latent f G + h. Its
-        pre-activations are ours; its choice is that of `poses` all."""
+        pre-activations are ours; its choice is that of `poses` all, in one round."""
         width = len(self.group) * self.width
-        sae = SAE(width, self.latents * len(self.group), self.sparsity, pre_bias=True)
+        sparsity = Sparsity("topk", self.k)
+        sae = SAE(width, self.latents * len(self.group), sparsity, pre_bias=True)
         sae = sae.to(self.W_dec.device, self.W_dec.dtype)
         sae.W_enc.copy_(spread(self.W_enc, self.table_HG).T)
         sae.W_dec.copy_(spread(self.W_dec, self.table_HG))
@@ -130,6 +146,7 @@ class OrbitCrosscoder(Stored):
             "width": self.width,
             "families": self.latents,
             "k": self.k,
+            "rounds": self.rounds,
             "poses": self.poses,
             "side": self.side,
         }
@@ -142,6 +159,7 @@ class OrbitCrosscoder(Stored):
             int(description["width"]),
             int(description["families"]),
             int(description["k"]),
+            rounds=int(description.get("rounds", 1)),  # files of before have none
             poses=description["poses"],
             side=description["side"],
         )

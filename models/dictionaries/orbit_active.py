@@ -23,9 +23,11 @@ def orbit_active(
     x_NE: Float[Tensor, "n e"],
     k: int,
     families: Int[Tensor, " l"] | None = None,
+    rounds: int = 1,
 ) -> Active:
     """The k families whose best pose is largest (or the k largest copies), of all families or
-    of some, on orbits side by side, E = G D. Indices are f G + h, f among those looked at."""
+    of some, on orbits side by side, E = G D; k / rounds a round. Indices are f G + h, f among
+    those looked at."""
     W_enc: Tensor = crosscoder.W_enc
     W_dec: Tensor = crosscoder.W_dec
     bias_F = crosscoder.bias()
@@ -34,15 +36,23 @@ def orbit_active(
     copies = len(crosscoder.group)
     rows_ES = spread(W_enc, crosscoder.table_HG).T
     bias_S = bias_F.repeat_interleave(copies)
-    if crosscoder.poses == "all":
-        values_NK, indices_NK = largest(x_NE, rows_ES, bias_S, k)
-    else:
-        values_NK, indices_NK = best_poses(x_NE, rows_ES, bias_S, copies, k)
-    entries = entries_of_rows(indices_NK, len(bias_S))
-    pre_M = at_entries(values_NK.flatten(), entries, entries.bags_M, x_NE, rows_ES, bias_S)
-    values_M = torch.relu(pre_M)
-    x_hat_NE = decode(values_M, entries, spread(W_dec, crosscoder.table_HG))
-    return Active(values_M, entries.latents_M, x_hat_NE[None])
+    rows_SE = spread(W_dec, crosscoder.table_HG)
+    values, indices = [], []
+    x_hat_NE, left_NE = torch.zeros_like(x_NE), x_NE
+    for _ in range(rounds):
+        if crosscoder.poses == "all":
+            values_NK, indices_NK = largest(left_NE, rows_ES, bias_S, k // rounds)
+        else:
+            values_NK, indices_NK = best_poses(left_NE, rows_ES, bias_S, copies, k // rounds)
+        entries = entries_of_rows(indices_NK, len(bias_S))
+        pre_M = at_entries(values_NK.flatten(), entries, entries.bags_M, left_NE, rows_ES, bias_S)
+        values_M = torch.relu(pre_M)
+        x_hat_NE = x_hat_NE + decode(values_M, entries, rows_SE)
+        left_NE = x_NE - x_hat_NE
+        values.append(values_M.view_as(indices_NK))
+        indices.append(indices_NK)
+    on_NK, at_NK = torch.cat(values, dim=1), torch.cat(indices, dim=1)
+    return Active(on_NK.flatten(), at_NK.flatten(), x_hat_NE[None])
 
 
 @torch.no_grad()

@@ -1,0 +1,37 @@
+"""How a training step of group crosscoders grows with G and with the orbits of a batch.
+
+Per orbit the tied one multiplies [G D] by all F G copies of its families, which is quadratic in G;
+the other by S latents, which is linear. Each size runs in a process of its own, for its memory.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.dihedral import Dihedral
+from train.config import ObjectiveName, TrainConfig
+from train.objectives import make_objective
+
+WIDTH, STEPS = 96, 5
+KINDS: tuple[ObjectiveName, ...] = ("orbit", "batch_topk")
+
+
+def grow(kind: ObjectiveName, rotations: int, orbits: int) -> dict[str, float]:
+    """Median seconds of a step, loss and gradients, on so many random orbits of D_n: 32 families
+    for `orbit`, 384 latents for `batch_topk`, 16 on, as the recipes have them."""
+    group = Dihedral(rotations)
+    config = TrainConfig(objective=kind, families=32, latents=384, k=16, bias="mean")
+    width = len(group) * WIDTH
+    objective: Any = make_objective(config, width, (WIDTH,) * len(group), group)
+    generator = torch.Generator().manual_seed(0)
+    x_ND = torch.rand(orbits, width, generator=generator)
+    dictionary = objective.start(x_ND, config.latents_for(width), generator)
+    none_S = torch.zeros(dictionary.latents, dtype=torch.bool)
+    seconds = []
+    for _ in range(STEPS + 1):
+        began = time.perf_counter()
+        torch.autograd.backward(objective.loss(dictionary, x_ND, none_S, 0.0).total)
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": float(np.median(seconds[1:]))}  # the first one warms up
