@@ -19,6 +19,7 @@ from models.dictionaries.checkpoint import load_dictionary, load_frequency, read
 from train.config import TrainConfig
 from train.loop import find_store, run_folder, train
 from train.objectives import make_objective
+from train.source import source_of
 from train.trainer import Trainer
 
 from . import sparse
@@ -78,7 +79,8 @@ def test_what_determines_the_dictionary_names_the_run(home: Path) -> None:
     store = find_store(config)
 
     def name(site: str = "here", **changed: Any) -> str:
-        return run_folder(replace(config, **changed), store, site).name
+        own = replace(config, site=site, **changed)
+        return run_folder(own, source_of(own, store)).name
 
     assert name() == name(device="cuda", log_every=1, checkpoint_every=9, store="x", home=str(home))
     assert name().startswith("topk-here-")
@@ -279,7 +281,7 @@ def test_training_that_comes_apart_is_stopped(fresh: Path) -> None:
 
 def test_one_process_trains_a_run_at_a_time(fresh: Path) -> None:
     config = sparse.tiny(fresh)
-    run = run_folder(config, find_store(config), "here")
+    run = run_folder(config, source_of(config, find_store(config)))
     run.mkdir(parents=True)
     with (
         locked(run),
