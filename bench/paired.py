@@ -28,14 +28,19 @@ class Paired:
 
 
 def paired(
-    ours: Callable[[], object], yardstick: Callable[[], object], pairs: int = PAIRS
+    ours: Callable[[], object],
+    yardstick: Callable[[], object],
+    pairs: int = PAIRS,
+    clear: Callable[[], object] = lambda: None,
 ) -> Paired:
-    """Warm both up, then let them take turns, each first in every other pair."""
+    """Warm both up, then let them take turns, each first in every other pair; `clear` runs
+    before each turn and is not timed."""
     ours(), yardstick()
     times: dict[str, list[float]] = {"ours": [], "yardstick": []}
     for pair in range(pairs):
         turns = [("ours", ours), ("yardstick", yardstick)]
         for name, run in turns if pair % 2 == 0 else reversed(turns):
+            clear()
             times[name].append(_seconds(run))
     return Paired(times["ours"], times["yardstick"])
 
