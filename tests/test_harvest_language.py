@@ -190,7 +190,7 @@ def test_a_stream_killed_and_begun_again(model: Path, tmp_path: Path) -> None:
         subject=str(model),
         sites=("resid_post.0", "resid_post.2"),
         context=8,
-        limit=1300,
+        limit=800,
         streaming=True,
         batch_size=2,
         threads=1,
@@ -198,7 +198,7 @@ def test_a_stream_killed_and_begun_again(model: Path, tmp_path: Path) -> None:
         home=str(tmp_path / "killed"),
     )
     flags = ["--inputs", config.inputs, "--subject", config.subject, "--sites", *config.sites]
-    flags += ["--context", "8", "--limit", "1300", "--streaming", "--batch-size", "2"]
+    flags += ["--context", "8", "--limit", "800", "--streaming", "--batch-size", "2"]
     flags += ["--threads", "1", "--device", "cpu", "--home", config.home]
     threads = torch.get_num_threads()
     process = subprocess.Popen(

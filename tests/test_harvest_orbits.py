@@ -14,7 +14,7 @@ from data.images import open_images
 from data.procedural import dead_leaves
 from data.reader import open_store
 from data.warp import Warp
-from harvest import plan, run
+from harvest import vision_plan
 from harvest.config import HarvestConfig, VerifyConfig
 from harvest.deep import verify_deep
 from harvest.orbits import MILLI
@@ -102,7 +102,7 @@ def test_without_a_turn_and_without_reflections(tmp_path: Path) -> None:
 def test_the_same_orbits_whatever_the_slices_and_however_often_it_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "SHARD_PATCHES", 64)  # a shard an image
+    monkeypatch.setattr(vision_plan, "SHARD_PATCHES", 64)  # a shard an image
     whole = harvest(config(str(tmp_path / "whole"))).store
     first = harvest_until(config(str(tmp_path / "parts")), shards=1)
     assert first
@@ -113,7 +113,7 @@ def test_the_same_orbits_whatever_the_slices_and_however_often_it_is_stopped(
 
 def harvest_until(asked: HarvestConfig, shards: int) -> bool:
     """A harvest that dies after so many shards."""
-    made = run.producer
+    made = vision_plan.VisionPlan.producer
 
     def dying(made_plan, inputs_per_slice):  # type: ignore[no-untyped-def]
         def produce(slices):  # type: ignore[no-untyped-def]
@@ -125,7 +125,7 @@ def harvest_until(asked: HarvestConfig, shards: int) -> bool:
         return produce
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "producer", dying)
+        patch.setattr(vision_plan.VisionPlan, "producer", dying)
         with pytest.raises(KeyboardInterrupt):
             harvest(asked)
     return True

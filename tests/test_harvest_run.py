@@ -188,6 +188,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
+@pytest.mark.slow
 def test_peak_memory_is_flat_when_the_inputs_grow_tenfold(tmp_path: Path) -> None:
     peaks = []
     for limit in (300, 3000):  # both more than a shard, which is what the writer holds

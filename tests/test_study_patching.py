@@ -92,8 +92,8 @@ def components(home: Path) -> Features:
 
 def config(home: Path, **fields: object) -> PatchingConfig:
     given: dict[str, object] = {
-        "run": ("exact",), "pairs": 24, "fitted": 8, "names": NAMES, "features": 32, "greedy": 6,
-        "candidates": 10, "change": "name", "device": "cpu", "home": str(home),
+        "run": ("exact",), "pairs": 16, "fitted": 6, "names": NAMES, "features": 20, "greedy": 4,
+        "candidates": 8, "change": "name", "device": "cpu", "home": str(home),
     }  # fmt: skip
     return PatchingConfig(**(given | fields))  # type: ignore[arg-type]
 
@@ -205,8 +205,8 @@ def test_the_study_and_its_page(home: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_what_cannot_be_patched_is_told(home: Path, subject: LanguageSubject) -> None:
-    with pytest.raises(ConfigError, match="--pairs wants more than the 8"):
-        study_patching(config(home, pairs=8))
+    with pytest.raises(ConfigError, match="--pairs wants more than the 6"):
+        study_patching(config(home, pairs=6))
     with pytest.raises(ConfigError, match="give more --names"):
         study_patching(config(home, names=("Ann", "Bo")))
     with pytest.raises(ConfigError, match="as many tokens as each other"):

@@ -157,6 +157,7 @@ def test_an_untied_group_crosscoder_has_a_block_an_element(
         assert (sae.W_enc[:width] != 0).any()
 
 
+@pytest.mark.slow
 def test_an_encoder_of_random_elements_works_on_each_alone(home: Path) -> None:
     """Where one that always saw all of them does not."""
     config = tiny(home, objective="batch_topk", latents=64, k=4, site="early")

@@ -124,7 +124,12 @@ def test_help_takes_less_than_a_second_and_no_torch() -> None:
 def test_recipes_are_complete_configs() -> None:
     for name, make in RECIPES.items():
         assert isinstance(make(), TrainConfig)
-        named = {"demo": "topk", "crosscoder": "batch_topk", "crosscoder_l1": "relu_l1"}
+        named = {
+            "demo": "topk",
+            "language_demo": "topk",
+            "crosscoder": "batch_topk",
+            "crosscoder_l1": "relu_l1",
+        }
         named |= {f"group_{name}": objective for name, objective in named.items()}
         named |= dict.fromkeys(("orbit_crosscoder", "orbits_demo", "control_demo"), "orbit")
         assert make().objective == named.get(name, name)

@@ -28,6 +28,7 @@ from train.loop import find_store, run_folder, train
 from train.objectives import make_objective
 from train.optim import learning_rate, make_adam
 from train.resample import resample
+from train.source import source_of
 from train.trainer import Trainer
 
 from . import sparse
@@ -97,7 +98,10 @@ def test_a_crosscoder_finds_features_in_all_sites(home: Path) -> None:
 
 
 def test_several_sites_want_an_objective_for_them(home: Path) -> None:
-    with pytest.raises(ConfigError, match="several --sites want one of the objectives relu_l1"):
+    with pytest.raises(
+        ConfigError,
+        match="--beside, want one of the objectives relu_l1",
+    ):
         train(sparse.tiny(home, sites=("early", "later")))
     with pytest.raises(ConfigError, match="--sites names each site once"):
         train(sparse.tiny(home, sites=("early", "early"), objective="relu_l1"))
@@ -148,7 +152,9 @@ def test_options_change_the_run_and_a_stop_does_not(
     store = find_store(config)
     for option in ("lr_warmup", "k_anneal", "resample_every"):
         other = replace(config, **{option: 0 if option == "resample_every" else 0.0})
-        assert run_folder(other, store, "early") != run_folder(config, store, "early")
+        assert run_folder(other, source_of(other, store)) != run_folder(
+            config, source_of(config, store)
+        )
 
 
 def test_the_rate_rises_over_the_warm_up() -> None:
@@ -236,10 +242,10 @@ def test_a_row_that_is_no_number_is_named(
         found[np.arange(store.rows)[rows] == bad, 3] = np.nan
         return found
 
-    def batch(batches: Any) -> torch.Tensor:
+    def batch(batches: Any) -> dict[str, torch.Tensor]:
         given.append(following(batches))
         if len(given) > 3:
-            given[-1][5, 3] = torch.nan
+            next(iter(given[-1].values()))[5, 3] = torch.nan
         return given[-1]
 
     def of_all(store: Store, site: str) -> Moments:
@@ -268,7 +274,7 @@ def test_the_last_good_checkpoint_is_kept(home: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Trainer, "advance", spoiling)
     with pytest.raises(ConfigError, match=r"at step 41: .*the checkpoint of step 35 is kept"):
         train(config)
-    run = run_folder(config, find_store(config), "early")
+    run = run_folder(config, source_of(config, find_store(config)))
     _, numbers = read_tensors(run / "state.safetensors")
     assert numbers["step"] == 35
     assert not (run / "result.json").exists()
