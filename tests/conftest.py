@@ -1,8 +1,11 @@
 """What tests share: where the files lie that are never committed."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 
@@ -10,6 +13,24 @@ settings.register_profile("quick", max_examples=25, deadline=None)
 settings.load_profile("quick")
 
 ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def untyped() -> Iterator[None]:
+    """Within the body types are not checked as the code runs, which takes half the time of
+    hundreds of small training steps."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def few_checks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Types go unchecked in tests marked `many_steps`; other tests check the same code."""
+    with untyped() if request.node.get_closest_marker("many_steps") else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ SLOWER = ("batch_topk", "matryoshka")  # of which fewer steps leave latents dead
 
 
 @pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.many_steps
 def test_every_objective_recovers_a_known_truth(name: str) -> None:
     steps, lr = (700, 1e-2) if name in SLOWER else (400, 2e-2)
     fields = SETTINGS[name][0] | {"lr": lr, "dead_after": 10_000} | QUICK[name]

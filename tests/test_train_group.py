@@ -52,6 +52,7 @@ def tiny(home: Path, **fields: Any) -> TrainConfig:
 @pytest.mark.parametrize(
     "group", [Dihedral(4), pytest.param(Dihedral(8), marks=pytest.mark.slow)], ids=lambda g: g.name
 )
+@pytest.mark.many_steps
 def test_planted_families_are_found_up_to_a_pose(tmp_path: Path, group: Dihedral) -> None:
     """Invariant ones, ones fixed by a reflection or the half turn, and chiral ones."""
     truth_FGD = orbits.families(group, 8, 12)
@@ -89,6 +90,7 @@ def test_an_orbit_crosscoder_takes_raw_orbits(home: Path, sites: tuple[str, ...]
     assert ON * 0.8 < result.l0 <= ON
 
 
+@pytest.mark.many_steps
 def test_a_stop_changes_nothing(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +100,7 @@ def test_a_stop_changes_nothing(
 
 
 @pytest.mark.slow  # five dictionaries
+@pytest.mark.many_steps
 def test_controls_leave_more_unexplained(home: Path) -> None:
     fvu = {
         control: train(tiny(home, control=control, steps=400, lr=5e-3, site="early")).fvu

@@ -98,6 +98,7 @@ def test_what_determines_the_dictionary_names_the_run(home: Path) -> None:
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("stop", [3, 26])
+@pytest.mark.many_steps
 def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
     home: Path, fresh: Path, settings: str, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +165,7 @@ def newest(home: Path) -> int:
 
 
 @pytest.mark.parametrize("settings", ["topk", "relu_l1"])
+@pytest.mark.many_steps
 def test_known_features_are_recovered(home: Path, settings: str) -> None:
     many: dict[str, Any] = {"steps": 700, "lr": 1e-2, "batch_size": 256, "dead_after": 10_000}
     config = sparse.tiny(home, **SETTINGS[settings] | many)

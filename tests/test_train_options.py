@@ -85,6 +85,7 @@ def test_a_crosscoder_takes_raw_vectors_of_all_sites(home: Path, fields: dict[st
         assert result.fvu < 0.9
 
 
+@pytest.mark.many_steps
 def test_a_crosscoder_finds_features_in_all_sites(home: Path) -> None:
     config = sparse.tiny(home, sites=("early", "later"), objective="batch_topk", lr=6e-3)
     result = train(replace(config, steps=600, latents=32, log_every=300, checkpoint_every=600))
@@ -133,6 +134,7 @@ def test_evaluations_on_held_out_vectors_are_kept(home: Path) -> None:
     assert train(replace(config, eval_every=0)).reused, "looking changes nothing"
 
 
+@pytest.mark.many_steps
 def test_options_change_the_run_and_a_stop_does_not(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +210,7 @@ def test_dead_latents_start_anew_where_the_error_is_large() -> None:
 @pytest.mark.parametrize(
     "fields", [{"objective": "topk", "aux_weight": 0.0, "k": 6}, {"objective": "relu_l1"}]
 )
+@pytest.mark.many_steps
 def test_resampling_brings_latents_back(home: Path, fields: dict[str, Any]) -> None:
     """Latents pushed out of reach are dead without it, and fire with it."""
 

@@ -78,6 +78,7 @@ def assert_close(one: Path, another: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.many_steps
 def test_every_dictionary_is_the_one_trained_alone(home: Path, other: Path, threads: int) -> None:
     """One after the other on one thread, and side by side on several."""
     config = grid(home)
@@ -113,6 +114,7 @@ def test_a_sweep_reads_the_store_once(home: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("stop", [3, 11, 29])
+@pytest.mark.many_steps
 def test_a_stopped_sweep_goes_on_to_the_same_end(
     home: Path, other: Path, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
