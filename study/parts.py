@@ -49,7 +49,7 @@ def study_parts(config: PartsConfig) -> StudyResult:
     told = None if config.overwrite else report.figures()
     if told is not None:
         return StudyResult(report.page, told, round(time.monotonic() - began, 3), reused=True)
-    names = list(blocks)
+    names = _short(list(blocks))
     W_dec = load_sae(run).plain().W_dec.detach() * _units(trained, blocks)
     shares_SP = shares(W_dec, list(blocks.values()))
     own_S = owners(shares_SP, config.own)
@@ -96,6 +96,12 @@ def cosines(W_dec: Float[Tensor, "s d"], blocks: Mapping[str, int]) -> Float[np.
     every_PPS = torch.einsum("psd,qsd->pqs", unit_PSD, unit_PSD)
     least: Float[np.ndarray, " s"] = every_PPS.amin(dim=(0, 1)).numpy()
     return least
+
+
+def _short(names: list[str]) -> list[str]:
+    """Parts without the site, where all networks are read at the same one."""
+    networks, sites = zip(*(name.rpartition(":")[::2] for name in names), strict=True)
+    return list(networks) if all(networks) and len(set(sites)) == 1 else names
 
 
 def _units(trained: Mapping[str, Any], blocks: Mapping[str, int]) -> Float[Tensor, " d"]:

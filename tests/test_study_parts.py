@@ -67,6 +67,11 @@ def test_a_page_and_a_table(W_dec: torch.Tensor, tmp_path: Path) -> None:
     assert study_parts(PartsConfig(home=str(tmp_path))).reused
 
 
+def test_networks_read_at_one_site_go_by_their_names(W_dec: torch.Tensor, tmp_path: Path) -> None:
+    _run(tmp_path, W_dec, site="x:s+y:s", sites={"x:s": 4, "y:s": 4})
+    assert study_parts(PartsConfig(home=str(tmp_path))).figures["parts"] == ["x", "y"]
+
+
 def test_what_is_no_crosscoder(W_dec: torch.Tensor, tmp_path: Path) -> None:
     _run(tmp_path, W_dec, site="a", sites={"a": 8})
     with pytest.raises(ConfigError, match="is of a alone, and the study of parts wants a cross"):
