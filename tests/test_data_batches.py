@@ -156,7 +156,7 @@ def reference(store: Store, site: str, asked: Asked, rank: int) -> Iterator[np.n
             waiting = waiting[asked.batch :]
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(asked=ASKED, kind=KINDS, data=st.data())
 def test_batches_are_the_reference_s(
     stores: Mapping[str, Store], asked: Asked, kind: str, data: st.DataObject
@@ -182,7 +182,7 @@ def test_ranks_share_an_epoch_without_a_rest(stores: Mapping[str, Store], asked:
     assert np.array_equal(np.sort(torch.cat(seen).numpy()), asked.wanted(store))
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(asked=ASKED, before=st.integers(0, 20), data=st.data())
 def test_any_state_of_any_rank_is_gone_on_from(
     stores: Mapping[str, Store], asked: Asked, before: int, data: st.DataObject

@@ -142,6 +142,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
+@pytest.mark.slow
 def test_memory_of_writer_and_reader_is_flat_when_rows_grow_tenfold(tmp_path: Path) -> None:
     peaks: dict[str, list[float]] = {"write": [], "read": []}
     for inputs in (5_000, 50_000):  # of ten rows: 26 MB and 256 MB, windows of 8 MB

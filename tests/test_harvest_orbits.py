@@ -70,7 +70,7 @@ def by_whole_images(
     return {site: as_grid(acts[site])[:, cell[0], cell[1]] for site in SITES}
 
 
-@pytest.mark.parametrize("positions", ["norm", "uniform"])
+@pytest.mark.parametrize("positions", ["norm", pytest.param("uniform", marks=pytest.mark.slow)])
 def test_orbits_are_those_of_whole_images(tmp_path: Path, subject: Subject, positions: str) -> None:
     store = open_store(harvest(config(str(tmp_path), positions=positions)).store)
     assert store.group == Dihedral(8)

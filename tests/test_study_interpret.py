@@ -236,6 +236,7 @@ def test_the_key_goes_to_the_endpoint_and_nowhere_else(fresh, monkeypatch, capsy
         study_interpret(config(fresh, rules, key_env="NO_KEY"))
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_asks_nothing_twice(fresh):
     fields = ["--run", "known", "--model", "rule", "--home", str(fresh), "--fragment", "16"]
     fields += ["--tested", "10", "--parallel", "2"]

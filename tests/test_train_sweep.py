@@ -77,7 +77,7 @@ def assert_close(one: Path, another: Path) -> None:
         assert results[0][name] == pytest.approx(results[1][name], rel=1e-4), name
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.many_steps
 def test_every_dictionary_is_the_one_trained_alone(home: Path, other: Path, threads: int) -> None:
     """One after the other on one thread, and side by side on several."""
