@@ -78,7 +78,7 @@ demo-language: .venv/.demo-language ## the same of a language model that a Pytho
 
 # a worker a core, each with one thread: two threads a worker wait for one another
 test: setup ## the tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m 'not slow' -n $$($(PY) -c 'import os; print(os.cpu_count() + 1)') --dist worksteal
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m 'not slow' -n auto --dist worksteal
 
 test-all: setup ## the long ones too
 	$(PY) -m pytest -q
