@@ -22,10 +22,10 @@ from PIL import Image, ImageOps
 
 from . import order
 from .errors import ConfigError, InputsNotFoundError, UnreadableInputError, UnreadableInputsError
+from .hugging_face import HUGGING_FACE, is_on_disk, open_table
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 DEAD_LEAVES = "dead-leaves"
-HUGGING_FACE = "hf:"
 MARGIN = 8 / 7  # of a fitted image over what is cut out of it
 FIT = "shorter side to 8/7 bicubic, centre crop"
 ORIENTATION = 0x0112  # EXIF's tag of how the camera was held; 1 is upright
@@ -86,7 +86,7 @@ def open_images(inputs: str, limit: int | None = None) -> ImageSource:
             f"--inputs wants a folder of images, {HUGGING_FACE}NAME or {DEAD_LEAVES}, and "
             f"{inputs!r} is no folder here; check the path."
         )
-    if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
+    if is_on_disk(folder):
         return _hugging_face(inputs, limit)
     return _folder(folder, limit)
 
@@ -189,25 +189,7 @@ def _hugging_face(name: str, limit: int | None) -> ImageSource:
     import datasets  # takes a second to import, and few harvests need it
 
     path, _, split = name.partition("@")
-    try:
-        if (Path(path) / "dataset_info.json").is_file() or (
-            Path(path) / "dataset_dict.json"
-        ).is_file():
-            table = datasets.load_from_disk(path)
-        else:
-            table = datasets.load_dataset(path, split=split or None)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputsNotFoundError(
-            f"the image set {path!r} cannot be opened ({_one_line(error)}); give --inputs "
-            f"{HUGGING_FACE}NAME with a network, or the path of a set on this machine."
-        ) from error
-    if isinstance(table, dict):
-        if len(table) > 1 and split not in table:
-            raise ConfigError(
-                f"the image set {path!r} has the splits {', '.join(table)}; name one of them: "
-                f"--inputs {HUGGING_FACE}{path}@{next(iter(table))}."
-            )
-        table = table[split] if split else next(iter(table.values()))
+    table = open_table(path, split, "image set")
     columns = [c for c, kind in table.features.items() if isinstance(kind, datasets.Image)]
     if not columns:
         raise ConfigError(
@@ -273,7 +255,3 @@ def _identity(
         digest.update(f"{len(name)}:{name}:{length}:".encode())
         digest.update(hashlib.sha256(content).digest())
     return {"kind": kind, "count": len(names), "fingerprint": digest.hexdigest(), "fit": FIT}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

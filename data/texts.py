@@ -15,10 +15,10 @@ from typing import Any, final
 
 from . import order
 from .errors import ConfigError, InputsNotFoundError, UnreadableInputsError
+from .hugging_face import HUGGING_FACE, is_on_disk, open_table
 
 SUFFIXES = (".txt", ".md", ".rst")
 LINES = (".jsonl", ".ndjson")
-HUGGING_FACE = "hf:"
 DOCSTRINGS = "docstrings"
 CODE = (">>>", "...")  # what lines of an example begin with
 MIX = 0xD0C5  # the key of the order of the standard library's files
@@ -57,7 +57,7 @@ def open_text(inputs: str, column: str = "text", streaming: bool = False) -> Tex
             f"--inputs wants a file or folder of text, {HUGGING_FACE}NAME or {DOCSTRINGS}, and "
             f"{inputs!r} is none here{_near(place)}; check the path."
         )
-    if (place / "dataset_info.json").is_file() or (place / "dataset_dict.json").is_file():
+    if is_on_disk(place):
         return _hugging_face(inputs, column, streaming)
     found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES + LINES)
     if not found:
@@ -127,35 +127,14 @@ def _lines(text: str, file: Path, column: str) -> Iterator[str]:
 
 
 def _hugging_face(name: str, column: str, streaming: bool) -> TextSource:
-    import datasets  # takes a second to import
-
     path, _, split = name.partition("@")
-    on_disk = any((Path(path) / f).is_file() for f in ("dataset_info.json", "dataset_dict.json"))
-    try:
-        if on_disk:
-            table = datasets.load_from_disk(path)
-        else:
-            table = datasets.load_dataset(path, split=split or None, streaming=streaming)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputsNotFoundError(
-            f"the text {path!r} cannot be opened ({_one_line(error)}); give --inputs "
-            f"{HUGGING_FACE}NAME with a network, or the path of a set on this machine."
-        ) from error
-    if isinstance(table, dict):
-        if len(table) > 1 and split not in table:
-            raise ConfigError(
-                f"the text {path!r} has the splits {', '.join(table)}; name one of them: "
-                f"--inputs {HUGGING_FACE}{path}@{next(iter(table))}."
-            )
-        table = table[split] if split else next(iter(table.values()))
+    table = open_table(path, split, "text", streaming)
     columns = list(table.features or {column: None})
     if column not in columns:
         raise ConfigError(
             f"the set {path!r} has the columns {', '.join(columns)} and no {column!r}; name the "
             "one that holds the text with --column."
         )
-    if streaming and on_disk:
-        table = table.to_iterable_dataset()
     known = getattr(table, "_fingerprint", None)  # a stream has none: its name must do
     key = {"kind": "hugging-face", "name": name, "column": column, "fingerprint": known}
     origin = name if Path(path).exists() else f"{HUGGING_FACE}{name}"
@@ -190,7 +169,3 @@ def _of_module(file: Path) -> Iterator[str]:
             text = "\n".join(line for line in lines if not line.lstrip().startswith(CODE))
             if len(text) >= SHORTEST:
                 yield text
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

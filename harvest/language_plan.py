@@ -9,7 +9,7 @@ import torch
 
 from data.errors import ConfigError
 from data.folder import SCHEME
-from data.home import home_folder
+from data.home import home_folder, store_location
 from data.layout import Layout, plan_layout
 from data.rows import ITEM_BYTES
 from data.spec import StoreSpec
@@ -162,6 +162,6 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
 
 
 def _tokens_folder(home: str) -> Path:
-    """Where packed text is kept: beside store/, or here where that is elsewhere."""
-    folder = home_folder(home)
-    return Path(TOKENS) if SCHEME in str(home) else folder / TOKENS
+    """Where packed text is kept: beside store/, or here where that is at a URL."""
+    elsewhere = SCHEME in store_location("", home)
+    return Path(TOKENS) if elsewhere else home_folder(home) / TOKENS

@@ -255,6 +255,16 @@ def test_mistakes_are_told_in_a_sentence(
     assert not (tmp_path / "store").exists()
 
 
+def test_packed_text_stays_here_where_stores_lie_elsewhere(
+    config: LanguageConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TENDRIL_HOME", "memory://lab")
+    plan = make_plan(dataclasses.replace(config, home=""))
+    assert plan.location.startswith("memory://lab/store/tiny-text-")
+    assert list((tmp_path / "tokens").glob("*/digest"))
+
+
 def test_a_dry_run_says_what_it_would_cost(
     config: LanguageConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
