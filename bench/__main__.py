@@ -1,33 +1,36 @@
 """python -m bench WHAT: a thing and its yardstick, in turns, in one process."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import sys
+from collections.abc import Mapping
+from importlib import import_module
 
 import tyro
 
 from data.command import run_command
 
-from . import group, harvest, language, read, recovery, remote, storage, train, write
-
-# what can be measured: the flags it takes, and the function that takes them
-BENCHES: dict[str, tuple[Callable[..., Any], Callable[..., Mapping[str, object]]]] = {
-    "group": (group.GroupBench, group.measure),
-    "harvest": (harvest.HarvestBench, harvest.measure),
-    "language": (language.LanguageBench, language.measure),
-    "read": (read.ReadBench, read.measure),
-    "remote": (remote.RemoteBench, remote.measure),
-    "storage": (storage.StorageBench, storage.measure),
-    "recovery": (recovery.RecoveryBench, recovery.measure),
-    "train": (train.TrainBench, train.measure),
-    "write": (write.WriteBench, write.measure),
+# what can be measured: the module, its flags, and what it measures
+BENCHES = {
+    "group": "GroupBench",
+    "harvest": "HarvestBench",
+    "language": "LanguageBench",
+    "read": "ReadBench",
+    "remote": "RemoteBench",
+    "storage": "StorageBench",
+    "recovery": "RecoveryBench",
+    "train": "TrainBench",
+    "write": "WriteBench",
 }
 
 
 def main() -> Mapping[str, object]:
     """Parse, measure, and tell the ratios, or the tables."""
-    configs = {name: config for name, (config, _) in BENCHES.items()}
+    chosen = [name for name in sys.argv[1:2] if name in BENCHES] or BENCHES
+    modules = {name: import_module(f"{__package__}.{name}") for name in chosen}
+    configs = {name: getattr(module, BENCHES[name]) for name, module in modules.items()}
     bench = tyro.extras.subcommand_cli_from_dict(configs, prog="python -m bench")
-    return next(measure for config, measure in BENCHES.values() if config is type(bench))(bench)
+    module = sys.modules[type(bench).__module__]
+    measured: Mapping[str, object] = module.measure(bench)
+    return measured
 
 
 if __name__ == "__main__":

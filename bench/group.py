@@ -50,7 +50,7 @@ print(json.dumps(grow(*json.loads(sys.argv[2])) | {
 
 @dataclass(frozen=True)
 class GroupBench:
-    """What is measured."""
+    """Orbits of crops beside warping and running whole images; time and memory in G and R."""
 
     weights: str = ""
     """Weights of InceptionV1; random by default."""

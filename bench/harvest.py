@@ -42,7 +42,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 @dataclass(frozen=True)
 class HarvestBench:
-    """What is measured."""
+    """A harvest beside the bare forward pass of the same network."""
 
     inputs: str = ""
     """A folder of photographs; dead leaves by default."""

@@ -29,7 +29,7 @@ from .paired import machine, paired
 
 @dataclass(frozen=True)
 class LanguageBench:
-    """What to measure, and on what."""
+    """A harvest of text beside the bare truncated pass, and beside the full one."""
 
     subject: str = ""
     """A language model: a folder, a name or package:NAME. By default a llama of random weights,

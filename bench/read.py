@@ -34,7 +34,7 @@ WINDOW = 16
 
 @dataclass(frozen=True)
 class ReadBench:
-    """What is measured."""
+    """Shuffled batches beside a raw memmap and a loader of whole safetensors files."""
 
     widths: tuple[int, ...] = (480, 4096)
     """Widths of the rows; 480 stands for mixed3b, 4096 for a residual stream."""

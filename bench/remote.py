@@ -20,7 +20,7 @@ from .rows import SITE, layout_of, produce_ready, rows_like, spec_of
 
 @dataclass(frozen=True)
 class RemoteBench:
-    """What to read, and how late the server is."""
+    """Reading ahead over a server that answers late, beside the local rate."""
 
     rows: int = 196_608
     """Rows of the store: several windows of them."""

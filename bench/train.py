@@ -36,7 +36,7 @@ LAST = 10  # losses that are averaged, at the end
 
 @dataclass(frozen=True)
 class TrainBench:
-    """What is measured."""
+    """Our training step beside the dense loop, and a sweep beside runs one after the other."""
 
     width: int = 480
     """D."""

@@ -4,7 +4,6 @@ Plain zarr reads the same; here a chunk goes from its file into the array of the
 one check and one copy, and an error says which rows are lost.
 """
 
-import hashlib
 import json
 import os
 from collections import OrderedDict
@@ -32,11 +31,13 @@ from .errors import StoreDamagedError
 from .folder import Folder, open_folder
 from .layout import Layout
 from .record import (
+    DIGEST,
     METADATA,
     RECORDS,
     check_complete,
     damage,
     damaged_files,
+    file_digest,
     layout_of,
     read_about,
     read_attributes,
@@ -312,16 +313,16 @@ def statistics_faults(arrays: StoredArrays) -> Iterator[StoreDamagedError]:
 def metadata_faults(folder: Folder) -> dict[str, StoreDamagedError]:
     """The zarr.json files of a complete store that are not what was written."""
     found = {}
-    digests: dict[str, str] = read_attributes(folder, f"{RECORDS}/{METADATA}").get("sha256", {})
+    digests: dict[str, str] = read_attributes(folder, f"{RECORDS}/{METADATA}").get(DIGEST, {})
     for name, digest in digests.items():
         try:
             content = folder.read(name)
         except FileNotFoundError:
             content = None
-        if content is None or hashlib.sha256(content).hexdigest() != digest:
+        if content is None or file_digest(content) != digest:
             found[name] = StoreDamagedError(
                 f"{folder.location}/{name}, metadata of the store, is "
-                f"{'missing' if content is None else 'not what was written: its SHA-256 differs'}; "
+                f"{'missing' if content is None else 'not what was written: its digest differs'}; "
                 f"{_mend(folder, name)}"
             )
     return found
@@ -356,10 +357,10 @@ def shard_faults(
         name = layout.shard_file(array, shard)
         if found:
             continue
-        digest = files.get(name, {}).get("sha256")
-        if hashlib.sha256(folder.read(name)).hexdigest() != digest:
+        digest = files.get(name, {}).get(DIGEST)
+        if file_digest(folder.read(name)) != digest:
             yield StoreDamagedError(
-                f"{folder.location}/{name} is not what was written: its SHA-256 differs from "
+                f"{folder.location}/{name} is not what was written: its digest differs from "
                 f"its record's; {repair(folder, shard)}"
             )
 

@@ -4,13 +4,12 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import StoreFullError, StoreLockedError
 
-SYNCS = 8  # files that a disk is asked to sync at once
+LARGE = 2**20  # bytes from which a piece is worth a word to the disk
 ASIDE = ".part"  # the end of the name of what is being written
 
 Content = bytes | Sequence[bytes | memoryview]  # whole, or piece by piece
@@ -31,23 +30,23 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_together(files: Mapping[Path, Content]) -> None:
-    """`write_whole` of several files that need no order among them: a disk that is asked to
-    sync many at once does so in one go. Raises StoreFullError; then none of them is there."""
+    """`write_whole` of several files that need no order among them: all are on their way before
+    the first is waited for. Raises StoreFullError; then none of them is there."""
     asides = {path: path.with_name(f"{path.name}.{os.getpid()}{ASIDE}") for path in files}
     folders = {path.parent for path in files}
     folders |= {folder.parent for folder in folders if not folder.exists()}
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(min(len(files), SYNCS)) as pool:
-        writes = {path: pool.submit(_write, aside, files[path]) for path, aside in asides.items()}
-    for path, write in writes.items():
-        error = write.exception()
-        if error is None:
-            continue
+    try:
+        for path in files:
+            _fill(asides[path], files[path])
+        for path in files:
+            sync(asides[path])
+    except OSError as error:
         for aside in asides.values():
             aside.unlink(missing_ok=True)
-        if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise error
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         size = sum(map(len, pieces_of(files[path])))
         raise StoreFullError(
             f"the disk is full: {size:,} bytes for {path} found no room; what is "
@@ -55,20 +54,27 @@ def write_together(files: Mapping[Path, Content]) -> None:
         ) from error
     for path, aside in asides.items():
         aside.replace(path)
-    with ThreadPoolExecutor(min(len(folders), SYNCS)) as pool:
-        list(pool.map(sync_folder, folders))
+    for folder in folders:
+        sync(folder)
 
 
-def _write(path: Path, content: Content) -> None:
+def _fill(path: Path, content: Content) -> None:
+    """Write a file. The disk is told of each large piece as soon as it is there (on Linux, what
+    is said to be not needed is written at once), so that little is left to do when the file is
+    synced: otherwise the disk rests while rows are encoded, and then is waited for."""
     with path.open("wb") as file:
-        file.writelines(pieces_of(content))
-        file.flush()
-        os.fsync(file.fileno())
+        start = 0
+        for piece in pieces_of(content):
+            file.write(piece)
+            if len(piece) >= LARGE and hasattr(os, "posix_fadvise"):
+                file.flush()
+                os.posix_fadvise(file.fileno(), start, len(piece), os.POSIX_FADV_DONTNEED)
+            start += len(piece)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content last, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -6,12 +6,14 @@ group `records` lists the sizes of all files once more, so that opening reads on
 digests of all metadata.
 """
 
-import hashlib
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
+import xxhash
+from jaxtyping import Shaped
 
 from .errors import (
     StoreDamagedError,
@@ -19,6 +21,7 @@ from .errors import (
     StoreNotFoundError,
     StoreVersionError,
 )
+from .files import Content, pieces_of
 from .folder import Folder, LocalFolder
 from .home import entries
 from .layout import Layout
@@ -27,6 +30,7 @@ from .stats import Moments
 
 METADATA = "zarr.json"
 RECORDS = "records"
+DIGEST = "xxh128"  # of files, as records name it
 
 
 def read_about(folder: Folder) -> dict[str, Any]:
@@ -132,13 +136,22 @@ def read_files(folder: Folder, layout: Layout, dtype: str) -> dict[str, dict[str
     }
 
 
+def file_digest(content: Content) -> str:
+    """XXH128 of a file, in hex: it finds any accident to a file, at a tenth of the time that a
+    digest takes which also withstands a forger."""
+    digest = xxhash.xxh3_128()
+    for piece in pieces_of(content):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
 def metadata_digests(folder: Folder, root: bytes) -> dict[str, str]:
-    """SHA-256 of every zarr.json but the one that lists them, the root's as it will be: no
+    """The digest of every zarr.json but the one that lists them, the root's as it will be: no
     checksum covers those."""
     names = [n for n in folder.sizes() if n.rpartition("/")[2] == METADATA]
     others = {n: folder.read(n) for n in sorted(names) if n != f"{RECORDS}/{METADATA}"}
     contents = others | {METADATA: root}
-    return {n: hashlib.sha256(content).hexdigest() for n, content in contents.items()}
+    return {n: file_digest(content) for n, content in contents.items()}
 
 
 def read_attributes(folder: Folder, name: str) -> dict[str, Any]:
@@ -153,10 +166,11 @@ def read_attributes(folder: Folder, name: str) -> dict[str, Any]:
         ) from error
 
 
-def group_json(attributes: Mapping[str, Any]) -> bytes:
-    """The zarr.json of a group with these attributes."""
+def group_json(attributes: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """The zarr.json of a group with these attributes; on one line, which is quicker to write,
+    unless indented for the eye."""
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    return json.dumps(group, indent=1, allow_nan=False).encode()
+    return json.dumps(group, indent=indent, allow_nan=False).encode()
 
 
 def layout_of(about: Mapping[str, Any]) -> Layout:
@@ -168,12 +182,13 @@ def layout_of(about: Mapping[str, Any]) -> Layout:
 
 
 def moments_to_json(moments: Moments) -> dict[str, Any]:
-    """Moments as JSON, without loss."""
+    """Moments as JSON, without loss: each vector's bytes (little-endian) in base64, since as
+    decimals they take longer to write than the rows they describe."""
     return {
         "count": moments.count,
-        "mean": moments.mean.tolist(),
-        "m2": moments.m2.tolist(),
-        "zeros": moments.zeros.tolist(),
+        "mean": _packed(moments.mean, "<f8"),
+        "m2": _packed(moments.m2, "<f8"),
+        "zeros": _packed(moments.zeros, "<i8"),
     }
 
 
@@ -181,10 +196,18 @@ def moments_from_json(fields: Mapping[str, Any]) -> Moments:
     """The way back from `moments_to_json`."""
     return Moments(
         fields["count"],
-        np.array(fields["mean"]),
-        np.array(fields["m2"]),
-        np.array(fields["zeros"], dtype=np.int64),
+        _unpacked(fields["mean"], "<f8"),
+        _unpacked(fields["m2"], "<f8"),
+        _unpacked(fields["zeros"], "<i8"),
     )
+
+
+def _packed(vector: Shaped[np.ndarray, " d"], dtype: str) -> str:
+    return base64.b64encode(vector.astype(dtype).tobytes()).decode()
+
+
+def _unpacked(text: str, dtype: str) -> Shaped[np.ndarray, " d"]:
+    return np.frombuffer(base64.b64decode(text), dtype)
 
 
 def check_complete(folder: Folder, about: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from .errors import ConfigError
 from .rows import DTYPES
 
-FORMAT = 2  # the version of the format that FORMAT.md describes
+FORMAT = 3  # the version of the format that FORMAT.md describes
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from zarr.storage import MemoryStore
 
 from .codec import LZ4_LEVEL, ZSTD_LEVEL
 from .errors import ConfigError, StoreNotFoundError
-from .files import locked, sync_folder, write_together
+from .files import locked, sync, write_together
 from .folder import Folder, LocalFolder, open_folder
 from .layout import Layout
 from .record import METADATA, RECORDS, exists
@@ -123,7 +123,7 @@ def _create(folder: Folder, spec: StoreSpec, layout: Layout, origin: Mapping[str
     LocalFolder(aside).remove()
     write_together({aside / name: content for name, content in {**files, METADATA: root}.items()})
     aside.rename(folder.path)
-    sync_folder(folder.path.parent)
+    sync(folder.path.parent)
 
 
 def _metadata(spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> dict[str, bytes]:

@@ -1,8 +1,7 @@
 """Whole shards: from arrays in memory to files, records and statistics."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -16,8 +15,10 @@ from .errors import OverflowingRowsError
 from .files import Content, locked, pieces_of
 from .folder import Folder, LocalFolder
 from .record import (
+    DIGEST,
     METADATA,
     RECORDS,
+    file_digest,
     group_json,
     layout_of,
     metadata_digests,
@@ -149,10 +150,8 @@ class StoreWriter:
         The record is the commit: without it the shard counts as not there, whatever lies on
         the disk. Raises StoreFullError where the disk is full.
         """
-        with ThreadPoolExecutor(1, "digest") as beside:  # while the disk is waited for
-            digests = beside.submit(lambda: [_digest(c) for c in encoded.files.values()])
-            self.folder.write_together(encoded.files)
-        files = dict(zip(encoded.files, digests.result(), strict=True))
+        files = {name: _digest(content) for name, content in encoded.files.items()}
+        self.folder.write_together(encoded.files)
         record = {**encoded.record, "files": files}
         self.folder.write(record_name(encoded.shard), group_json(record))
         return sum(file["bytes"] for file in files.values())
@@ -197,8 +196,8 @@ class StoreWriter:
             "valid_rows": valid_rows,
             "bytes": sum(sum(of_array) for of_array in sizes.values()),
         }
-        root = group_json({"tendril": about})
-        listed = {"bytes": sizes, "sha256": metadata_digests(self.folder, root)}
+        root = group_json({"tendril": about}, indent=2)
+        listed = {"bytes": sizes, DIGEST: metadata_digests(self.folder, root)}
         files[f"{RECORDS}/{METADATA}"] = group_json(listed)
         self.folder.write_together(files)
         self.folder.write(METADATA, root)
@@ -212,10 +211,7 @@ class StoreWriter:
 
 def _digest(content: Content) -> dict[str, Any]:
     """What a record says of a file."""
-    digest = hashlib.sha256()
-    for piece in pieces_of(content):
-        digest.update(piece)
-    return {"bytes": sum(map(len, pieces_of(content))), "sha256": digest.hexdigest()}
+    return {"bytes": sum(map(len, pieces_of(content))), DIGEST: file_digest(content)}
 
 
 def _padded(

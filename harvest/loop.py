@@ -21,7 +21,7 @@ from data.spec import StoreSpec
 from data.store import writing
 from data.writer import Encoded, StoreWriter, Written
 
-SHARDS_IN_FLIGHT = 2  # encoded, or on their way to it, and not yet on the disk
+SHARDS_IN_FLIGHT = 3  # encoded, or on their way to it, and not yet on the disk
 POLL_SECONDS = 0.2
 
 

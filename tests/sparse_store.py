@@ -1,7 +1,6 @@
 """Stores of sparse rows, of any dtype, with or without a group, and the ways to harm them."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 import zarr
 
 from data.codec import encode_chunk, join_shard
-from data.record import group_json
+from data.record import DIGEST, file_digest, group_json
 from harvest.loop import SliceRows, write_store
 
 from . import arithmetic
@@ -105,13 +104,13 @@ def plant(path: Path, site: str, row: int, value: float) -> None:
     record = json.loads(record_at.read_bytes())["attributes"]
     record["files"][name] = {
         "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        DIGEST: file_digest(content),
     }
     record_at.write_bytes(group_json(record))
     listed = json.loads((path / "records/zarr.json").read_bytes())["attributes"]
     listed["bytes"][f"activations/{site}"][shard] = len(content)
     key = record_at.relative_to(path).as_posix()
-    listed["sha256"][key] = hashlib.sha256(record_at.read_bytes()).hexdigest()
+    listed[DIGEST][key] = file_digest(record_at.read_bytes())
     (path / "records/zarr.json").write_bytes(group_json(listed))
 
 

@@ -93,7 +93,7 @@ def test_ls_of_nothing_and_of_what_cannot_be_read(run, tmp_path: Path) -> None: 
     status, out, _ = run("ls", home=tmp_path)
     assert status == 0
     assert "old cannot be read" in out
-    assert "format 2 and is 1" in out
+    assert "format 3 and is 1" in out
 
 
 @pytest.mark.parametrize(("dtype", "elements"), STORES)

@@ -51,4 +51,4 @@ def test_a_name_is_safe_as_a_folder() -> None:
     assert slug("///") == "unnamed"
 
 
-GOLDEN = "41cca4a4fecb431c5d38122df799a7fb3390abdd8cdf6578721f6c562fc966ac"
+GOLDEN = "757764feea4ccd31ecf763d5a62998e9aba9ef555c7351e61962a094910e21fa"

@@ -260,9 +260,9 @@ def test_an_incomplete_store_is_not_read(home: Path, path: Path) -> None:
 def test_another_version_or_no_store_is_said(path: Path) -> None:
     with pytest.raises(StoreNotFoundError, match=rf"holds {path.name}\); `make harvest`"):
         open_store(path.with_name("nowhere"))
-    text = (path / "zarr.json").read_text().replace('"format": 2', '"format": 99')
+    text = (path / "zarr.json").read_text().replace('"format": 3', '"format": 99')
     (path / "zarr.json").write_text(text)
-    with pytest.raises(StoreVersionError, match="format 2 and is 99"):
+    with pytest.raises(StoreVersionError, match="format 3 and is 99"):
         open_store(path)
     (path / "zarr.json").write_text("{")
     with pytest.raises(StoreDamagedError, match=r"zarr\.json"):
