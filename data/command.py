@@ -27,6 +27,10 @@ def run_command(body: Callable[[], Mapping[str, object] | None]) -> NoReturn:
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
         result = body()
+        if result is not None:
+            print(as_json(result), flush=True)
+    except BrokenPipeError:  # what read stdout has seen enough: `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except TendrilError as error:
         note(f"error: {error}")
         sys.exit(MISTAKE)
@@ -39,8 +43,6 @@ def run_command(body: Callable[[], Mapping[str, object] | None]) -> NoReturn:
     except KeyboardInterrupt:
         note("stopped; the same command goes on from here.")
         sys.exit(INTERRUPTED)
-    if result is not None:
-        print(as_json(result), flush=True)
     sys.exit(DONE)
 
 

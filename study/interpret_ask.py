@@ -99,12 +99,11 @@ class Asker:
         return hashlib.sha256(canonical_json(about).encode()).hexdigest()
 
     def kept(self, messages: Messages) -> str | None:
-        """The answer from an earlier time, if there is one."""
+        """The answer from an earlier time, if there is one; a damaged file is none."""
         try:
-            told = json.loads(self._place(messages).read_text())
-        except FileNotFoundError:
+            return str(json.loads(self._place(messages).read_text())["answer"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        return str(told["answer"])
 
     def ask(self, messages: Messages, parse: Callable[[str], Value]) -> Value:
         """The answer as `parse` reads it, kept or new.

@@ -38,11 +38,12 @@ from .sources import Sources, find_sources, find_store
 from .stimuli import CurveGrid
 from .symmetry_config import SymmetryConfig
 from .symmetry_findings import SymmetryFindings, write_table
+from .symmetry_images import head_images
 from .symmetry_page import render_page
 from .upright import strongest_anchors, upright_patches
 
-FORMAT = 3  # raised when the same sources would give another page
-SHOWN = ("families", "examples")
+FORMAT = 4  # raised when the same sources would give another page
+SHOWN = ("families", "examples", "visualise")
 LIMITS = ("quantile", "least", "most", "flat", "alike", "anchors", "margin", "line_width")
 
 
@@ -149,6 +150,9 @@ def find_symmetry(
         umap=config.umap,
         made={"study": made, "run": read_config(run), "store": store.spec},
     )
+    if window is not None and config.visualise:
+        heads = [family.head for family in findings.families[: config.visualise]]
+        findings = replace(findings, made_images=head_images(reading, heads, sources, device))
     if sources.images is None:
         return replace(findings, notes=[*notes, sources.no_images])
     if window is None:

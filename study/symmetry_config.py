@@ -57,6 +57,9 @@ class SymmetryConfig:
     """Families that the page shows, the largest."""
     examples: int = 6
     """Dataset examples of each family shown; 0 for none."""
+    visualise: int = 6
+    """Families, the largest, of whose heads images are made (feature visualisation, four each);
+    0 for none. A minute or so on two cores."""
     umap: bool = True
     """Draw UMAP's picture of the latents, too, where there are 16 or more: some ten seconds."""
     overwrite: bool = False
@@ -68,11 +71,9 @@ class SymmetryConfig:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ConfigError(f"--{name} is a share from 0 to 1, and not {value:g}.")
-        if self.anchors < 2 or self.families < 1 or self.examples < 0:
-            raise ConfigError(
-                f"--anchors is 2 or more, --families 1 or more and --examples 0 or more, and not "
-                f"{self.anchors}, {self.families} and {self.examples}."
-            )
+        for name, least in (("anchors", 2), ("families", 1), ("examples", 0), ("visualise", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name} is {least} or more, and not {getattr(self, name)}.")
         if self.margin < 0 or not self.line_width > 0 or any(r <= 0 for r in self.radii):
             raise ConfigError(
                 f"--margin is 0 or more, --line-width and --radii are above 0 pixels, and not "

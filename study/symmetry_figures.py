@@ -158,6 +158,14 @@ def family_row(findings: SymmetryFindings, number: int) -> dict[str, Any]:
             if name != "A1"
         ],
         "facts": [(name, value) for name, value in facts if value],
+        "made": [
+            {
+                "url": drawing.data_url(image.pixels, "JPEG", PATCH_PIXELS),
+                "name": image.name,
+                "cosine": f"{image.cosine:.2f}",
+            }
+            for image in findings.made_images.get(row, ())
+        ],
         "patches": [
             {
                 "url": drawing.data_url(patch.pixels, "JPEG", PATCH_PIXELS),

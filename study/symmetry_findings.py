@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -15,6 +15,7 @@ from .planted_scores import PlantedScores, planted_scores
 from .readings import Reading
 from .scores import Gap, angle_between, coverage
 from .shapes import KINDS, ShapeTuning
+from .visualise import Visualised
 
 PROOF = ("C2", "D1", "D2")
 """The kinds of subgroups whose shares are listed and shown against chance."""
@@ -39,6 +40,8 @@ class SymmetryFindings:
     notes: Sequence[str]
     command: str
     made: Mapping[str, object]
+    made_images: Mapping[int, Sequence[Visualised]] = field(default_factory=dict)
+    """By row of a family's head: feature visualisations of its blocks in some poses."""
     umap: bool = False
     """Whether the map is drawn by UMAP, too."""
 

@@ -253,3 +253,15 @@ def test_a_home_at_a_url(run, home: Path) -> None:  # type: ignore[no-untyped-de
     assert (listed["name"], listed["state"]) == (path.name, "complete")
     assert run("rm", url, "--yes")[0] == 0
     assert not memory.exists(f"/tools/store/{path.name}/zarr.json")
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(home: Path) -> None:
+    """`python -m data ls | head -1`"""
+    command = [sys.executable, "-m", "data", "ls", "--home", str(home)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()

@@ -163,6 +163,10 @@ def test_a_second_run_asks_nothing_and_other_latents_ask_for_what_is_new(fresh):
         assert anew["detection"] == first["detection"]
         study_interpret(config(fresh, rules, latents=(0, 1), shuffled=False))
         assert len(rules.asked) == first["asked"]  # all of it was part of the first
+        for file in list((fresh / "answers").rglob("*.json"))[:2]:
+            file.write_text("[1")  # cut short
+        mended = study_interpret(config(fresh, rules, overwrite=True))
+        assert (mended["asked"], mended["detection"]) == (2, first["detection"])
 
 
 def test_what_it_costs_is_told_and_nothing_asked(fresh):

@@ -28,6 +28,7 @@ from study.stimuli import draw_curve
 from study.symmetry import study_symmetry
 from study.symmetry_config import SymmetryConfig
 from study.symmetry_findings import SymmetryFindings
+from study.symmetry_images import poses
 from study.symmetry_page import render_page
 
 from .study_subject import ORIENTATIONS
@@ -38,7 +39,13 @@ SUBJECT = f"{Path(__file__).with_name('study_subject.py')}:make"
 GROUP = Dihedral(8)  # whose turns take templates to templates
 WIDTH, LINE, LIGHT, DEAD = 10, 8, 9, 14
 LINES = (0.0, 45.0, 90.0, 135.0)
-QUICK = {"radii": (6.0, 10.0, 16.0), "device": "cpu", "quantile": 0.5, "examples": 2}
+QUICK = {
+    "radii": (6.0, 10.0, 16.0),
+    "device": "cpu",
+    "quantile": 0.5,
+    "examples": 2,
+    "visualise": 1,
+}
 
 
 def template_blocks() -> np.ndarray:
@@ -154,11 +161,22 @@ def test_the_page_is_whole_and_shows_all(studied: tuple[Path, dict]) -> None:
         assert address.startswith(("data:image/", "#")), address[:60]
     assert {a.removeprefix("#") for a in checker.addresses if a.startswith("#")} <= checker.ids
     assert "python -m study symmetry --run templates-0 --controls noise-0" in page
+    assert page.count("made for the block") == len(poses(GROUP)) == 4
     assert "family-0" in checker.ids and page.count("bulge-") >= 4
     told = re.sub(r"base64,[^\"]*", "", page).split("Everything that determines")[0]
     assert re.search(r"(?<![\w#.])(nan|inf|None)(?![\w])", told) is None
     arrays = np.load(folder / "blocks.npz")
     assert arrays["correlation"].shape == (DEAD, len(GROUP))
+
+
+def test_poses_are_those_the_group_has() -> None:
+    assert poses(Dihedral(8)) == {0: "as it is", 2: "turned 90°", 4: "turned 180°", 8: "reflected"}
+    assert poses(Dihedral(3, reflections=False)) == {
+        0: "as it is",
+        1: "turned 120°",
+        2: "turned 240°",
+    }
+    assert poses(Dihedral(1)) == {0: "as it is", 1: "reflected"}
 
 
 def test_examples_are_upright(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +188,7 @@ def test_examples_are_upright(home: Path, monkeypatch: pytest.MonkeyPatch) -> No
         return render_page(findings)
 
     monkeypatch.setattr("study.symmetry.render_page", remembered)
-    study_symmetry(SymmetryConfig(run="templates-0", home=str(home), **QUICK))
+    study_symmetry(SymmetryConfig(run="templates-0", home=str(home), **QUICK | {"visualise": 0}))
     (findings,) = seen
     (head,) = [f.head for f in findings.families if len(f.members) == 8]
     ink = 1 - findings.patches[head][0].pixels.mean(axis=2) / 255

@@ -223,6 +223,9 @@ def test_the_grid_holds_every_run_once() -> None:
     assert [run.k for run in middle if run.objective == "topk"] == [4, 8, 8, 8, 16]
     assert [run.l1 for run in middle if run.objective == "relu_l1"] == [1.0, 2.0, 2.0, 2.0]
     assert len(runs(objectives=("topk",), sparsities=("l1=1,2",))) == 1, "not varied"
+    assert runs(objectives=("topk",), sparsities=("k=4", "k=8")) == runs(
+        objectives=("topk",), sparsities=("k=4,8",)
+    )
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,10 @@ class SweepConfig:
         return list(found.values())
 
     def _grid(self) -> Iterator[dict[str, Any]]:
-        varied = dict(_values(text) for text in self.sparsities)
+        varied: dict[str, tuple[int | float, ...]] = {}
+        for text in self.sparsities:
+            field, values = _values(text)
+            varied[field] = varied.get(field, ()) + values  # k=4 k=8 is k=4,8
         sizes = self.sizes or (self.base.latents,)
         for name, size in itertools.product(self.objectives, sizes):
             objective = _objective(name)
