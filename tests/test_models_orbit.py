@@ -14,6 +14,7 @@ from models.dictionaries.folding import folded
 from models.dictionaries.orbit import OrbitCrosscoder, blocks_of
 from models.dictionaries.orbit_active import orbit_active
 from models.dictionaries.orbit_product import spread
+from models.dictionaries.orbit_waves import copies_of, correlated, waves_of
 from models.dictionaries.sae import SAE
 from models.dictionaries.sparsity import Sparsity
 
@@ -115,12 +116,12 @@ def test_rounds_turn_one_family_on_at_several_poses() -> None:
     assert left[0] < 0.5 * left[1]
 
 
+@pytest.mark.parametrize("group", [Dihedral(4), Dihedral(12)], ids=["rows", "waves"])
 @pytest.mark.parametrize("options", [{}, {"poses": "all"}, {"side": "wrong"}, {"rounds": K}])
 @pytest.mark.parametrize("some", [False, True])
 def test_the_fast_path_gives_the_values_and_gradients_of_the_slow_one(
-    options: dict[str, Any], some: bool
+    options: dict[str, Any], some: bool, group: Dihedral
 ) -> None:
-    group = Dihedral(4)
     made, x_NGD = crosscoder(group, **options), some_orbits(group)
     chosen = torch.tensor([1, 2, 4, 6]) if some else torch.arange(FAMILIES)
     slow = OrbitCrosscoder(group, WIDTH, len(chosen), K, **options).double()
@@ -146,6 +147,13 @@ def test_the_fast_path_gives_the_values_and_gradients_of_the_slow_one(
         assert grad is not None
         torch.testing.assert_close(grad if name == "b_dec" else grad[chosen], parameter.grad)
         assert (parameter.grad != 0).any(), name
+
+
+@pytest.mark.parametrize("group", [*GROUPS, Dihedral(2), Dihedral(9)], ids=lambda group: group.name)
+def test_waves_answer_as_the_copies_written_out(group: Dihedral) -> None:
+    made, x_NGD = crosscoder(group), some_orbits(group)
+    answers = correlated(waves_of(x_NGD, group), copies_of(made.W_enc, group), group)
+    torch.testing.assert_close(answers + made.bias()[:, None], made.pre(x_NGD))
 
 
 def test_rows_written_out_have_the_gradient_of_an_index() -> None:
