@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from data.command import note
-from data.device import resolve_device
+from data.device import keep_freed_memory, resolve_device
 from data.errors import ConfigError
 from harvest.config import LanguageConfig
 from harvest.language_plan import LanguagePlan, plan_language
@@ -38,8 +38,8 @@ class LanguageBench:
     """The text."""
     site: str = "resid_post.-3"
     """Where activations are read; blocks after it are cut off."""
-    contexts: int = 96
-    """How many are harvested."""
+    contexts: int = 768
+    """How many are harvested; fewer, and making a store weighs on a short run."""
     context: int = 128
     """Tokens in each."""
     batch_size: int = 8
@@ -52,6 +52,7 @@ class LanguageBench:
 
 def measure(bench: LanguageBench) -> Mapping[str, object]:
     """Both ratios, and rows a second."""
+    keep_freed_memory()  # as every harvest does
     with tempfile.TemporaryDirectory() as folder:
         subject = bench.subject or str(_random_llama(Path(folder)))
         config = LanguageConfig(

@@ -130,6 +130,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     sae, x_ND = random_sae(), vectors()
     whole = [choice(sparse_active, sae, x_ND).x_hats_PND for choice in CHOICES.values()]
     monkeypatch.setattr(sparse_product, "CPU_BLOCK", 3 * S)
+    monkeypatch.setattr(sparse_product, "LEAST_ROWS", 1)
     parts = [choice(sparse_active, sae, x_ND).x_hats_PND for choice in CHOICES.values()]
     torch.testing.assert_close(parts, whole)
 
@@ -156,6 +157,7 @@ def test_nothing_dense_is_made_forward_or_backward(
     """Not even pre-activations: no more than a block of them. The reference makes them all,
     so the measure is one that can fail."""
     monkeypatch.setattr(sparse_product, "CPU_BLOCK", 2**13)
+    monkeypatch.setattr(sparse_product, "LEAST_ROWS", 1)
     count, latents = 512, 256
     sae = SAE(4, latents, Sparsity("topk", K), pre_bias=True)
     x_ND = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))

@@ -91,6 +91,7 @@ def test_rows_may_be_told_apart_from_bags() -> None:
 def test_the_largest_are_those_of_topk(k: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many vectors are taken at a time."""
     monkeypatch.setattr(sparse_product, "CPU_BLOCK", block)
+    monkeypatch.setattr(sparse_product, "LEAST_ROWS", 1)
     x_ND, W_enc, b_enc = normal(N, D), normal(D, S, seed=1), normal(S, seed=2)
     values_NK, latents_NK = largest(x_ND, W_enc, b_enc, k)
     pre_NS = x_ND @ W_enc + b_enc
@@ -126,6 +127,7 @@ def test_the_largest_of_a_batch_are_those_of_a_flat_topk(
 ) -> None:
     """Those at or below zero are left out: they would stand for nothing."""
     monkeypatch.setattr(sparse_product, "CPU_BLOCK", block)
+    monkeypatch.setattr(sparse_product, "LEAST_ROWS", 1)
     x_ND, W_enc, b_enc = normal(N, D), normal(D, S, seed=1), normal(S, seed=2) - 1
     weight_S = normal(S, seed=3).abs() if weighted else None
     pre_NS = x_ND @ W_enc + b_enc

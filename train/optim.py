@@ -34,7 +34,7 @@ def remove_parallel_gradient(W_dec: nn.Parameter) -> None:
     `normalise_rows` takes away. Source: Bricken et al. 2023; Gao et al. (2406.04093), A.1."""
     assert W_dec.grad is not None, "comes after backward"
     rows_SD, grad_SD = W_dec.flatten(1), W_dec.grad.flatten(1)  # the same memory
-    along_S1 = (grad_SD * rows_SD).sum(dim=1, keepdim=True)
+    along_S1 = torch.einsum("sd,sd->s", grad_SD, rows_SD)[:, None]  # no third such matrix
     grad_SD.addcmul_(along_S1, rows_SD, value=-1)
 
 

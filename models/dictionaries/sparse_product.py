@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 CPU_BLOCK = 2**21  # pre-activations at a time: they stay in the cache, and in reused memory
+LEAST_ROWS = 512  # vectors at a time: for fewer, reading W_enc takes longer than multiplying by it
 GPU_BLOCK = 2**28
 GROUPS = (8, 4)  # latents of which at first only the largest is looked at
 
@@ -169,7 +170,8 @@ def top(pre_NS: Float[Tensor, "n s"], k: int) -> tuple[Float[Tensor, "n k"], Int
 
 def _blocks(x_ND: Tensor, latents: int) -> Iterator[tuple[int, Tensor]]:
     """The vectors that are encoded at a time, each time with the number of the first."""
-    rows = max(1, (CPU_BLOCK if x_ND.device.type == "cpu" else GPU_BLOCK) // latents)
+    block = CPU_BLOCK if x_ND.device.type == "cpu" else GPU_BLOCK
+    rows = max(LEAST_ROWS, block // latents)
     for first in range(0, len(x_ND), rows):
         yield first, x_ND[first : first + rows]
 

@@ -261,6 +261,7 @@ def _network(kind: Any, model: str, compute: str) -> PreTrainedModel:
         )
     if hasattr(network, "pooler"):
         network.pooler = None  # behind the last block, and often never trained
+    network.config.use_cache = False  # keys and values are for writing on, and a copy each
     return cast(PreTrainedModel, network.eval().requires_grad_(False))
 
 
