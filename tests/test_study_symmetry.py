@@ -251,8 +251,9 @@ def test_what_cannot_be_used_is_told(home: Path, flags, error, words: str) -> No
 
 
 def test_the_command_ends_in_json_without_the_latents(home: Path) -> None:
+    flags = ["--examples", "0", "--visualise", "0"]
     told = subprocess.run(
-        [sys.executable, "-m", "study", "symmetry", "--run", "noise-0", "--examples", "0"],
+        [sys.executable, "-m", "study", "symmetry", "--run", "noise-0", *flags],
         cwd=ROOT,
         env={**os.environ, "TENDRIL_HOME": str(home)},
         capture_output=True,
