@@ -152,7 +152,14 @@ def find_symmetry(
     )
     if window is not None and config.visualise:
         heads = [family.head for family in findings.families[: config.visualise]]
-        findings = replace(findings, made_images=head_images(reading, heads, sources, device))
+        images = head_images(reading, heads, sources, device)
+        if len(images) < len(heads):
+            silent = len(heads) - len(images)
+            notes.append(
+                f"For {silent} of {len(heads)} families no image could be made: the site is silent "
+                "on the noise that images start from."
+            )
+        findings = replace(findings, made_images=images, notes=notes)
     if sources.images is None:
         return replace(findings, notes=[*notes, sources.no_images])
     if window is None:

@@ -13,6 +13,7 @@ from .sources import Sources
 from .tuning import exact_arithmetic
 from .visualise import Aim, Visualised, sites_of, visualise
 
+LEAST_COSINE = 0.1  # with the block: below it, nothing was excited
 STEPS = 64  # enough for the eye; `study visualise` takes four times as many
 
 
@@ -29,7 +30,9 @@ def head_images(
 ) -> dict[int, list[Visualised]]:
     """By row of the reading: for each pose the image that the head's block asks for. Block g is
     the direction at the site of the pattern that T_g has acted on, so its image is the image of
-    the identity's block, acted on by T_g, if the latent is one feature in every pose."""
+    the identity's block, acted on by T_g, if the latent is one feature in every pose. Heads of
+    which no image excites anything, as where a site is silent on noise and has no gradient, are
+    left out."""
     window = find_window(sources.subject, sites_of(sources.subject, sources.site))
     window.module.to(device)
     named = poses(reading.group)
@@ -40,4 +43,9 @@ def head_images(
     ]
     with exact_arithmetic():
         made = visualise(window, sources.site, aims, VisualiseConfig(steps=STEPS), device)
-    return {head: made[i * len(named) : (i + 1) * len(named)] for i, head in enumerate(heads)}
+    of_heads = {head: made[i * len(named) : (i + 1) * len(named)] for i, head in enumerate(heads)}
+    return {
+        head: images
+        for head, images in of_heads.items()
+        if max(image.cosine for image in images) >= LEAST_COSINE
+    }

@@ -9,6 +9,7 @@ import torch
 
 from data.dihedral import Dihedral
 from data.errors import ConfigError
+from models.dictionaries import orbit_active as orbit_active_module
 from models.dictionaries.checkpoint import load_dictionary, load_sae, save_dictionary
 from models.dictionaries.folding import folded
 from models.dictionaries.orbit import OrbitCrosscoder, blocks_of
@@ -120,8 +121,12 @@ def test_rounds_turn_one_family_on_at_several_poses() -> None:
 @pytest.mark.parametrize("options", [{}, {"poses": "all"}, {"side": "wrong"}, {"rounds": K}])
 @pytest.mark.parametrize("some", [False, True])
 def test_the_fast_path_gives_the_values_and_gradients_of_the_slow_one(
-    options: dict[str, Any], some: bool, group: Dihedral
+    options: dict[str, Any],
+    some: bool,
+    group: Dihedral,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(orbit_active_module, "PAY", 60)  # none of D_4, all of D_12
     made, x_NGD = crosscoder(group, **options), some_orbits(group)
     chosen = torch.tensor([1, 2, 4, 6]) if some else torch.arange(FAMILIES)
     slow = OrbitCrosscoder(group, WIDTH, len(chosen), K, **options).double()

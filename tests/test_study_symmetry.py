@@ -22,6 +22,7 @@ from harvest.run import harvest
 from models.dictionaries.checkpoint import save_dictionary
 from models.dictionaries.sae import SAE
 from models.dictionaries.sparsity import Sparsity
+from study import symmetry_images
 from study.kinship import directed
 from study.shapes import ShapeTuning, directions, moved, shapes
 from study.stimuli import draw_curve
@@ -30,6 +31,7 @@ from study.symmetry_config import SymmetryConfig
 from study.symmetry_findings import SymmetryFindings
 from study.symmetry_images import poses
 from study.symmetry_page import render_page
+from study.visualise import Aim, Visualised
 
 from .study_subject import ORIENTATIONS
 from .test_study_page import check
@@ -113,7 +115,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def studied(home: Path) -> tuple[Path, dict]:
     """The report's folder, and the result that it holds."""
     config = SymmetryConfig(run="templates-0", controls=("noise-0",), home=str(home), **QUICK)
-    result = study_symmetry(config)
+    with pytest.MonkeyPatch.context() as patch:  # images of this subject excite nothing
+        patch.setattr(symmetry_images, "visualise", lambda window, site, aims, *_: grey(aims))
+        result = study_symmetry(config)
     assert not result.reused
     assert study_symmetry(config).reused
     folder = result.report.parent
@@ -167,6 +171,18 @@ def test_the_page_is_whole_and_shows_all(studied: tuple[Path, dict]) -> None:
     assert re.search(r"(?<![\w#.])(nan|inf|None)(?![\w])", told) is None
     arrays = np.load(folder / "blocks.npz")
     assert arrays["correlation"].shape == (DEAD, len(GROUP))
+
+
+def grey(aims: list[Aim]) -> list[Visualised]:
+    """Images that do what they were made for."""
+    return [Visualised(aim.name, np.full((8, 8, 3), 127, np.uint8), 0.5, 1.0) for aim in aims]
+
+
+def test_an_image_that_excites_nothing_is_not_shown(home: Path) -> None:
+    config = SymmetryConfig(run="templates-0", home=str(home), **QUICK | {"examples": 0})
+    page = study_symmetry(config).report.read_text()
+    assert "made for the block" not in page
+    assert "For 1 of 1 families no image could be made" in page
 
 
 def test_poses_are_those_the_group_has() -> None:

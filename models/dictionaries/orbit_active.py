@@ -44,7 +44,7 @@ def orbit_active(
     rows_ES = spread(W_enc, crosscoder.table_HG).T
     bias_S = bias_F.repeat_interleave(copies)
     rows_SE = spread(W_dec, crosscoder.table_HG)
-    if copies >= PAY and crosscoder.side == "right":
+    if len(bias_S) >= PAY and crosscoder.side == "right":
         all_copies = through_waves(W_enc.detach(), bias_F.detach(), group)
     else:
         all_copies = through_rows(rows_ES, bias_S, copies)

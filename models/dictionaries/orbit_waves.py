@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data.dihedral import Dihedral
 
-PAY = 24  # elements from which transforming takes less time than multiplying
+PAY = 768  # copies in all, F G, from which transforming takes less time than multiplying
 
 
 def waves_of(x_NGD: Float[Tensor, "n g d"], group: Dihedral) -> Complex[Tensor, "w n e"]:
