@@ -31,9 +31,11 @@ class Dealt:
         self.state, self.restore, self.close = stream.state, stream.restore, stream.close
 
     def __next__(self) -> Any:
-        rows = next(self._stream)
-        size = len(rows) // self._ranks
-        return rows[self._rank * size : (self._rank + 1) * size]
+        dealt = {}
+        for site, rows in next(self._stream).items():
+            size = len(rows) // self._ranks
+            dealt[site] = rows[self._rank * size : (self._rank + 1) * size]
+        return dealt
 
 
 def deal() -> None:
