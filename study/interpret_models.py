@@ -137,6 +137,7 @@ def local_model(subject: LanguageSubject, device: torch.device) -> Model:
             attention_mask=torch.ones_like(tokens_1T),
             max_new_tokens=parameters["max_tokens"],
             do_sample=False,
+            use_cache=True,  # which subjects do without
             pad_token_id=pad,
         )[0, len(tokens) :]
         answer = str(tokenizer.decode(written, skip_special_tokens=True))

@@ -6,6 +6,7 @@ from . import symmetry_figures as figures
 from . import symmetry_words as words
 from .page import environment
 from .symmetry_findings import SymmetryFindings
+from .symmetry_images import STEPS
 
 
 def render_page(findings: SymmetryFindings) -> str:
@@ -34,6 +35,7 @@ def _context(findings: SymmetryFindings) -> dict[str, object]:
         "family_text": words.family_text(findings),
         "families": [figures.family_row(findings, number) for number in shown],
         "planted": findings.planted,
+        "steps": STEPS,
         "maps": figures.latent_maps(findings),
         "rows": rows,
         "more": len(findings.listing) - len(rows),

@@ -1,3 +1,4 @@
+import base64
 import errno
 import hashlib
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -100,6 +102,15 @@ def test_a_plain_zarr_program_reads_everything(path: Path) -> None:
     record = group["records/00000"].attrs
     assert record["inputs"] == [f"number {i}" for i in range(4)]
     assert record["failures"] == [{"input": 3, "name": "number 3", "reason": "three is broken"}]
+    first, end = record["rows"]
+    own = rows[first:end][valid[first:end]].astype(np.float64)
+    moments = record["moments"]["sine"]
+    mean = np.frombuffer(base64.b64decode(moments["mean"]), "<f8")
+    zeros = np.frombuffer(base64.b64decode(moments["zeros"]), "<i8")
+    np.testing.assert_allclose(mean, own.mean(0), rtol=1e-12)
+    assert (moments["count"], zeros.tolist()) == (len(own), (own == 0).sum(0).tolist())
+    for name, file in record["files"].items():
+        assert xxhash.xxh128_hexdigest((path / name).read_bytes()) == file["xxh128"]
     assert len(list(group.members(max_depth=None))) > 20  # and nothing in it is foreign to zarr
 
 

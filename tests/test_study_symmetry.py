@@ -174,8 +174,25 @@ def test_the_page_is_whole_and_shows_all(studied: tuple[Path, dict]) -> None:
 
 
 def grey(aims: list[Aim]) -> list[Visualised]:
-    """Images that do what they were made for."""
-    return [Visualised(aim.name, np.full((8, 8, 3), 127, np.uint8), 0.5, 1.0) for aim in aims]
+    """Images that do what they were made for, and tell by their cosine which channel that was."""
+    pixels = np.full((8, 8, 3), 127, np.uint8)
+    return [Visualised(a.name, pixels, 0.5 + int(a.direction.argmax()) / 100, 1.0) for a in aims]
+
+
+def test_each_image_is_made_for_the_block_of_its_pose(studied: tuple[Path, dict]) -> None:
+    folder, _ = studied
+    shown = re.findall(
+        r'alt="made for the block ([^"]*)" title="cosine with the block ([^"]*)"',
+        (folder / "index.html").read_text(),
+    )
+    with (folder / "families.csv").open() as file:
+        head = int(next(csv.DictReader(file))["head"])
+    blocks_GD = template_blocks()[head]
+    wanted = [
+        (name, f"{0.5 + blocks_GD[g].argmax() / 100:.2f}") for g, name in poses(GROUP).items()
+    ]
+    assert shown == wanted
+    assert len({cosine for _, cosine in shown}) > 2, "poses that differ"
 
 
 def test_an_image_that_excites_nothing_is_not_shown(home: Path) -> None:
