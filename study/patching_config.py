@@ -53,8 +53,9 @@ class PatchingConfig:
     prompts: Literal["dialogue", "ioi"] = "dialogue"
     """Who is spoken to, in the words of children's stories; or the usual task, who is given
     something, for models that can do it."""
-    change: Literal["name", "speaker"] = "name"
-    """What the counterfactual changes: the name that should come next, everywhere, or who speaks
+    change: Literal["name", "same-name", "speaker"] = "name"
+    """What the counterfactual changes: the name that should come next, everywhere, drawn for each
+    pair or the same two names in all (so that one order of features can serve all); or who speaks
     (so that the other name should come)."""
     names: tuple[str, ...] = ()
     """First names for the prompts; a list of common ones by default."""

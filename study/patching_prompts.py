@@ -46,6 +46,7 @@ NAMES = (
     *("Sara", "Lucy", "Amy", "John", "Mary", "Jane", "Bill", "Kate", "Mark", "Paul", "Emma"),
     *("Alice", "David", "James", "Peter", "Sarah", "Laura", "Simon", "Julia", "Martin", "Fred"),
 )
+Change = Literal["name", "same-name", "speaker"]
 ENOUGH = 8  # names of a single token from which no longer ones are taken
 
 
@@ -92,21 +93,25 @@ def generated_pairs(
     subject: LanguageSubject,
     count: int,
     seed: int,
-    change: Literal["name", "speaker"],
+    change: Change,
     names: Sequence[str] = (),
     prompts: Literal["dialogue", "ioi"] = "dialogue",
 ) -> Pairs:
     """`count` different pairs, a pure function of (tokenizer, seed).
 
     Base: A speaks, so B comes next. Counterfactual: B speaks, so A does; or another name, C,
-    stands wherever B did. The names are single tokens where there are enough of these; else those
-    of a pair have as many tokens as each other, and different first ones, so that their answers
-    differ. Raises ConfigError where the tokenizer leaves too few.
+    stands wherever B did, B and C being the same in all pairs or not. The names are single tokens
+    where there are enough of these; else those of a pair have as many tokens as each other, and
+    different first ones, so that their answers differ. Raises ConfigError where the tokenizer
+    leaves too few.
     """
     templates = TEMPLATES[prompts]
     pieces = _pieces(subject, names or NAMES)
     wanted = 2 if change == "speaker" else 3
     fitting = [drawn for drawn in permutations(pieces, wanted) if _alike(drawn, pieces)]
+    if change == "same-name" and fitting:
+        first = fitting[int(order.permutation(len(fitting), seed)[0])]
+        fitting = [drawn for drawn in fitting if drawn[1:] == first[1:]]
     possible = len(fitting) * len(templates)
     if possible < count:
         raise ConfigError(
@@ -122,7 +127,7 @@ def generated_pairs(
         base = template.format(a=a, b=b, speaker=a, other=b)
         renamed = template.format(a=a, b=c, speaker=a, other=c)
         swapped = template.format(a=a, b=b, speaker=b, other=a)
-        texts.append((base, renamed if change == "name" else swapped))
+        texts.append((base, swapped if change == "speaker" else renamed))
         answers.append((pieces[b][0], pieces[c][0]))
     return paired(subject, texts, answers)
 

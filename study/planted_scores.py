@@ -27,7 +27,10 @@ MEASURES = {
     "precision": ("precision", "latents that represent something planted"),
     "class_accuracy": ("classes", "represented families whose class of symmetry is right"),
     "orientation_error": ("angle", "median error of orientation, over what has an axis"),
-    "nmi": ("NMI", "normalised mutual information of families found and planted"),
+    "nmi": (
+        "NMI",
+        "normalised mutual information of families found and planted (tied: of all copies)",
+    ),
     "nmi_chance": ("by chance", "that of shuffled labels"),
     "ari": ("ARI", "adjusted Rand index of families found and planted"),
 }
@@ -111,7 +114,19 @@ def _axes(truth: PlantedTruth) -> PlantedTruth:
 
 def _score(reading: Reading, truth: PlantedTruth, degrees_S: Float[np.ndarray, " s"]) -> Score:
     labels_S = np.array([reading.family_of.get(row, -1) for row in range(len(reading.latents))])
-    return score(Found(reading.blocks, reading.classes, degrees_S, labels_S), truth)
+    told = score(Found(reading.blocks, reading.classes, degrees_S, labels_S), truth)
+    if not reading.tied:
+        return told
+    # Representatives alone are a family each, by any labels: what is grouped are all the copies.
+    copies = Found(_copies(reading), labels=np.repeat(labels_S, len(reading.group)))
+    grouped = score(copies, truth)
+    return replace(told, nmi=grouped.nmi, ari=grouped.ari, nmi_chance=grouped.nmi_chance)
+
+
+def _copies(reading: Reading) -> Float[np.ndarray, "c g d"]:
+    """The blocks of every copy h of every row, D_f[g h], as latent f G + h."""
+    copies_FHGD = reading.blocks[:, reading.group.table_GG.T]
+    return copies_FHGD.reshape(-1, *reading.blocks.shape[1:])
 
 
 def _curves(reading: Reading, truth: PlantedTruth) -> int:

@@ -113,7 +113,7 @@ def test_pairs_differ_in_a_name_and_are_of_equal_length(pairs: Pairs) -> None:
         assert pairs.patched("last")[row].nonzero().flatten().tolist() == [len(base_words)]
 
 
-@pytest.mark.parametrize("change", ["speaker", "name"])
+@pytest.mark.parametrize("change", ["speaker", "name", "same-name"])
 def test_pairs_are_a_pure_function_of_the_seed(subject: LanguageSubject, change: str) -> None:
     made, again, other = (
         generated_pairs(subject, 20, seed, change, NAMES)  # type: ignore[arg-type]
@@ -121,6 +121,14 @@ def test_pairs_are_a_pure_function_of_the_seed(subject: LanguageSubject, change:
     )
     assert made.texts == again.texts != other.texts
     assert (made.answers_P2[:, 0] != made.answers_P2[:, 1]).all()
+
+
+def test_the_same_two_names_in_all_pairs(subject: LanguageSubject) -> None:
+    made = generated_pairs(subject, 24, 3, "same-name", NAMES)
+    assert len(made.answers_P2.unique(dim=0)) == 1
+    assert len(set(made.texts)) == 24, "who speaks, and the words, differ"
+    with pytest.raises(ConfigError, match="make 24"):
+        generated_pairs(subject, 25, 3, "same-name", NAMES)
 
 
 def test_all_components_change_one_prompt_into_the_other(

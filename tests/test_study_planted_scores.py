@@ -1,5 +1,7 @@
 """A run of what was planted scores as such, and one of shuffled blocks does not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,11 +15,12 @@ GROUP = Dihedral(12)
 FIRST = np.unique(families(GROUP), return_index=True)[1]  # a feature of each family
 
 
-def reading(name: str, blocks_FGD: np.ndarray) -> Reading:
+def reading(name: str, blocks_FGD: np.ndarray, tied: bool = False) -> Reading:
     anchors_MGD = np.random.default_rng(0).random((40, len(GROUP), blocks_FGD.shape[2]))
     fires = np.ones(len(blocks_FGD))
     inputs = np.arange(40)
-    return read_blocks(name, blocks_FGD, fires, GROUP, anchors_MGD, inputs, SymmetryConfig())
+    config = SymmetryConfig()
+    return read_blocks(name, blocks_FGD, fires, GROUP, anchors_MGD, inputs, config, tied=tied)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,20 @@ def test_wrong_orientations_show(planted_FGD: np.ndarray) -> None:
     found = planted_scores("planted", SITE, ours, turned, [])
     assert found is not None
     assert found.summary()["ours"]["orientation_error"] == pytest.approx(30)
+
+
+def test_families_of_a_tied_run_are_scored_by_all_their_copies(planted_FGD: np.ndarray) -> None:
+    ours = reading("ours", planted_FGD, tied=True)
+    found = planted_scores("planted", SITE, ours, [None] * len(FIRST), [])
+    assert found is not None
+    told = found.summary()["ours"]
+    assert told["nmi"] == pytest.approx(1.0)
+    assert told["nmi_chance"] < 0.2, "of representatives alone it would be 1"
+    halves = reading("halves", np.concatenate([planted_FGD, planted_FGD]), tied=True)
+    halves = replace(halves, families=ours.families)  # as if copies of the others had none
+    found = planted_scores("planted", SITE, halves, [None] * 2 * len(FIRST), [])
+    assert found is not None
+    assert found.summary()["halves"]["nmi"] < 0.9
 
 
 def test_nothing_was_planted_elsewhere(planted_FGD: np.ndarray) -> None:
