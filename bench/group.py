@@ -41,10 +41,10 @@ BATCH = 8  # whole images at a time
 Whole = Callable[[torch.Tensor, tuple[int, int]], np.ndarray]
 SIZES = ((4, 16), (8, 16), (16, 16), (16, 32))  # turns, anchors
 PEAK = """
-import importlib, json, resource, sys
+import importlib, json, sys
+from data.memory import peak_memory
 grow = importlib.import_module(sys.argv[1]).grow
-print(json.dumps(grow(*json.loads(sys.argv[2])) | {
-    "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+print(json.dumps(grow(*json.loads(sys.argv[2])) | {"peak_mb": peak_memory()}))
 """
 
 

@@ -1,7 +1,7 @@
 """How a training step of group crosscoders grows with G and with the orbits of a batch.
 
-Per orbit the tied one multiplies [G D] by all F G copies of its families, which is quadratic in G;
-the other by S latents, which is linear. Each size runs in a process of its own, for its memory.
+The tied one has F families of G copies, the other S latents, and both should grow as G. Each size
+runs in a process of its own, for its memory.
 """
 
 import time

@@ -32,11 +32,12 @@ from models.subjects.inception import InceptionV1
 from .paired import machine, paired
 
 PEAK = """
-import json, resource, sys
+import json, sys
+from data.memory import peak_memory
 from harvest.config import HarvestConfig
 from harvest.run import harvest
 harvest(HarvestConfig(**json.loads(sys.argv[1])))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_memory())
 """
 
 
@@ -199,5 +200,5 @@ def _memory(config: HarvestConfig, folder: Path) -> dict[str, float]:
             text=True,
             check=True,
         )
-        peaks.append(int(done.stdout.split()[-1]) / 1024)
+        peaks.append(float(done.stdout.split()[-1]))
     return {"peak_mb_small": round(peaks[0], 1), "peak_mb_large": round(peaks[1], 1)}

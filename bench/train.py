@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from data.command import note
 from data.device import keep_freed_memory, resolve_device
+from data.memory import peak_memory
 from models.dictionaries.sae import SAE
 from train.config import TrainConfig
 from train.objectives import make_objective
@@ -209,6 +210,4 @@ def _peak(on_gpu: bool, *, forget: bool = False) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     if forget:
         Path("/proc/self/clear_refs").write_text("5")  # Linux: see man 5 proc
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (most,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
-    return int(most) / 1024
+    return peak_memory()

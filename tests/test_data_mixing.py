@@ -124,21 +124,22 @@ print(opened - began, time.perf_counter() - opened, flush=True)
 """
 
 READ = """
-import resource, sys
-from itertools import islice
+import sys
+from data.memory import peak_memory
 from data.reader import open_store
 store = open_store(sys.argv[1])
 taken = sum(len(b) for b in store.batches("own", 4096, epochs=2, window=4, part="all"))
 assert taken == 2 * store.rows
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peak_memory())
 """
 
 WRITE = """
-import resource, sys, torch
+import sys
 from pathlib import Path
+from data.memory import peak_memory
 from tests.test_data_mixing import numbered
 numbered(Path(sys.argv[1]), int(sys.argv[2]), 10, width=128)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peak_memory())
 """
 
 

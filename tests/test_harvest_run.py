@@ -179,12 +179,13 @@ def test_a_gpu_harvests_what_the_cpu_harvests(config: HarvestConfig, tmp_path: P
 
 
 PEAK = """
-import resource, sys
+import sys
+from data.memory import peak_memory
 from harvest.config import HarvestConfig
 from harvest.run import harvest
 harvest(HarvestConfig(inputs="dead-leaves", subject=sys.argv[1], sites=("late",),
     per_input="all", limit=int(sys.argv[2]), device="cpu", home=sys.argv[3]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peak_memory())
 """
 
 
