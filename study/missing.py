@@ -36,7 +36,7 @@ from .report import file_digest, render, report_of, sources_config
 from .sources import Sources, find_sources
 from .tuning import latent_tuning, unit_tuning
 
-FORMAT = 2  # raised when the same sources would give another page
+FORMAT = 3  # raised when the same sources would give another page
 STRONG = 0.25
 """Least maximum of a unit that is taken apart, as a share of the strongest one's."""
 

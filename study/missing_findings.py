@@ -148,7 +148,7 @@ def site_figures(site: Site) -> dict[str, Any]:
                 "peaks": list(one.peaks),
                 "latents": [piece.latent for piece in one.pieces],
                 "orientations": [
-                    round(site.trained[0].family.orientation(p.latent), 1) for p in one.pieces
+                    answered(site.trained[0].family, piece.latent) for piece in one.pieces
                 ],
                 "explained": [round(piece.explained, 3) for piece in one.pieces],
                 "all_latents": round(one.all_latents, 3),
@@ -157,6 +157,11 @@ def site_figures(site: Site) -> dict[str, Any]:
             for one in site.apart
         ],
     }
+
+
+def answered(family: Family, latent: int) -> float | None:
+    """The orientation that a latent prefers; None of one that no drawn curve turns on."""
+    return round(family.orientation(latent), 1) if family.scores.max[latent] > 0 else None
 
 
 def _rounded(circle: Circle | None) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from .apart import Piece
 from .circle import MODES, Circle, centred, principal
 from .figures import PATCH_PIXELS
 from .findings import Family, Patch
-from .missing_findings import Site, TakenApart, Trained, chance_gap, left_of
+from .missing_findings import Site, TakenApart, Trained, answered, chance_gap, left_of
 
 INNER, FIRST, NEXT = 104.0, 128.0, 15.0
 CLOUD = 130.0
@@ -144,12 +144,13 @@ def _apart(site: Site, one: TakenApart) -> dict[str, Any]:
 
 def _piece(family: Family, piece: Piece, patches: Sequence[Patch]) -> dict[str, Any]:
     scores = family.scores.row(piece.latent)
+    angle = answered(family, piece.latent)
+    told = f"{scores['orientation']:.0f}°, resultant {scores['resultant']:.2f}"
+    kind = ", a curve" if piece.latent in family.members else ""
     return {
         "latent": piece.latent,
         "h": f"{scores['orientation']:.1f}",
-        "orientation": f"{scores['orientation']:.0f}°",
-        "resultant": f"{scores['resultant']:.2f}",
-        "curve": piece.latent in family.members,
+        "answers": told + kind if angle is not None else "silent on drawn curves",
         "weight": f"{piece.weight:.2f}",
         "explained": f"{100 * piece.explained:.0f} %",
         "bar": f"{max(0.0, min(1.0, piece.explained)) * 100:.1f}",

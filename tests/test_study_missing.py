@@ -9,10 +9,11 @@ import pytest
 from data.errors import ConfigError
 from study.apart import doubled, explained, peaks, take_apart
 from study.circle import centred, measure_circle, principal, umap_then_pca
+from study.findings import Family
 from study.missing import study_missing
 from study.missing_config import MissingConfig
-from study.missing_findings import chance_gap, left_of
-from study.scores import Gap
+from study.missing_findings import answered, chance_gap, left_of
+from study.scores import CurveThresholds, Gap
 
 from .test_study_curves import QUICK, draw_inputs, make_home
 
@@ -165,6 +166,15 @@ def test_the_whole_study_on_templates(home):
     assert "latent 7" in text and "data:image/jpeg" in text and str(home) not in text
     again = study_missing(config)
     assert again["reused"] and again["sites"] == json.loads(json.dumps(told["sites"]))
+
+
+def test_a_latent_that_no_curve_turns_on_has_no_orientation():
+    responses = np.zeros((36, 1, 1, 2), np.float32)
+    responses[9, :, :, 1] = 1.0
+    angles = np.arange(0.0, 360.0, 10.0)
+    family = Family("latent", responses, angles, np.array([30.0]), ("edge",), CurveThresholds())
+    assert answered(family, 0) is None
+    assert answered(family, 1) == pytest.approx(90.0)
 
 
 def test_mistakes_are_told_in_a_sentence(home):
