@@ -30,7 +30,7 @@ from .language_sources import StoredText, language_subject_of, store_of_run, tex
 from .report import Report, StudyResult, file_digest, report_of
 from .tuning import exact_arithmetic
 
-FORMAT = 1  # raised when the same sources would give another page
+FORMAT = 2  # raised when the same sources would give another page
 TOKENS, NEIGHBOURS = 10, 8  # promoted and suppressed tokens, and neighbours, a latent
 LIMITS = ("part", "limit", "top", "quantiles", "window")
 
