@@ -25,8 +25,8 @@ from .features_data import write_data
 from .features_directions import neighbours, promoted
 from .features_findings import FeatureFindings
 from .features_page import render_page
-from .features_tokens import readable
 from .language_sources import StoredText, language_subject_of, store_of_run, text_of
+from .readable import readable
 from .report import Report, StudyResult, file_digest, report_of
 from .tuning import exact_arithmetic
 

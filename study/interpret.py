@@ -38,8 +38,8 @@ from .interpret_findings import Interpretation, figures_of, judgements, latent_f
 from .interpret_judge import Questions, estimate, interpret
 from .interpret_models import model_of
 from .interpret_page import page_context
-from .interpret_prompts import reader_of
 from .language_sources import store_of_run, text_of, tokenizer_of_store
+from .readable import readable
 from .report import Report, file_digest, render, report_of
 
 FORMAT = 1  # raised when the same sources would give another page
@@ -93,7 +93,8 @@ def _study(
     made: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Ask what has not been asked, then write the report."""
-    read = reader_of(tokenizer_of_store(store, config.subject))
+    tokenizer = tokenizer_of_store(store, config.subject)
+    read = readable(tokenizer, range(len(tokenizer))).__getitem__
     every, rare = find_examples(config, run, store, latents)
     parameters = {"temperature": 0, "max_tokens": config.max_tokens}
     answers = home_folder(config.home) / ANSWERS

@@ -9,10 +9,7 @@ fragments excite it, `fuzzing` in which fragments the right tokens are marked. T
 import json
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Literal, final
-
-from transformers import PreTrainedTokenizerBase
 
 from .fragments import Fragment
 
@@ -50,22 +47,6 @@ GRADED = """Answer with a JSON list of one number a fragment, in their order: th
 the answer is yes, from 0 to 1, e.g. [0.95, 0.1, 0.4]. Write nothing after the list."""
 
 REMINDER = "This answer cannot be read: {problem}. Answer once more, in the form asked for."
-
-
-def reader_of(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], str]:
-    """What each token adds to a text, spaces included: how it decodes behind another token.
-
-    Part of a character (byte-level vocabularies have such tokens) reads as the sign U+FFFD.
-    """
-    before = list(tokenizer("a", add_special_tokens=False)["input_ids"])[-1:]
-    first = str(tokenizer.decode(before))
-
-    @cache
-    def read(token: int) -> str:
-        both = str(tokenizer.decode([*before, token]))
-        return both.removeprefix(first) if both.startswith(first) else both
-
-    return read
 
 
 def plain(text: str) -> str:

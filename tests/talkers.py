@@ -10,7 +10,7 @@ from study.patching_prompts import NAMES, TEMPLATES
 
 from . import tiny_language
 
-CONTEXT, BATCH, STEPS, RATE, WIDTH = 48, 48, 250, 3e-3, 64
+CONTEXT, BATCH, STEPS, RATE, WIDTH = 48, 48, 150, 3e-3, 64
 SPOKEN_TO = NAMES[:24]
 
 

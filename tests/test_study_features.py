@@ -31,8 +31,8 @@ from study.features_best import Best
 from study.features_config import FeaturesConfig
 from study.features_data import thousandths
 from study.features_directions import neighbours, promoted
-from study.features_tokens import readable
 from study.language_sources import text_of
+from study.readable import readable
 
 from . import tiny_language
 

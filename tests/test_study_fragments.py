@@ -24,10 +24,10 @@ from study.interpret_prompts import (
     marked,
     read_explanation,
     read_grades,
-    reader_of,
 )
 from study.interpret_scores import items_of, score_of
 from study.language_sources import StoredText
+from study.readable import readable
 
 from . import planted_language as planted
 
@@ -182,7 +182,7 @@ def subject(tmp_path_factory):
 
 
 def test_tokens_read_as_they_stand_in_a_text(subject):
-    read = reader_of(subject.tokenizer)
+    read = readable(subject.tokenizer, range(len(subject.tokenizer))).__getitem__
     tokens = subject.tokenizer("dog one tala", add_special_tokens=False)["input_ids"]
     assert "".join(map(read, tokens)) == " dog one tala"
 
@@ -191,7 +191,7 @@ def test_tokens_of_a_real_tokenizer_read_as_they_stand(shared):
     from models.subjects.language import tokenizer_of
 
     tokenizer = tokenizer_of(str(shared / "lm" / "stories260K"))
-    read = reader_of(tokenizer)
+    read = readable(tokenizer, range(len(tokenizer))).__getitem__
     told = 'Once upon a time, Lily said: "Look!"\nThe dog\'s ball was — big.'
     tokens = tokenizer(told, add_special_tokens=False)["input_ids"]
     assert "".join(map(read, tokens)).strip() == told

@@ -39,8 +39,8 @@ def needed(home: Path, change: Any) -> dict[str, dict[str, dict[str, int]]]:
     """Features that each order needs for half and for four fifths of the KL."""
     told = study_patching(
         PatchingConfig(
-            run=("topk", "gated"), names=talkers.SPOKEN_TO, change=change, pairs=40, fitted=20,
-            features=24, candidates=20, greedy=9, device="cpu", home=str(home),
+            run=("topk", "gated"), names=talkers.SPOKEN_TO, change=change, pairs=28, fitted=12,
+            features=24, candidates=16, greedy=9, device="cpu", home=str(home),
         )
     )  # fmt: skip
     assert told["kl_before"] > 5, "the model has learned to say the name"
