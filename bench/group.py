@@ -44,7 +44,7 @@ READS = 5
 SIZES = ((4, 16), (8, 16), (16, 16), (32, 16), (16, 32))  # turns, anchors
 PEAK = """
 import importlib, json, sys
-from data.memory import peak_memory
+from bench.peak import peak_memory
 grow = importlib.import_module(sys.argv[1]).grow
 print(json.dumps(grow(*json.loads(sys.argv[2])) | {"peak_mb": peak_memory()}))
 """

@@ -33,7 +33,7 @@ from .paired import machine, paired
 
 PEAK = """
 import json, sys
-from data.memory import peak_memory
+from bench.peak import peak_memory
 from harvest.config import HarvestConfig
 from harvest.run import harvest
 harvest(HarvestConfig(**json.loads(sys.argv[1])))

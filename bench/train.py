@@ -21,13 +21,13 @@ from torch.nn import functional
 
 from data.command import note
 from data.device import keep_freed_memory, resolve_device
-from data.memory import peak_memory
 from models.dictionaries.sae import SAE
 from train.config import TrainConfig
 from train.objectives import make_objective
 from train.trainer import Trainer
 
 from .paired import PAIRS, machine, paired
+from .peak import peak_memory
 from .plain import PlainLoop
 from .sweep import measure_sweep
 

@@ -3,10 +3,8 @@
 import ctypes
 import math
 import mmap
-import resource
 import weakref
 from collections import deque
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -14,16 +12,6 @@ from jaxtyping import Shaped
 
 KEPT = 4  # pieces of memory that wait to be lent again
 LARGE_PAGE = 2**21
-
-
-def peak_memory() -> float:
-    """The most megabytes that this process has held. On Linux not `ru_maxrss`: a program begins
-    with that of whoever started it (the kernel keeps it over exec), which may be larger."""
-    status = Path("/proc/self/status")
-    if not status.exists():  # macOS, which counts in bytes and begins at nothing
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    (most,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(most.split()[1]) / 1024
 
 
 def room(shape: tuple[int, ...], dtype: str) -> Shaped[np.ndarray, "..."]:

@@ -42,7 +42,7 @@ from .language_sources import store_of_run, text_of, tokenizer_of_store
 from .readable import readable
 from .report import Report, file_digest, render, report_of
 
-FORMAT = 1  # raised when the same sources would give another page
+FORMAT = 2  # raised when the same sources would give another page
 ANSWERS = "answers"  # the folder beside reports/ that keeps what models said
 DETERMINE = (
     *("fragment", "shown", "top", "tested", "together", "mark", "floor", "graded", "shuffled"),

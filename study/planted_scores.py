@@ -123,20 +123,19 @@ def _score(reading: Reading, truth: PlantedTruth, degrees_S: Float[np.ndarray, "
     return replace(told, nmi=grouped.nmi, ari=grouped.ari, nmi_chance=grouped.nmi_chance)
 
 
+def _curves(reading: Reading, truth: PlantedTruth) -> int:
+    """How many planted orientations of curves some latent, or copy, represents."""
+    from models.subjects.planted import FEATURES
+
+    blocks = _copies(reading) if reading.tied else reading.blocks
+    there_P = represented(Found(blocks), truth)
+    return sum(f.kind == "curve" for f, there in zip(FEATURES, there_P, strict=True) if there)
+
+
 def _copies(reading: Reading) -> Float[np.ndarray, "c g d"]:
     """The blocks of every copy h of every row, D_f[g h], as latent f G + h."""
     copies_FHGD = reading.blocks[:, reading.group.table_GG.T]
     return copies_FHGD.reshape(-1, *reading.blocks.shape[1:])
-
-
-def _curves(reading: Reading, truth: PlantedTruth) -> int:
-    """How many planted orientations of curves some latent represents."""
-    from models.subjects.planted import FEATURES
-
-    there_P = represented(Found(reading.blocks), truth)
-    if reading.tied:  # every member of a family is a copy of one that is there
-        there_P = np.isin(truth.families, truth.families[there_P])
-    return sum(f.kind == "curve" for f, there in zip(FEATURES, there_P, strict=True) if there)
 
 
 def _degrees(angles: Sequence[float | None]) -> Float[np.ndarray, " s"]:

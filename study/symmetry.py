@@ -42,7 +42,7 @@ from .symmetry_images import head_images
 from .symmetry_page import render_page
 from .upright import strongest_anchors, upright_patches
 
-FORMAT = 4  # raised when the same sources would give another page
+FORMAT = 5  # raised when the same sources would give another page
 SHOWN = ("families", "examples", "visualise")
 LIMITS = ("quantile", "least", "most", "flat", "alike", "anchors", "margin", "line_width")
 

@@ -46,6 +46,7 @@ def save(folder: Path, prompts: int = 3000) -> Path:
 
 
 def _prompt(generator: torch.Generator) -> str:
-    a, b = (SPOKEN_TO[i] for i in torch.randperm(24, generator=generator)[:2].tolist())
-    template = TEMPLATES["dialogue"][int(torch.randint(8, (1,), generator=generator))]
+    a, b = (SPOKEN_TO[i] for i in torch.randperm(len(SPOKEN_TO), generator=generator)[:2].tolist())
+    templates = TEMPLATES["dialogue"]
+    template = templates[int(torch.randint(len(templates), (1,), generator=generator))]
     return f"{template.format(a=a, b=b, speaker=a, other=b)} {b}"

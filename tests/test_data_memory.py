@@ -1,7 +1,5 @@
 """What is lent belongs to nobody else while anything sees it, and then comes back."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.memory import LARGE_PAGE, LentMemory, peak_memory, room
+from data.memory import LARGE_PAGE, LentMemory, room
 
 VIEWS: dict[str, Callable[[np.ndarray], Any]] = {
     "itself": lambda a: a,
@@ -58,11 +56,3 @@ def test_room_is_as_asked_for(shape: tuple[int, ...]) -> None:
     assert array.dtype == np.int16
     array[...] = 7
     assert (array == 7).all()
-
-
-def test_the_peak_of_a_program_is_its_own() -> None:
-    """And not that of the larger one that started it."""
-    held = np.ones(2**26, np.float64)  # half a gigabyte
-    code = "from data.memory import peak_memory; print(peak_memory())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 256 < held.nbytes / 2**20 < peak_memory()

@@ -161,7 +161,7 @@ def test_int8_rows_without_a_scale_or_of_no_row_are_not_finite() -> None:
 
 PEAK = """
 import sys
-from data.memory import peak_memory
+from bench.peak import peak_memory
 from data.verify import verify_store
 assert verify_store(sys.argv[1]).faults == []
 print(peak_memory())

@@ -180,7 +180,7 @@ def test_a_gpu_harvests_what_the_cpu_harvests(config: HarvestConfig, tmp_path: P
 
 PEAK = """
 import sys
-from data.memory import peak_memory
+from bench.peak import peak_memory
 from harvest.config import HarvestConfig
 from harvest.run import harvest
 harvest(HarvestConfig(inputs="dead-leaves", subject=sys.argv[1], sites=("late",),
