@@ -1,10 +1,12 @@
 """Harvest of a language model against the bare forward pass, and that against the whole one.
 
 `harvest_over_forward`: from packed tokens to a complete store on the disk, against the same
-network cut after the last block wanted, without hooks and without keeping anything.
+network cut after the last block wanted, without hooks and without keeping anything; slice by
+slice in turns, the median of seven rounds and, as `spread`, the least and the largest.
 `truncated_over_full`: the recorded pass that stops there, against the pass to the logits.
 """
 
+import statistics
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,12 +21,15 @@ from data.device import keep_freed_memory, resolve_device
 from data.errors import ConfigError
 from harvest.config import LanguageConfig
 from harvest.language_plan import LanguagePlan, plan_language
-from harvest.loop import write_store
+from harvest.loop import Produce, write_store
 from models.hooks import recording
 from models.subjects.language import LanguageSubject, language_subject
 from models.subjects.subject import site_modules
 
-from .paired import machine, paired
+from .interleaved import interleaved
+from .paired import PAIRS, Paired, machine, paired
+
+SHORT_PAIRS = 35  # of single passes
 
 
 @dataclass(frozen=True)
@@ -68,18 +73,19 @@ def measure(bench: LanguageBench) -> Mapping[str, object]:
         )
         plan = plan_language(config, resolve_device(bench.device))
         note("harvest against the bare pass ...")
-        harvest_over_forward, rows_per_s = _harvest_over_forward(plan, Path(folder))
+        rows, times = _harvest_over_forward(plan, Path(folder))
         note("the pass that stops against the whole one ...")
         truncated_over_full = _truncated_over_full(plan)
     return {
         "bench": "language",
         **machine(),
         "config": asdict(bench),
-        "rows_per_s": rows_per_s,
+        "rows_per_s": round(rows / statistics.median(times.ours), 1),
         "ratios": {
-            "harvest_over_forward": harvest_over_forward,
+            "harvest_over_forward": round(times.ratio, 3),
             "truncated_over_full": truncated_over_full,
         },
+        "spread": [round(min(times.ratios), 3), round(max(times.ratios), 3)],
     }
 
 
@@ -104,18 +110,14 @@ def cut_after(subject: LanguageSubject, site: str) -> nn.Module:
     return bare.eval().requires_grad_(False)
 
 
-def _harvest_over_forward(plan: LanguagePlan, folder: Path) -> tuple[float, float]:
+def _harvest_over_forward(plan: LanguagePlan, folder: Path) -> tuple[int, Paired]:
     layout, produce = plan.layout(), plan.producer(plan.config.batch_size)
     bare = cut_after(plan.subject, plan.spec.sites[0]).to(plan.device)
-    batches = [
-        torch.from_numpy(plan.contexts.tokens_BT[part.start : part.stop].copy()).long()
-        for shard in range(layout.shards)
-        for part in layout.slices(shard)
-    ]
+    location = folder / "store" / "measured"
 
-    def ours() -> None:
+    def write(produce: Produce) -> None:
         write_store(
-            folder / "store" / "measured",
+            location,
             plan.spec,
             layout,
             produce,
@@ -126,12 +128,11 @@ def _harvest_over_forward(plan: LanguagePlan, folder: Path) -> tuple[float, floa
         )
 
     @torch.inference_mode()
-    def yardstick() -> None:
-        for tokens_BT in batches:
-            bare(tokens_BT.to(plan.device), use_cache=False)
+    def yardstick(inputs: range) -> None:
+        tokens_BT = plan.contexts.tokens_BT[inputs.start : inputs.stop].copy()
+        bare(torch.from_numpy(tokens_BT).long().to(plan.device), use_cache=False)
 
-    times = paired(ours, yardstick)
-    return round(times.ratio, 3), round(layout.rows / sorted(times.ours)[len(times.ours) // 2], 1)
+    return layout.rows, interleaved(write, produce, yardstick, layout, location, PAIRS)
 
 
 def _truncated_over_full(plan: LanguagePlan) -> float:
@@ -140,7 +141,8 @@ def _truncated_over_full(plan: LanguagePlan) -> float:
     ids_BT = tokens_BT.long().to(plan.device)
     modules = site_modules(plan.subject, plan.spec.sites)
     with recording(module, modules) as forward, torch.inference_mode():
-        return round(paired(lambda: forward(ids_BT), lambda: module(ids_BT)).ratio, 3)
+        times = paired(lambda: forward(ids_BT), lambda: module(ids_BT), SHORT_PAIRS)
+    return round(times.ratio, 3)
 
 
 def _random_llama(folder: Path) -> Path:

@@ -24,7 +24,12 @@ class Paired:
     @property
     def ratio(self) -> float:
         """Median over pairs of the yardstick's time over ours: larger is better."""
-        return statistics.median(y / o for o, y in zip(self.ours, self.yardstick, strict=True))
+        return statistics.median(self.ratios)
+
+    @property
+    def ratios(self) -> list[float]:
+        """The yardstick's time over ours, of each pair."""
+        return [y / o for o, y in zip(self.ours, self.yardstick, strict=True)]
 
 
 def paired(
@@ -41,7 +46,7 @@ def paired(
         turns = [("ours", ours), ("yardstick", yardstick)]
         for name, run in turns if pair % 2 == 0 else reversed(turns):
             clear()
-            times[name].append(_seconds(run))
+            times[name].append(seconds_of(run))
     return Paired(times["ours"], times["yardstick"])
 
 
@@ -58,15 +63,17 @@ def machine() -> dict[str, object]:
     }
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    _synchronise()
+def seconds_of(run: Callable[[], object]) -> float:
+    """How long something takes, with what it starts on a GPU."""
+    synchronise()
     began = time.perf_counter()
     run()
-    _synchronise()
+    synchronise()
     return time.perf_counter() - began
 
 
-def _synchronise() -> None:
+def synchronise() -> None:
+    """Wait for what a GPU still has to do."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
