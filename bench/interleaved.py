@@ -1,6 +1,7 @@
 """A harvest with the bare pass in its pauses, slice by slice: on a machine whose speed changes
 within seconds whole runs in turns still differ by ten percent, neighbouring slices do not."""
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,8 @@ def interleaved(
     rounds: int,
 ) -> Paired:
     """Seconds of `write(produce)`, which makes the whole store at `location`, without its
-    pauses, and of `yardstick` over the same slices; the first round warms up.
+    pauses, and of `yardstick` over the same slices; the first round warms up. What was at
+    `location` is removed before each round, untimed.
 
     There is a pause after each slice, but none while a shard is on its way to the disk: all
     that a harvest does beside its pass weighs on the harvest. Slices that had none are caught
@@ -49,6 +51,7 @@ def interleaved(
                 pause()
 
     for _ in range(1 + rounds):
+        shutil.rmtree(location, ignore_errors=True)
         theirs.append(0.0)
         paused.append(0.0)
         whole = seconds_of(lambda: write(with_pauses))

@@ -98,6 +98,7 @@ def cut_after(subject: LanguageSubject, site: str) -> nn.Module:
     path = subject.sites[site][0].removesuffix(":in")
     parent, _, number = path.rpartition(".")
     network: Any = language_subject(subject.origin).module
+    network.load_state_dict(subject.module.state_dict(), assign=True)  # in a cache only once
     blocks = network.get_submodule(parent)
     if not isinstance(blocks, nn.ModuleList):
         raise ConfigError(f"--site wants the residual stream at a block, and not {site!r}.")
@@ -123,7 +124,6 @@ def _harvest_over_forward(plan: LanguagePlan, folder: Path) -> tuple[int, Paired
             produce,
             origin={},
             environment={},
-            overwrite=True,
             overlap=plan.device.type != "cpu",
         )
 

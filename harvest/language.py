@@ -14,8 +14,8 @@ from models.subjects.language import LanguageSubject
 from models.subjects.subject import site_modules
 
 from .loop import SliceRows
+from .narrow import narrowed
 from .positions import draw_uniform
-from .vision import narrowed
 
 
 @final

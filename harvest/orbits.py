@@ -19,8 +19,9 @@ from models.subjects.subject import Subject, site_modules
 from models.subjects.window import Read, Window, device_of
 
 from .loop import SliceRows
+from .narrow import narrowed
 from .positions import draw_by_norm, draw_uniform
-from .vision import failures_of, load, narrowed, probe, to_rgb
+from .vision import failures_of, load, probe, to_rgb
 
 PATCHES = {"cpu": 32, "cuda": 1024}  # that the network sees at once
 TURN = 0x7042  # the key of the anchors' own angles

@@ -13,12 +13,12 @@ from jaxtyping import Float, Float32, Int, Shaped, UInt8
 
 from data.errors import UnreadableInputError
 from data.images import ImageSource
-from data.rows import STORED_AS
 from models.fused import fused
 from models.hooks import as_grid, recording
 from models.subjects.subject import Subject, site_modules
 
 from .loop import SliceRows
+from .narrow import narrowed
 from .positions import draw_by_norm, draw_uniform, on_grid
 
 SLICES_AHEAD = 2  # how many slices of images wait in memory for a GPU
@@ -129,23 +129,6 @@ def _at(
     height, width = grid_BHWD.shape[1:3]
     places_R = torch.from_numpy(((b_B1 * height + y_BP) * width + x_BP).ravel())
     return grid_BHWD.flatten(0, 2).index_select(0, places_R.to(grid_BHWD.device))
-
-
-def narrowed(rows_RD: Float[torch.Tensor, " r *d"], dtype: str) -> Shaped[np.ndarray, " r *d"]:
-    """Rows as they are stored: torch rounds ten times as fast as numpy, and half of it has to
-    come from a GPU. Where a row does not fit, float32, for the store to say so."""
-    if dtype in ("float16", "bfloat16"):
-        half_RD = rows_RD.to(getattr(torch, dtype))
-        if _is_finite(half_RD):
-            whole: np.ndarray = half_RD.view(torch.int16).cpu().numpy()
-            return whole.view(STORED_AS[dtype])
-    return rows_RD.float().cpu().numpy()
-
-
-def _is_finite(half_RD: Float[torch.Tensor, " r *d"]) -> bool:
-    """Whether every value is. Of its least and its largest, which are NaN where any value is:
-    a twentieth of the time of asking each."""
-    return half_RD.numel() == 0 or bool(torch.stack(torch.aminmax(half_RD)).isfinite().all())
 
 
 def failures_of(inputs: range, images: Sequence[Loaded]) -> dict[int, str]:

@@ -15,7 +15,6 @@ from harvest.config import HarvestConfig
 from harvest.plan import make_plan
 from harvest.positions import draw_by_norm
 from harvest.run import harvest
-from harvest.vision import narrowed
 
 from . import mine
 
@@ -205,17 +204,3 @@ def test_a_harvest_that_stops_leaves_gradients_on(config: HarvestConfig) -> None
         harvest(dataclasses.replace(config, subject=f"{MINE}:huge", dtype="float16"))
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3.4e38, -3.4e38])
-def test_rows_are_halved_where_all_fit_and_kept_whole_where_one_does_not(
-    dtype: str, value: float
-) -> None:
-    rows_RD = torch.randn(5, 7)
-    assert narrowed(rows_RD, dtype).itemsize == 2
-    assert narrowed(rows_RD[:0], dtype).shape == (0, 7)
-    rows_RD[3, 2] = value
-    whole = narrowed(rows_RD, dtype)
-    np.testing.assert_array_equal(whole, rows_RD.numpy())
-    assert whole.dtype == np.float32
