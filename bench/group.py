@@ -20,22 +20,22 @@ import torch
 from jaxtyping import Float
 from torch.nn import functional
 
-from data.command import note
-from data.device import keep_freed_memory
-from data.dihedral import Dihedral
-from data.images import open_images
-from data.warp import FADE, Warp, finer
-from harvest.orbits import image_orbits
-from harvest.vision import to_rgb
-from models.fused import fused
-from models.hooks import as_grid, recording
-from models.subjects.inception import InceptionV1, inception_sites, preprocess, unpadded
-from models.subjects.load import load_subject
-from models.subjects.subject import Subject
-from models.subjects.window import Window, find_window
+from tendril.data.cli import note
+from tendril.data.device import keep_freed_memory
+from tendril.data.group.dihedral import Dihedral
+from tendril.data.group.warp import FADE, Warp, finer
+from tendril.data.inputs.images import open_images
+from tendril.harvest.orbit_rows import image_orbits
+from tendril.harvest.vision_rows import to_rgb
+from tendril.models.sites.fused import fused
+from tendril.models.sites.hooks import as_grid, recording
+from tendril.models.sites.window import Window, find_window
+from tendril.models.subjects.inception import InceptionV1, inception_sites, preprocess, unpadded
+from tendril.models.subjects.load import load_subject
+from tendril.models.subjects.subject import Subject
 
 from .group_training import KINDS
-from .paired import machine, paired
+from .measure import machine, paired
 
 SITE = "mixed3b_5x5"
 BATCH = 8  # whole images at a time
@@ -44,8 +44,8 @@ READS = 5
 SIZES = ((4, 16), (8, 16), (16, 16), (32, 16), (16, 32))  # turns, anchors
 PEAK = """
 import importlib, json, sys
-from bench.peak import peak_memory
-grow = importlib.import_module(sys.argv[1]).grow
+from tendril.bench.peak import peak_memory
+grow = importlib.import_module(f"tendril.bench.{sys.argv[1]}").grow
 print(json.dumps(grow(*json.loads(sys.argv[2])) | {"peak_mb": peak_memory()}))
 """
 
@@ -91,15 +91,11 @@ def measure(bench: GroupBench) -> dict[str, object]:
         note("orbits from crops against whole images ...")
         times = paired(ours, yardstick, bench.pairs)
     note("growth with G and with the anchors ...")
-    growth = {
-        f"G{2 * n} x {a}": _grown("bench.group", bench.weights, bench.site, n, a) for n, a in SIZES
-    }
+    growth = {f"G{2 * n} x {a}": _grown("group", bench.weights, bench.site, n, a) for n, a in SIZES}
     seconds = {name: g["seconds"] for name, g in growth.items()}
     note("growth of a training step ...")
     training = {
-        kind: {
-            f"G{2 * n} x {8 * a}": _grown("bench.group_training", kind, n, 8 * a) for n, a in SIZES
-        }
+        kind: {f"G{2 * n} x {8 * a}": _grown("group_training", kind, n, 8 * a) for n, a in SIZES}
         for kind in KINDS
     }
     return {

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.dihedral import Dihedral
-from train.config import ObjectiveName, TrainConfig
-from train.objectives import make_objective
+from tendril.data.group.dihedral import Dihedral
+from tendril.train.config import ObjectiveName, TrainConfig
+from tendril.train.objectives.registry import make_objective
 
 WIDTH, STEPS = 96, 5
 KINDS: tuple[ObjectiveName, ...] = ("orbit", "batch_topk")

@@ -18,24 +18,24 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from data.command import note
-from data.device import resolve_device
-from data.images import open_images
-from data.procedural import dead_leaves
-from harvest.config import HarvestConfig
-from harvest.loop import write_store
-from harvest.vision import PositionRule, to_rgb, vision_rows
-from harvest.vision_plan import plan_vision
-from models.hooks import recording
-from models.subjects.inception import InceptionV1
+from tendril.data.cli import note
+from tendril.data.device import resolve_device
+from tendril.data.inputs.images import open_images
+from tendril.data.inputs.procedural import dead_leaves
+from tendril.harvest.config import HarvestConfig
+from tendril.harvest.loop import write_store
+from tendril.harvest.vision_plan import plan_vision
+from tendril.harvest.vision_rows import PositionRule, to_rgb, vision_rows
+from tendril.models.sites.hooks import recording
+from tendril.models.subjects.inception import InceptionV1
 
-from .paired import machine, paired
+from .measure import machine, paired
 
 PEAK = """
 import json, sys
-from bench.peak import peak_memory
-from harvest.config import HarvestConfig
-from harvest.run import harvest
+from tendril.bench.peak import peak_memory
+from tendril.harvest.config import HarvestConfig
+from tendril.harvest.run import harvest
 harvest(HarvestConfig(**json.loads(sys.argv[1])))
 print(peak_memory())
 """

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from data.layout import Layout
-from data.record import record_name
-from harvest.loop import Produce, SliceRows
+from tendril.data.store.layout import Layout
+from tendril.data.store.record import record_name
+from tendril.harvest.loop import Produce, SliceRows
 
-from .paired import Paired, seconds_of, synchronise
+from .measure import Paired, seconds_of, synchronise
 
 
 def interleaved(

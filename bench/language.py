@@ -16,18 +16,18 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from data.command import note
-from data.device import keep_freed_memory, resolve_device
-from data.errors import ConfigError
-from harvest.config import LanguageConfig
-from harvest.language_plan import LanguagePlan, plan_language
-from harvest.loop import Produce, write_store
-from models.hooks import recording
-from models.subjects.language import LanguageSubject, language_subject
-from models.subjects.subject import site_modules
+from tendril.data.cli import note
+from tendril.data.device import keep_freed_memory, resolve_device
+from tendril.data.errors import ConfigError
+from tendril.harvest.config import LanguageConfig
+from tendril.harvest.language_plan import LanguagePlan, plan_language
+from tendril.harvest.loop import Produce, write_store
+from tendril.models.sites.hooks import recording
+from tendril.models.subjects.language import LanguageSubject, language_subject
+from tendril.models.subjects.subject import site_modules
 
 from .interleaved import interleaved
-from .paired import PAIRS, Paired, machine, paired
+from .measure import PAIRS, Paired, machine, paired
 
 SHORT_PAIRS = 35  # of single passes
 

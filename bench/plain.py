@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.dictionaries.sae import SAE
-from train.config import TrainConfig
-from train.optim import BETAS, EPS
+from tendril.models.dictionaries.sae import SAE
+from tendril.train.config import TrainConfig
+from tendril.train.optim import BETAS, EPS
 
 
 @final

@@ -1,4 +1,4 @@
-"""python -m bench recovery: how much of a known truth each objective finds.
+"""tendril bench recovery: how much of a known truth each objective finds.
 
 Width 64, 256 features, 4 on at a time, 256 latents (see `truth`). Each objective is tried at
 its settings on the first seed; the best of them is run on the others. No test: the figures
@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from data.device import cpu_threads
-from models.dictionaries import baselines
-from models.dictionaries.sae import SAE
-from train.config import TrainConfig
-from train.metrics import evaluate
-from train.objectives import make_objective
-from train.trainer import Trainer
+from tendril.data.device import cpu_threads
+from tendril.models.dictionaries import baselines
+from tendril.models.dictionaries.sae import SAE
+from tendril.train.config import TrainConfig
+from tendril.train.metrics import evaluate
+from tendril.train.objectives.registry import make_objective
+from tendril.train.trainer import Trainer
 
-from .paired import machine
-from .truth import Frequencies, Truth
+from .measure import machine
+from .planted_vectors import Frequencies, Truth
 
 FAST = 3e-3  # a learning rate for 2000 steps
 SETTINGS: dict[str, list[dict[str, Any]]] = {

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.reader import Store, open_store
-from harvest.loop import write_store
+from tendril.data.store.reader import Store, open_store
+from tendril.harvest.loop import write_store
 
-from .paired import PAIRS, machine, paired
+from .measure import PAIRS, machine, paired
 from .rows import SITE, layout_of, produce_ready, rows_like, spec_of
 
 
@@ -87,10 +87,8 @@ def _read(stream: Iterator[int], rows: int) -> None:
 @contextmanager
 def late_server(folder: Path, seconds: float) -> Iterator[str]:
     """The URL of a server of a folder, in a process of its own."""
-    command = [sys.executable, "-m", "bench.late", str(folder), str(seconds)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1], env=os.environ
-    ) as server:
+    command = [sys.executable, "-m", "tendril.bench.slow_server", str(folder), str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as server:
         assert server.stdout is not None
         try:
             yield server.stdout.readline().strip()

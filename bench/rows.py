@@ -4,9 +4,9 @@ residual stream."""
 import numpy as np
 from jaxtyping import Float16
 
-from data.layout import Layout, plan_layout
-from data.spec import StoreSpec
-from harvest.loop import Produce, SliceRows
+from tendril.data.store.layout import Layout, plan_layout
+from tendril.data.store.spec import StoreSpec
+from tendril.harvest.loop import Produce, SliceRows
 
 PER_INPUT = 256
 SITE = "rows"

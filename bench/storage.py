@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from data.codec import decode_chunk, encode_chunk
-from data.errors import ConfigError
-from data.home import resolve, stores_folder
-from data.layout import COMPRESSORS
-from data.reader import open_store
-from data.rows import DTYPES, encode_rows, quantise
+from tendril.data.errors import ConfigError
+from tendril.data.home import resolve, stores_folder
+from tendril.data.store.codec import decode_chunk, encode_chunk
+from tendril.data.store.dtypes import DTYPES, encode_rows, quantise
+from tendril.data.store.layout import COMPRESSORS
+from tendril.data.store.reader import open_store
 
-from .paired import machine
+from .measure import machine
 
 REPEATS = 5
 ROWS = 4096  # of a chunk

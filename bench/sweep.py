@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.layout import plan_layout
-from data.spec import StoreSpec
-from data.store import writing
-from data.writer import Written
-from train.config import TrainConfig
-from train.loop import train
-from train.sweep import sweep
-from train.sweep_config import SweepConfig
+from tendril.data.store.create import writing
+from tendril.data.store.layout import plan_layout
+from tendril.data.store.spec import StoreSpec
+from tendril.data.store.writer import Written
+from tendril.train.config import TrainConfig
+from tendril.train.loop import train
+from tendril.train.sweep.config import SweepConfig
+from tendril.train.sweep.sweep import sweep
 
-from .paired import paired
+from .measure import paired
 
 RUNS, WIDTH, LATENTS, K, BATCH = 16, 480, 960, 32, 4096
 ROWS, PER_INPUT = 2**16, 16

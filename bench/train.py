@@ -19,14 +19,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from data.command import note
-from data.device import keep_freed_memory, resolve_device
-from models.dictionaries.sae import SAE
-from train.config import TrainConfig
-from train.objectives import make_objective
-from train.trainer import Trainer
+from tendril.data.cli import note
+from tendril.data.device import keep_freed_memory, resolve_device
+from tendril.models.dictionaries.sae import SAE
+from tendril.train.config import TrainConfig
+from tendril.train.objectives.registry import make_objective
+from tendril.train.trainer import Trainer
 
-from .paired import PAIRS, machine, paired
+from .measure import PAIRS, machine, paired
 from .peak import peak_memory
 from .plain import PlainLoop
 from .sweep import measure_sweep
@@ -175,10 +175,11 @@ def _memory(bench: TrainBench) -> dict[str, float]:
     to step; a process a side. `pre_activations` is what one [N, S] takes."""
     peaks = {"pre_activations": 4 * bench.batch_size * bench.latents / 2**20}
     for side in ("ours", "dense"):
-        code = f"from bench.train import peak; peak({side!r}, {json.dumps(asdict(bench))!r})"
-        root = Path(__file__).parents[1]
+        code = (
+            f"from tendril.bench.train import peak; peak({side!r}, {json.dumps(asdict(bench))!r})"
+        )
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
         peaks[side] = float(done.stdout.split()[-1])
     return {side: round(megabytes, 1) for side, megabytes in peaks.items()}

@@ -21,11 +21,11 @@ import torch
 from jaxtyping import Float16
 from safetensors.torch import save_file
 
-from data.command import note
-from data.device import keep_freed_memory
-from harvest.loop import write_store
+from tendril.data.cli import note
+from tendril.data.device import keep_freed_memory
+from tendril.harvest.loop import write_store
 
-from .paired import machine, paired
+from .measure import machine, paired
 from .rows import SITE, layout_of, produce_ready, rows_like, spec_of
 
 FILE_BYTES = 64 * 2**20

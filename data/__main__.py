@@ -1,13 +1,13 @@
-"""python -m data ls | info STORE | verify STORE | stats STORE | rm STORE"""
+"""tendril data ls | info STORE | verify STORE | stats STORE | rm STORE"""
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
 
-from .command import as_json, run_command
+from .cli import as_json, run_command
 from .errors import ConfigError
 
 Name = Annotated[
@@ -32,8 +32,9 @@ Told = Mapping[str, Any] | None
 
 def ls(home: Home = "", json: Json = False) -> Told:
     """Every store of a home, complete or not: rows, sites, size, and how far it has come."""
-    from . import report, table
     from .home import store_location
+    from .store import inspect as report
+    from .store import tables as table
 
     found = report.list_stores(home)
     place = store_location("", home or None).rstrip("/")
@@ -42,8 +43,9 @@ def ls(home: Home = "", json: Json = False) -> Told:
 
 def info(store: Name, home: Home = "", json: Json = False) -> Told:
     """What a store holds: rows and bytes of each site, spec, origin, unreadable inputs."""
-    from . import report, table
     from .home import find_store
+    from .store import inspect as report
+    from .store import tables as table
 
     about = report.describe_store(find_store(store, home))
     return _told(about, json, lambda: table.store(about))
@@ -53,9 +55,9 @@ def verify(store: Name, home: Home = "", json: Json = False) -> Told:
     """Check every chunk and file, and every valid row: is it finite, is its norm huge?
 
     Lists all faults, and leaves with status 2 where there are any."""
-    from . import table
     from .home import find_store
-    from .verify import verify_store
+    from .store import tables as table
+    from .store.verify import verify_store
 
     location = find_store(store, home)
     about = dataclasses.asdict(verify_store(location, progress=sys.stderr.isatty()))
@@ -69,8 +71,9 @@ def verify(store: Name, home: Home = "", json: Json = False) -> Told:
 
 def stats(store: Name, site: Site = "", home: Home = "", json: Json = False) -> Told:
     """Means, variances, norms and zeros of the valid rows, and channels that are dead."""
-    from . import report, table
     from .home import find_store
+    from .store import inspect as report
+    from .store import tables as table
 
     about = report.summarise(find_store(store, home), site)
     return _told(about, json, lambda: table.statistics(about))
@@ -78,9 +81,10 @@ def stats(store: Name, site: Site = "", home: Home = "", json: Json = False) -> 
 
 def rm(store: Name, yes: Yes = False, home: Home = "", json: Json = False) -> Told:
     """Remove a store, complete or not. Asks first, and refuses while a harvest writes it."""
-    from . import report, table
-    from .folder import SCHEME, open_folder
     from .home import find_store
+    from .store import inspect as report
+    from .store import tables as table
+    from .store.folder import SCHEME, open_folder
 
     location = find_store(store, home)
     folder = open_folder(location)
@@ -106,11 +110,12 @@ def _told(about: Mapping[str, Any], json: bool, text: Callable[[], str]) -> Told
     return None
 
 
-def main() -> Told:
+def main(arguments: Sequence[str] | None = None) -> Told:
     """Parse, then do it; nothing heavy is imported before the arguments are understood."""
     told: Told = tyro.extras.subcommand_cli_from_dict(
         {"ls": ls, "info": info, "verify": verify, "stats": stats, "rm": rm},
-        prog="python -m data",
+        args=arguments,
+        prog="tendril data",
         description="Look at stores, check them, remove them.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )

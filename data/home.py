@@ -96,6 +96,6 @@ def find_store(wanted: str, home: str | None = None) -> str:
     there = f"near names are {', '.join(near)}" if near else f"it holds {', '.join(names[:5])}"
     raise StoreNotFoundError(
         f"there is no store {wanted!r}, as a path or in {folder} "
-        f"({there if names else 'it holds none'}); `python -m data ls` lists them, and "
+        f"({there if names else 'it holds none'}); `tendril data ls` lists them, and "
         "`make harvest` makes one."
     )

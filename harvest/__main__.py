@@ -1,12 +1,12 @@
-"""python -m harvest RECIPE [--field value ...]"""
+"""tendril harvest RECIPE [--field value ...]"""
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tyro
 
-from data.command import as_json, note, run_command
+from tendril.data.cli import as_json, note, run_command
 
 from .config import StoreConfig, VerifyConfig
 from .recipes import RECIPES
@@ -17,11 +17,11 @@ Rows of a random sample are computed again from the subject and the inputs that 
 names, and compared. Leaves with status 2 where anything differs, after listing it."""
 
 
-def main() -> Mapping[str, object] | None:
+def main(arguments: Sequence[str] | None = None) -> Mapping[str, object] | None:
     """Parse, harvest, and tell what was made; of several processes the first one tells."""
     recipes = {name: (recipe.__doc__ or "", recipe()) for name, recipe in RECIPES.items()}
     config: object = tyro.extras.overridable_config_cli(
-        {**recipes, "verify": (VERIFY, VerifyConfig())}, prog="python -m harvest"
+        {**recipes, "verify": (VERIFY, VerifyConfig())}, prog="tendril harvest", args=arguments
     )
     if isinstance(config, VerifyConfig):
         return _verify(config)
@@ -42,17 +42,17 @@ def main() -> Mapping[str, object] | None:
 
 
 def _verify(config: VerifyConfig) -> Mapping[str, object]:
-    from data import table
-    from data.home import find_store
+    from tendril.data.home import find_store
+    from tendril.data.store import tables as table
 
     location = find_store(config.store, config.home)
     if not config.deep:
-        from data.verify import verify_store
+        from tendril.data.store.verify import verify_store
 
         about = dataclasses.asdict(verify_store(location, progress=sys.stderr.isatty()))
         text = table.verified(about)
     else:
-        from .deep import verify_deep
+        from .verify import verify_deep
 
         about = verify_deep(config, location).summary()
         text = table.recomputed(about)

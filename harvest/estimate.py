@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from data.layout import Layout
-from data.rows import ITEM_BYTES
+from tendril.data.store.dtypes import ITEM_BYTES
+from tendril.data.store.layout import Layout
 
 from .plan import Plan
 

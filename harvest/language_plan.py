@@ -7,27 +7,27 @@ from typing import final
 
 import torch
 
-from data.errors import ConfigError
-from data.folder import SCHEME
-from data.home import home_folder, store_location
-from data.layout import Layout, plan_layout
-from data.rows import ITEM_BYTES
-from data.spec import StoreSpec
-from data.texts import open_text
-from data.tokens import Contexts, contexts_of, tokenised
-from models.hooks import recording
-from models.subjects.generate import is_self, written_by
-from models.subjects.language import (
+from tendril.data.errors import ConfigError
+from tendril.data.home import home_folder, store_location
+from tendril.data.inputs.texts import open_text
+from tendril.data.inputs.tokens import Contexts, contexts_of, tokenised
+from tendril.data.store.dtypes import ITEM_BYTES
+from tendril.data.store.folder import SCHEME
+from tendril.data.store.layout import Layout, plan_layout
+from tendril.data.store.spec import StoreSpec
+from tendril.models.sites.hooks import recording
+from tendril.models.subjects.generate import is_self, written_by
+from tendril.models.subjects.language import (
     LanguageSubject,
     cut_for,
     full_names,
     language_subject,
     tokens_of,
 )
-from models.subjects.subject import site_modules
+from tendril.models.subjects.subject import site_modules
 
 from .config import LanguageConfig
-from .language import TokenRule, language_rows
+from .language_rows import TokenRule, language_rows
 from .loop import Produce
 from .plan import Plan, split_names
 

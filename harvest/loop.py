@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 from tqdm import tqdm
 
-from data.layout import Layout
-from data.memory import LentMemory
-from data.record import RECORDS
-from data.rows import NO_ROW, STORED_AS, encode_rows, quantise
-from data.spec import StoreSpec
-from data.store import writing
-from data.writer import Encoded, StoreWriter, Written
+from tendril.data.store.buffers import LentMemory
+from tendril.data.store.create import writing
+from tendril.data.store.dtypes import NO_ROW, STORED_AS, encode_rows, quantise
+from tendril.data.store.layout import Layout
+from tendril.data.store.record import RECORDS
+from tendril.data.store.spec import StoreSpec
+from tendril.data.store.writer import Encoded, StoreWriter, Written
 
 SHARDS_IN_FLIGHT = 3  # encoded, or on their way to it, and not yet on the disk
 POLL_SECONDS = 0.2

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 
-from data.rows import STORED_AS
+from tendril.data.store.dtypes import STORED_AS
 
 
 def narrowed(rows_RD: Float[torch.Tensor, " r *d"], dtype: str) -> Shaped[np.ndarray, " r *d"]:

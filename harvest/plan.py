@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from data.device import keep_freed_memory, resolve_device
-from data.errors import ConfigError
-from data.folder import SCHEME
-from data.home import store_location
-from data.layout import Layout
-from data.spec import StoreSpec
+from tendril.data.device import keep_freed_memory, resolve_device
+from tendril.data.errors import ConfigError
+from tendril.data.home import store_location
+from tendril.data.store.folder import SCHEME
+from tendril.data.store.layout import Layout
+from tendril.data.store.spec import StoreSpec
 
 from .config import HarvestConfig, LanguageConfig, StoreConfig
 from .loop import Produce
@@ -106,7 +106,7 @@ def process_of(config: StoreConfig) -> tuple[int, int]:
     if ranks > 1 and config.overwrite:
         raise ConfigError(
             "--overwrite is for one process alone, as the others could not tell the old store from "
-            "the new one; remove it with `python -m data rm STORE`, then start all of them."
+            "the new one; remove it with `tendril data rm STORE`, then start all of them."
         )
     return rank, ranks
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data.command import note
-from data.folder import open_folder
-from data.record import is_complete, read_about
+from tendril.data.cli import note
+from tendril.data.store.folder import open_folder
+from tendril.data.store.record import is_complete, read_about
 
 from .config import StoreConfig
 from .estimate import estimate

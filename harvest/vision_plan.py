@@ -8,23 +8,23 @@ from typing import Any, final
 
 import torch
 
-from data.dihedral import Dihedral
-from data.errors import ConfigError
-from data.images import ImageSource, open_images
-from data.layout import SHARD_INPUTS, Layout, plan_layout
-from data.rows import ITEM_BYTES
-from data.spec import StoreSpec
-from models.hooks import describe_sites
-from models.subjects.load import load_subject
-from models.subjects.subject import Subject, site_modules
-from models.subjects.window import Window, find_window
+from tendril.data.errors import ConfigError
+from tendril.data.group.dihedral import Dihedral
+from tendril.data.inputs.images import ImageSource, open_images
+from tendril.data.store.dtypes import ITEM_BYTES
+from tendril.data.store.layout import SHARD_INPUTS, Layout, plan_layout
+from tendril.data.store.spec import StoreSpec
+from tendril.models.sites.hooks import describe_sites
+from tendril.models.sites.window import Window, find_window
+from tendril.models.subjects.load import load_subject
+from tendril.models.subjects.subject import Subject, site_modules
 
 from .config import HarvestConfig
+from .cost import seconds_per_input, seconds_per_orbit
 from .loop import Produce
-from .orbits import OrbitRule, orbit_rows
+from .orbit_rows import OrbitRule, orbit_rows
 from .plan import Plan, split_names
-from .trial import seconds_per_input, seconds_per_orbit
-from .vision import PositionRule, vision_rows
+from .vision_rows import PositionRule, vision_rows
 
 SHARD_PATCHES = 2**15  # of orbits, each a pass over a small crop: less than a minute's work
 

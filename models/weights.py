@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from data.errors import WeightsError, WeightsNotFoundError
-from data.files import locked, write_whole
+from tendril.data.errors import WeightsError, WeightsNotFoundError
+from tendril.data.store.atomic import locked, write_whole
 
 
 @dataclass(frozen=True)

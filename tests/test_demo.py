@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from harvest.recipes import demo as harvest_demo
-from harvest.recipes import orbits_demo as harvest_orbits
-from harvest.run import harvest
-from study.curves import study_curves
-from study.recipes import curves, symmetry
-from study.symmetry import study_symmetry
-from train.loop import train
-from train.recipes import control_demo, orbits_demo
-from train.recipes import demo as train_demo
+from tendril.harvest.recipes import demo as harvest_demo
+from tendril.harvest.recipes import orbits_demo as harvest_orbits
+from tendril.harvest.run import harvest
+from tendril.study.curves.study import study_curves
+from tendril.study.recipes import curves, symmetry
+from tendril.study.symmetry.study import study_symmetry
+from tendril.train.loop import train
+from tendril.train.recipes import control_demo, orbits_demo
+from tendril.train.recipes import demo as train_demo
 
 from .conftest import untyped
 

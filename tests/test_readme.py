@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from models.hooks import describe_sites
-from models.subjects.load import load_subject
+from tendril.models.sites.hooks import describe_sites
+from tendril.models.subjects.load import load_subject
 
-from . import arithmetic
+from .helpers import arithmetic
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,8 +55,8 @@ def test_the_python_api_in_three_lines(tmp_path: Path, monkeypatch: pytest.Monke
     before, after = code.split("latents = load_dictionary(", 1)
     names: dict[str, object] = {}
     exec(compile(before, "README.md", "exec"), names)
-    from train.config import TrainConfig
-    from train.loop import train
+    from tendril.train.config import TrainConfig
+    from tendril.train.loop import train
 
     config = TrainConfig(site="mixed3b", latents=64, k=4, steps=5, batch_size=64)
     run = train(config).run

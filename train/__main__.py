@@ -1,51 +1,52 @@
-"""`python -m train RECIPE --field value`: a stored site -> a dictionary, or a sweep of them; and
-what can be done with runs that are there: `python -m train compare RUN RUN ...`."""
+"""`tendril train RECIPE --field value`: a stored site -> a dictionary, or a sweep of them; and
+what can be done with runs that are there: `tendril train compare RUN RUN ...`."""
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import tyro
 
-from data.command import run_command
-from data.errors import ConfigError
+from tendril.data.cli import run_command
+from tendril.data.errors import ConfigError
 
 from .commands import COMMANDS, Command, run_one
 from .config import TrainConfig, near
 from .recipes import RECIPES
-from .sweep_config import SweepConfig
-from .sweep_recipes import SWEEPS
+from .sweep.config import SweepConfig
+from .sweep.recipes import SWEEPS
 
 Asked = TrainConfig | SweepConfig | Command
 KNOWN: dict[str, Callable[[], Asked]] = {**RECIPES, **SWEEPS, **COMMANDS}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
     """Parse, then train; nothing heavy is imported before the arguments are understood."""
-    asked = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if not asked.startswith("-") and asked not in KNOWN:
-        run_command(lambda: _unknown(asked))
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words and not words[0].startswith("-") and words[0] not in KNOWN:
+        _unknown(words[0])
     config = tyro.extras.overridable_config_cli(
         {name: (inspect.getdoc(make) or "", make()) for name, make in KNOWN.items()},
-        prog="python -m train",
+        args=words or ["--help"],
+        prog="tendril train",
         description="Train a sparse dictionary on the activations of a store.",
     )
-    run_command(lambda: _do(config))
+    return _do(config)
 
 
 def _unknown(asked: str) -> NoReturn:
     raise ConfigError(
         f"the recipes are {', '.join([*RECIPES, *SWEEPS])}, the commands {', '.join(COMMANDS)}, "
-        f"and not {asked!r}{near(asked, KNOWN)} (`python -m train --help` says what each is)."
+        f"and not {asked!r}{near(asked, KNOWN)} (`tendril train --help` says what each is)."
     )
 
 
 def _do(config: Asked) -> dict[str, Any] | None:
     if isinstance(config, SweepConfig):
         from .distributed import refuse_launch
-        from .sweep import sweep
-        from .sweep_plan import estimate
+        from .sweep.estimate import estimate
+        from .sweep.sweep import sweep
 
         refuse_launch("a sweep trains its dictionaries")
         if config.dry_run:
@@ -61,4 +62,4 @@ def _do(config: Asked) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -8,18 +8,6 @@ import tyro
 
 
 @dataclass(frozen=True)
-class CompareConfig:
-    """Which runs to compare."""
-
-    runs: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Two runs or more: paths, names in runs/, or the beginnings of names."""
-    name: str = "compare"
-    """First part of the report's name."""
-    home: str = ""
-    """Folder that holds runs/ and reports/; empty: $TENDRIL_HOME, or here."""
-
-
-@dataclass(frozen=True)
 class ExportConfig:
     """Which run to write where."""
 
@@ -46,17 +34,7 @@ class ImportConfig:
     """Folder that holds runs/; empty: $TENDRIL_HOME, or here."""
 
 
-Command = CompareConfig | ExportConfig | ImportConfig
-
-
-def compare() -> CompareConfig:
-    """Compare runs: which latents they share, how stable they are, which are dense.
-
-    Pairs the latents of each two runs (Hungarian method), counts those that are shared, finds
-    dense latents and their antipodal pairs, and makes a page in reports/. Four runs of 768
-    latents take seconds; time grows with the cube of the latents.
-    """
-    return CompareConfig()
+Command = ExportConfig | ImportConfig
 
 
 def export() -> ExportConfig:
@@ -77,7 +55,6 @@ def import_() -> ImportConfig:
 
 
 COMMANDS: dict[str, Callable[[], Command]] = {
-    "compare": compare,
     "export": export,
     "import": import_,
 }
@@ -85,10 +62,6 @@ COMMANDS: dict[str, Callable[[], Command]] = {
 
 def run_one(config: Command) -> dict[str, Any]:
     """Do what a command's config says; what it imports is heavy."""
-    if isinstance(config, CompareConfig):
-        from .compare import compare_runs
-
-        return compare_runs(config)
-    from .exchange import export_run, import_run
+    from .saelens import export_run, import_run
 
     return export_run(config) if isinstance(config, ExportConfig) else import_run(config)

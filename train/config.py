@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from data.errors import ConfigError
+from tendril.data.errors import ConfigError
 
 ObjectiveName = Literal[
     "topk", "batch_topk", "matryoshka", "relu_l1", "tied", "gated", "jumprelu", "orbit"

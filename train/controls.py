@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from data.dihedral import Dihedral
+from tendril.data.group.dihedral import Dihedral
 
 from .config import Control
 

@@ -22,9 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch import distributed as group
 
-from data.errors import ConfigError
+from tendril.data.errors import ConfigError
 
-from .objective import Loss
+from .objectives.base import Loss
 
 
 @final

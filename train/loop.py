@@ -12,24 +12,24 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from data.command import note
-from data.device import cpu_threads, keep_freed_memory, resolve_device
-from data.errors import StoreLockedError, StoreNotFoundError
-from data.files import locked
-from data.home import SCHEME, entries, resolve, runs_folder, stores_folder
-from data.reader import Store, open_store
-from data.spec import canonical_json, slug
-from models.dictionaries.checkpoint import RESULT, read_json
+from tendril.data.cli import note
+from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
+from tendril.data.errors import StoreLockedError, StoreNotFoundError
+from tendril.data.home import SCHEME, entries, resolve, runs_folder, stores_folder
+from tendril.data.store.atomic import locked
+from tendril.data.store.reader import Store, open_store
+from tendril.data.store.spec import canonical_json, slug
+from tendril.models.dictionaries.checkpoint import RESULT, read_json
 
-from .baseline import fit
+from .checks import memory_told
 from .config import BASELINES, TrainConfig
 from .distributed import Ranks, launched
-from .faults import memory_told
 from .metrics import evaluate
-from .running import Running, write_result
+from .objectives.baselines import fit
+from .run import Running, write_result
 from .scalars import summary_writer
-from .source import Source, source_of
 from .trainer import check_room, products
+from .vectors import Source, source_of
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def find_store(config: TrainConfig) -> Store:
         there = f"it holds {', '.join(names)}" if names else "it holds none"
         raise StoreNotFoundError(
             f"there is no store {config.store!r}, as a path or in {folder} ({there}); "
-            "`make harvest` makes one, and so does a recipe of `python -m harvest --help`."
+            "`make harvest` makes one, and so does a recipe of `tendril harvest --help`."
         )
     return open_store(path)
 

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from data.errors import ConfigError
-from data.files import write_whole
-from data.stats import moments_of, no_moments
-from models.dictionaries.sae import Dictionary
+from tendril.data.errors import ConfigError
+from tendril.data.store.atomic import write_whole
+from tendril.data.store.moments import moments_of, no_moments
+from tendril.models.dictionaries.sae import Dictionary
 
 COLUMNS = ("step", "vectors", "loss", "fvu", "l0", "dead", "lr")
 EVALUATION_COLUMNS = ("step", "vectors", "fvu", "l0")

@@ -1,4 +1,4 @@
-"""Complete configs, one a recipe: `python -m train RECIPE --field value`."""
+"""Complete configs, one a recipe: `tendril train RECIPE --field value`."""
 
 import dataclasses
 from collections.abc import Callable

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from models.dictionaries.sae import Dictionary
+from tendril.models.dictionaries.sae import Dictionary
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, final
 
-from data.errors import ConfigError
+from tendril.data.errors import ConfigError
 
 FOLDER = "tensorboard"
 

@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from data.errors import ConfigError
-from models.dictionaries.sae import Dictionary
+from tendril.data.errors import ConfigError
+from tendril.models.dictionaries.sae import Dictionary
 
 from .config import TrainConfig
 from .distributed import ALONE, Ranks
 from .metrics import fvu
-from .objective import Loss, Objective
+from .objectives.base import Loss, Objective
 from .optim import (
     adam_tensors,
     learning_rate,

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from data.errors import ConfigError
+from tendril.data.errors import ConfigError
 
 from .sae import SAE, random_directions
 from .sparsity import Sparsity

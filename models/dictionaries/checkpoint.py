@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from data.errors import ConfigError, RunDamagedError, RunNotFoundError
-from data.files import write_whole
-from data.home import entries, resolve, runs_folder
+from tendril.data.errors import ConfigError, RunDamagedError, RunNotFoundError
+from tendril.data.home import entries, resolve, runs_folder
+from tendril.data.store.atomic import write_whole
 
-from .orbit import OrbitCrosscoder
+from .equivariant import OrbitCrosscoder
 from .sae import SAE, Stored
 from .sae import described as described_sae
 
@@ -106,7 +106,7 @@ def find_run(run: str | Path, home: str | None = None) -> Path:
         there = f"it holds {', '.join(names)}" if names else "it holds none"
         raise RunNotFoundError(
             f"there is no finished run {str(run)!r}, as a path or in {folder} ({there}); "
-            "`make train`, or `python -m train --help`, makes one."
+            "`make train`, or `tendril train --help`, makes one."
         )
     return found
 

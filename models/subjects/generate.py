@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from data import order
-from data.errors import ConfigError
-from data.tokens import TokenSource
+from tendril.data import order
+from tendril.data.errors import ConfigError
+from tendril.data.inputs.tokens import TokenSource
 
 from .language import LanguageSubject, cut_for
 

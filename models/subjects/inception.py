@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from data.errors import ConfigError
+from tendril.data.errors import ConfigError
 
 INPUT_SIZE = 224
 CLASSES = 1008

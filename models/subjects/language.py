@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, final
 
-from data import _torchvision  # noqa: F401  before transformers asks for torchvision
+from tendril.data import _torchvision  # noqa: F401  before transformers asks for torchvision
 
 # isort: split
 import torch
@@ -33,8 +33,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from data.errors import ConfigError, SubjectError
-from data.tokens import Cut
+from tendril.data.errors import ConfigError, SubjectError
+from tendril.data.inputs.tokens import Cut
 
 from .lens import lens_sites
 from .subject import weights_digest

@@ -9,14 +9,14 @@ is the network as transformers made it.
 from collections.abc import Iterator
 from typing import Any
 
-from data import _torchvision  # noqa: F401  before transformers asks for torchvision
+from tendril.data import _torchvision  # noqa: F401  before transformers asks for torchvision
 
 # isort: split
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from data.errors import SubjectError
+from tendril.data.errors import SubjectError
 
 PLACES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 ENDS = {"hook_in": ":in", "hook_out": ""}  # of a module: what goes in, what comes out

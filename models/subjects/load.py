@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data.errors import ConfigError
+from tendril.data.errors import ConfigError
 
 from ..weights import LUCENT, draw_weights, fetch, load_weights, read_weights
 from . import inception
@@ -36,11 +36,11 @@ def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto"
             "it out."
         )
     if subject == "handmade":
-        from .handmade import handmade_subject
+        from .synthetic.handmade import handmade_subject
 
         return handmade_subject()
     if subject == "planted":
-        from .planted import planted_subject
+        from .synthetic.planted import planted_subject
 
         return planted_subject()
     return subject_from_file(subject)

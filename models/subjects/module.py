@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from data import _torchvision  # noqa: F401  before a user's file imports torchvision
-from data.errors import SubjectError, TendrilError
+from tendril.data import _torchvision  # noqa: F401  before a user's file imports torchvision
+from tendril.data.errors import SubjectError, TendrilError
 
 from .subject import Subject, weights_digest
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from data.errors import UnknownSiteError
+from tendril.data.errors import UnknownSiteError
 
 
 @dataclass(frozen=True)

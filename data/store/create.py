@@ -1,0 +1,213 @@
+"""The store on disk: create it, and hold it for those who write its shards.
+
+The only file that imports zarr. FORMAT.md says what a store looks like to any program.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
+
+from ..errors import ConfigError, StoreNotFoundError
+from .atomic import locked, sync, write_together
+from .codec import LZ4_LEVEL, ZSTD_LEVEL
+from .dtypes import ITEM_BYTES, NO_ROW, STORED_AS
+from .folder import Folder, LocalFolder, open_folder
+from .layout import Layout
+from .record import METADATA, RECORDS, exists
+from .spec import FORMAT, StoreSpec
+from .writer import FILL, QUANTILES, STATISTICS, StoreWriter
+
+CREATION_SECONDS = 600  # that other ranks wait for rank 0
+
+
+@contextmanager
+def writing(
+    location: str | Path,
+    spec: StoreSpec,
+    layout: Layout,
+    *,
+    origin: Mapping[str, str],
+    environment: Mapping[str, Any],
+    overwrite: bool = False,
+    rank: int = 0,
+    ranks: int = 1,
+    declared: bool = False,
+) -> Iterator[StoreWriter]:
+    """Create the store, or go on with it, holding its lock. Raises StoreLockedError.
+
+    The ranks of one group write at once: rank 0 creates the store, and holds a lock against
+    other groups. At a URL there are no locks: whoever writes there has to have `declared` the
+    ranks, which says that nobody else does (ConfigError).
+    """
+    folder = open_folder(location)
+    with ExitStack() as locks:
+        if isinstance(folder, LocalFolder):
+            path = folder.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(_group_lock(path, spec, layout, origin, overwrite, rank, ranks))
+        elif not declared:
+            raise ConfigError(
+                f"{location} is at a URL, where nothing keeps two harvests apart; say --ranks 1 if "
+                "this is the only one, or --ranks N --rank I for each of N."
+            )
+        elif rank == 0:
+            if overwrite and exists(folder):
+                folder.remove()
+            if not exists(folder):
+                _create(folder, spec, layout, origin)
+        _await(folder)
+        yield StoreWriter(folder, environment, rank, ranks)
+
+
+@contextmanager
+def _group_lock(
+    path: Path,
+    spec: StoreSpec,
+    layout: Layout,
+    origin: Mapping[str, str],
+    overwrite: bool,
+    rank: int,
+    ranks: int,
+) -> Iterator[None]:
+    """One process holds the folder's lock alone; of a group, all share it, and rank 0 holds
+    that of `records` alone, so that one group writes at a time."""
+    folder = LocalFolder(path)
+    with ExitStack() as locks:
+        if rank == 0:
+            if overwrite and path.exists():
+                with locked(path):
+                    folder.remove()
+            with locked(path.parent, wait=True):
+                if not path.exists():
+                    _create(folder, spec, layout, origin)
+        _await(folder)
+        locks.enter_context(locked(path, shared=ranks > 1))
+        if ranks > 1 and rank == 0:
+            locks.enter_context(locked(path / RECORDS))
+        yield
+
+
+def _await(folder: Folder) -> None:
+    """Wait for the store that rank 0 creates."""
+    until = time.monotonic() + CREATION_SECONDS
+    while not exists(folder):
+        if time.monotonic() > until:
+            raise StoreNotFoundError(
+                f"rank 0 has not begun the store {folder.location} within {CREATION_SECONDS} "
+                "seconds; look at what it says, and start all ranks again."
+            )
+        time.sleep(0.05)
+
+
+def _create(folder: Folder, spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> None:
+    """All metadata of an empty store: on this machine made aside and renamed, so that it is
+    there whole or not; elsewhere with the root's, which makes it a store, last."""
+    files = _metadata(spec, layout, origin)
+    root = files.pop(METADATA)
+    if not isinstance(folder, LocalFolder):
+        folder.write_together(files)
+        folder.write(METADATA, root)
+        return
+    aside = folder.path.with_name(f".{folder.path.name}.creating")
+    LocalFolder(aside).remove()
+    write_together({aside / name: content for name, content in {**files, METADATA: root}.items()})
+    aside.rename(folder.path)
+    sync(folder.path.parent)
+
+
+def _metadata(spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> dict[str, bytes]:
+    """Every zarr.json of an empty store, written by zarr."""
+    kept: dict[str, Buffer] = {}
+    about = {
+        "format": FORMAT,
+        "complete": False,
+        "spec": json.loads(spec.canonical()),
+        "digest": spec.digest(),
+        "layout": dataclasses.asdict(layout),
+        "origin": dict(origin),
+    }
+    root = zarr.create_group(MemoryStore(store_dict=kept), attributes={"tendril": about})
+    for name, dtype in layout.arrays(spec.dtype).items():
+        group, _, site = name.rpartition("/")
+        if group:
+            root.require_group(group)
+        if group == "activations":
+            _add_activations(root, site, spec, layout)
+        else:
+            rows, chunk = layout.rows, layout.rows_per_shard
+            _add_small(root, name, (rows,), (chunk,), dtype, ("row",), layout.compressor)
+    for site in layout.widths:
+        statistics = root.require_group(f"statistics/{site}")
+        shape = layout.row_shape(site)
+        axes = ("element", "channel")[-len(shape) :]
+        for name in STATISTICS:
+            _add_small(statistics, name, shape, shape, "float64", axes)
+        levels = len(QUANTILES)
+        _add_small(statistics, "norm_quantiles", (levels,), (levels,), "float64", ("quantile",))
+        statistics["norm_quantiles"].attrs["quantiles"] = list(QUANTILES)
+    root.require_group(RECORDS)
+    return {name: content.to_bytes() for name, content in kept.items()}
+
+
+def _add_activations(root: zarr.Group, site: str, spec: StoreSpec, layout: Layout) -> None:
+    attributes: dict[str, Any] = {"grid": list(layout.grids.get(site, ()))}
+    if spec.dtype == "bfloat16":
+        attributes["bits_of"] = "bfloat16"
+    if spec.dtype == "int8":
+        attributes["scales"] = f"scales/{site}"
+    shape = layout.row_shape(site)
+    root.create_array(
+        f"activations/{site}",
+        shape=(layout.rows, *shape),
+        shards=(layout.rows_per_shard, *shape),
+        chunks=(layout.rows_per_chunk, *shape),
+        dtype=STORED_AS[spec.dtype],
+        fill_value=NO_ROW[spec.dtype],  # a missing shard must never read as zeros
+        compressors=_codecs(layout.compressor, ITEM_BYTES[spec.dtype]),
+        dimension_names=("row", *("element", "channel")[-len(shape) :]),
+        attributes=attributes,
+    )
+
+
+def _add_small(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: str,
+    axes: tuple[str, ...],
+    compressor: str = "none",
+) -> None:
+    group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        fill_value=FILL[dtype],
+        compressors=_codecs(compressor, np.dtype(dtype).itemsize),
+        dimension_names=axes,
+    )
+
+
+def _codecs(compressor: str, item_bytes: int) -> list[BytesBytesCodec]:
+    crc = Crc32cCodec()
+    if compressor == "zstd":
+        return [ZstdCodec(level=ZSTD_LEVEL), crc]
+    if compressor == "lz4":
+        lz4 = BloscCodec(
+            cname="lz4", clevel=LZ4_LEVEL, shuffle="noshuffle", typesize=item_bytes, blocksize=0
+        )
+        return [lz4, crc]
+    assert compressor == "none", compressor
+    return [crc]

@@ -1,0 +1,309 @@
+"""Where a store's files lie: a folder of this machine, or any fsspec URL.
+
+Both give the same few operations, so that nothing else of the store knows which it is.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, final, runtime_checkable
+
+import fsspec
+import numpy as np
+from jaxtyping import UInt8
+
+from ..errors import ConfigError, StoreFullError, StoreUnreachableError, TendrilError
+from ..home import SCHEME as SCHEME
+from .atomic import ASIDE, Content, pieces_of, write_together, write_whole
+from .cache import ChunkCache
+
+PACKAGES = {  # that speak a protocol, where it is one of Tendril's extras
+    "s3": "pip install 'tendril[s3]' (s3fs)",
+    "http": "pip install 'tendril[http]' (aiohttp)",
+    "https": "pip install 'tendril[http]' (aiohttp)",
+}
+
+Buffer = UInt8[np.ndarray, " _"]  # of any length each
+
+
+@runtime_checkable
+class Folder(Protocol):
+    """Named files, each there whole or not at all. Names are relative, with slashes."""
+
+    @property
+    def location(self) -> str:
+        """The path or URL, for messages and for opening it again."""
+        ...
+
+    @property
+    def distant(self) -> bool:
+        """Whether a read takes long enough that several at a time pay."""
+        ...
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """A file, or a part of it, counted from its end where `start` is negative; what lies
+        beyond the end is left out. Raises FileNotFoundError."""
+        ...
+
+    def read_into(self, name: str, start: int, parts: Sequence[Buffer]) -> int:
+        """Fill writable buffers, one after the other, with a part of a file; returns how many
+        bytes there were. Raises FileNotFoundError."""
+        ...
+
+    def forget(self, name: str, start: int, length: int) -> None:
+        """A part that was read is wrong: the next reading of it asks the file itself."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """How long a file is; None where there is none."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file that a crash leaves whole or not there. Raises StoreFullError."""
+        ...
+
+    def write_together(self, files: Mapping[str, Content]) -> None:
+        """`write` of several files that need no order among them."""
+        ...
+
+    @property
+    def listed(self) -> bool:
+        """Whether `sizes` can be asked: a web server does not say which files it has."""
+        ...
+
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """Every file below a name, with its size."""
+        ...
+
+    def remove(self, under: str = "") -> None:
+        """Remove every file below a name."""
+        ...
+
+
+@final
+class LocalFolder:
+    """A folder of this machine."""
+
+    distant = False
+    listed = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def location(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """See Folder."""
+        handle = os.open(self.path / name, os.O_RDONLY)
+        try:
+            size = os.fstat(handle).st_size
+            first = max(0, size + start) if start < 0 else start
+            return os.pread(handle, size - first if length is None else length, first)
+        finally:
+            os.close(handle)
+
+    def read_into(self, name: str, start: int, parts: Sequence[Buffer]) -> int:
+        """See Folder: straight from the file cache, without memory in between."""
+        handle = os.open(self.path / name, os.O_RDONLY)
+        try:
+            return os.preadv(handle, [part.data for part in parts], start)
+        finally:
+            os.close(handle)
+
+    def forget(self, name: str, start: int, length: int) -> None:
+        """See Folder: nothing is remembered."""
+
+    def size(self, name: str) -> int | None:
+        """See Folder."""
+        file = self.path / name
+        return file.stat().st_size if file.is_file() else None
+
+    def write(self, name: str, content: bytes) -> None:
+        """See Folder: written aside, fsynced, renamed."""
+        write_whole(self.path / name, content)
+
+    def write_together(self, files: Mapping[str, Content]) -> None:
+        """See Folder."""
+        write_together({self.path / name: content for name, content in files.items()})
+
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """See Folder."""
+        found: dict[str, int] = {}
+        waiting = [(self.path / under, f"{under}/" if under else "")]
+        while waiting:
+            folder, prefix = waiting.pop()
+            if not folder.is_dir():
+                continue
+            for entry in os.scandir(folder):
+                if entry.is_dir():
+                    waiting.append((folder / entry.name, f"{prefix}{entry.name}/"))
+                elif not entry.name.endswith(ASIDE):
+                    found[prefix + entry.name] = entry.stat().st_size
+        return found
+
+    def sweep(self) -> None:
+        """Remove what writers that died had written aside."""
+        for left in self.path.rglob(f"*{ASIDE}"):
+            left.unlink(missing_ok=True)
+
+    def remove(self, under: str = "") -> None:
+        """See Folder. Metadata go first, so that nothing half-removed looks whole."""
+        whole = self.path / under
+        self.sweep()
+        for name in _metadata_first(self.sizes(under)):
+            (self.path / name).unlink(missing_ok=True)
+        for folder, _, _ in os.walk(whole, topdown=False):
+            Path(folder).rmdir()
+
+
+@final
+class RemoteFolder:
+    """A folder behind fsspec: an object store, a web server, another process's memory.
+
+    What is read in parts (chunks, which do not change in a complete store) is kept in `cache`,
+    where one is given.
+    """
+
+    distant = True
+
+    def __init__(self, url: str, cache: Path | None = None) -> None:
+        self._url = url.rstrip("/")
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self._url)
+        except (ImportError, ValueError) as error:
+            protocol = self._url.partition(SCHEME)[0]
+            package = PACKAGES.get(protocol, "the package that fsspec names for it")
+            raise ConfigError(
+                f"{url} cannot be opened ({error}); give a path or a URL that fsspec knows, and "
+                f"install what speaks {protocol}: {package}."
+            ) from error
+        self._cache = ChunkCache(cache) if cache is not None else None
+        self.listed = not self._url.startswith(("http://", "https://"))
+
+    @property
+    def location(self) -> str:
+        """The URL."""
+        return self._url
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """See Folder."""
+        if self._cache is None or (length is None and start >= 0):
+            return self._fetch(name, start, length)
+        key = f"{self._url} {name} {start} {length}"
+        content = self._cache.get(key)
+        if content is None:
+            content = self._fetch(name, start, length)
+            self._cache.put(key, content)
+        return content
+
+    def read_into(self, name: str, start: int, parts: Sequence[Buffer]) -> int:
+        """See Folder."""
+        content = self.read(name, start, sum(part.nbytes for part in parts))
+        taken = 0
+        for part in parts:
+            piece = np.frombuffer(content, np.uint8)[taken : taken + part.nbytes]
+            part[: len(piece)] = piece
+            taken += len(piece)
+        return taken
+
+    def forget(self, name: str, start: int, length: int) -> None:
+        """See Folder."""
+        if self._cache is not None:
+            self._cache.drop(f"{self._url} {name} {start} {length}")
+
+    def size(self, name: str) -> int | None:
+        """See Folder."""
+        self._files.invalidate_cache()
+        try:
+            about: dict[str, Any] = self._files.info(f"{self._root}/{name}")
+        except FileNotFoundError:
+            return None
+        return int(about["size"])
+
+    def write(self, name: str, content: bytes) -> None:
+        """See Folder: object stores show an object whole or not at all."""
+        path = f"{self._root}/{name}"
+        with self._asking(name):
+            self._files.makedirs(self._files._parent(path), exist_ok=True)
+            self._files.pipe_file(path, content)
+
+    def write_together(self, files: Mapping[str, Content]) -> None:
+        """See Folder: each is on its way while the others are."""
+        with ThreadPoolExecutor(len(files)) as pool:
+            list(pool.map(self.write, files, (b"".join(pieces_of(c)) for c in files.values())))
+
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """See Folder: one listing."""
+        if not self.listed:
+            raise ConfigError(
+                f"{self._url} is on a web server, which does not say what files it has; its rows "
+                "can be read from there, and for anything else copy the store here first."
+            )
+        self._files.invalidate_cache()
+        whole = f"{self._root}/{under}" if under else self._root
+        listed: dict[str, dict[str, Any]] = self._files.find(whole, detail=True)
+        root = self._files._strip_protocol(self._root).rstrip("/") + "/"
+        return {
+            self._files._strip_protocol(path).removeprefix(root): int(about["size"])
+            for path, about in listed.items()
+        }
+
+    def remove(self, under: str = "") -> None:
+        """See Folder."""
+        names = _metadata_first(self.sizes(under))
+        if names:
+            self._files.rm([f"{self._root}/{name}" for name in names])
+
+    def _fetch(self, name: str, start: int, length: int | None) -> bytes:
+        path = f"{self._root}/{name}"
+        end = None if length is None or start + length == 0 else start + length
+        with self._asking(name):
+            try:
+                content: bytes = self._files.cat_file(path, start=start or None, end=end)
+            except FileNotFoundError:
+                raise
+            except Exception:  # of each protocol its own, for a part that lies beyond the end
+                size = self.size(name)
+                if size is None or size > max(start, 0):
+                    raise
+                return b""
+        return content
+
+    @contextmanager
+    def _asking(self, name: str) -> Iterator[None]:
+        """What a protocol may raise, as the errors that callers expect."""
+        try:
+            yield
+        except (FileNotFoundError, TendrilError):
+            raise
+        except Exception as error:  # of each protocol its own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreFullError(
+                    f"there is no room for {self._url}/{name}; what is written so far is kept, so "
+                    "make room and run the same command again."
+                ) from error
+            raise StoreUnreachableError(
+                f"{self._url}/{name} cannot be reached ({type(error).__name__}: {error}); check "
+                "the address, the network and the credentials, and run the same command again."
+            ) from error
+
+
+def open_folder(location: str | Path, cache: str | Path | None = None) -> Folder:
+    """The folder at a path, or at a URL such as s3://bucket/store or memory://store.
+
+    Parts of files at a URL are kept in `cache`, by default `$TENDRIL_CACHE` where that is set.
+    """
+    if SCHEME not in str(location):
+        return LocalFolder(Path(location))
+    kept = cache or os.environ.get("TENDRIL_CACHE")
+    return RemoteFolder(str(location), Path(kept) if kept else None)
+
+
+def _metadata_first(sizes: dict[str, int]) -> list[str]:
+    return sorted(sizes, key=lambda name: (not name.endswith("zarr.json"), name.count("/"), name))

@@ -1,0 +1,63 @@
+"""What a harvest is, and its identity: canonical JSON -> SHA-256.
+
+A spec holds all that can change the stored rows and nothing that cannot. Two harvests with
+the same spec are the same store.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError
+from .dtypes import DTYPES
+
+FORMAT = 3  # the version of the format that FORMAT.md describes
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """The identity of a harvest.
+
+    `subject` and `inputs` are the identities that a subject and a source of inputs give of
+    themselves (digest of the weights, fingerprint of the inputs, transforms). The first site
+    is the one on whose grid positions are drawn.
+    """
+
+    subject: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    sites: tuple[str, ...]
+    positions: Mapping[str, Any]
+    seed: int
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"--dtype is one of {', '.join(DTYPES)}, and not {self.dtype!r}.")
+        if not self.sites or len(set(self.sites)) != len(self.sites):
+            raise ConfigError(f"--sites wants different names, and got {list(self.sites)}.")
+
+    def canonical(self) -> str:
+        """The spec as canonical JSON: keys sorted, no spaces, ASCII."""
+        return canonical_json({"format": FORMAT, **dataclasses.asdict(self)})
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hex."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    def folder(self, name: str) -> str:
+        """The name of the store's folder: `<name>-<first 12 hex of the digest>`."""
+        return f"{slug(name)}-{self.digest()[:12]}"
+
+
+def canonical_json(value: object) -> str:
+    """One text for one value; NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def slug(text: str) -> str:
+    """A text as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.") or "unnamed"

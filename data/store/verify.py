@@ -1,0 +1,240 @@
+"""Is a store what was written, and are its numbers numbers? Chunk by chunk, in flat memory."""
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+from tqdm import tqdm
+
+from ..errors import StoreDamagedError
+from .chunks import StoredArrays, metadata_faults, shard_faults, statistics_faults
+from .dtypes import NO_ROW, decode_rows
+from .folder import open_folder
+from .moments import HUGE, MUCH, Moments, describe_rows, no_moments
+from .record import METADATA, check_complete, read_about, read_attributes, read_record, repair
+
+LARGEST = 5  # rows of the largest norms that are named
+SAME = 1e-9  # relative: how near statistics come that were merged in another order
+
+
+@final
+@dataclass
+class Tally:
+    """What the valid rows of a site add up to, as far as they are read."""
+
+    levels: Float64[np.ndarray, " q"]
+    quantiles: Float64[np.ndarray, " q"]
+    moments: Moments
+    below: Int64[np.ndarray, " q"]  # rows whose norm is less than each quantile
+    up_to: Int64[np.ndarray, " q"]  # less or equal
+    not_finite: int = 0
+    huge: int = 0
+    whole: bool = True  # until a chunk cannot be read
+    largest: list[tuple[float, int]] = field(default_factory=list)  # norm, row
+
+    @property
+    def median(self) -> float:
+        """Of the norms, as the store's statistics say; NaN where they are damaged."""
+        return float(self.quantiles[self.levels == 0.5].sum()) if len(self.levels) else np.nan
+
+    def add(
+        self, described: Moments, norms: Float32[np.ndarray, " n"], rows: Int64[np.ndarray, " n"]
+    ) -> None:
+        """Count some finite rows."""
+        self.moments = self.moments.merge(described)
+        ordered = np.sort(norms).astype(np.float64)
+        self.below += np.searchsorted(ordered, self.quantiles, side="left")
+        self.up_to += np.searchsorted(ordered, self.quantiles, side="right")
+        self.huge += int((norms > HUGE * self.median).sum())
+        few = np.argsort(norms)[-LARGEST:]
+        pairs = zip(norms[few].tolist(), rows[few].tolist(), strict=True)
+        self.largest = heapq.nlargest(LARGEST, [*self.largest, *pairs])
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was looked at and found; a store without faults is what was written."""
+
+    store: str
+    files: int
+    faults: list[str]
+    sites: dict[str, dict[str, Any]]
+
+
+def verify_store(location: str, progress: bool = False) -> Verified:
+    """Read every chunk of a complete store against its checksum, every file against its
+    digest, and every valid row: whether it is finite, its norm, and the statistics of all.
+
+    One chunk is in memory at a time. Raises StoreNotFoundError, StoreIncompleteError,
+    StoreVersionError, and StoreDamagedError where the root or the list of files is unreadable.
+    """
+    folder = open_folder(location)
+    about = read_about(folder)
+    if about.get("complete") is False:
+        check_complete(folder, about)
+    arrays = None
+    told = metadata_faults(folder)
+    if METADATA not in told:  # else nothing it says can be gone by
+        arrays = StoredArrays(location, accounted=False)
+    found = [str(fault) for fault in told.values()]
+    if arrays is None:
+        return Verified(location, 1, found, {})
+    tallies = {site: _begin(arrays, site) for site in arrays.layout.widths}
+    sizes = folder.sizes()
+    for shard in tqdm(range(arrays.layout.shards), desc="verify", disable=not progress):
+        found += [str(fault) for fault in shard_faults(arrays, shard, sizes)]
+        for site, tally in tallies.items():
+            found += _scan(arrays, site, shard, tally)
+    found += [str(fault) for fault in statistics_faults(arrays)]
+    for site, tally in tallies.items():
+        found += _compare(arrays, site, tally)
+    sites = {site: _describe(arrays, tally) for site, tally in tallies.items()}
+    return Verified(location, len(sizes), list(dict.fromkeys(found)), sites)
+
+
+def quantile_levels(arrays: StoredArrays, site: str) -> Float64[np.ndarray, " q"]:
+    """The levels of the stored quantiles of norms."""
+    at = f"statistics/{site}/norm_quantiles/{METADATA}"
+    return np.array(read_attributes(arrays.folder, at)["quantiles"], np.float64)
+
+
+def _begin(arrays: StoredArrays, site: str) -> Tally:
+    try:
+        levels = quantile_levels(arrays, site)
+        quantiles = arrays.statistic(site, "norm_quantiles")
+    except (StoreDamagedError, FileNotFoundError, KeyError):
+        levels = quantiles = np.zeros(0)  # told by `statistics_faults`
+    width = int(np.prod(arrays.layout.row_shape(site)))
+    none = np.zeros(len(levels), np.int64)
+    return Tally(levels, quantiles, no_moments(width), none, none.copy())
+
+
+def _scan(arrays: StoredArrays, site: str, shard: int, tally: Tally) -> Iterator[str]:
+    """Count the rows of a shard, and tell those that are not finite or not of their norm."""
+    layout = arrays.layout
+    first = shard * layout.chunks_per_shard
+    start = shard * layout.rows_per_shard
+    try:
+        valid = arrays.column_shard("valid", shard)
+        norms = arrays.column_shard(f"norms/{site}", shard)
+        int8 = arrays.dtype == "int8"
+        scales = arrays.column_shard(f"scales/{site}", shard) if int8 else None
+    except StoreDamagedError:  # told by `shard_faults`, like the chunks below
+        tally.whole = False
+        return
+    for chunk in range(first, min(first + layout.chunks_per_shard, arrays.chunks)):
+        whole = arrays.chunk_range(chunk)
+        kept = np.flatnonzero(valid[whole.start - start : whole.stop - start])
+        rows = kept + whole.start
+        try:
+            stored = arrays.read_chunk(site, chunk).reshape(len(whole), -1)[kept]
+        except StoreDamagedError:
+            tally.whole = False
+            continue
+        scale = None if scales is None else scales[rows - start]
+        finite = finite_rows(stored, arrays.dtype, scale)
+        if not finite.all():
+            tally.not_finite += int((~finite).sum())
+            yield (
+                f"{(~finite).sum()} valid rows of chunk {chunk} of array activations/{site} hold "
+                f"NaN or Inf, the first of them {row_in_words(arrays, int(rows[~finite][0]))}; "
+                f"{repair(arrays.folder, shard)}"
+            )
+        described, found = describe_rows(
+            stored[finite],
+            arrays.dtype,
+            None if scale is None else scale[finite],
+            compiled=layout.values >= MUCH,
+        )
+        tally.add(described, found, rows[finite])
+        said = norms[rows[finite] - start]
+        other = ~np.isclose(found, said, rtol=1e-5, atol=0)
+        if other.any():
+            yield (
+                f"{other.sum()} norms of array norms/{site} are not those of the rows of chunk "
+                f"{chunk}, the first of them {row_in_words(arrays, int(rows[finite][other][0]))}; "
+                f"{repair(arrays.folder, shard)}"
+            )
+
+
+def finite_rows(
+    stored_RD: Shaped[np.ndarray, "r d"], dtype: str, scale: Float32[np.ndarray, " r"] | None
+) -> Bool[np.ndarray, " r"]:
+    """Which stored rows are numbers throughout; -128 of int8 stands for none."""
+    finite: Bool[np.ndarray, " r"] = np.isfinite(decode_rows(stored_RD, dtype, scale)).all(axis=1)
+    if dtype == "int8":
+        finite &= (stored_RD != NO_ROW["int8"]).all(axis=1)
+    return finite
+
+
+def _compare(arrays: StoredArrays, site: str, tally: Tally) -> Iterator[str]:
+    """Where the stored statistics are not those of the rows, when all could be read."""
+    if not tally.whole or tally.not_finite or not len(tally.levels):
+        return
+    count = tally.moments.count
+    mean, variance, zeros = tally.moments.mean, tally.moments.variance, tally.moments.zeros
+    deviation = np.sqrt(variance)
+    wanted = {
+        "mean": (mean, SAME * (np.abs(mean) + deviation)),
+        "variance": (variance, SAME * (variance + mean**2)),
+        "zeros": (zeros / max(count, 1), np.full(len(zeros), SAME)),
+    }
+    wrong = []
+    for name, (values, slack) in wanted.items():
+        try:
+            stored = arrays.statistic(site, name).reshape(-1)
+        except StoreDamagedError:
+            continue
+        if not (np.abs(stored - values) <= slack).all():
+            wrong.append(name)
+    # x_k <= quantile <= x_(k+1) for k = level (n - 1) in the sorted norms: counting is enough
+    place = np.floor(tally.levels * (count - 1) + 1e-6).astype(np.int64)
+    if count and not ((tally.below <= place + 1) & (tally.up_to >= place)).all():
+        wrong.append("norm_quantiles")
+    for name in wrong:
+        yield (
+            f"statistics/{site}/{name} of {arrays.folder.location} is not what its rows give; "
+            f"{repair(arrays.folder, 0)}"
+        )
+
+
+def _describe(arrays: StoredArrays, tally: Tally) -> dict[str, Any]:
+    known = np.isfinite(tally.median) and tally.median > 0
+    return {
+        "valid_rows": tally.moments.count + tally.not_finite,
+        "not_finite_rows": tally.not_finite,
+        "median_norm": tally.median if known else None,
+        "huge_rows": tally.huge if known else None,
+        "largest": [
+            {"norm": norm, "times_median": norm / tally.median if known else None}
+            | dict(describe_row(arrays, row))
+            for norm, row in tally.largest
+        ],
+    }
+
+
+def describe_row(arrays: StoredArrays, row: int) -> Mapping[str, Any]:
+    """Where a row came from: its input, that one's name, and its place in it; what is damaged
+    is left out."""
+    layout = arrays.layout
+    shard, place = divmod(row // layout.rows_per_input, layout.inputs_per_shard)
+    about: dict[str, Any] = {"row": row, "input": row // layout.rows_per_input}
+    try:
+        about["name"] = str(read_record(arrays.folder, shard)["inputs"][place])
+        for column in layout.columns:
+            stored = arrays.column_shard(column, shard)
+            about[column] = int(stored[row - shard * layout.rows_per_shard])
+    except (StoreDamagedError, KeyError, IndexError):
+        about.setdefault("name", "unknown")
+    return about
+
+
+def row_in_words(arrays: StoredArrays, row: int) -> str:
+    """A row by its number, its input and its place."""
+    about = dict(describe_row(arrays, row))
+    index, name = about.pop("input"), about.pop("name")
+    place = "".join(f", {key} {value}" for key, value in about.items() if key != "row")
+    return f"row {row} (input {index}, {name}{place})"

@@ -1,0 +1,225 @@
+"""Whole shards: from arrays in memory to files, records and statistics."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+from ..errors import OverflowingRowsError
+from .atomic import Content, locked, pieces_of
+from .chunks import read_column
+from .codec import Pieces, chunk_pieces, encode_chunk, shard_pieces
+from .dtypes import NO_ROW
+from .folder import Folder, LocalFolder
+from .moments import MUCH, Moments, describe_rows, no_moments
+from .record import (
+    DIGEST,
+    METADATA,
+    RECORDS,
+    file_digest,
+    group_json,
+    layout_of,
+    metadata_digests,
+    missing_shards,
+    moments_from_json,
+    moments_to_json,
+    read_about,
+    read_record,
+    record_name,
+)
+
+FILL = {"bool": False, "int32": -1, "float32": np.nan, "float64": np.nan}
+STATISTICS = ("mean", "variance", "zeros")
+QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1.0)  # of norms
+
+
+@dataclass(frozen=True)
+class Written:
+    """A shard's content, as the writer takes it: whole arrays, in the dtypes of the store."""
+
+    activations: Mapping[str, Shaped[np.ndarray, " r *d"]]
+    columns: Mapping[str, Shaped[np.ndarray, " r"]]
+    names: Sequence[str]
+    failures: Mapping[int, str]
+    scales: Mapping[str, Float32[np.ndarray, " r"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A shard's files, and its record but for their digests."""
+
+    shard: int
+    files: Mapping[str, Content]
+    record: Mapping[str, Any]
+
+
+@final
+class StoreWriter:
+    """A writer of the shards whose number is `rank` modulo `ranks`; `writing` makes it."""
+
+    def __init__(
+        self, folder: Folder, environment: Mapping[str, Any], rank: int = 0, ranks: int = 1
+    ) -> None:
+        self.folder, self._rank, self._ranks = folder, rank, ranks
+        self.about = read_about(folder)
+        self.layout = layout_of(self.about)
+        self.dtype: str = self.about["spec"]["dtype"]
+        self.environment = dict(environment)
+
+    def missing(self) -> list[int]:
+        """The shards that this writer still has to write, in order."""
+        return [s for s in missing_shards(self.folder) if s % self._ranks == self._rank]
+
+    def write_shard(self, shard: int, written: Written) -> int:
+        """Encode a shard and commit it; returns the bytes written."""
+        return self.commit(self.encode(shard, written))
+
+    def encode(self, shard: int, written: Written, pool: Executor | None = None) -> Encoded:
+        """The files of a shard, and what goes on record of it; chunks are encoded by the
+        threads of `pool`. A pure function, in whatever order they finish."""
+        layout, start = self.layout, shard * self.layout.rows_per_shard
+        valid = written.columns["valid"]
+        run = pool.map if pool else map
+        parts = [
+            (site, slice(first, first + layout.rows_per_chunk))
+            for site in layout.widths
+            for first in range(0, len(valid), layout.rows_per_chunk)
+        ]
+        chunks = list(run(lambda part: self._encode_chunk(written, *part), parts))
+        files: dict[str, Content] = {}
+        moments, columns = {}, dict(written.columns)
+        for site, width in layout.widths.items():
+            mine = [chunk for (s, _), chunk in zip(parts, chunks, strict=True) if s == site]
+            content = shard_pieces([packed for packed, _, _ in mine], layout.chunks_per_shard)
+            files[layout.shard_file(f"activations/{site}", shard)] = content
+            total = no_moments(width * max(layout.elements, 1))
+            for _, described, _ in mine:
+                total = total.merge(described)
+            moments[site] = moments_to_json(total)
+            columns[f"norms/{site}"] = np.concatenate([norms for _, _, norms in mine])
+            if site in written.scales:
+                columns[f"scales/{site}"] = written.scales[site]
+        for name, column in columns.items():
+            whole = _padded(column, layout.rows_per_shard, FILL[column.dtype.name])
+            files[layout.shard_file(name, shard)] = encode_chunk(whole, layout.compressor)
+        record = {
+            "shard": shard,
+            "rows": [start, start + len(valid)],
+            "valid_rows": int(valid.sum()),
+            "moments": moments,
+            "inputs": list(written.names),
+            "failures": [
+                {"input": i, "name": written.names[i - layout.shard_inputs(shard).start]}
+                | {"reason": reason}
+                for i, reason in sorted(written.failures.items())
+            ],
+            "environment": self.environment,
+        }
+        return Encoded(shard, files, record)
+
+    def _encode_chunk(
+        self, written: Written, site: str, at: slice
+    ) -> tuple[Pieces, Moments, Float32[np.ndarray, " r"]]:
+        """A chunk as its file has it, the moments of its valid rows, and the norms of all."""
+        rows, valid = written.activations[site][at], written.columns["valid"][at]
+        scale = written.scales[site][at] if site in written.scales else None
+        flat = rows.reshape(len(rows), -1)
+        norms = np.full(len(rows), np.nan, np.float32)
+        kept = slice(None) if valid.all() else valid  # a slice takes no copy
+        described, norms[kept] = describe_rows(
+            flat[kept],
+            self.dtype,
+            None if scale is None else scale[kept],
+            compiled=self.layout.values >= MUCH,
+        )
+        if not np.isfinite(norms[kept]).all():
+            raise OverflowingRowsError(
+                f"a row of {site} is not finite as {self.dtype}; check the weights and the "
+                "preprocessing of the subject, or harvest with --dtype float32."
+            )
+        whole = _padded(rows, self.layout.rows_per_chunk, NO_ROW[self.dtype])
+        return chunk_pieces(whole, self.layout.compressor), described, norms
+
+    def commit(self, encoded: Encoded) -> int:
+        """Write all files of a shard, then its record; returns the bytes written.
+
+        The record is the commit: without it the shard counts as not there, whatever lies on
+        the disk. Raises StoreFullError where the disk is full.
+        """
+        files = {name: _digest(content) for name, content in encoded.files.items()}
+        self.folder.write_together(encoded.files)
+        record = {**encoded.record, "files": files}
+        self.folder.write(record_name(encoded.shard), group_json(record))
+        return sum(file["bytes"] for file in files.values())
+
+    def finish(self) -> bool:
+        """Where all shards are there, whoever wrote them: merge the moments in shard order,
+        write the statistics, and mark the store complete. Every rank calls it; the last one
+        to do so finds them all. Returns whether the store is complete."""
+        if missing_shards(self.folder):
+            return False
+        with ExitStack() as alone:
+            if isinstance(self.folder, LocalFolder):
+                alone.enter_context(locked(self.folder.path / "statistics", wait=True))
+                self.folder.sweep()
+            if self.about["complete"] or not read_about(self.folder)["complete"]:
+                self._complete()  # unless another rank just has
+        return True
+
+    def _complete(self) -> None:
+        layout, valid_rows = self.layout, 0
+        totals = {s: no_moments(w * max(layout.elements, 1)) for s, w in layout.widths.items()}
+        sizes: dict[str, list[int]] = {array: [] for array in layout.arrays(self.dtype)}
+        for shard in range(layout.shards):  # one at a time: a record holds the moments, as text
+            record = read_record(self.folder, shard)
+            valid_rows += record["valid_rows"]
+            for site, moments in record["moments"].items():
+                totals[site] = totals[site].merge(moments_from_json(moments))
+            for array, of_array in sizes.items():
+                of_array.append(record["files"][layout.shard_file(array, shard)]["bytes"])
+        files: dict[str, Content] = {}
+        for site, total in totals.items():
+            zeros = total.zeros / max(total.count, 1)
+            norms = self._norms(site)
+            quantiles = np.quantile(norms, QUANTILES) if len(norms) else np.zeros(len(QUANTILES))
+            vectors = (total.mean, total.variance, zeros, quantiles)
+            for name, vector in zip((*STATISTICS, "norm_quantiles"), vectors, strict=True):
+                dimensions = len(layout.row_shape(site)) if name in STATISTICS else 1
+                file = f"statistics/{site}/{name}/c" + "/0" * dimensions
+                files[file] = encode_chunk(vector.astype(np.float64), "none")
+        about = self.about | {
+            "complete": True,
+            "valid_rows": valid_rows,
+            "bytes": sum(sum(of_array) for of_array in sizes.values()),
+        }
+        root = group_json({"tendril": about}, indent=2)
+        listed = {"bytes": sizes, DIGEST: metadata_digests(self.folder, root)}
+        files[f"{RECORDS}/{METADATA}"] = group_json(listed)
+        self.folder.write_together(files)
+        self.folder.write(METADATA, root)
+
+    def _norms(self, site: str) -> Float32[np.ndarray, " r"]:
+        """The norms of all valid rows: four bytes a row, the one thing held of every row."""
+        norms = read_column(self.folder, self.layout, f"norms/{site}", np.dtype("float32"))
+        kept: Float32[np.ndarray, " r"] = norms[np.isfinite(norms)]
+        return kept
+
+
+def _digest(content: Content) -> dict[str, Any]:
+    """What a record says of a file."""
+    return {"bytes": sum(map(len, pieces_of(content))), DIGEST: file_digest(content)}
+
+
+def _padded(
+    rows: Shaped[np.ndarray, " r *d"], length: int, fill: float | int
+) -> Shaped[np.ndarray, " length *d"]:
+    """Rows and what stands for none after them, as zarr pads the last chunk."""
+    if len(rows) == length:
+        return rows
+    whole = np.full((length, *rows.shape[1:]), fill, rows.dtype)
+    whole[: len(rows)] = rows
+    return whole

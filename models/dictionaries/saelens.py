@@ -1,0 +1,256 @@
+"""Dictionaries in the format of SAELens 6: `cfg.json` and `sae_weights.safetensors`.
+
+    cfg.json   architecture, d_in, d_sae, apply_b_dec_to_input, normalize_activations, ...,
+               metadata: {sae_lens_version, model_name, hook_name, ...}
+    weights    W_enc [D, S], W_dec [S, D], b_dec [D], and b_enc [S] (standard, topk, jumprelu),
+               threshold [S] (jumprelu), or b_gate, r_mag, b_mag [S] (gated)
+    sparsity.safetensors (optional)   `sparsity`: log10 of each latent's firing frequency + 1e-10
+
+Everything that this format can say and an SAE of ours cannot is folded into the weights, so
+that `encode` gives the latents that SAELens gives and `decode(encode(x))` its reconstruction.
+Source: SAELens 6 (github.com/decoderesearch/SAELens), `sae_lens/saes`; its older versions kept
+in `cfg.json` itself what is now in `metadata`, and called TopK an activation function.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from tendril.data.errors import ConfigError, RunDamagedError, RunNotFoundError
+from tendril.data.store.atomic import write_whole
+
+from .sae import SAE
+from .sparsity import Sparsity
+
+CFG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
+VERSION = "6.0.0"  # of the format that is written
+FLOOR = 1e-10  # added to frequencies before the logarithm
+SPARSITIES = {"relu": "standard", "topk": "topk", "jumprelu": "jumprelu"}
+BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")  # stored so while they are trained
+ARCHITECTURES = ("standard", "topk", "jumprelu", "gated", *BATCH_TOPK)
+
+
+def export_saelens(
+    sae: SAE,
+    folder: Path,
+    metadata: Mapping[str, Any] | None = None,
+    frequency_S: Float[Tensor, " s"] | None = None,
+) -> Path:
+    """Write a dictionary as a folder that SAELens' `SAE.load_from_disk` reads.
+
+    `standard` (ReLU), `topk` or `jumprelu` (BatchTopK too, which has thresholds at inference).
+    Normalisation is in our weights already, so `normalize_activations` is none. Raises
+    ConfigError where another dictionary is there.
+    """
+    if (folder / CFG).exists() or (folder / WEIGHTS).exists():
+        raise ConfigError(f"{folder} holds a dictionary already; choose another folder.")
+    tensors = {name: p.detach().float().cpu().contiguous() for name, p in sae.named_parameters()}
+    if "threshold" in tensors:
+        tensors["threshold"] = tensors["threshold"].clamp_min(0)
+    cfg: dict[str, Any] = {
+        "architecture": SPARSITIES[sae.sparsity.name],
+        "d_in": sae.width,
+        "d_sae": sae.latents,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": sae.pre_bias,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {"sae_lens_version": VERSION, **(metadata or {})},
+    }
+    if sae.sparsity.name == "topk":
+        cfg |= {"k": sae.sparsity.k, "rescale_acts_by_decoder_norm": False}
+    if frequency_S is not None:
+        logarithm_S = (frequency_S.double() + FLOOR).log10().float()
+        write_whole(folder / SPARSITY, save({"sparsity": logarithm_S}))
+    write_whole(folder / WEIGHTS, save(tensors))
+    write_whole(folder / CFG, (json.dumps(cfg, indent=2) + "\n").encode())
+    return folder
+
+
+def import_saelens(folder: Path, scale: float | None = None) -> tuple[SAE, dict[str, Any]]:
+    """A dictionary that SAELens wrote, for raw activations, and its cfg.json.
+
+    `scale` is the number that activations were multiplied by where `normalize_activations` is
+    expected_average_only_in (sqrt(D) over their mean norm; SAELens takes it from elsewhere
+    too). Raises RunNotFoundError, RunDamagedError, and ConfigError for what an SAE of ours
+    cannot do.
+    """
+    cfg = read_cfg(folder)
+    tensors = _tensors(folder / WEIGHTS)
+    architecture, k = _architecture(cfg, folder)
+    width, latents = (_number(cfg, name, folder) for name in ("d_in", "d_sae"))
+    biases = ("b_gate", "r_mag", "b_mag") if architecture == "gated" else ("b_enc",)
+    shapes: dict[str, tuple[int, ...]] = {"W_enc": (width, latents), "W_dec": (latents, width)}
+    shapes |= {"b_dec": (width,), **dict.fromkeys(biases, (latents,))}
+    if architecture == "jumprelu":
+        if "log_threshold" in tensors:  # so written while it is trained, by older versions
+            tensors["threshold"] = tensors.pop("log_threshold").exp()
+        shapes["threshold"] = (latents,)
+    got = {name: tuple(tensors[name].shape) for name in shapes if name in tensors}
+    if got != shapes:
+        raise RunDamagedError(
+            f"{folder / WEIGHTS} should hold {shapes} after its {CFG}, and holds {got}; fetch "
+            "the dictionary again."
+        )
+    _fold_norms(tensors, cfg, architecture)
+    _fold_finetuning(tensors)
+    _fold_scale(tensors, cfg, scale, folder)
+    thresholded = architecture not in ("standard", "topk")
+    name = "jumprelu" if thresholded else {"standard": "relu", "topk": "topk"}[architecture]
+    sparsity = Sparsity(name, k)  # type: ignore[arg-type]  # one of the three names
+    sae = SAE(width, latents, sparsity, pre_bias=bool(cfg.get("apply_b_dec_to_input", True)))
+    weights = {name: tensors[name] for name in ("W_enc", "W_dec", "b_dec")}
+    weights["b_enc"] = tensors["b_mag" if architecture == "gated" else "b_enc"]
+    if architecture == "gated":
+        # the gate opens where the magnitude passes a threshold; see Gated.plain
+        factor_S = tensors["r_mag"].exp()
+        weights["W_enc"] = tensors["W_enc"] * factor_S
+        tensors["threshold"] = tensors["b_mag"] - factor_S * tensors["b_gate"]
+    elif architecture in BATCH_TOPK:
+        tensors["threshold"] = _trained_threshold(tensors, folder).expand(latents)
+    if thresholded:
+        weights["threshold"] = tensors["threshold"].clamp_min(0)
+    sae.load_state_dict(weights)
+    return sae.eval().requires_grad_(False), cfg
+
+
+def read_cfg(folder: Path) -> dict[str, Any]:
+    """cfg.json of a folder. Raises RunNotFoundError and RunDamagedError."""
+    for name in (CFG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise RunNotFoundError(
+                f"a dictionary of SAELens is a folder with {CFG} and {WEIGHTS}, and {folder} has "
+                f"no {name}; check the path."
+            )
+    try:
+        cfg = json.loads((folder / CFG).read_text())
+    except ValueError as error:
+        raise RunDamagedError(f"{folder / CFG} is no JSON ({error}); fetch it again.") from error
+    if not isinstance(cfg, dict):
+        raise RunDamagedError(f"{folder / CFG} should hold a JSON object; fetch it again.")
+    return cfg
+
+
+def read_frequency(folder: Path) -> Float[Tensor, " s"] | None:
+    """The firing frequencies beside a dictionary, where they are."""
+    if not (folder / SPARSITY).is_file():
+        return None
+    tensors = _tensors(folder / SPARSITY)
+    if "sparsity" not in tensors:
+        raise RunDamagedError(f"{folder / SPARSITY} holds no `sparsity`; remove it.")
+    frequency_S: Tensor = (10 ** tensors["sparsity"].double() - FLOOR).clamp(0, 1).float()
+    return frequency_S
+
+
+def told(cfg: Mapping[str, Any], name: str) -> Any:
+    """What a cfg.json says of a model or a site: in `metadata`, or in older files beside it."""
+    return {**cfg, **(cfg.get("metadata") or {})}.get(name)
+
+
+def _architecture(cfg: Mapping[str, Any], folder: Path) -> tuple[str, int]:
+    """The architecture, and k where it has one. Raises ConfigError for those we have not."""
+    architecture = str(cfg.get("architecture", "standard"))
+    function = str(cfg.get("activation_fn_str") or cfg.get("activation_fn") or "relu")
+    if architecture not in ARCHITECTURES:
+        raise ConfigError(
+            f"{folder / CFG} is of the architecture {architecture!r}, and those that can be "
+            f"read are {', '.join(ARCHITECTURES)}; choose a dictionary of one of these."
+        )
+    if architecture == "standard" and function == "topk":
+        architecture = "topk"
+    elif function not in ("relu", "topk"):
+        raise ConfigError(
+            f"{folder / CFG} has the activation function {function!r}, and those that can be "
+            "read are relu and topk; choose another dictionary."
+        )
+    if architecture != "topk":
+        return architecture, 0
+    given = {"k": (cfg.get("activation_fn_kwargs") or {}).get("k"), **cfg}
+    return architecture, _number(given, "k", folder)
+
+
+def _fold_norms(tensors: dict[str, Tensor], cfg: Mapping[str, Any], architecture: str) -> None:
+    """Pre-activations that are multiplied by ||d_i|| before they compete, and latents that are
+    divided by it before they are decoded: with rows of norm 1 that is nothing."""
+    trained = architecture in BATCH_TOPK
+    if not cfg.get("rescale_acts_by_decoder_norm", trained) or architecture in (
+        "standard",
+        "jumprelu",
+        "gated",
+    ):
+        return
+    norm_S = tensors["W_dec"].norm(dim=1)
+    tensors["W_enc"] = tensors["W_enc"] * norm_S
+    tensors["b_enc"] = tensors["b_enc"] * norm_S
+    tensors["W_dec"] = tensors["W_dec"] / norm_S.clamp_min(torch.finfo(norm_S.dtype).tiny)[:, None]
+
+
+def _fold_finetuning(tensors: dict[str, Tensor]) -> None:
+    """A factor a latent before decoding, which older versions could learn in the end."""
+    for name in ("scaling_factor", "finetuning_scaling_factor"):
+        if name in tensors:
+            tensors["W_dec"] = tensors["W_dec"] * tensors.pop(name)[:, None]
+
+
+def _fold_scale(
+    tensors: dict[str, Tensor], cfg: Mapping[str, Any], scale: float | None, folder: Path
+) -> None:
+    """x_hat(x) = decode(encode(s x)) / s; latents stay those of s x, as SAELens folds it."""
+    norm = cfg.get("normalize_activations") or "none"
+    norm = "expected_average_only_in" if norm is True else norm
+    if norm not in ("none", "expected_average_only_in"):
+        raise ConfigError(
+            f"{folder / CFG} normalises each vector by itself (normalize_activations "
+            f"{norm!r}), which no weights can do; those that can be read are none and "
+            "expected_average_only_in."
+        )
+    if norm == "none":
+        if scale is not None:
+            raise ConfigError(
+                f"{folder / CFG} takes activations as they are (normalize_activations 'none'); "
+                "leave --scale out."
+            )
+        return
+    if scale is None or not (math.isfinite(scale) and scale > 0):
+        raise ConfigError(
+            f"{folder / CFG} takes activations times one number (normalize_activations "
+            f"{norm!r}) which it does not hold; pass it as --scale, above 0: sqrt(D) over the "
+            "mean norm of the activations."
+        )
+    tensors["W_enc"] = tensors["W_enc"] * scale
+    tensors["W_dec"] = tensors["W_dec"] / scale
+    tensors["b_dec"] = tensors["b_dec"] / scale
+
+
+def _trained_threshold(tensors: Mapping[str, Tensor], folder: Path) -> Tensor:
+    if "topk_threshold" not in tensors:
+        raise RunDamagedError(
+            f"{folder / WEIGHTS} holds no `topk_threshold`, the threshold of a BatchTopK; save "
+            "the dictionary for inference with SAELens, then import that."
+        )
+    return tensors["topk_threshold"].float().reshape(1)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return {name: tensor.float() for name, tensor in load_file(path).items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunDamagedError(f"{path} cannot be read ({error}); fetch it again.") from error
+
+
+def _number(cfg: Mapping[str, Any], name: str, folder: Path) -> int:
+    value = cfg.get(name)
+    if not isinstance(value, int | float) or int(value) != value or value < 1:
+        raise RunDamagedError(
+            f"{folder / CFG} should say {name}, a whole number above 0, and says {value!r}."
+        )
+    return int(value)

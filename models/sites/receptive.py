@@ -1,0 +1,159 @@
+"""Where on the image the cells of a site look, found by probing with gradients."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..subjects.subject import Subject, site_modules
+from .hooks import recording
+
+PROBES = 4  # noise images; maxima and ReLUs hide some paths in each
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """What the cell nearest the middle of the image sees, and so what every cell sees.
+
+    `grid` is the (rows, columns) of the site's map, `cell` the (row, column) of that cell,
+    `centre` the pixel (x, y) its field is centred on, `size` the field's (width, height) in
+    pixels, which may be more than the image has, `stride` the pixels (x, y) from one cell to
+    the next.
+    """
+
+    grid: tuple[int, int]
+    cell: tuple[int, int]
+    centre: tuple[float, float]
+    size: tuple[int, int]
+    stride: tuple[float, float]
+
+    def pixel(self, y: float, x: float) -> tuple[float, float]:
+        """The pixel (x, y) that the field of the cell in row y, column x is centred on."""
+        return (
+            self.centre[0] + self.stride[0] * (x - self.cell[1]),
+            self.centre[1] + self.stride[1] * (y - self.cell[0]),
+        )
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Along one axis: first and last pixel that cell 0 sees, and pixels from cell to cell."""
+
+    first: float
+    last: float
+    stride: float
+
+    def centre(self, cell: int) -> float:
+        return (self.first + self.last) / 2 + self.stride * cell
+
+    def nearest(self, pixel: float, cells: int) -> int:
+        return min(max(round((pixel - self.centre(0)) / self.stride), 0), cells - 1)
+
+
+def receptive_field(subject: Subject, site: str) -> ReceptiveField:
+    """Probe the receptive field of a site's cells.
+
+    A cell sees a pixel if its gradient with regard to that pixel is not zero for any of a few
+    noise images; the field's centre is the middle of what it sees. On InceptionV1 cell i of
+    mixed3b is centred on pixel 8 i + 7, and of mixed4e on 16 i + 15. A field that does not
+    fit into the image is probed on one twice as large. Where cells see even that whole, or the
+    network takes no other size, they are taken to tile the image. Tokens and vectors belong
+    to the whole image. Raises UnknownSiteError.
+    """
+    size, middle = subject.input_size, (subject.input_size - 1) / 2
+    shape, axes = _probe(subject, site, size)
+    if len(shape) != 4:
+        grid = (shape[1] if len(shape) == 3 else 1, 1)
+        return ReceptiveField(grid, (0, 0), (middle, middle), (size, size), (0.0, 0.0))
+    if None in axes:
+        try:
+            axes = _probe(subject, site, 2 * size)[1]
+        except (RuntimeError, ValueError, AssertionError):
+            axes = (None, None)  # the network is made for images of one size
+    rows, columns = shape[2:]
+    y, x = axes[0] or _tiling(size, rows), axes[1] or _tiling(size, columns)
+    row, column = y.nearest(middle, rows), x.nearest(middle, columns)
+    return ReceptiveField(
+        grid=(rows, columns),
+        cell=(row, column),
+        centre=(x.centre(column), y.centre(row)),
+        size=(round(x.last - x.first) + 1, round(y.last - y.first) + 1),
+        stride=(x.stride, y.stride),
+    )
+
+
+def _probe(
+    subject: Subject, site: str, size: int
+) -> tuple[Sequence[int], tuple[_Axis | None, _Axis | None]]:
+    """The shape of a site's activations of an image of `size` pixels, and where its cells
+    look along rows and columns, as far as the two in the middle tell."""
+    generator = torch.Generator().manual_seed(0)
+    device = next((p.device for p in subject.module.parameters()), torch.device("cpu"))
+    seen_KHW = torch.zeros(2, size, size, dtype=torch.bool)
+    shape: Sequence[int] = ()
+    with (
+        _leaking(subject.module),
+        recording(subject.module, site_modules(subject, [site])) as forward,
+        torch.backends.cudnn.flags(enabled=False),  # whose fast ways leave no gradient quite zero
+        torch.enable_grad(),
+    ):
+        for _ in range(PROBES):
+            image = torch.rand((1, 3, size, size), generator=generator).to(device).requires_grad_()
+            acts = forward(subject.preprocess(image))[site]
+            shape = acts.shape
+            if len(shape) != 4:
+                return shape, (None, None)
+            # no plain sum, which normalised vectors have the same of whatever the image
+            weights = torch.randn(shape[1], generator=generator).to(device)
+            for k, cell in enumerate(_middle_cells(shape)):
+                value = acts[0, :, *cell] @ weights
+                (gradient_BCHW,) = torch.autograd.grad(value, image, retain_graph=True)
+                seen_KHW[k] |= (gradient_BCHW != 0).any(1)[0].cpu()
+    cells = _middle_cells(shape)
+    rows = _fit([cell[0] for cell in cells], seen_KHW.any(2))
+    return shape, (rows, _fit([cell[1] for cell in cells], seen_KHW.any(1)))
+
+
+@contextmanager
+def _leaking(module: nn.Module) -> Iterator[None]:
+    """Let gradients through ReLUs that are shut: units that noise leaves silent see, too."""
+
+    def leak(_module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        return output + 0.01 * inputs[0]
+
+    handles = [m.register_forward_hook(leak) for m in module.modules() if isinstance(m, nn.ReLU)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _middle_cells(shape: Sequence[int]) -> list[tuple[int, int]]:
+    """(Row, column) of a cell in the middle and of one after it in both."""
+    rows, columns = shape[2:]
+    return [(max(rows // 2 - k, 0), max(columns // 2 - k, 0)) for k in (1, 0)]
+
+
+def _fit(cells: Sequence[int], seen_KL: Tensor) -> _Axis | None:
+    """The lines on which first and last pixels of cells lie, from those within the image."""
+    spans = {cell: seen.nonzero().flatten() for cell, seen in zip(cells, seen_KL, strict=True)}
+    end = seen_KL.shape[1] - 1
+    firsts = {c: int(span[0]) for c, span in spans.items() if len(span) and span[0] > 0}
+    lasts = {c: int(span[-1]) for c, span in spans.items() if len(span) and span[-1] < end}
+    known = [line for line in (firsts, lasts) if len(line) == 2]
+    if not firsts or not lasts or not known:
+        return None
+    (a, at_a), (b, at_b) = sorted(known[0].items())
+    stride = (at_b - at_a) / (b - a)
+    first, last = (sum(p - stride * c for c, p in e.items()) / len(e) for e in (firsts, lasts))
+    return _Axis(first, last, stride)
+
+
+def _tiling(size: int, cells: int) -> _Axis:
+    """Cells that see the whole image, centred on a tile of it each."""
+    stride = size / cells
+    centre = (stride - 1) / 2
+    return _Axis(centre - (size - 1) / 2, centre + (size - 1) / 2, stride)

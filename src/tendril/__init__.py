@@ -1,0 +1,1 @@
+"""Tendril: harvest activations once, train sparse dictionaries on them, study their features."""

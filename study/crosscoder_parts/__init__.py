@@ -1,0 +1,1 @@
+"""Crosscoder parts."""

@@ -1,0 +1,54 @@
+"""The page of findings: one file of HTML that needs nothing else, to be looked at anywhere."""
+
+import json
+from pathlib import Path
+
+from ..page.render import render
+from . import figures, words
+from .findings import Family, Findings
+
+
+def render_page(findings: Findings) -> str:
+    """The whole page as HTML."""
+    return render(Path(__file__).parent, _context(findings))
+
+
+def _context(findings: Findings) -> dict[str, object]:
+    families = [_family(findings, family) for family in findings.families]
+    return {
+        "title": findings.title,
+        "lead": words.lead(findings),
+        "headline": words.headline(findings),
+        "families": families,
+        "kinds": " or ".join(family.kind for family in findings.families),
+        "envelope_text": words.envelope_text(findings),
+        "truths": figures.truth_rows(findings),
+        "truth_text": words.truth_text(findings),
+        "branches": list(findings.branch_counts().items()),
+        "receptive_field": findings.receptive_field,
+        "examples_shown": any(family.patches for family in findings.families),
+        "examples_note": findings.examples_note,
+        "training": figures.training_panels(findings.metrics),
+        "training_text": words.training_text(findings),
+        "method": words.method(findings),
+        "caveats": words.caveats(findings),
+        "command": findings.command,
+        "made": json.dumps(findings.made, indent=2),
+    }
+
+
+def _family(findings: Findings, family: Family) -> dict[str, object]:
+    chosen = figures.shown(family)
+    text = f"{words.count(len(family.members), f'curve {family.kind}')}, in order of orientation."
+    if len(chosen) < len(family.members):
+        text += f" The {len(chosen)} strongest have a card; all are in the table."
+    return {
+        "kind": family.kind,
+        "heading": words.count(len(family.members), f"curve {family.kind}").capitalize(),
+        "text": text.capitalize(),
+        "ring": figures.ring(family),
+        "envelope": figures.envelope_chart(family),
+        "cards": [figures.card(findings, family, member) for member in chosen],
+        "rows": [figures.row(family, member) for member in family.members],
+        "near": [figures.row(family, index, reason) for index, reason in family.near_misses()],
+    }

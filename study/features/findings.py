@@ -1,0 +1,180 @@
+"""What a study of features found, latent by latent: numbers, examples, and the table of them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from ..core.language_inputs import StoredText
+from ..measures.decoder_directions import Promoted
+from ..measures.latent_activity import Activity
+from ..measures.top_examples import Best
+
+DENSE = 0.1  # on at more than this share of tokens
+
+
+@final
+@dataclass(frozen=True)
+class Example:
+    """A token that a latent is on at, in its context: tokens[at] of `tokens`, on by `value`.
+
+    `acts` are the latent's activations on the tokens, NaN where the row does not count. `borders`
+    are the places where another document begins, with its number. `level` is the quantile that
+    it stands for, None for one of the strongest.
+    """
+
+    context: int
+    position: int
+    document: int
+    value: float
+    at: int
+    tokens: Int64[np.ndarray, " w"]
+    acts: Float32[np.ndarray, " w"]
+    borders: list[tuple[int, int]]
+    level: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class FeatureFindings:
+    """All that the page shows, but the words around it. `text_of` is each token's text, the id
+    its place; `note` says why there are no logit weights, where there are none."""
+
+    run: str
+    store: str
+    subject: str
+    sites: tuple[str, ...]
+    part: str
+    contexts: int
+    quantiles: int
+    text: StoredText
+    text_of: list[str]
+    activity: Activity
+    promoted: Promoted | None
+    neighbours: tuple[Int64[Tensor, "s k"], Float32[Tensor, "s k"]]
+    norm_S: Float32[np.ndarray, " s"]
+    note: str
+    command: str
+    made: Mapping[str, Any]
+
+    @property
+    def latents(self) -> int:
+        """S."""
+        return self.activity.latents
+
+    def strongest(self, latent: int) -> list[Example]:
+        """The contexts that excite a latent most, the strongest first."""
+        best = self.activity.top
+        return [
+            self._example(best, latent, i) for i in range(best.count) if best.row_SN[latent, i] >= 0
+        ]
+
+    def weaker(self, latent: int) -> list[Example]:
+        """Examples at the middles of `quantiles` equal parts of the sampled activations, the
+        highest first; none twice, and none of the strongest again."""
+        best = self.activity.sample
+        if best is None:
+            return []
+        there = np.flatnonzero(best.row_SN[latent] >= 0)
+        there = there[np.argsort(best.value_SN[latent, there], kind="stable")]
+        shown, found = set(self.activity.top.row_SN[latent].tolist()), []
+        for level in (np.arange(self.quantiles)[::-1] + 0.5) / self.quantiles:
+            place = int(there[int(level * len(there))]) if len(there) else -1
+            if place >= 0 and int(best.row_SN[latent, place]) not in shown:
+                shown.add(int(best.row_SN[latent, place]))
+                found.append(self._example(best, latent, place, float(level)))
+        return found
+
+    def peak_tokens(self, latent: int) -> list[int]:
+        """The different tokens of the strongest contexts' peaks, the strongest first."""
+        rows = self.activity.top.row_SN[latent]
+        tokens = self.text.tokens_BT.reshape(-1)[rows[rows >= 0]]
+        return list(dict.fromkeys(tokens.tolist()))
+
+    def _example(self, best: Best, latent: int, place: int, level: float | None = None) -> Example:
+        row, length = int(best.row_SN[latent, place]), self.activity.length
+        begin = int(self.activity.begin(np.array(row)))
+        window = slice(begin, begin + self.activity.window)
+        documents = self.text.documents_BT.reshape(-1)[window]
+        borders = np.flatnonzero(np.diff(documents)) + 1
+        return Example(
+            context=row // length,
+            position=row % length,
+            document=int(documents[row - begin]),
+            value=float(best.value_SN[latent, place]),
+            at=row - begin,
+            tokens=self.text.tokens_BT.reshape(-1)[window].astype(np.int64),
+            acts=best.acts_SNW[latent, place],
+            borders=[(int(b), int(documents[b])) for b in borders],
+            level=level,
+        )
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """The result of the command."""
+        frequency = self.activity.frequency_S
+        alive = frequency > 0
+        nearest = self.neighbours[1][:, 0].numpy() if self.neighbours[1].numel() else np.zeros(0)
+        return {
+            "run": self.run,
+            "store": self.store,
+            "site": "+".join(self.sites),
+            "part": self.part,
+            "contexts": self.contexts,
+            "rows": self.activity.rows,
+            "latents_total": self.latents,
+            "latents_never_on": int((~alive).sum()),
+            "latents_dense": int((frequency > DENSE).sum()),
+            "l0": round(float(self.activity.fired_S.sum() / max(self.activity.rows, 1)), 3),
+            "frequency_median": short(np.median(frequency[alive])) if alive.any() else None,
+            "nearest_median": short(np.median(nearest)) if len(nearest) else None,
+            "logit_weights": self.promoted is not None,
+        }
+
+    def row(self, latent: int) -> dict[str, Any]:
+        """A latent as a line of latents.csv; lists of tokens are JSON."""
+        activity, (numbers, cosines) = self.activity, self.neighbours
+        up = down = up_weight = down_weight = "[]"
+        if self.promoted:
+            up, down = (
+                self._words(t[latent]) for t in (self.promoted.up_SP, self.promoted.down_SP)
+            )
+            up_weight, down_weight = (
+                json.dumps([short(w) for w in t[latent].tolist()])
+                for t in (self.promoted.up_weight_SP, self.promoted.down_weight_SP)
+            )
+        strongest = self.strongest(latent)
+        return {
+            "latent": latent,
+            "fired": int(activity.fired_S[latent]),
+            "frequency": short(activity.frequency_S[latent]),
+            "max": short(activity.max_S[latent]),
+            "mean_when_on": short(activity.mean_S[latent]),
+            "decoder_norm": short(self.norm_S[latent]),
+            "nearest": int(numbers[latent, 0]) if numbers.numel() else "",
+            "nearest_cosine": short(cosines[latent, 0]) if numbers.numel() else "",
+            "fires_on": self._words(self.peak_tokens(latent)),
+            "promotes": up,
+            "promotes_weights": up_weight,
+            "suppresses": down,
+            "suppresses_weights": down_weight,
+            "strongest_rows": json.dumps(
+                [e.context * activity.length + e.position for e in strongest]
+            ),
+            "strongest_context": "".join(self.text_of[t] for t in strongest[0].tokens)
+            if strongest
+            else "",
+        }
+
+    def _words(self, tokens: Any) -> str:
+        return json.dumps([self.text_of[int(token)] for token in tokens], ensure_ascii=False)
+
+
+def short(value: Any) -> float:
+    """A number in four significant digits."""
+    return float(f"{float(value):.4g}")

@@ -1,0 +1,99 @@
+"""What a latent writes: the tokens its direction promotes, and the latents that write alike."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tendril.models.subjects.language import LanguageSubject
+
+AT_ONCE = 2**25  # logits, or cosines, held at a time: 128 MB
+LATENTS_AT_ONCE = 256
+
+
+@final
+@dataclass(frozen=True)
+class Promoted:
+    """Tokens with their logit weights: the highest falling, the lowest rising."""
+
+    up_SP: Int64[Tensor, "s p"]
+    up_weight_SP: Float32[Tensor, "s p"]
+    down_SP: Int64[Tensor, "s p"]
+    down_weight_SP: Float32[Tensor, "s p"]
+
+
+@torch.inference_mode()
+def promoted(subject: LanguageSubject, W_dec: Float[Tensor, "s d"], count: int) -> Promoted | None:
+    """The `count` tokens that each direction promotes most, and suppresses most; None for an
+    encoder, and for directions of another width than the unembedding's.
+
+    Logit weight of token v for latent i with the decoder row d_i:
+
+        l_iv = W_U[v] . N(v_i) - mean over v,      v_i = sqrt(D) d_i / ||d_i||
+        N(x) = (norm(x) - norm(-x)) / 2
+
+    `norm` is the model's final one, applied as the model applies it. For an RMSNorm of scale g
+    N(x) = g * x, for a LayerNorm N(x) = g * (x - mean x) / std x: its bias falls out, and so does
+    its epsilon but for a part in 10^5. The mean over the vocabulary is taken off because a
+    softmax does not see it. So l_i are the logits that the model would give if the residual
+    stream before its final norm were the latent's direction and nothing else: the direct path,
+    past the blocks between site and end. A soft cap or scale of the logits is left out.
+    Source: nostalgebraist, interpreting GPT: the logit lens (2020).
+    """
+    unembed = _module(subject, subject.unembed)
+    weight = getattr(unembed, "weight", None)
+    if not isinstance(weight, Tensor) or weight.shape[1:] != W_dec.shape[1:]:
+        return None
+    W_VD = weight[: len(subject.tokenizer)].float()  # a vocabulary may be padded
+    count = min(count, len(W_VD))
+    v_SD = unit(W_dec) * W_dec.shape[1] ** 0.5
+    parts = []
+    for some in v_SD.split(max(1, min(LATENTS_AT_ONCE, AT_ONCE // len(W_VD)))):
+        logits_SV = read_out(subject, some.to(weight.device)) @ W_VD.T
+        logits_SV -= logits_SV.mean(dim=1, keepdim=True)
+        up, down = logits_SV.topk(count), logits_SV.topk(count, largest=False)
+        parts.append((up.indices.cpu(), up.values.cpu(), down.indices.cpu(), down.values.cpu()))
+    return Promoted(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def read_out(subject: LanguageSubject, v_SD: Float[Tensor, "s d"]) -> Float[Tensor, "s d"]:
+    """N(x) of `promoted`: the final norm without its bias, or x itself where there is none."""
+    norm = _module(subject, subject.final_norm)
+    if norm is None:
+        return v_SD
+    dtype = next(norm.parameters(), v_SD).dtype
+    there: Tensor = norm(v_SD.to(dtype))
+    back: Tensor = norm(-v_SD.to(dtype))
+    return ((there - back) / 2).float()
+
+
+@torch.inference_mode()
+def neighbours(
+    W_dec: Float[Tensor, "s d"], count: int
+) -> tuple[Int64[Tensor, "s k"], Float32[Tensor, "s k"]]:
+    """The `count` latents whose decoder rows have the highest cosine with each, and the cosines,
+    falling."""
+    unit_SD = unit(W_dec)
+    count = min(count, len(unit_SD) - 1)
+    numbers, cosines = [], []
+    rows = max(1, AT_ONCE // len(unit_SD))
+    for start in range(0, len(unit_SD), rows):
+        some = unit_SD[start : start + rows]
+        cosine_RS = some @ unit_SD.T
+        cosine_RS[range(len(some)), range(start, start + len(some))] = -torch.inf
+        best = cosine_RS.topk(count)
+        numbers.append(best.indices.cpu())
+        cosines.append(best.values.cpu())
+    return torch.cat(numbers), torch.cat(cosines)
+
+
+def unit(W_dec: Float[Tensor, "s d"]) -> Float[Tensor, "s d"]:
+    """Rows of length one, in float32; a row of zeros stays one."""
+    return functional.normalize(W_dec.float(), dim=1)
+
+
+def _module(subject: LanguageSubject, path: str) -> nn.Module | None:
+    return subject.module.get_submodule(path) if path else None

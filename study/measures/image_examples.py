@@ -1,0 +1,126 @@
+"""Dataset examples: the rows of a store that excite a unit most, and the pixels they saw."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from tendril.data.inputs.images import ImageSource
+from tendril.data.store.reader import Store
+from tendril.models.sites.receptive import ReceptiveField
+
+from ..curves.findings import Patch
+
+BLOCK = 8192
+MOST_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a store and how much it excites."""
+
+    value: float
+    number: int
+
+
+def strongest_rows(
+    store: Store,
+    site: str,
+    respond: Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, "n m"]],
+    members: int,
+    count: int,
+    block: int = BLOCK,
+) -> list[list[Row]]:
+    """For each of `members` responses, the `count` rows that excite most, one an input.
+
+    `respond` turns rows of the site into responses. Rows come in blocks of `block`, so memory
+    does not grow with the store; of more than a million rows, blocks spread evenly are read.
+    """
+    valid, inputs = store.column("valid"), store.column("input")
+    best = [(np.empty(0), np.empty(0, dtype=np.int64)) for _ in range(members)]
+    for start in spread_blocks(store.rows, block):
+        stop = min(start + block, store.rows)
+        rows = start + np.flatnonzero(valid[start:stop])
+        values_NM = respond(store.read(site, slice(start, stop))[rows - start])
+        for m, (values, numbers) in enumerate(best):
+            floor = values[-1] if len(values) == count else 0.0
+            better = np.flatnonzero(values_NM[:, m] > floor)
+            if len(better):
+                joined = np.concatenate([values, values_NM[better, m]])
+                best[m] = keep_best(joined, np.concatenate([numbers, rows[better]]), inputs, count)
+    return [
+        [Row(float(v), int(n)) for v, n in zip(values, numbers, strict=True)]
+        for values, numbers in best
+    ]
+
+
+def spread_blocks(rows: int, block: int = BLOCK) -> list[int]:
+    """Where blocks begin: all of them, or a million rows' worth spread over the store."""
+    starts = np.arange(0, rows, block)
+    most = MOST_ROWS // block
+    if len(starts) > most:
+        starts = starts[np.linspace(0, len(starts) - 1, most).astype(int)]
+    return [int(start) for start in starts]
+
+
+def keep_best(
+    values: Float[np.ndarray, " n"],
+    rows: Int[np.ndarray, " n"],
+    inputs: Int[np.ndarray, " r"],
+    count: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` highest values with their rows, the best row of each input only."""
+    order = np.lexsort((rows, -values))
+    _, first = np.unique(inputs[rows[order]], return_index=True)
+    chosen = order[np.sort(first)[:count]]
+    return values[chosen], rows[chosen]
+
+
+def cut_patches(
+    store: Store,
+    site: str,
+    field: ReceptiveField,
+    source: ImageSource,
+    size: int,
+    best: Sequence[Sequence[Row]],
+) -> list[list[Patch]]:
+    """The pixels that each row's cell looks at: the receptive field, its edges repeated where
+    it reaches beyond the image. Inputs are opened once each."""
+    inputs = store.column("input")
+    wanted = sorted({int(inputs[row.number]) for rows in best for row in rows})
+    images = {index: source.load(index, size) for index in wanted}
+    patches = []
+    for rows in best:
+        found = []
+        for row in rows:
+            index = int(inputs[row.number])
+            pixel = pixel_of(store, site, field, row.number)
+            pixels = cut(images[index], pixel, min(max(field.size), size))
+            found.append(Patch(pixels, row.value, store.input_name(index)))
+        patches.append(found)
+    return patches
+
+
+def pixel_of(store: Store, site: str, field: ReceptiveField, row: int) -> tuple[int, int]:
+    """The pixel (y, x) that the cell of a row is centred on.
+
+    The columns `y` and `x` number the cells of the store's first site; on another one it is
+    the cell that holds the middle of that cell.
+    """
+    drawn_on, grid = store.grid(store.sites[0]), store.grid(site)
+    y, x = (
+        float((2 * int(store.column(name)[row]) + 1) * grid[axis] // (2 * drawn_on[axis]))
+        for axis, name in enumerate(("y", "x"))
+    )
+    across, down = field.pixel(y, x)
+    return round(down), round(across)
+
+
+def cut(
+    image: UInt8[np.ndarray, "h w 3"], pixel: tuple[int, int], size: int
+) -> UInt8[np.ndarray, "s s 3"]:
+    """A square of `size` pixels about `pixel` (y, x), the image's edges repeated outside it."""
+    offsets = np.arange(size) - size // 2
+    y, x = (np.clip(p + offsets, 0, n - 1) for p, n in zip(pixel, image.shape, strict=False))
+    return image[np.ix_(y, x)]

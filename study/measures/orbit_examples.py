@@ -1,0 +1,114 @@
+"""Dataset examples of a group crosscoder: patches of its strongest anchors, turned upright."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from tendril.data.group.dihedral import Dihedral
+from tendril.data.group.warp import Warp
+from tendril.data.inputs.images import ImageSource
+from tendril.data.store.reader import Store
+from tendril.models.dictionaries.equivariant import OrbitCrosscoder
+from tendril.models.dictionaries.sae import Stored
+from tendril.models.sites.window import Window
+
+from ..curves.findings import Patch
+from .image_examples import Row, strongest_rows
+from .latent_families import directed
+
+UP = -90.0  # degrees: a direction that points up on the screen
+ROWS = 1024  # orbits that are encoded at a time
+MILLI = 1000  # the column `turn` is in thousandths of a degree
+
+
+def strongest_anchors(
+    store: Store, site: str, dictionary: Stored, latents: Sequence[int], count: int
+) -> list[list[Row]]:
+    """The anchors that excite each latent most, one an input; of a family, in its best pose."""
+
+    def respond(x_NGD: Float[np.ndarray, "n g d"]) -> Float[np.ndarray, "n m"]:
+        values = [
+            coded(dictionary, x_NGD[start : start + ROWS])[0][:, latents]
+            for start in range(0, len(x_NGD), ROWS)
+        ]
+        return np.concatenate(values) if values else np.zeros((0, len(latents)))
+
+    block = max(ROWS, store.chunk_rows)  # no chunk is read twice
+    return strongest_rows(store, site, respond, len(latents), count, block)
+
+
+@torch.inference_mode()
+def coded(
+    dictionary: Stored, x_NGD: Float[np.ndarray, "n g d"]
+) -> tuple[Float[np.ndarray, "n s"], Int[np.ndarray, "n s"]]:
+    """How much each latent is on in some orbits and, of a family of copies, in which pose."""
+    x = torch.from_numpy(np.ascontiguousarray(x_NGD, np.float32))
+    if isinstance(dictionary, OrbitCrosscoder):
+        values_NS, poses_NS = dictionary.poses_of(x)
+        return values_NS.numpy(), poses_NS.numpy()
+    z_NS = dictionary.encode(x.flatten(1)).numpy()
+    return z_NS, np.zeros(z_NS.shape, np.int64)
+
+
+def upright_patches(
+    store: Store,
+    site: str,
+    dictionary: Stored,
+    source: ImageSource,
+    window: Window,
+    image_size: int,
+    best: Sequence[Sequence[Row]],
+    latents: Sequence[int],
+    directions: Sequence[float],
+) -> list[list[Patch]]:
+    """What the anchors saw, turned so that the latent's direction points up.
+
+    A row is the orbit of the patch p that the column `turn` had turned. A latent of direction
+    a that is on in pose h sees T_h of its pattern, whose direction is T_h a: turning by the rest
+    to UP makes all alike, and one that is mirrored is mirrored back in the upright axis.
+    """
+    group = store.group
+    assert group is not None
+    warp = Warp(group, window.size, window.colour)
+    inputs, turns = store.column("input"), store.column("turn")
+    ys, xs = store.column("y"), store.column("x")
+    wanted = sorted({int(inputs[row.number]) for rows in best for row in rows})
+    images = {index: _rgb(source.load(index, image_size)) for index in wanted}
+    found = []
+    for rows, latent, angle in zip(best, latents, directions, strict=True):
+        patches = []
+        for row in rows:
+            _, poses_1S = coded(dictionary, store.read(site, np.array([row.number])))
+            index = int(inputs[row.number])
+            centre = window.centre(int(ys[row.number]), int(xs[row.number]))
+            turn = float(turns[row.number]) / MILLI
+            pixels = upright(
+                warp, images[index], centre, turn, int(poses_1S[0, latent]), angle, group
+            )
+            patches.append(Patch(pixels, row.value, store.input_name(index)))
+        found.append(patches)
+    return found
+
+
+def upright(
+    warp: Warp,
+    rgb_CHW: torch.Tensor,
+    centre: tuple[float, float],
+    turn: float,
+    pose: int,
+    angle: float,
+    group: Dihedral,
+) -> np.ndarray:
+    """One patch as uint8 [P, P, 3], turned by `turn` and on until T_pose of `angle` is up."""
+    total = turn + UP - directed(group, pose, angle)
+    patch_CPP = warp.turned(rgb_CHW, np.array([centre]), np.array([total]))[0]
+    if group.parts(pose)[0]:
+        patch_CPP = patch_CPP.flip(-1)
+    pixels: np.ndarray = (patch_CPP.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    return pixels
+
+
+def _rgb(pixels_HWC: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels_HWC)).permute(2, 0, 1).float() / 255

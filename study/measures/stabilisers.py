@@ -1,0 +1,267 @@
+"""What fixes a latent of a group crosscoder: its stabiliser, read off its transform blocks.
+
+Block g of the input of a pattern p is x(p)[g] = a(T_g p), so that of the pattern T_h p is
+a(T_g T_h p) = x(p)[gh]. A pattern that T_s fixes has x(p)[gs] = x(p)[g] for all g, and so has a
+latent D that stands for it: the stabiliser is what D is unchanged by when multiplied *on the
+right*. (On the left stand other patterns: D[sg] = D[g] says that a unit's answer has the
+symmetry, and not the pattern.) Everything here comes from the autocorrelation over the group,
+
+    r(s) = sum_g <D[g], D[gs]>,
+
+which for s = identity is the power. Functions of the blocks [F, G, D] alone, in float64.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int64
+
+from tendril.data.group.dihedral import Dihedral
+
+from .subgroups import Subgroup, averaging, subgroups
+
+CHUNK = 256  # latents whose G x G products are held at a time
+LOSS = 0.05  # of the power, that a subgroup may lose beyond a part of it
+CLASSES = ("invariant", "many turns", "both", "half turn", "one reflection", "chiral", "no turn")
+
+
+def centred(blocks_FGD: Float[np.ndarray, "f g d"]) -> Float[np.ndarray, "f g d"]:
+    """Blocks less their mean over g: what is left changes with the transformation."""
+    changing_FGD: Float[np.ndarray, "f g d"] = blocks_FGD - blocks_FGD.mean(axis=1, keepdims=True)
+    return changing_FGD
+
+
+def cosines(blocks_FGD: Float[np.ndarray, "f g d"]) -> Float64[np.ndarray, "f g g"]:
+    """The cosine of every two blocks of each latent; 0 where one of them vanishes."""
+    gram_FGG = _gram(blocks_FGD)
+    norm_FG = np.sqrt(np.einsum("fgg->fg", gram_FGG))
+    inverse_FG = np.divide(1, norm_FG, out=np.zeros_like(norm_FG), where=norm_FG > 0)
+    cosine_FGG: Float64[np.ndarray, "f g g"] = (
+        gram_FGG * inverse_FG[:, :, None] * inverse_FG[:, None]
+    )
+    return cosine_FGG
+
+
+def autocorrelation(
+    blocks_FGD: Float[np.ndarray, "f g d"], group: Dihedral
+) -> Float64[np.ndarray, "f g"]:
+    """r(s) = sum_g <D[g], D[gs]> of every latent; r(0) is the power ||D||^2."""
+    everyone = np.arange(len(group))[:, None]
+    parts = [np.zeros((0, len(group)))]
+    for start in range(0, len(blocks_FGD), CHUNK):
+        gram_FGG = _gram(blocks_FGD[start : start + CHUNK])
+        parts.append(gram_FGG[:, everyone, group.table_GG].sum(axis=1))
+    return np.concatenate(parts)
+
+
+def projected(
+    blocks_FGD: Float[np.ndarray, "f g d"], subgroup: Subgroup
+) -> Float[np.ndarray, "f g d"]:
+    """P_H D[g], the mean of D[gs] over s in H: D itself where H fixes it."""
+    table_GG = subgroup.group.table_GG[:, list(subgroup.elements)]
+    mean_FGD: Float[np.ndarray, "f g d"] = blocks_FGD[:, table_GG].mean(axis=2)
+    return mean_FGD
+
+
+@final
+@dataclass(frozen=True)
+class Symmetry:
+    """How symmetrical each of F latents is.
+
+    variation: the share of the power ||D||^2 that is not the mean over g; 0 for a latent that
+        no transformation changes
+    shares: of the *centred* power, what lies in the fixed space of each subgroup, from 0 to 1:
+        ||P_H Dc||^2 / ||Dc||^2 = mean over s in H of r(s) / r(0); 0 where nothing varies
+    irreps: the share of the whole power in each real irreducible representation, by its name
+    correlation: r(s) / r(0) of the centred blocks
+    """
+
+    group: Dihedral
+    subgroups: tuple[Subgroup, ...]
+    variation: Float64[np.ndarray, " f"]
+    shares: Float64[np.ndarray, "f h"]
+    irreps: Mapping[str, Float64[np.ndarray, " f"]]
+    correlation: Float64[np.ndarray, "f g"]
+
+    def __len__(self) -> int:
+        return len(self.variation)
+
+    @property
+    def kinds(self) -> list[str]:
+        """C1, D1, C2 ..."""
+        return list(dict.fromkeys(subgroup.kind for subgroup in self.subgroups))
+
+    def of_kind(self, kind: str) -> tuple[Float64[np.ndarray, " f"], Int64[np.ndarray, " f"]]:
+        """The best share among subgroups of a kind, over all their axes, and which that is."""
+        places = np.array([i for i, h in enumerate(self.subgroups) if h.kind == kind])
+        best_F = self.shares[:, places].argmax(axis=1)
+        return self.shares[np.arange(len(self)), places[best_F]], places[best_F]
+
+
+def measure(blocks_FGD: Float[np.ndarray, "f g d"], group: Dihedral) -> Symmetry:
+    """All that the autocorrelation says of each latent.
+
+    The projection on a real irreducible representation rho of character chi is
+    D -> (chi(1) / <chi, chi>) / G sum_s chi(s) D[gs] (Serre, Linear representations, 2.6), and
+    so its power the same sum over r(s).
+    """
+    r_FG = autocorrelation(blocks_FGD, group)
+    power_F = r_FG[:, 0].copy()
+    mean_F = r_FG.mean(axis=1)  # the power of the mean, G ||mean||^2
+    # what rounding leaves of blocks that do not vary is no variation
+    centred_FG = r_FG - mean_F[:, None]
+    varies_F = centred_FG[:, 0] > 1e-10 * power_F
+    correlation_FG = _over(centred_FG, np.where(varies_F, centred_FG[:, 0], 0))
+    chosen = subgroups(group)
+    irreps = {}
+    for name, chi_G in group.characters.items():
+        factor = chi_G[0] / (chi_G @ chi_G)  # 1 / <chi, chi> has the 1 / G of the mean
+        irreps[name] = np.clip(_over((r_FG @ chi_G * factor)[:, None], power_F)[:, 0], 0, 1)
+    return Symmetry(
+        group=group,
+        subgroups=tuple(chosen),
+        variation=np.where(varies_F, _over(centred_FG[:, :1], power_F)[:, 0], 0.0),
+        shares=np.clip(correlation_FG @ averaging(chosen).T, 0, 1),
+        irreps=irreps,
+        correlation=correlation_FG,
+    )
+
+
+def relabelled(
+    blocks_FGD: Float[np.ndarray, "f g d"], rng: np.random.Generator
+) -> Float[np.ndarray, "f g d"]:
+    """Each latent's blocks in a random order: a null that keeps all but the group."""
+    order_FG = rng.permuted(np.tile(np.arange(blocks_FGD.shape[1]), (len(blocks_FGD), 1)), axis=1)
+    return np.take_along_axis(blocks_FGD, order_FG[:, :, None], axis=1)
+
+
+@final
+@dataclass(frozen=True)
+class Null:
+    """Shares by chance: the best of each kind of subgroup, in ascending order, a set a null."""
+
+    shares: Mapping[str, Mapping[str, Float64[np.ndarray, " m"]]]
+    """By name of the null, then by kind of subgroup."""
+
+    def thresholds(self, quantile: float, least: float, most: float = 1.0) -> dict[str, float]:
+        """By kind: the `quantile` of each null, the largest of them, from `least` to `most`."""
+        kinds = list(next(iter(self.shares.values())))
+        limits = {}
+        for kind in kinds:
+            known = [null[kind] for null in self.shares.values() if len(null[kind])]
+            chance = max([least, *(float(np.quantile(v, quantile)) for v in known)])
+            limits[kind] = max(least, min(chance, most))
+        return limits | {"C1": 0.0}
+
+    def rank(self, null: str, kind: str, shares_F: Float[np.ndarray, " f"]) -> np.ndarray:
+        """The share of a null that lies below each value, from 0 to 1."""
+        by_chance = self.shares[null][kind]
+        below_F: np.ndarray = np.searchsorted(by_chance, shares_F) / max(len(by_chance), 1)
+        return below_F
+
+
+def null_of(blocks: Mapping[str, Float[np.ndarray, "f g d"]], group: Dihedral) -> Null:
+    """Best shares by chance, of raw anchors' orbits, relabelled blocks ... by their names.
+
+    Blocks that do not vary at all are left out.
+    """
+    shares = {}
+    for name, blocks_FGD in blocks.items():
+        symmetry = measure(blocks_FGD, group)
+        varies_F = symmetry.variation > 0
+        shares[name] = {k: np.sort(symmetry.of_kind(k)[0][varies_F]) for k in symmetry.kinds}
+    return Null(shares)
+
+
+def estimated(
+    symmetry: Symmetry, thresholds: Mapping[str, float], flat: float
+) -> list[Subgroup | None]:
+    """The largest subgroup whose share reaches the threshold of its kind and that explains the
+    blocks as well as its parts do, of equal ones that of the larger share; None for a latent
+    whose variation is at most `flat`: all fixes it.
+
+    A curve with a faint opening has most of its power in the fixed space of a line's stabiliser.
+    So a subgroup H must not lose more of the power than a part K of it has: no more than LOSS,
+    or twice what noise would lose that is as dense, a dimension, as what K leaves out, which is
+    (1 - share_K) (G / |K| - G / |H|) / (G - G / |K|).
+    """
+    limit_H = np.array([thresholds[h.kind] for h in symmetry.subgroups])
+    order_H = np.array([len(h) for h in symmetry.subgroups])
+    passes_FH: Bool[np.ndarray, "f h"] = symmetry.shares >= limit_H
+    size = len(symmetry.group)
+    for i, whole in enumerate(symmetry.subgroups):
+        for j, part in enumerate(symmetry.subgroups):
+            if len(part) == 1 or not set(part.elements) < set(whole.elements):
+                continue
+            dense_F = (1 - symmetry.shares[:, j]) / (size - size / len(part))
+            noise_F = dense_F * (size / len(part) - size / len(whole))
+            lost_F = symmetry.shares[:, j] - symmetry.shares[:, i]
+            passes_FH[:, i] &= lost_F <= np.maximum(LOSS, 2 * noise_F)
+    score_FH = np.where(passes_FH, order_H + 0.5 * symmetry.shares, -1)
+    best_F = score_FH.argmax(axis=1)
+    return [
+        None if flat_enough else symmetry.subgroups[best]
+        for best, flat_enough in zip(best_F, symmetry.variation <= flat, strict=True)
+    ]
+
+
+def class_of(stabiliser: Subgroup | None) -> str:
+    """In words, one of CLASSES.
+
+    invariant: a circle. both: a half turn and two reflections, as a line has. one reflection:
+    a curve, but also an edge, a corner, the end of a line. many turns: three or more. chiral:
+    nothing (and `no turn` in a group without reflections, that cannot tell).
+    """
+    if stabiliser is None:
+        return "invariant"
+    if stabiliser.turns > 2:
+        return "many turns"
+    if stabiliser.turns == 2:
+        return "half turn" if stabiliser.axis is None else "both"
+    if stabiliser.axis is not None:
+        return "one reflection"
+    return "chiral" if stabiliser.group.reflections else "no turn"
+
+
+def axis_angle(symmetry: Symmetry, latent: int, stabiliser: Subgroup | None) -> float | None:
+    """The angle of the first axis of D_d in degrees clockwise from +x, from 0 to 180 / d.
+
+    Between neighbouring axes, 180 / n degrees apart, it is where the parabola through their
+    shares has its top. Of the two directions of an axis blocks cannot say which is the bulge.
+    """
+    if stabiliser is None or stabiliser.axis is None:
+        return None
+    apart, count = 180 / symmetry.group.rotations, symmetry.group.rotations // stabiliser.turns
+    at = stabiliser.axis
+    if count < 3:
+        return apart * at
+    by_axis = {
+        h.axis: float(symmetry.shares[latent, i])
+        for i, h in enumerate(symmetry.subgroups)
+        if h.kind == stabiliser.kind
+    }
+    before, top, after = (by_axis[(at + step) % count] for step in (-1, 0, 1))
+    bend = 2 * top - before - after
+    shift = (after - before) / (2 * bend) if bend > 0 else 0.0
+    return apart * (at + min(max(shift, -0.5), 0.5)) % (apart * count)
+
+
+def class_counts(classes: Sequence[str]) -> dict[str, int]:
+    """How many latents are of each class, in the order of CLASSES; those there are."""
+    return {name: classes.count(name) for name in CLASSES if name in classes}
+
+
+def _gram(blocks_FGD: Float[np.ndarray, "f g d"]) -> Float64[np.ndarray, "f g g"]:
+    blocks = blocks_FGD.astype(np.float64)
+    gram_FGG: Float64[np.ndarray, "f g g"] = blocks @ blocks.transpose(0, 2, 1)
+    return gram_FGG
+
+
+def _over(above_FX: np.ndarray, below_F: np.ndarray) -> np.ndarray:
+    """`above / below`, row by row, and 0 where `below` vanishes."""
+    below_FX = np.broadcast_to(below_F[:, None], above_FX.shape)
+    return np.asarray(
+        np.divide(above_FX, below_FX, out=np.zeros_like(above_FX), where=below_FX > 0)
+    )

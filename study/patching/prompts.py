@@ -1,0 +1,174 @@
+"""Pairs of prompts that differ in one name, for any tokenizer: who is spoken to?
+
+The task is indirect object identification (Wang et al. 2211.00593): of two names the one that
+does not speak, or give. `dialogue` puts it in words after which a model of children's stories
+says names at all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from tendril.data import order
+from tendril.data.errors import ConfigError
+from tendril.models.subjects.language import LanguageSubject, cut_for, tokens_of
+
+TEMPLATES: Mapping[str, tuple[str, ...]] = {
+    "dialogue": (
+        '{a} and {b} were playing. {speaker} said, "Thank you,',
+        '{a} saw {b} in the park. {speaker} said, "Hello,',
+        '{a} and {b} had a ball. {other} gave the ball to {speaker}. {speaker} said, "Thank you,',
+        '{a} and {b} went to the park. {speaker} gave a toy to {other} and said, "Here you are,',
+        '{a} and {b} were friends. {speaker} looked at {other} and said, "Hello,',
+        '{a} and {b} were playing. {speaker} ran to {other}. {speaker} said, "I am sorry,',
+        'One day, {a} and {b} went to the park. {speaker} said to {other}, "Thank you,',
+        '{a} and {b} like to play. {speaker} hugged {other} and said, "I love you,',
+    ),
+    "ioi": (
+        "{a} and {b} went to the park. {speaker} gave a ball to",
+        "{a} and {b} went to the store. {speaker} gave a drink to",
+        "Then, {a} and {b} had a long argument. Afterwards {speaker} said to",
+        "When {a} and {b} were at the school, {speaker} decided to give a book to",
+        "One day, {a} and {b} were in the garden. {speaker} gave a flower to",
+        "Once upon a time, {a} and {b} found a toy. {speaker} gave the toy to",
+        "{a} and {b} were good friends. {speaker} gave a cake to",
+        "After {a} and {b} went to the house, {speaker} gave the red hat to",
+    ),
+}
+NAMES = (
+    *("Lily", "Tim", "Timmy", "Tom", "Ben", "Sam", "Max", "Mia", "Sue", "Anna", "Bob", "Jack"),
+    *("Sara", "Lucy", "Amy", "John", "Mary", "Jane", "Bill", "Kate", "Mark", "Paul", "Emma"),
+    *("Alice", "David", "James", "Peter", "Sarah", "Laura", "Simon", "Julia", "Martin", "Fred"),
+)
+Change = Literal["name", "same-name", "speaker"]
+ENOUGH = 8  # names of a single token from which no longer ones are taken
+
+
+@final
+@dataclass(frozen=True)
+class Pairs:
+    """Prompts as tokens [P, T], filled up behind their last token (`last_P`), where a causal
+    model does not look; the base ones, and the counterfactual ones of equal length. `answers_P2`
+    are the tokens that should come next, of both."""
+
+    base_PT: Int64[Tensor, "p t"]
+    counter_PT: Int64[Tensor, "p t"]
+    last_P: Int64[Tensor, " p"]
+    answers_P2: Int64[Tensor, "p 2"]
+    texts: Sequence[tuple[str, str]]
+
+    def __len__(self) -> int:
+        return len(self.last_P)
+
+    def part(self, start: int, stop: int) -> "Pairs":
+        """Some of them."""
+        at = slice(start, stop)
+        base, counter, last, answers = (tensor[at] for tensor in self._tensors())
+        return Pairs(base, counter, last, answers, self.texts[at])
+
+    def to(self, device: torch.device) -> "Pairs":
+        """The same on a device."""
+        base, counter, last, answers = (tensor.to(device) for tensor in self._tensors())
+        return Pairs(base, counter, last, answers, self.texts)
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.base_PT, self.counter_PT, self.last_P, self.answers_P2
+
+    def patched(self, positions: Literal["after", "last"]) -> Bool[Tensor, "p t"]:
+        """Where features are changed: from the first token that differs on, or the last alone."""
+        place_T = torch.arange(self.base_PT.shape[1], device=self.last_P.device)
+        if positions == "last":
+            return place_T == self.last_P[:, None]
+        first_P = (self.base_PT != self.counter_PT).int().argmax(dim=1)
+        return (place_T >= first_P[:, None]) & (place_T <= self.last_P[:, None])
+
+
+def generated_pairs(
+    subject: LanguageSubject,
+    count: int,
+    seed: int,
+    change: Change,
+    names: Sequence[str] = (),
+    prompts: Literal["dialogue", "ioi"] = "dialogue",
+) -> Pairs:
+    """`count` different pairs, a pure function of (tokenizer, seed).
+
+    Base: A speaks, so B comes next. Counterfactual: B speaks, so A does; or another name, C,
+    stands wherever B did, B and C being the same in all pairs or not. The names are single tokens
+    where there are enough of these; else those of a pair have as many tokens as each other, and
+    different first ones, so that their answers differ. Raises ConfigError where the tokenizer
+    leaves too few.
+    """
+    templates = TEMPLATES[prompts]
+    pieces = _pieces(subject, names or NAMES)
+    wanted = 2 if change == "speaker" else 3
+    fitting = [drawn for drawn in permutations(pieces, wanted) if _alike(drawn, pieces)]
+    if change == "same-name" and fitting:
+        first = fitting[int(order.permutation(len(fitting), seed)[0])]
+        fitting = [drawn for drawn in fitting if drawn[1:] == first[1:]]
+    possible = len(fitting) * len(templates)
+    if possible < count:
+        raise ConfigError(
+            f"--pairs wants {count} pairs whose prompts have as many tokens as each other, and "
+            f"{len(pieces)} names as {subject.name} spells them make {possible}; give more --names "
+            "or ask for fewer."
+        )
+    texts, answers = [], []
+    for number in order.permutation(possible, seed)[:count].tolist():
+        template = templates[number % len(templates)]
+        a, b, *other = fitting[number // len(templates)]
+        c = other[0] if other else a
+        base = template.format(a=a, b=b, speaker=a, other=b)
+        renamed = template.format(a=a, b=c, speaker=a, other=c)
+        swapped = template.format(a=a, b=b, speaker=b, other=a)
+        texts.append((base, swapped if change == "speaker" else renamed))
+        answers.append((pieces[b][0], pieces[c][0]))
+    return paired(subject, texts, answers)
+
+
+def paired(
+    subject: LanguageSubject, texts: Sequence[tuple[str, str]], answers: Sequence[tuple[int, int]]
+) -> Pairs:
+    """Pairs of texts, and of the tokens that should come next, as tensors. Raises ConfigError
+    where two are not of equal length, or alike."""
+    begin = list(cut_for(subject, 1).prefix)
+    tokenise = tokens_of(subject)
+    bases, counters = (tokenise([pair[side] for pair in texts]) for side in (0, 1))
+    for base, counter, pair in zip(bases, counters, texts, strict=True):
+        if len(base) != len(counter) or base == counter:
+            raise ConfigError(
+                f"the prompts of a pair have as many tokens as each other and differ, and "
+                f"{pair[0]!r} has {len(base)}, {pair[1]!r} {len(counter)}; choose other --names."
+            )
+    lengths = [len(begin) + len(base) for base in bases]
+    filled = np.zeros((2, len(texts), max(lengths)), np.int64)
+    for side, prompts in enumerate((bases, counters)):
+        for row, prompt in enumerate(prompts):
+            filled[side, row, : lengths[row]] = begin + prompt
+    base_PT, counter_PT = torch.from_numpy(filled)
+    return Pairs(base_PT, counter_PT, torch.tensor(lengths) - 1, torch.tensor(answers), texts)
+
+
+def _pieces(subject: LanguageSubject, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The tokens of each name behind another word: the single ones, where these are enough."""
+    tokenise = tokens_of(subject)
+    (before,) = tokenise(["to"])
+    found: dict[str, tuple[int, ...]] = {}
+    for name, tokens in zip(names, tokenise([f"to {name}" for name in names]), strict=True):
+        if tokens[: len(before)] == before and len(tokens) > len(before):
+            found[name] = tuple(tokens[len(before) :])
+    longer = {name for name, pieces in found.items() if len(pieces) > 1}
+    if len(found) - len(longer) < ENOUGH:
+        return found
+    return {name: pieces for name, pieces in found.items() if name not in longer}
+
+
+def _alike(names: Sequence[str], pieces: Mapping[str, tuple[int, ...]]) -> bool:
+    lengths = {len(pieces[name]) for name in names}
+    return len(lengths) == 1 and len({pieces[name][0] for name in names}) == len(names)

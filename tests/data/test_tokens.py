@@ -1,0 +1,181 @@
+"""Packing: no token lost or double at any border, and the same contexts every time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tendril.data.errors import ConfigError, InputsNotFoundError, UnreadableInputsError
+from tendril.data.inputs.texts import open_text
+from tendril.data.inputs.tokens import Cut, TokenSource, contexts_of, pack, tokenised
+
+Documents = st.lists(st.lists(st.integers(10, 99), max_size=12), max_size=12)
+Frames = st.tuples(
+    st.integers(4, 9),
+    st.sampled_from([(), (1,)]),
+    st.sampled_from([(), (2,)]),
+    st.sampled_from([(), (3,), (3, 4)]),
+)
+
+
+@given(Documents, Frames)
+def test_contexts_are_the_documents_end_to_end(
+    documents: list[list[int]], frame: tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+) -> None:
+    cut = Cut(*frame)
+    stream: list[tuple[int, int]] = []
+    for number, document in enumerate(documents):
+        ahead = cut.between if number else ()
+        stream += [(token, number) for token in (*ahead, *document)]
+    contexts = list(pack(documents, cut))
+    assert len(contexts) == len(stream) // cut.body
+    body: list[tuple[int, int]] = []
+    for tokens_T, documents_T in contexts:
+        assert len(tokens_T) == len(documents_T) == cut.length
+        end = cut.length - len(cut.suffix)
+        assert tuple(tokens_T[: len(cut.prefix)]) == cut.prefix
+        assert tuple(tokens_T[end:]) == cut.suffix
+        inner = slice(len(cut.prefix), end)
+        body += zip(tokens_T[inner].tolist(), documents_T[inner].tolist(), strict=True)
+        assert (np.diff(documents_T) >= 0).all()
+    assert body == stream[: len(body)]
+
+
+def _source(documents: list[list[int]], asked: list[int] | None = None) -> TokenSource:
+    def given_out() -> Iterator[list[int]]:
+        for number, document in enumerate(documents):
+            if asked is not None:
+                asked.append(number)
+            yield document
+
+    return TokenSource({"kind": "test", "documents": documents}, "here", given_out)
+
+
+def test_contexts_are_made_once(tmp_path: Path) -> None:
+    asked: list[int] = []
+    documents = [[10 + i] * 7 for i in range(5)]
+    cut = Cut(8, (1,), (), (3,), (1, 3))
+    first = contexts_of(_source(documents, asked), cut, None, tmp_path)
+    assert asked == list(range(5))
+    again = contexts_of(_source(documents, asked), cut, None, tmp_path)
+    assert asked == list(range(5))
+    assert again.digest == first.digest
+    np.testing.assert_array_equal(again.tokens_BT, first.tokens_BT)
+    few = contexts_of(_source(documents, asked), cut, 2, tmp_path)
+    assert len(few) == 2
+    np.testing.assert_array_equal(few.tokens_BT, first.tokens_BT[:2])
+    assert few.digest != first.digest
+
+
+def test_a_stream_is_read_no_further_than_needed(tmp_path: Path) -> None:
+    asked: list[int] = []
+    contexts_of(_source([[10] * 7 for _ in range(500)], asked), Cut(7), 3, tmp_path)
+    assert len(asked) < 10
+
+
+def test_a_source_that_breaks_leaves_nothing_half_made(tmp_path: Path) -> None:
+    def broken() -> Iterator[list[int]]:
+        yield [10] * 30
+        raise UnreadableInputsError("line 7 is no JSON")
+
+    with pytest.raises(UnreadableInputsError):
+        contexts_of(TokenSource({"kind": "broken"}, "here", broken), Cut(8), None, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_which_positions_are_kept(tmp_path: Path) -> None:
+    cut = Cut(6, (1,), (), (3,), (1, 3))
+    contexts = contexts_of(_source([[10, 11, 12], [13, 14, 15, 16, 17, 18]]), cut, None, tmp_path)
+    assert contexts.tokens_BT.tolist() == [[1, 10, 11, 12, 3, 13], [1, 14, 15, 16, 17, 18]]
+    assert contexts.documents_BT.tolist() == [[0, 0, 0, 0, 1, 1], [1] * 6]
+    kept = contexts.kept(range(2), skip_special=True, skip_first=2)
+    assert kept.tolist() == [[False, False, True, True, False, True], [False, False] + [True] * 4]
+    assert contexts.kept(range(2), skip_special=False, skip_first=0).all()
+
+
+@pytest.mark.parametrize(
+    ("cut", "limit", "match"),
+    [
+        (Cut(64), None, "shorter than one context of 64 tokens"),
+        (Cut(2, (1,), (2,)), None, "--context wants room for text beside 2 special tokens"),
+        (Cut(8), 0, "--limit wants"),
+    ],
+)
+def test_what_cannot_be_cut(tmp_path: Path, cut: Cut, limit: int | None, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        contexts_of(_source([[10] * 7]), cut, limit, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def _documents(inputs: Path | str, **how: str) -> list[str]:
+    return list(open_text(str(inputs), **how).documents())  # type: ignore[arg-type]
+
+
+def test_files_folders_and_lines(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("\ufeffsecond, with a naïve é\n", encoding="utf-8")
+    (tmp_path / "a.md").write_text("first")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "c.jsonl").write_text('{"text": "third"}\n\n{"text": "fourth", "n": 1}\n')
+    (tmp_path / "picture.png").write_bytes(b"\xff\xff")
+    assert _documents(tmp_path) == ["first", "second, with a naïve é\n", "third", "fourth"]
+    assert _documents(tmp_path / "a.md") == ["first"]
+    key = open_text(str(tmp_path)).key
+    (tmp_path / "a.md").write_text("other")
+    assert open_text(str(tmp_path)).key != key
+
+
+def test_hugging_face_sets_of_this_machine(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {"text": ["one", "two"], "story": ["eins", "zwei"]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
+    assert _documents(f"hf:{tmp_path / 'set'}") == ["one", "two"]
+    assert _documents(tmp_path / "set", column="story") == ["eins", "zwei"]
+    stream = open_text(str(tmp_path / "set"), streaming=True)
+    assert list(stream.documents()) == list(stream.documents()) == ["one", "two"]
+    with pytest.raises(ConfigError, match=r"has the columns text, story and no 'body'.*--column"):
+        open_text(str(tmp_path / "set"), column="body")
+
+
+def test_docstrings_are_english_and_always_the_same() -> None:
+    documents = open_text("docstrings").documents()
+    first = [next(documents) for _ in range(40)]
+    assert all(len(text) >= 80 for text in first)
+    again = open_text("docstrings").documents()
+    assert first == [next(again) for _ in range(40)]
+
+
+def test_texts_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "stories.txt").write_text("x")
+    with pytest.raises(InputsNotFoundError, match=r"near names are stories\.txt"):
+        open_text(str(tmp_path / "storie.txt"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputsNotFoundError, match="holds no text"):
+        open_text(str(tmp_path / "empty"))
+    (tmp_path / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    with pytest.raises(UnreadableInputsError, match=r"byte 0xe9 at 3; convert it"):
+        _documents(tmp_path / "latin.txt")
+    (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n{"text": \n')
+    with pytest.raises(UnreadableInputsError, match="line 2 has none"):
+        _documents(tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").write_text('{"body": "one"}')
+    with pytest.raises(ConfigError, match=r"under 'text', and has body; name .* --column"):
+        _documents(tmp_path / "rows.jsonl")
+
+
+def test_tokens_decode_to_the_text(tmp_path: Path, shared: Path) -> None:
+    from tendril.models.subjects.language import cut_for, language_subject, tokens_of
+
+    subject = language_subject(str(shared / "lm" / "stories260K"))
+    text = open_text(str(shared / "text" / "wikitext2_valid.txt"))
+    source = tokenised(text, tokens_of(subject), str(subject.identity["tokenizer"]))
+    cut = cut_for(subject, 128)
+    contexts = contexts_of(source, cut, 300, tmp_path)
+    body = contexts.tokens_BT[:, len(cut.prefix) :].ravel().tolist()
+    decoded = subject.tokenizer.decode(body, clean_up_tokenization_spaces=False)
+    whole = next(iter(text.documents()))
+    assert "<unk>" in whole  # a word like any other here, and no special token
+    assert decoded[:-4].strip() == whole[: len(decoded) + 9].strip()[: len(decoded[:-4].strip())]
+    assert len(decoded) > 30_000

@@ -1,0 +1,150 @@
+"""`tendril harvest` as a person meets it: mistakes are a sentence and exit status 2."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tendril.data.cli import run_command
+from tendril.harvest.__main__ import main
+
+from ..helpers.helped import check_help
+from .test_run import MINE
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        Image.new("RGB", (40, 40), (i * 80, 90, 20)).save(folder / f"{i}.png")
+    return folder
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *flags: str
+) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command."""
+    monkeypatch.setattr(sys, "argv", ["harvest", *flags])
+    with pytest.raises(SystemExit) as left:
+        run_command(main)
+    out, err = capsys.readouterr()
+    return int(left.value.code or 0), out, err
+
+
+def test_help_is_there_under_a_second_and_without_torch() -> None:
+    check_help("harvest", "demo", shows="--per-input", never=("torch", "numba"))
+
+
+def test_the_last_line_says_what_was_made(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["inceptionv1", "--subject", f"{MINE}:network", "--inputs", str(photos)]
+    flags += ["--sites", "late", "--home", str(photos.parent), "--per-input", "4"]
+    status, out, _ = run(monkeypatch, capsys, *flags)
+    made = json.loads(out.splitlines()[-1])
+    assert status == 0
+    assert {"store", "rows", "seconds", "rows_per_s", "reused"} <= made.keys()
+    assert (made["rows"], made["reused"]) == (12, False)
+    status, out, _ = run(monkeypatch, capsys, *flags)
+    assert json.loads(out)["reused"] is True
+    status, out, err = run(monkeypatch, capsys, *flags, "--per-input", "all", "--dry-run")
+    assert json.loads(out)["rows"] == 192
+    assert "3 inputs x 64 positions = 192 rows" in err
+    assert len(list((photos.parent / "store").iterdir())) == 1
+
+
+MISTAKES = {
+    "no such folder": (["--inputs", "nowhere"], "no folder here"),
+    "no inputs": ([], "--inputs wants a folder"),
+    "an empty folder": (["--inputs", "{empty}"], "holds no image"),
+    "an unknown site": (["--inputs", "{photos}", "--sites", "lat"], "near names are late"),
+    "no site": (["--inputs", "{photos}", "--sites", ","], "--sites wants"),
+    "no weights": (["--inputs", "{photos}", "--subject", "inceptionv1"], "--weights lucent"),
+    "weights that are not there": (
+        ["--inputs", "{photos}", "--subject", "inceptionv1", "--weights", "x.pth"],
+        "no file of weights",
+    ),
+    "another subject": (["--inputs", "{photos}", "--subject", "vgg"], "FILE.py:FUNCTION"),
+    "too many positions": (["--inputs", "{photos}", "--per-input", "99"], "64 positions"),
+    "no batch": (["--inputs", "{photos}", "--batch-size", "0"], "--batch-size wants"),
+    "no GPU": (["--inputs", "{photos}", "--device", "cuda"], "no CUDA device"),
+    "a word for a number": (["--inputs", "{photos}", "--seed", "x"], "--seed"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_a_sentence_and_status_2(
+    mistake: str,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+
+    if mistake == "no GPU" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    (photos.parent / "empty").mkdir()
+    flags, sentence = MISTAKES[mistake]
+    flags = [f.format(photos=photos, empty=photos.parent / "empty") for f in flags]
+    base = ["inceptionv1", "--subject", f"{MINE}:network", "--sites", "late"]
+    status, out, err = run(monkeypatch, capsys, *base, "--home", str(photos.parent), *flags)
+    assert status == 2
+    assert sentence in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not list(photos.parent.rglob("zarr.json"))
+
+
+def test_two_harvesters_on_one_store(photos: Path) -> None:
+    """The second one is told, and the first one ends well."""
+    home = photos.parent
+    for i in range(3, 60):
+        Image.new("RGB", (900, 900), (i, 90, 20)).save(photos / f"{i}.png")
+    flags = ["inceptionv1", "--subject", f"{MINE}:network", "--inputs", str(photos)]
+    flags += ["--sites", "late", "--per-input", "4", "--home", str(home), "--workers", "1"]
+    command = [sys.executable, "-m", "tendril", "harvest", *flags]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not list((home / "store").glob("[!.]*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (store,) = (home / "store").glob("[!.]*")
+    with_lock = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.lock", str(store)], capture_output=True, text=True
+    )
+    assert with_lock.returncode == 2, with_lock.stderr
+    assert "another harvest is writing" in with_lock.stderr
+    out, err = first.communicate()
+    assert first.returncode == 0, err
+    assert json.loads(out)["rows"] == 60 * 4
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_small_disk_that_is_really_full(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = photos.parent / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    flags = ["inceptionv1", "--subject", f"{MINE}:network", "--inputs", str(photos)]
+    flags += ["--sites", "late", "--per-input", "4", "--home", str(disk)]
+    try:
+        ballast = disk / "ballast"
+        ballast.write_bytes(b"0" * 150_000)
+        status, _, err = run(monkeypatch, capsys, *flags)
+        assert (status, "disk is full" in err) == (2, True), err
+        ballast.unlink()
+        status, out, err = run(monkeypatch, capsys, *flags)
+        assert status == 0, err
+        assert json.loads(out)["rows"] == 12
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

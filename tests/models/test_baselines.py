@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tendril.models.dictionaries.baselines import ica, neurons, pca, random
+from tendril.train.metrics import evaluate
+
+R, D = 4000, 8
+
+
+def mixed() -> tuple[Tensor, np.ndarray]:
+    """Independent sources with long tails, mixed, off the origin; and the mixing's rows."""
+    generator = np.random.default_rng(0)
+    rows = generator.standard_normal((D, D))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    sources = generator.laplace(size=(R, D)) * np.linspace(1, 3, D)
+    return torch.from_numpy(sources @ rows + 2).float(), rows
+
+
+@pytest.mark.parametrize("make", [pca, ica])
+def test_all_directions_of_a_basis_reconstruct_exactly(make: object) -> None:
+    x_RD, _ = mixed()
+    sae = make(x_RD, D)  # type: ignore[operator]
+    assert sae.latents == 2 * D
+    torch.testing.assert_close(sae(x_RD), x_RD, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(2 * D))
+
+
+def test_k_components_leave_what_the_largest_projections_leave() -> None:
+    x_RD, _ = mixed()
+    x = x_RD.double().numpy()
+    centred = x - x.mean(axis=0)
+    _, _, rows = np.linalg.svd(centred, full_matrices=False)
+    projection = centred @ rows.T
+    projection[np.abs(projection) < np.sort(np.abs(projection), axis=1)[:, -3, None]] = 0
+    missed = ((centred - projection @ rows) ** 2).sum() / (centred**2).sum()
+    found = evaluate(pca(x_RD, 3), [x_RD], R)
+    assert found.fvu == pytest.approx(missed, rel=1e-4)
+    assert found.l0 == pytest.approx(3)
+
+
+def test_ica_finds_the_directions_that_were_mixed() -> None:
+    x_RD, rows = mixed()
+    cosine = np.abs(rows @ ica(x_RD, 2).W_dec.double().numpy().T).max(axis=1)
+    assert cosine.min() > 0.98
+    found = np.abs(rows @ pca(x_RD, 2).W_dec.double().numpy().T).max(axis=1)
+    assert found.min() < 0.9, "principal directions are not these"
+
+
+def test_random_directions_are_unit_rows_read_with_themselves() -> None:
+    x_RD, _ = mixed()
+    sae = random(x_RD, 4, 32, seed=3)
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(32))
+    assert torch.equal(sae.W_enc, sae.W_dec.T)
+    assert torch.equal(random(x_RD, 4, 32, seed=3).W_dec, sae.W_dec)
+    assert not torch.equal(random(x_RD, 4, 32, seed=4).W_dec, sae.W_dec)
+    torch.testing.assert_close(sae.b_dec, x_RD.mean(dim=0))
+
+
+def test_neurons_keep_the_largest_numbers_of_a_vector() -> None:
+    x_ND = torch.tensor([[3.0, -5.0, 1.0], [0.5, 0.2, -0.1]])
+    assert neurons(x_ND, 1)(x_ND).tolist() == [[0, -5, 0], [0.5, 0, 0]]
+    positive = neurons(x_ND.abs(), 2)
+    assert positive.latents == 3
+    assert positive(x_ND.abs())[0].tolist() == [3, 5, 0]

@@ -1,0 +1,206 @@
+"""Comparing runs, on dictionaries whose relation is known."""
+
+import csv
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tendril.data.errors import ConfigError, RunNotFoundError
+from tendril.models.dictionaries.checkpoint import save_dictionary
+from tendril.models.dictionaries.sae import SAE
+from tendril.models.dictionaries.sparsity import Sparsity
+from tendril.study.compare.charts import Axis, Series, chart
+from tendril.study.compare.config import CompareConfig
+from tendril.study.compare.study import compare_runs
+from tendril.study.measures.matching import (
+    Directions,
+    antipodal_pairs,
+    dense_latents,
+    frequency_slope,
+    match,
+    nearest_cosine,
+    stability,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def random_rows(latents: int, width: int, seed: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(latents, width))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def some(latents: int = 20, width: int = 12, seed: int = 0) -> Directions:
+    rng = np.random.default_rng(seed + 100)
+    sides = (random_rows(latents, width, 2 * seed + i) for i in (0, 1))
+    return Directions(*sides, rng.uniform(0, 0.05, latents))
+
+
+def save(home: Path, name: str, directions: Directions, **told: object) -> Path:
+    """A run of a dictionary with those directions."""
+    latents, width = directions.decoder_SD.shape
+    sae = SAE(width, latents, Sparsity("relu"), pre_bias=False)
+    with torch.no_grad():
+        sae.W_enc.copy_(3 * torch.from_numpy(directions.encoder_SD.T))
+        sae.W_dec.copy_(2 * torch.from_numpy(directions.decoder_SD))
+    frequency_S = torch.from_numpy(directions.frequency_S).float()
+    config = {"site": "here", "objective": "relu_l1", "seed": 0, "store": "one"} | told
+    save_dictionary(home / "runs" / name, sae, config, frequency_S)
+    return home / "runs" / name
+
+
+def permuted(directions: Directions, order: np.ndarray) -> Directions:
+    return Directions(
+        directions.encoder_SD[order], directions.decoder_SD[order], directions.frequency_S[order]
+    )
+
+
+def test_a_dictionary_in_another_order_is_found_again_whole() -> None:
+    one = some()
+    order = np.random.default_rng(5).permutation(len(one))
+    found = match(one, permuted(one, order))
+    assert (order[found.second_M] == found.first_M).all()
+    assert found.shared_M.all()
+    assert stability(one, permuted(one, order)) == pytest.approx(1)
+
+
+def test_the_pairing_is_the_best_of_all_pairings() -> None:
+    """Against every permutation of five."""
+    one, other = some(5, 3, seed=1), some(5, 3, seed=2)
+    found = match(one, other)
+    cosine = one.encoder_SD @ other.encoder_SD.T + one.decoder_SD @ other.decoder_SD.T
+    best = max(sum(cosine[i, p[i]] for i in range(5)) for p in itertools.permutations(range(5)))
+    assert (found.encoder_M + found.decoder_M).sum() == pytest.approx(best)
+    decoder = one.decoder_SD @ other.decoder_SD.T
+    best = max(sum(decoder[i, p[i]] for i in range(5)) for p in itertools.permutations(range(5)))
+    assert stability(one, other) == pytest.approx(best / 5)
+
+
+def test_shared_wants_both_sides() -> None:
+    one = some()
+    decoder_only = Directions(random_rows(20, 12, 77), one.decoder_SD, one.frequency_S)
+    assert not match(one, decoder_only).shared_M.any()
+    assert stability(one, decoder_only) == pytest.approx(1)
+
+
+def test_all_of_the_smaller_dictionary_are_paired() -> None:
+    one = some(20)
+    found = match(one, permuted(one, np.arange(7, 13)))
+    assert found.first_M.tolist() == list(range(7, 13))
+    assert found.shared_M.all()
+
+
+def test_dense_latents_and_their_antipodes() -> None:
+    one = some(20)
+    encoder, decoder = one.encoder_SD.copy(), one.decoder_SD.copy()
+    frequency = np.full(20, 0.01)
+    frequency[[2, 5, 8, 11, 14]] = (0.2, 0.5, 0.3, 0.11, 0.4)
+    encoder[5], decoder[5] = -encoder[2], -decoder[2]  # a pair
+    encoder[11], decoder[11] = encoder[8], decoder[8]  # a copy is no pair
+    encoder[14], decoder[14] = -encoder[8], decoder[8]  # nor is one opposed on one side
+    encoder[3], decoder[3] = -encoder[2], -decoder[2]  # nor one that is not dense
+    made = Directions(encoder, decoder, frequency)
+    assert dense_latents(made).tolist() == [5, 14, 8, 2, 11]
+    ((i, j, score),) = antipodal_pairs(made)
+    assert {i, j} == {2, 5}
+    assert score == pytest.approx(1)
+
+
+def test_nearest_neighbour_is_another_latent() -> None:
+    rows = np.array([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]])
+    made = Directions(rows, rows, np.zeros(3))
+    np.testing.assert_allclose(nearest_cosine(made), [0.6, 0.6, -0.6])
+
+
+def test_the_slope_of_a_power_law_is_its_exponent() -> None:
+    frequency = np.random.default_rng(0).permutation((1.0 + np.arange(3000)) ** -0.74)
+    slope, ranks = frequency_slope(frequency) or (0.0, (0, 0))
+    assert slope == pytest.approx(-0.74)
+    assert ranks == (100, 1500)
+    few = frequency_slope(np.concatenate([frequency[:50], np.zeros(9)]))
+    assert few is not None
+    assert few[1] == (5, 25)
+    assert frequency_slope(np.zeros(40)) is None
+
+
+def test_runs_compared_make_figures_and_a_page(tmp_path: Path) -> None:
+    one = some(40)
+    half = permuted(one, np.arange(39, -1, -1))
+    half.encoder_SD[20:], half.decoder_SD[20:] = random_rows(20, 12, 90), random_rows(20, 12, 91)
+    save(tmp_path, "a-000000000001", one)
+    save(tmp_path, "b-000000000002", permuted(one, np.arange(40)[::-1]), seed=1)
+    save(tmp_path, "c-000000000003", half, seed=2)
+    made = compare_runs(CompareConfig(("a", "b", "c"), home=str(tmp_path)))
+    assert [run["seed"] for run in made["runs"]] == [0, 1, 2]
+    first, second, _ = made["pairs"]
+    assert (first["first"], first["second"]) == ("a-000000000001", "b-000000000002")
+    assert (first["shared"], first["stability"]) == (1, 1)
+    assert second["shared"] == pytest.approx(0.5, abs=0.06)
+    together = made["together"]["found_in_others"]
+    assert sum(together) == pytest.approx(1)
+    assert together[0] == 0
+    page = Path(made["report"]).read_text()
+    assert not re.search(r"(src|href)=", page), "the page needs nothing else"
+    assert all(run["run"] in page for run in made["runs"])
+    assert page.count("<svg") == 3
+    assert "nan" not in page
+    matched = (Path(made["report"]).parent / "matches.csv").read_text()
+    lines = list(csv.DictReader(matched.splitlines()))
+    assert len(lines) == 3 * 40
+    assert sum(int(line["shared"]) for line in lines[:40]) == 40
+
+
+def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
+    save(tmp_path, "one", some())
+    save(tmp_path, "wide", some(20, 13))
+    home = str(tmp_path)
+    with pytest.raises(ConfigError, match="two different runs or more, and got 1"):
+        compare_runs(CompareConfig(("one",), home=home))
+    with pytest.raises(ConfigError, match="two different runs"):
+        compare_runs(CompareConfig(("one", "one"), home=home))
+    with pytest.raises(ConfigError, match="one of width 12, wide of width 13"):
+        compare_runs(CompareConfig(("one", "wide"), home=home))
+    with pytest.raises(RunNotFoundError, match="it holds one, wide"):
+        compare_runs(CompareConfig(("one", "two"), home=home))
+
+
+def test_the_command_compares_four_seeds_of_768_in_seconds(tmp_path: Path) -> None:
+    for seed in range(4):
+        save(tmp_path, f"seed-{seed}", some(768, 96, seed), seed=seed)
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "tendril", "study", "compare", *(f"seed-{s}" for s in range(4))],
+        cwd=ROOT,
+        env={**os.environ, "TENDRIL_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 60
+    *shown, last = done.stdout.splitlines()
+    made = json.loads(last)
+    assert len(made["pairs"]) == 6
+    assert Path(made["report"]).is_file()
+    assert any(line.startswith("seed-0") for line in shown)
+    assert made["seconds"] < 30
+
+
+def test_a_chart_draws_what_its_axes_can_show() -> None:
+    series = Series("a <b>", np.array([1.0, 10.0, 100.0, 0.0]), np.array([1.0, 2.0, np.nan, 3.0]))
+    drawn = chart([series], Axis("x & y", log=True), Axis("y"))
+    (path,) = re.findall(r'class="line"[^>]* d="([^"]*)"', drawn)
+    assert path.count("L") == 1, "a NaN and a zero on a logarithmic axis are left out"
+    assert "a &lt;b&gt;" in drawn
+    assert "x &amp; y" in drawn
+    assert "<circle" in chart([Series("p", series.x, series.x, points=True)], Axis("x"), Axis("y"))
+    assert "<svg" in chart([], Axis("x"), Axis("y"))

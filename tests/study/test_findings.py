@@ -1,0 +1,100 @@
+"""What is made of the scores: members, near misses, tables, figures, the planted truth."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tendril.study.curves.findings import Truth
+from tendril.study.measures.curve_scores import CurveThresholds
+
+from ..helpers.study_example import family, findings
+
+
+def test_members_come_in_order_of_orientation():
+    found = family("unit", [200.0, 10.0, 90.0], others=0)
+    assert found.members == [1, 2, 0]
+    assert found.gap.degrees == pytest.approx(170, abs=0.5)
+    assert found.gap.middle == pytest.approx(285, abs=0.5)
+    member, error = found.nearest(94.0)
+    assert member == 2 and error == pytest.approx(4, abs=0.2)
+
+
+def test_near_misses_fail_one_threshold_narrowly_and_say_which():
+    made = family("unit", [0.0, 90.0, 180.0], others=0)
+    responses = made.responses.copy()
+    opposite = np.roll(responses[..., 0], 36, axis=0)
+    responses[..., 0] += 0.15 * opposite
+    responses[..., 1] *= 0.15 * responses[..., 2].max() / responses[..., 1].max()
+    changed = replace(made, responses=responses, thresholds=CurveThresholds(resultant=0.5))
+    reasons = dict(changed.near_misses())
+    assert changed.members == [2]
+    assert reasons[0].startswith("echo 0.15 > 0.1")
+    assert reasons[1].startswith("strength 0.")
+    far = replace(changed, thresholds=CurveThresholds(resultant=0.5, echo=0.0, strength=0.9))
+    assert dict(far.near_misses()) == {}
+
+
+def test_tables_hold_every_unit(tmp_path: Path):
+    made = family("latent", [0.0, 90.0], others=5)
+    made.write_csv(tmp_path / "latents.csv")
+    rows = list(csv.DictReader((tmp_path / "latents.csv").read_text().splitlines()))
+    assert [int(row["latent"]) for row in rows] == list(range(7))
+    assert [i for i, row in enumerate(rows) if row["curve"] == "1"] == sorted(made.members)
+    assert float(rows[1]["orientation"]) == pytest.approx(made.orientation(1), abs=1e-3)
+    listed = made.listing()
+    assert [entry["latent"] for entry in listed] == made.members
+    assert set(listed[0]) == {"latent", "orientation", "resultant", "echo", "max"}
+
+
+def test_what_was_planted_is_compared_with_the_nearest():
+    found = {"unit": (3, 5.9), "latent": None}
+    truth = Truth(0, 22.5, found)
+    assert truth.recovered("unit") and not truth.recovered("latent")
+    assert not Truth(0, 22.5, {"unit": (3, 6.1)}).recovered("unit")
+    made = replace(
+        findings(), truths=[truth, Truth(1, 45.0, {"unit": (4, 9.0), "latent": (2, 1.0)})]
+    )
+    assert made.figures() | {"curve_units": 0, "curve_latents": 0} == {
+        "curve_units": 0,
+        "curve_latents": 0,
+        "gap_units": round(made.units.gap.degrees, 2),
+        "gap_latents": round(made.latents.gap.degrees, 2),
+        "branches": made.branch_counts(),
+        "planted": 2,
+        "recovered_units": 1,
+        "recovered_latents": 1,
+        "worst_error_degrees": 180.0,
+        "recovered_by_chance": pytest.approx(made.recovered_by_chance(), abs=0.05),
+    }
+
+
+def test_aligned_latents_are_judged_by_where_they_point():
+    made = findings()
+    first, second = made.latents.members[:2]
+    near, far = made.latents.orientation(first) + 5.0, made.latents.orientation(second) + 7.0
+    truths = [Truth(0, near, {}, (first, 0.9)), Truth(1, far, {}, (second, 0.5))]
+    assert replace(made, truths=truths).aligned_result() == {
+        "aligned_latents": 1,
+        "aligned_cosine": 0.7,
+    }
+    assert replace(made, truths=[Truth(0, near, {})]).aligned_result() == {}
+
+
+def test_many_detectors_recover_much_by_chance():
+    made = findings()
+    angles = np.random.default_rng(0).uniform(0, 360, (400, len(made.latents.members)))
+    planted = np.array([truth.orientation for truth in made.truths])
+    apart = abs((angles[:, None] - planted[:, None] + 180) % 360 - 180).min(axis=2)
+    assert made.recovered_by_chance() == pytest.approx((apart <= 6).sum(axis=1).mean(), abs=0.3)
+
+
+def test_units_are_counted_by_part_of_the_site():
+    made = findings(latents=False, truths=False)
+    counts = made.branch_counts()
+    assert sum(counts.values()) == len(made.units.members)
+    assert counts["mixed3b_1x1"] == sum(unit < 8 for unit in made.units.members)
+    assert made.figures()["gap_latents"] is None
+    assert "planted" not in made.figures()

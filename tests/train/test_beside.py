@@ -1,0 +1,111 @@
+"""One crosscoder of two networks, from two stores of the same text."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tendril.data.errors import ConfigError
+from tendril.data.store.reader import open_store
+from tendril.harvest.config import LanguageConfig
+from tendril.harvest.run import harvest
+from tendril.models.dictionaries.checkpoint import read_config
+from tendril.models.subjects.language import language_subject
+from tendril.train.config import TrainConfig
+from tendril.train.loop import find_store, train
+from tendril.train.vectors import source_of
+
+from ..helpers import tiny_language
+
+SITE = "blocks.1.hook_resid_post"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores of a base model, of the same model tuned a little, and of other text."""
+    home = tmp_path_factory.mktemp("home")
+    tiny_language.save(home / "base")
+    tuned = language_subject(str(tiny_language.save(home / "tuned"))).module
+    generator = torch.Generator().manual_seed(1)
+    for weights in tuned.parameters():
+        weights.data += 0.02 * torch.randn(weights.shape, generator=generator)
+    tuned.save_pretrained(home / "tuned")  # type: ignore[operator]
+    (home / "text.txt").write_text(tiny_language.text(4000))
+    (home / "other.txt").write_text(tiny_language.text(4000, 7))
+    for name, inputs in (("base", "text"), ("tuned", "text"), ("elsewhere", "other")):
+        harvest(
+            LanguageConfig(
+                inputs=str(home / f"{inputs}.txt"),
+                subject=str(home / ("tuned" if name == "tuned" else "base")),
+                sites=("resid_post.1", "resid_post.2"),
+                context=16,
+                dtype="float32",
+                device="cpu",
+                name=name,
+                home=str(home),
+            )
+        )
+    return home
+
+
+@pytest.fixture
+def config(home: Path) -> TrainConfig:
+    return TrainConfig(
+        store="base",
+        beside="tuned",
+        site=SITE,
+        objective="batch_topk",
+        latents=64,
+        k=8,
+        steps=60,
+        batch_size=128,
+        device="cpu",
+        home=str(home),
+    )
+
+
+def test_rows_lie_beside_each_other(config: TrainConfig, home: Path) -> None:
+    source = source_of(config, find_store(config))
+    stores = [open_store(next((home / "store").glob(f"{name}-*"))) for name in ("base", "tuned")]
+    seen = torch.cat(list(source.once(config, torch.device("cpu"), part="train")))
+    assert source.blocks == {f"base:{SITE}": 16, f"tuned:{SITE}": 16}
+    whole = [store.read(SITE, slice(0, store.rows)) for store in stores]
+    beside = np.concatenate(whole, axis=1)[stores[0].column("valid")]
+    known = {row.tobytes() for row in beside}
+    assert all(row.numpy().tobytes() in known for row in seen)
+    assert len(seen) > 3000
+    endless = source.training(config, torch.device("cpu"))
+    for _ in range(3):
+        next(endless)
+    state, after = endless.state(), next(endless)
+    endless.restore(state)
+    assert torch.equal(next(endless), after)
+    endless.close()
+
+
+def test_a_crosscoder_of_both(config: TrainConfig, home: Path) -> None:
+    done = train(config)
+    told = read_config(done.run)
+    assert told["sites"] == {f"base:{SITE}": 16, f"tuned:{SITE}": 16}
+    assert told["beside"].startswith("tuned-")
+    assert (done.run / told["beside_path"]).resolve().is_dir()
+    assert done.fvu is not None and done.fvu < 0.6
+    assert train(config).reused
+    alone = dataclasses.replace(config, beside="")
+    assert train(dataclasses.replace(alone, steps=1)).run != done.run
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"beside": "elsewhere"}, "their columns token differ"),
+        ({"beside": "tuned", "objective": "topk"}, "a store --beside, want one of the objectives"),
+        ({"beside": "tuned", "huge": "drop"}, "--huge drop would leave out other rows"),
+        ({"beside": "nowhere"}, "there is no store 'nowhere'"),
+    ],
+)
+def test_what_cannot_lie_beside(config: TrainConfig, change: dict[str, object], told: str) -> None:
+    with pytest.raises((ConfigError, FileNotFoundError), match=told):
+        train(dataclasses.replace(config, **change))  # type: ignore[arg-type]

@@ -1,0 +1,249 @@
+"""Many dictionaries over one pass of a store, each an ordinary run."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tendril.data.cli import note
+from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
+from tendril.data.errors import ConfigError
+from tendril.data.home import runs_folder
+from tendril.data.store.spec import canonical_json, slug
+from tendril.models.dictionaries.checkpoint import RESULT, STATE, read_tensors, write_json
+
+from ..checks import memory_told
+from ..config import BASELINES, TrainConfig
+from ..loop import find_store, only_trainer, read_result, run_folder, train, vectors_bar
+from ..run import Running
+from ..trainer import Stream, Trainer, check_room, products
+from ..vectors import Source, source_of
+from .config import SweepConfig
+from .stacked_topk import stacked_losses, stacks
+from .table import write_table
+
+SWEEP = "sweep.json"
+WORKERS = 8  # steps at a time, each with its own arrays of the size of a batch
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A finished sweep: its folder with table and plot, its runs, and what went wrong."""
+
+    sweep: Path
+    runs: int
+    trained: int
+    failed: dict[str, str]
+    seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON, for the last line of the command."""
+        return {**asdict(self), "sweep": str(self.sweep)}
+
+
+@final
+class Shared:
+    """One stream for several trainers: each that asks is given the same batch, joined and
+    scaled, until `turn` goes on to the next."""
+
+    def __init__(self, stream: Stream, scale: float | Float[Tensor, " d"]) -> None:
+        self._stream, self._scale = stream, scale
+        self._batch_ND: Tensor | None = None
+
+    def __next__(self) -> Float[Tensor, "n d"]:
+        if self._batch_ND is None:
+            x_ND = next(self._stream)
+            scale = self._scale
+            self._batch_ND = x_ND * (scale.to(x_ND.device) if isinstance(scale, Tensor) else scale)
+        return self._batch_ND
+
+    def turn(self) -> None:
+        """Go on to the next batch."""
+        self._batch_ND = None
+
+    def state(self) -> dict[str, int]:
+        """Where the stream stands, after the batch that is being given."""
+        return self._stream.state()
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Nothing: one stream cannot go back for each of its readers. See `start`."""
+
+    def start(self, state: dict[str, int]) -> None:
+        """Go on from a state, for all."""
+        self._stream.restore(state)
+        self._batch_ND = None
+
+
+def sweep(config: SweepConfig) -> SweepResult:
+    """Train all runs of a grid that are not there yet, in one pass over the vectors.
+
+    A run comes out as the one that `train` makes of the same config, in the same folder. One
+    that diverges is told of and left out, and the others go on. Table (JSON and CSV) and plot
+    lie in `<home>/runs/<name>-<12 hex of what determines the runs>`. Raises ConfigError,
+    DeviceError, what `open_store` raises, and the error of a run where every run failed.
+    """
+    began = time.monotonic()
+    store = find_store(config.base)
+    runs = config.runs()
+    source = source_of(config.base, store)
+    device = resolve_device(config.base.device)
+    folders = {run_folder(run, source): run for run in runs}
+    for run in runs:
+        run.check(source.width)
+        check_room(run, source.width, device)
+    keep_freed_memory()
+    digest = hashlib.sha256(canonical_json(sorted(f.name for f in folders)).encode()).hexdigest()
+    name = slug(f"sweep-{config.base.name or source.name}")
+    folder = runs_folder(config.base.home) / f"{name}-{digest[:12]}"
+    left = {path: run for path, run in folders.items() if not (path / RESULT).exists()}
+    note(f"{len(folders)} runs, {len(left)} of them to be trained.")
+    failed = _train_all(left, source, device)
+    if left and len(failed) == len(folders):
+        raise next(iter(failed.values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SWEEP, asdict(replace(config, base=replace(config.base, home=""))))
+    done = [(run, read_result(path)) for path, run in folders.items() if path not in failed]
+    write_table(folder, done, source.name)
+    return SweepResult(
+        sweep=folder,
+        runs=len(done),
+        trained=len(left) - len(failed),
+        failed={path.name: str(error) for path, error in failed.items()},
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def _train_all(
+    left: Mapping[Path, TrainConfig], source: Source, device: torch.device
+) -> dict[Path, ConfigError]:
+    """Baselines by themselves, the others in one pass; gives the errors of those that failed."""
+    failed: dict[Path, ConfigError] = {}
+    together = {path: run for path, run in left.items() if run.objective not in BASELINES}
+    for path, run in left.items():
+        if path not in together:
+            try:
+                train(run, source.store)
+            except ConfigError as error:
+                _told(failed, path, error)
+    if together:
+        some = next(iter(together.values()))
+        with (
+            cpu_threads(step_threads(list(together.values()), source.width)),
+            products(some.precision, device),
+            memory_told(some, source.width),
+        ):
+            failed |= _one_pass(together, source, device)
+    return failed
+
+
+def step_threads(runs: Sequence[TrainConfig], width: int) -> int:
+    """CPU threads of a sweep: as many as asked for, or one where all steps are small."""
+    asked = runs[0].threads if runs else 0
+    return asked or (1 if all(run.is_small(width) for run in runs) else torch.get_num_threads())
+
+
+def _one_pass(
+    configs: Mapping[Path, TrainConfig], source: Source, device: torch.device
+) -> dict[Path, ConfigError]:
+    """Train runs that see the same batches in the same order. A run that is ahead, since the
+    others were stopped before they wrote a checkpoint, waits for them."""
+    some = next(iter(configs.values()))
+    stream = Shared(source.training(some, device), source.scale())
+    beginning = stream.state()
+    failed: dict[Path, ConfigError] = {}
+    held_out = _kept(lambda: source.once(some, device), some.eval_rows)
+    with ExitStack() as locks:
+        for path in configs:
+            path.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(only_trainer(path))
+        runs = [
+            Running(run, source, path, device, stream, scaled=True, held_out=held_out)
+            for path, run in configs.items()
+        ]
+        last = min(runs, key=lambda run: run.trainer.step)
+        at = read_tensors(last.run / STATE)[1]["reader"] if last.trainer.step else beginning
+        stream.start(at)
+        seen = sum(run.trainer.vectors for run in runs)
+        total = sum(run.config.steps * run.config.batch_size for run in runs)
+        with vectors_bar(f"{len(runs)} runs", total, seen) as bar, side_by_side(device) as each:
+            while still := [run for run in runs if not run.done and run.run not in failed]:
+                step = min(run.trainer.step for run in still)
+                stream.turn()
+                now = [run for run in still if run.trainer.step == step]
+                for run, error in _step(now, stream, each).items():
+                    _told(failed, run.run, error)
+                bar.update(sum(run.config.batch_size for run in now))
+            list(each(Running.finish, [run for run in runs if run.run not in failed]))
+    return failed
+
+
+def _step(
+    runs: Sequence[Running], stream: Shared, each: Callable[..., Iterable[Any]]
+) -> dict[Running, ConfigError]:
+    """One step of each, those of one shape at once; gives those that failed."""
+    by_trainer = {run.trainer: run for run in runs}
+    next(stream)  # here, and not by the first of several threads that ask
+
+    def take(stack: Sequence[Trainer]) -> dict[Running, ConfigError]:
+        losses = stacked_losses(stack, stack[0].next()) if len(stack) > 1 else [None]
+        failed: dict[Running, ConfigError] = {}
+        for trainer, loss in zip(stack, losses, strict=True):
+            try:
+                by_trainer[trainer].take(loss)
+            except ConfigError as error:
+                failed[by_trainer[trainer]] = error
+        return failed
+
+    failed: dict[Running, ConfigError] = {}
+    for some in each(take, stacks(list(by_trainer))):
+        failed |= some
+    return failed
+
+
+@contextmanager
+def side_by_side(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]:
+    """`map`, on a CPU with a thread for each of torch's, so that each step has one core for
+    itself: the threads of one step would wait for each other after each of its products."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield map
+        return
+    workers = min(threads, WORKERS)
+    begin = partial(torch.set_num_threads, threads // workers)
+    with ThreadPoolExecutor(workers, "step", initializer=begin) as pool:
+        yield pool.map
+
+
+def _told(failed: dict[Path, ConfigError], run: Path, error: ConfigError) -> None:
+    note(f"{run.name} is left out: {error}")
+    failed[run] = error
+
+
+def _kept(
+    read: Callable[[], Iterator[Float[Tensor, "n d"]]], rows: int
+) -> Callable[[], Iterable[Float[Tensor, "n d"]]]:
+    """Read the first `rows` vectors once, however often and by however many threads they are
+    asked for."""
+    kept: list[Tensor] = []
+    filling = Lock()
+
+    def batches() -> Iterable[Float[Tensor, "n d"]]:
+        with filling:
+            if not kept:
+                for x_ND in read():
+                    kept.append(x_ND)
+                    if sum(map(len, kept)) >= rows:
+                        break
+        return kept
+
+    return batches

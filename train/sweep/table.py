@@ -1,0 +1,136 @@
+"""What came of a sweep: a table of its runs and of its points, and their plot."""
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from tendril.data.store.atomic import write_whole
+from tendril.models.dictionaries.checkpoint import write_json
+
+from ..config import BASELINES, ONLY_FOR, TrainConfig
+from ..loop import TrainResult
+from .config import SPARSITIES
+from .plot import Curve, plot_front
+
+RUNS, TABLE, PLOT = "runs.csv", "table.json", "front.png"
+
+
+@final
+@dataclass(frozen=True)
+class Row:
+    """A run of a sweep; figures are of held-out vectors."""
+
+    run: str
+    objective: str
+    latents: int
+    sparsity: str
+    seed: int
+    l0: float
+    fvu: float
+    dead: float
+    vectors: int
+    seconds: float
+
+
+@final
+@dataclass(frozen=True)
+class Point:
+    """One setting: medians over its seeds, and the smallest and largest of them."""
+
+    objective: str
+    latents: int
+    sparsity: str
+    seeds: int
+    l0: float
+    l0_range: tuple[float, float]
+    fvu: float
+    fvu_range: tuple[float, float]
+    dead: float
+
+
+def write_table(folder: Path, done: Sequence[tuple[TrainConfig, TrainResult]], site: str) -> None:
+    """runs.csv, a line a run; table.json, the same and the points; front.png, the points."""
+    rows = [row_of(config, result) for config, result in done]
+    points = points_of(rows)
+    write_whole(folder / RUNS, _csv([asdict(row) for row in rows]))
+    told = {"site": site, "runs": list(map(asdict, rows)), "points": list(map(asdict, points))}
+    write_json(folder / TABLE, told)
+    plot_front(folder / PLOT, curves_of(points), f"{site}: what {len(rows)} runs leave unexplained")
+
+
+def row_of(config: TrainConfig, result: TrainResult) -> Row:
+    """A run as a line of the table."""
+    own = [name for name in SPARSITIES if name in ONLY_FOR[config.objective]]
+    return Row(
+        run=result.run.name,
+        objective=config.objective,
+        latents=config.latents,
+        sparsity=" ".join(f"{name}={getattr(config, name):g}" for name in own),
+        seed=config.seed,
+        l0=result.l0,
+        fvu=result.fvu,
+        dead=result.dead,
+        vectors=result.vectors,
+        seconds=result.seconds,
+    )
+
+
+def points_of(rows: Sequence[Row]) -> list[Point]:
+    """Runs that differ in nothing but their seeds, taken together."""
+    same: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        same.setdefault((row.objective, row.latents, row.sparsity), []).append(row)
+    return [
+        Point(
+            *setting,
+            seeds=len(group),
+            l0=statistics.median(row.l0 for row in group),
+            l0_range=_range(row.l0 for row in group),
+            fvu=statistics.median(row.fvu for row in group),
+            fvu_range=_range(row.fvu for row in group),
+            dead=statistics.median(row.dead for row in group),
+        )
+        for setting, group in same.items()
+    ]
+
+
+def curves_of(points: Sequence[Point]) -> list[Curve]:
+    """The points of one objective and size, by L0; those that logarithmic axes cannot show (of
+    a dictionary that is all dead) are in the table alone."""
+    points = [point for point in points if min(point.l0_range[0], point.fvu_range[0]) > 0]
+    sizes = {point.latents for point in points if point.objective not in BASELINES}
+    together: dict[str, list[Point]] = {}
+    for point in points:
+        size = f" {point.latents}" if len(sizes) > 1 and point.objective not in BASELINES else ""
+        together.setdefault(point.objective + size, []).append(point)
+    return [
+        Curve(
+            name=name,
+            objective=group[0].objective,
+            baseline=group[0].objective in BASELINES,
+            l0=[point.l0 for point in group],
+            l0_ranges=[point.l0_range for point in group],
+            fvu=[point.fvu for point in group],
+            fvu_ranges=[point.fvu_range for point in group],
+        )
+        for name, group in (
+            (name, sorted(group, key=lambda point: point.l0)) for name, group in together.items()
+        )
+    ]
+
+
+def _range(values: Any) -> tuple[float, float]:
+    listed = list(values)
+    return min(listed), max(listed)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
