@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from tendril.data.errors import ConfigError
-from tendril.data.home import resolve, stores_folder
+from tendril.data.home import find_store
 from tendril.data.store.codec import decode_chunk, encode_chunk
 from tendril.data.store.dtypes import DTYPES, encode_rows, quantise
 from tendril.data.store.layout import COMPRESSORS
@@ -38,10 +37,7 @@ class StorageBench:
 
 def measure(bench: StorageBench) -> dict[str, object]:
     """A table of bytes per row and MB/s of raw float16, by dtype and compressor."""
-    path = resolve(bench.store, stores_folder(bench.home), "zarr.json")
-    if path is None:
-        raise ConfigError(f"there is no store {bench.store!r}; `make harvest` makes one.")
-    store = open_store(path)
+    store = open_store(find_store(bench.store, bench.home))
     site = store.check_site(bench.site or store.sites[0])
     valid = np.flatnonzero(store.column("valid"))
     starts = np.linspace(0, max(0, len(valid) - ROWS), bench.chunks).astype(int)

@@ -1,35 +1,48 @@
-"""What every command shares: a mistake told in a sentence, and one JSON object at the end."""
+"""What every command shares: errors in one sentence, a line for people, a JSON object last."""
 
 import errno
 import json
 import math
 import os
+import shlex
 import sys
-from collections.abc import Callable, Mapping
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, NoReturn, final
 
 from .errors import TendrilError
 
 DONE, FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
-# Threads of OpenMP that have done their part of a layer look for the next one that often before
-# they sleep. By default it is a millisecond's worth, during which nothing else gets the core.
+# OpenMP threads spin this often before they sleep. The default keeps a core busy for a millisecond.
 SPINS = "10000"
 
 
-def run_command(body: Callable[[], Mapping[str, object] | None]) -> NoReturn:
+@final
+@dataclass(frozen=True)
+class Outcome:
+    """What a command made.
+
+    `result` becomes the last line of stdout, one short JSON object. `sentence` says the same
+    for a person, with two or three figures; `next_command` is what is usually typed next.
+    """
+
+    result: Mapping[str, object]
+    sentence: str = ""
+    next_command: str = ""
+
+
+def run_command(body: Callable[[], Outcome | Mapping[str, object] | None]) -> NoReturn:
     """Run a command and leave with its exit status; `body` is the first to import torch.
 
-    What `body` returns becomes the last line of stdout, as JSON. A `TendrilError`, or a full
-    disk, is one sentence on stderr and status 2; Ctrl-C is status 130; any other exception is
-    a fault of ours and keeps its traceback (status 1).
+    Status 0: done, with the outcome on stdout. Status 2: a `TendrilError` or a full disk, told
+    in one sentence on stderr. Status 130: Ctrl-C. Any other exception is a fault of Tendril and
+    keeps its traceback (status 1).
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
-        result = body()
-        if result is not None:
-            print(as_json(result), flush=True)
-    except BrokenPipeError:  # what read stdout has seen enough: `... | head`
+        print_outcome(body())
+    except BrokenPipeError:  # the reader of stdout has closed it: `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except TendrilError as error:
         note(f"error: {error}")
@@ -46,6 +59,19 @@ def run_command(body: Callable[[], Mapping[str, object] | None]) -> NoReturn:
     sys.exit(DONE)
 
 
+def print_outcome(outcome: Outcome | Mapping[str, object] | None) -> None:
+    """The sentence and the next command, where there are any, then the JSON object."""
+    if outcome is None:
+        return
+    if isinstance(outcome, Outcome):
+        if outcome.sentence:
+            print(outcome.sentence)
+        if outcome.next_command:
+            print(f"next: {outcome.next_command}")
+        outcome = outcome.result
+    print(as_json(outcome), flush=True)
+
+
 def as_json(result: Mapping[str, object]) -> str:
     """One line of strict JSON: what is not finite becomes null."""
     try:
@@ -60,6 +86,43 @@ def _finite(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}
     return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def scalars(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that fit into a short JSON line: numbers, words, and nothing nested."""
+    return {name: v for name, v in figures.items() if v is None or isinstance(v, int | float | str)}
+
+
+def command_line(words: Sequence[str], config: Any, default: Any) -> str:
+    """The command that gives `config` where `default` is what `words` alone would give.
+
+    Only fields that differ become flags: `--name value`, `--names a b`, `--flag` or `--no-flag`;
+    fields of a nested config are flags of their own.
+    """
+    return shlex.join([*words, *_flags(config, default)])
+
+
+def _flags(config: Any, default: Any) -> list[str]:
+    found: list[str] = []
+    for field in fields(config):
+        value, usual = getattr(config, field.name), getattr(default, field.name)
+        if is_dataclass(value):
+            found += _flags(value, usual)
+        elif value != usual:
+            found += _flag(field.name.replace("_", "-"), value)
+    return found
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, list | tuple):
+        return [f"--{name}", *map(_word, value)]
+    return [f"--{name}", _word(value)]
+
+
+def _word(value: Any) -> str:
+    return repr(value) if isinstance(value, float) and f"{value:g}" != repr(value) else f"{value}"
 
 
 def note(message: str) -> None:

@@ -81,6 +81,10 @@ class RunNotFoundError(TendrilError, FileNotFoundError):
     """There is no run of that name."""
 
 
+class ReportNotFoundError(TendrilError, FileNotFoundError):
+    """There is no report of that name."""
+
+
 class RunDamagedError(TendrilError, ValueError):
     """A file of the run is missing or altered."""
 

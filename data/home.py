@@ -1,15 +1,50 @@
-"""Where stores, runs and reports lie, and how a name given by a person becomes one of them."""
+"""Where stores, runs and reports lie, and which of them a name means.
+
+One rule serves every command and the Python API. A name is a path, a full name in the home's
+folder, the beginning of just one name there, or `latest`. A beginning that fits several is an
+error that lists them.
+"""
 
 import difflib
 import os
-import re
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
-from .errors import ConfigError, StoreNotFoundError
+from .errors import (
+    ConfigError,
+    ReportNotFoundError,
+    RunNotFoundError,
+    StoreNotFoundError,
+    TendrilError,
+)
 
 LATEST = "latest"
-STORE_MARKER = "zarr.json"
 SCHEME = "://"
+SHOWN = 8  # names that an error lists
+
+
+@final
+@dataclass(frozen=True)
+class Kind:
+    """What stores, runs and reports differ in: where they lie, what marks one, how it is made.
+
+    `marker` is the file whose presence makes a folder one of this kind; the newest is the one
+    whose marker was written last.
+    """
+
+    word: str
+    folder: str
+    marker: str
+    error: type[TendrilError]
+    made_by: str
+
+
+STORE = Kind("store", "store", "zarr.json", StoreNotFoundError, "`tendril harvest --help`")
+RUN = Kind("run", "runs", "dictionary.safetensors", RunNotFoundError, "`tendril train --help`")
+REPORT = Kind("report", "reports", "result.json", ReportNotFoundError, "`tendril study --help`")
+KINDS = (STORE, RUN, REPORT)
 
 
 def home_folder(home: str | None = None) -> Path:
@@ -17,9 +52,24 @@ def home_folder(home: str | None = None) -> Path:
     return Path(home or os.environ.get("TENDRIL_HOME") or ".")
 
 
+def folder_of(kind: Kind, home: str | None = None) -> Path:
+    """Where a home keeps its stores, runs or reports."""
+    return home_folder(home) / kind.folder
+
+
 def stores_folder(home: str | None = None) -> Path:
-    """Where harvests are kept."""
-    return home_folder(home) / "store"
+    """Where stores are kept."""
+    return folder_of(STORE, home)
+
+
+def runs_folder(home: str | None = None) -> Path:
+    """Where trained dictionaries are kept."""
+    return folder_of(RUN, home)
+
+
+def reports_folder(home: str | None = None) -> Path:
+    """Where reports are kept."""
+    return folder_of(REPORT, home)
 
 
 def store_location(name: str, home: str | None = None) -> str:
@@ -27,44 +77,10 @@ def store_location(name: str, home: str | None = None) -> str:
     home = home or os.environ.get("TENDRIL_HOME") or ""
     if home.startswith(("http://", "https://")):
         raise ConfigError(
-            f"--home {home} is a web server, which takes no files; harvest to a folder or to an "
-            "object store (s3://bucket/folder)."
+            f"--home must be a folder or an object store (s3://bucket/folder); got {home}, a web "
+            "server, which takes no files."
         )
-    return f"{home.rstrip('/')}/store/{name}" if "://" in home else str(stores_folder(home) / name)
-
-
-def runs_folder(home: str | None = None) -> Path:
-    """Where trained dictionaries are kept."""
-    return home_folder(home) / "runs"
-
-
-def reports_folder(home: str | None = None) -> Path:
-    """Where pages of findings are kept."""
-    return home_folder(home) / "reports"
-
-
-def resolve(wanted: str, folder: Path, marker: str) -> Path | None:
-    """The folder meant by `wanted`, or None.
-
-    `wanted` is a path, a name in `folder`, a name without its digest (then the newest of
-    that name), the beginning of just one name, or `latest`. `marker` is the file that tells a
-    finished one, e.g. `zarr.json`; the newest is the one whose marker was written last.
-    """
-    if wanted and (Path(wanted) / marker).is_file():
-        return Path(wanted)
-    present = entries(folder, marker)
-    if wanted == LATEST:
-        return _newest(present, marker)
-    for fits in (re.escape(wanted), rf"{re.escape(wanted)}-[0-9a-f]{{12}}"):
-        named = [p for p in present if re.fullmatch(fits, p.name)]
-        if named:
-            return _newest(named, marker)
-    beginning = [p for p in present if wanted and p.name.startswith(wanted)]
-    return beginning[0] if len(beginning) == 1 else None
-
-
-def _newest(folders: list[Path], marker: str) -> Path | None:
-    return max(folders, key=lambda p: (p / marker).stat().st_mtime_ns, default=None)
+    return f"{home.rstrip('/')}/store/{name}" if SCHEME in home else str(stores_folder(home) / name)
 
 
 def entries(folder: Path, marker: str) -> list[Path]:
@@ -74,28 +90,82 @@ def entries(folder: Path, marker: str) -> list[Path]:
     return sorted(p for p in folder.iterdir() if (p / marker).is_file())
 
 
-def find_store(wanted: str, home: str | None = None) -> str:
-    """The path or URL of the store that a person calls `wanted`, complete or not: a URL, or
-    what `resolve` knows. Raises StoreNotFoundError, with near names."""
-    if SCHEME in wanted:
-        return wanted
-    if SCHEME in store_location(wanted, home):
-        return store_location(wanted, home)
-    folder = stores_folder(home)
-    path = resolve(wanted, folder, STORE_MARKER)
-    if path is not None:
-        return str(path)
-    names = [p.name for p in entries(folder, STORE_MARKER)]
-    fitting = [name for name in names if wanted and name.startswith(wanted)]
+def newest(folders: list[Path], marker: str) -> Path:
+    """The folder whose marker was written last."""
+    return max(folders, key=lambda p: (p / marker).stat().st_mtime_ns)
+
+
+def find(kind: Kind, wanted: str | Path, home: str | None = None) -> Path:
+    """The folder of the store, run or report called `wanted`.
+
+    Raises the error of the kind where there is none, with the names that come near, and where
+    `wanted` is the beginning of several, with all of these.
+    """
+    name = str(wanted)
+    if name and (Path(name) / kind.marker).is_file():
+        return Path(name)
+    folder = folder_of(kind, home)
+    present = entries(folder, kind.marker)
+    if name == LATEST and present:
+        return newest(present, kind.marker)
+    fitting = [p for p in present if p.name == name]
+    fitting = fitting or [p for p in present if name and p.name.startswith(name)]
+    exact = [p for p in fitting if p.name.rpartition("-")[0] == name]  # all but the digest
+    fitting = exact or fitting
+    if len(fitting) == 1:
+        return fitting[0]
     if fitting:
-        raise StoreNotFoundError(
-            f"{wanted!r} is the beginning of {len(fitting)} stores in {folder} "
-            f"({', '.join(fitting)}); give more of the name."
+        raise kind.error(
+            f"{name!r} must name one {kind.word}; in {folder} it fits {len(fitting)}: "
+            f"{_listed(fitting, kind.marker)}. Give more of the name."
         )
-    near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.4)
-    there = f"near names are {', '.join(near)}" if near else f"it holds {', '.join(names[:5])}"
-    raise StoreNotFoundError(
-        f"there is no store {wanted!r}, as a path or in {folder} "
-        f"({there if names else 'it holds none'}); `tendril data ls` lists them, and "
-        "`make harvest` makes one."
+    near = difflib.get_close_matches(name, [p.name for p in present], n=5, cutoff=0.4)
+    holds = f"near names are {', '.join(near)}" if near else _holds(present)
+    raise kind.error(
+        f"there is no {kind.word} {name!r}, as a path or in {folder} ({holds}). `tendril data ls` "
+        f"lists what there is; {kind.made_by} says how to make one."
     )
+
+
+def _holds(present: list[Path]) -> str:
+    names = [p.name for p in present]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"it holds {', '.join(names[:SHOWN])}{more}" if names else "it holds none"
+
+
+def _listed(fitting: list[Path], marker: str) -> str:
+    """Names with their age, newest first."""
+    ages = {p: time.time() - (p / marker).stat().st_mtime for p in fitting}
+    ranked = sorted(fitting, key=lambda p: ages[p])
+    shown = [f"{p.name} ({age_in_words(ages[p])} old)" for p in ranked[:SHOWN]]
+    more = f" and {len(ranked) - SHOWN} more" if len(ranked) > SHOWN else ""
+    return ", ".join(shown) + more
+
+
+def age_in_words(seconds: float) -> str:
+    """A duration in its largest unit, e.g. `3 hours`."""
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")):
+        if seconds >= size or size == 1:
+            count = max(0, int(seconds // size))
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    raise AssertionError("the last unit always fits")
+
+
+def find_store(wanted: str | Path, home: str | None = None) -> str:
+    """The path or URL of the store called `wanted`, complete or not. Raises StoreNotFoundError."""
+    name = str(wanted)
+    if SCHEME in name:
+        return name
+    if SCHEME in store_location(name, home):
+        return store_location(name, home)
+    return str(find(STORE, name, home))
+
+
+def find_run(wanted: str | Path, home: str | None = None) -> Path:
+    """The folder of the finished run called `wanted`. Raises RunNotFoundError."""
+    return find(RUN, wanted, home)
+
+
+def find_report(wanted: str | Path, home: str | None = None) -> Path:
+    """The folder of the finished report called `wanted`. Raises ReportNotFoundError."""
+    return find(REPORT, wanted, home)

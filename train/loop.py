@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from tendril.data.cli import note
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
-from tendril.data.errors import StoreLockedError, StoreNotFoundError
-from tendril.data.home import SCHEME, entries, resolve, runs_folder, stores_folder
+from tendril.data.errors import StoreLockedError
+from tendril.data.home import find_store, runs_folder
 from tendril.data.store.atomic import locked
 from tendril.data.store.reader import Store, open_store
 from tendril.data.store.spec import canonical_json, slug
@@ -65,7 +65,7 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
     been. Processes that torchrun launched train it together; rank 0 writes. Raises
     ConfigError, DeviceError and what `open_store` raises.
     """
-    store = store or find_store(config)
+    store = store or open_store(find_store(config.store, config.home))
     source = source_of(config, store)
     config.check(source.width)
     if config.tensorboard:
@@ -94,22 +94,6 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
                 _fit(config, source, run, device)
         ranks.wait()
         return read_result(run)
-
-
-def find_store(config: TrainConfig) -> Store:
-    """The store that a config names. Raises StoreNotFoundError, saying what there is."""
-    if SCHEME in config.store:
-        return open_store(config.store)
-    folder = stores_folder(config.home)
-    path = resolve(config.store, folder, "zarr.json")
-    if path is None:
-        names = [p.name for p in entries(folder, "zarr.json")]
-        there = f"it holds {', '.join(names)}" if names else "it holds none"
-        raise StoreNotFoundError(
-            f"there is no store {config.store!r}, as a path or in {folder} ({there}); "
-            "`make harvest` makes one, and so does a recipe of `tendril harvest --help`."
-        )
-    return open_store(path)
 
 
 def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:

@@ -7,12 +7,11 @@ from typing import Any
 from tendril.data.cli import note
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
-from tendril.data.home import runs_folder
+from tendril.data.home import find_run, runs_folder
 from tendril.data.store.spec import slug
 from tendril.models.dictionaries.checkpoint import (
     DICTIONARY,
     LATENTS,
-    find_run,
     load_frequency,
     load_sae,
     read_config,

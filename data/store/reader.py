@@ -1,5 +1,6 @@
 """A complete store -> rows by number, and shuffled batches on a device."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache as remember
 from pathlib import Path
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float32, Float64, Int, Shaped
 from .. import order
 from ..errors import ConfigError
 from ..group.dihedral import Dihedral, group_of
-from ..home import SCHEME
+from ..home import SCHEME, find_store
 from .batches import Batches as Batches
 from .chunks import StoredArrays
 from .dtypes import ITEM_BYTES, decode_rows
@@ -56,14 +57,18 @@ BATCH_DEFAULTS = BatchOptions(
 )
 
 
-def open_store(path: str | Path, cache: str | Path | None = None) -> "Store":
-    """Open a complete store, at a path or at any fsspec URL (s3://bucket/store).
+def open_store(
+    store: str | Path, cache: str | Path | None = None, home: str | None = None
+) -> "Store":
+    """Open a complete store: at a path, at any fsspec URL (s3://bucket/store), or by its name,
+    as `find_store` resolves it.
 
     Chunks of a URL are kept in the folder `cache` (by default $TENDRIL_CACHE, where set).
     Raises StoreNotFoundError, StoreIncompleteError, StoreVersionError, and StoreDamagedError
     where a file is missing or cut short.
     """
-    return Store(path, cache)
+    named = isinstance(store, str) and os.sep not in store and not Path(store).is_dir()
+    return Store(find_store(store, home) if named else store, cache)
 
 
 @final

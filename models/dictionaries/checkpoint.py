@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tendril.data.errors import ConfigError, RunDamagedError, RunNotFoundError
-from tendril.data.home import entries, resolve, runs_folder
+from tendril.data.errors import ConfigError, RunDamagedError
+from tendril.data.home import RUN, find_run
 from tendril.data.store.atomic import write_whole
 
 from .equivariant import OrbitCrosscoder
@@ -28,7 +28,7 @@ from .sae import SAE, Stored
 from .sae import described as described_sae
 
 CONFIG, RESULT = "config.json", "result.json"
-DICTIONARY, LATENTS, STATE = "dictionary.safetensors", "latents.safetensors", "state.safetensors"
+DICTIONARY, LATENTS, STATE = RUN.marker, "latents.safetensors", "state.safetensors"
 
 
 def load_dictionary(run: str | Path, home: str | None = None) -> Stored:
@@ -94,21 +94,6 @@ def save_dictionary(
     write_tensors(run / DICTIONARY, parameters)
     if frequency_S is not None:
         write_tensors(run / LATENTS, {"frequency": frequency_S})
-
-
-def find_run(run: str | Path, home: str | None = None) -> Path:
-    """The folder of a run that has a dictionary: a path, a name in `runs/`, the beginning of
-    just one name there, or `latest`. Raises RunNotFoundError, saying what there is."""
-    folder = runs_folder(home)
-    found = resolve(str(run), folder, DICTIONARY)
-    if found is None:
-        names = [p.name for p in entries(folder, DICTIONARY)]
-        there = f"it holds {', '.join(names)}" if names else "it holds none"
-        raise RunNotFoundError(
-            f"there is no finished run {str(run)!r}, as a path or in {folder} ({there}); "
-            "`make train`, or `tendril train --help`, makes one."
-        )
-    return found
 
 
 def read_config(run: Path) -> dict[str, Any]:

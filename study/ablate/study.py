@@ -11,8 +11,9 @@ from torch import Tensor
 
 from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
+from tendril.data.home import find_run
 from tendril.data.store.tables import columns
-from tendril.models.dictionaries.checkpoint import find_run, load_sae, read_config
+from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.sites.language_splice import kl_divergence
 from tendril.models.sites.splice import splicing, to_parts, to_vectors

@@ -17,13 +17,12 @@ import torch
 
 from tendril.data.cli import note
 from tendril.data.errors import ConfigError, RunDamagedError
-from tendril.data.home import reports_folder
+from tendril.data.home import find_run, reports_folder
 from tendril.data.store.atomic import write_whole
 from tendril.data.store.spec import canonical_json, slug
 from tendril.models.dictionaries.checkpoint import (
     DICTIONARY,
     LATENTS,
-    find_run,
     load_frequency,
     load_sae,
     read_config,

@@ -18,11 +18,11 @@ from tendril.data.errors import (
     TendrilError,
     WeightsError,
 )
-from tendril.data.home import LATEST, SCHEME, entries, resolve, runs_folder, stores_folder
+from tendril.data.home import LATEST, SCHEME, entries, find_run, resolve, runs_folder, stores_folder
 from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.provenance import identity_in_words, located, same_identity
 from tendril.data.store.reader import Store, open_store
-from tendril.models.dictionaries.checkpoint import DICTIONARY, find_run, read_config
+from tendril.models.dictionaries.checkpoint import DICTIONARY, read_config
 from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject, site_modules
 

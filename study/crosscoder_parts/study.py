@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tendril.data.errors import ConfigError
+from tendril.data.home import find_run
 from tendril.data.store.atomic import write_whole
-from tendril.models.dictionaries.checkpoint import DICTIONARY, find_run, load_sae, read_config
+from tendril.models.dictionaries.checkpoint import DICTIONARY, load_sae, read_config
 from tendril.models.dictionaries.crosscoder import block_norms, split
 
 from ..core.report import StudyResult, file_digest, report_of

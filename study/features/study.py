@@ -14,8 +14,9 @@ from jaxtyping import Int64
 
 from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError, RunDamagedError
+from tendril.data.home import find_run
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
-from tendril.models.dictionaries.checkpoint import DICTIONARY, find_run, load_sae, read_config
+from tendril.models.dictionaries.checkpoint import DICTIONARY, load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.subjects.language import LanguageSubject
 

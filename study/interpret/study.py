@@ -20,16 +20,10 @@ from tendril.data import order
 from tendril.data.cli import note
 from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError, EndpointError
-from tendril.data.home import home_folder
+from tendril.data.home import find_run, home_folder
 from tendril.data.store.atomic import write_whole
 from tendril.data.store.reader import Store
-from tendril.models.dictionaries.checkpoint import (
-    DICTIONARY,
-    find_run,
-    load_frequency,
-    load_sae,
-    read_config,
-)
+from tendril.models.dictionaries.checkpoint import DICTIONARY, load_frequency, load_sae, read_config
 
 from ..core.language_inputs import store_of_run, text_of, tokenizer_of_store
 from ..core.report import Report, file_digest, report_of

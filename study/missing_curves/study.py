@@ -17,9 +17,10 @@ from jaxtyping import Float
 
 from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError
+from tendril.data.home import find_run
 from tendril.data.store.reader import BATCH_DEFAULTS, BatchOptions, Store
 from tendril.data.store.spec import canonical_json
-from tendril.models.dictionaries.checkpoint import DICTIONARY, RESULT, find_run, load_sae
+from tendril.models.dictionaries.checkpoint import DICTIONARY, RESULT, load_sae
 from tendril.models.dictionaries.checkpoint import read_config as read_run
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.sites.receptive import ReceptiveField, receptive_field

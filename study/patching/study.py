@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from tendril.data.device import keep_freed_memory, resolve_device
+from tendril.data.home import find_run
 from tendril.data.store.tables import columns
-from tendril.models.dictionaries.checkpoint import find_run, load_sae, read_config
+from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.subjects.language import LanguageSubject
 
 from ..core.language_inputs import language_subject_of

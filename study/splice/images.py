@@ -13,10 +13,11 @@ from tqdm import tqdm
 from tendril.data.cli import note
 from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError, InputsNotFoundError
+from tendril.data.home import find_run
 from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.provenance import located
 from tendril.data.store.tables import columns
-from tendril.models.dictionaries.checkpoint import find_run, load_sae, read_config
+from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.sites.splice import (
     CLEAN,
     Answers,

@@ -12,8 +12,9 @@ from jaxtyping import Int64
 
 from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
+from tendril.data.home import find_run
 from tendril.data.store.reader import Store
-from tendril.models.dictionaries.checkpoint import find_run, load_sae, read_config
+from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.sites.language_splice import TokenSums, kept_mean, next_token_sums
 from tendril.models.sites.splice import CLEAN, Reconstruction, Substitute, ablating, recovered
 from tendril.models.subjects.language import LanguageSubject

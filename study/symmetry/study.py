@@ -14,11 +14,11 @@ import torch
 from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError, RunDamagedError, StoreNotFoundError, TendrilError
 from tendril.data.group.dihedral import Dihedral
+from tendril.data.home import find_run
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.checkpoint import (
     DICTIONARY,
     RESULT,
-    find_run,
     load_dictionary,
     load_frequency,
     read_config,

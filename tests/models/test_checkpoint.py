@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tendril.data.errors import RunDamagedError, RunNotFoundError
+from tendril.data.home import find_run
 from tendril.models.dictionaries.checkpoint import (
-    find_run,
     load_dictionary,
     load_frequency,
     read_tensors,

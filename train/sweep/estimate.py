@@ -8,10 +8,12 @@ import torch
 
 from tendril.data.cli import note
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
+from tendril.data.home import find_store
+from tendril.data.store.reader import open_store
 from tendril.models.dictionaries.checkpoint import RESULT
 
 from ..config import BASELINES, TrainConfig
-from ..loop import find_store, run_folder
+from ..loop import run_folder
 from ..objectives.registry import make_objective
 from ..trainer import Trainer, check_room, products
 from ..vectors import Source, source_of
@@ -28,7 +30,7 @@ def estimate(config: SweepConfig) -> dict[str, Any]:
     small beside training is not counted: baselines, evaluation, reading. Raises what `sweep`
     raises before its first step.
     """
-    store = find_store(config.base)
+    store = open_store(find_store(config.base.store, config.base.home))
     source, device = source_of(config.base, store), resolve_device(config.base.device)
     keep_freed_memory()
     runs = config.runs()

@@ -18,13 +18,14 @@ from torch import Tensor
 from tendril.data.cli import note
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
-from tendril.data.home import runs_folder
+from tendril.data.home import find_store, runs_folder
+from tendril.data.store.reader import open_store
 from tendril.data.store.spec import canonical_json, slug
 from tendril.models.dictionaries.checkpoint import RESULT, STATE, read_tensors, write_json
 
 from ..checks import memory_told
 from ..config import BASELINES, TrainConfig
-from ..loop import find_store, only_trainer, read_result, run_folder, train, vectors_bar
+from ..loop import only_trainer, read_result, run_folder, train, vectors_bar
 from ..run import Running
 from ..trainer import Stream, Trainer, check_room, products
 from ..vectors import Source, source_of
@@ -93,7 +94,7 @@ def sweep(config: SweepConfig) -> SweepResult:
     DeviceError, what `open_store` raises, and the error of a run where every run failed.
     """
     began = time.monotonic()
-    store = find_store(config.base)
+    store = open_store(find_store(config.base.store, config.base.home))
     runs = config.runs()
     source = source_of(config.base, store)
     device = resolve_device(config.base.device)
