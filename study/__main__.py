@@ -1,34 +1,75 @@
-"""`tendril study RECIPE --field value`: a dictionary, and its subject -> findings and a page."""
+"""`tendril study NAME --field value`: a run and its subject -> a report."""
 
 import inspect
+import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import tyro
 
-from tendril.data.cli import run_command
+from tendril.data.cli import Outcome, run_command
 
-from .recipes import RECIPES, STUDIES, Config
+from .core.config import StudyConfig
+from .registry import STUDIES
+
+INDEX = "index"
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+def main(arguments: Sequence[str] | None = None) -> Outcome:
     """Parse, then study; nothing heavy is imported before the arguments are understood."""
-    recipes = {name: (inspect.getdoc(make) or "", make()) for name, make in RECIPES.items()}
-    config = tyro.extras.overridable_config_cli(
-        recipes,
-        args=arguments,
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    first = words[0] if words else "--help"
+    if first == INDEX:
+        return _index(words[1:])
+    if ".py:" in first:
+        from .run import load_study
+
+        study = load_study(first)
+        return _run(study, _parse({first: study.config}, words))
+    if not first.startswith("-") and first not in STUDIES:
+        from .run import unknown_study
+
+        raise unknown_study(first)
+    configs = {name: entry.config for name, entry in STUDIES.items()}
+    if first in STUDIES:  # other studies' flags are not built
+        configs = {first: configs[first]}
+    config = _parse(configs, words or ["--help"])
+    name = next(name for name, kind in configs.items() if kind is type(config))
+    return _run(STUDIES[name].load(), config)
+
+
+def _parse(configs: dict[str, Any], words: Sequence[str]) -> StudyConfig:
+    described = {name: (inspect.getdoc(kind) or "", kind()) for name, kind in configs.items()}
+    config: StudyConfig = tyro.extras.overridable_config_cli(
+        described,
+        args=words,
         prog="tendril study",
-        description="Study a trained dictionary and its subject, and make a page of findings.",
+        description="Study a trained dictionary and its subject; make a page of findings. "
+        "`tendril study index` lists all reports on one page. A study of your own is named "
+        "FILE.py:CLASS.",
     )
-    return _study(config)
+    return config
 
 
-def _study(config: Config) -> dict[str, Any]:
-    module, _, function = STUDIES[type(config)].partition(":")
-    done = getattr(import_module(f"{__package__}.{module}"), function)(config)
-    figures: dict[str, Any] = done if isinstance(done, dict) else done.summary()
-    return figures
+def _run(study: Any, config: StudyConfig) -> Outcome:
+    from .core.study import run_study
+
+    return run_study(study, config).outcome()
+
+
+def _index(words: Sequence[str]) -> Outcome:
+    from .core.index import write_index
+
+    def index(home: str = "") -> str:
+        """Write one page that links all reports of a home.
+
+        Args:
+            home: Folder that holds reports/; by default $TENDRIL_HOME, or the current folder.
+        """
+        return home
+
+    page = write_index(tyro.cli(index, args=words, prog="tendril study index"))
+    return Outcome({"index": str(page)}, f"Index written: {page}.", f"open {page}")
 
 
 if __name__ == "__main__":

@@ -5,18 +5,15 @@ token, where every position became a row.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import numpy as np
 from jaxtyping import Bool, Int32
 from transformers import PreTrainedTokenizerBase
 
-from tendril.data.errors import ConfigError, StoreNotFoundError, SubjectError, WeightsError
-from tendril.data.home import stores_folder
+from tendril.data.errors import ConfigError, SubjectError, WeightsError
 from tendril.data.store.provenance import identity_in_words, located, same_identity
-from tendril.data.store.reader import Store, open_store
-from tendril.models.dictionaries.checkpoint import read_config
+from tendril.data.store.reader import Store
 from tendril.models.subjects.language import (
     LanguageSubject,
     language_subject,
@@ -24,8 +21,6 @@ from tendril.models.subjects.language import (
     tokenizer_of,
 )
 from tendril.models.subjects.subject import site_modules
-
-STORE_FILE = "zarr.json"
 
 
 @final
@@ -63,38 +58,22 @@ def text_of(store: Store) -> StoredText:
     )
 
 
-def store_of_run(run: Path, home: str, store: str = "") -> Store:
-    """The store that a run was trained on, where it was, or in store/; or the one given."""
-    trained = read_config(run)
-    folder = stores_folder(home)
-    places = [run / trained.get("store_path", ""), folder / trained.get("store", "")]
-    if store:
-        places = [Path(store), folder / store]
-    found = next((p for p in places if (p / STORE_FILE).is_file()), None)
-    if found is None:
-        raise StoreNotFoundError(
-            f"the store {store or trained.get('store', '')} of the run {run.name} is neither where "
-            f"it was nor in {folder}; pass --store with its path, or harvest it again."
-        )
-    return open_store(found)
-
-
 def language_subject_of(store: Store, site: str = "", subject: str = "") -> LanguageSubject:
     """The language model that a store was harvested from: where it was, or where `subject` says.
 
     Raises SubjectError where it cannot be found, WeightsError where it is another one, and
     UnknownSiteError.
     """
-    told = subject or located(store.path, store.origin.get("subject", ""))
+    wanted = subject or located(store.path, store.origin.get("subject", ""))
     try:
-        found = language_subject(told, store.spec["subject"].get("compute", "float32"))
+        found = language_subject(wanted, store.spec["subject"].get("compute", "float32"))
     except SubjectError as error:
         raise SubjectError(
             f"the model of {store.name} cannot be found again ({error}); pass --subject."
         ) from error
     if not same_identity(found.identity, {**store.spec["subject"], "name": found.name}):
         raise WeightsError(
-            f"{store.name} was made with {identity_in_words(store.spec['subject'])}, and {told} is "
+            f"{store.name} was made with {identity_in_words(store.spec['subject'])}; {wanted} is "
             f"{identity_in_words(found.identity)}; give the --subject that was harvested."
         )
     if site:
@@ -105,16 +84,16 @@ def language_subject_of(store: Store, site: str = "", subject: str = "") -> Lang
 def tokenizer_of_store(store: Store, subject: str = "") -> PreTrainedTokenizerBase:
     """The tokenizer that cut the text of a store, without the model. Raises SubjectError where it
     cannot be found, WeightsError where it is another one."""
-    told = subject or located(store.path, store.origin.get("subject", ""))
+    wanted = subject or located(store.path, store.origin.get("subject", ""))
     try:
-        tokenizer = tokenizer_of(told)
+        tokenizer = tokenizer_of(wanted)
     except SubjectError as error:
         raise SubjectError(
             f"the tokenizer of {store.name} cannot be found again ({error}); pass --subject."
         ) from error
     if tokenizer_digest(tokenizer) != store.spec["subject"].get("tokenizer"):
         raise WeightsError(
-            f"the text of {store.name} was cut by another tokenizer than that of {told}; give the "
-            "--subject that was harvested."
+            f"the text of {store.name} was cut by another tokenizer than that of {wanted}; give "
+            "the --subject that was harvested."
         )
     return tokenizer

@@ -1,26 +1,32 @@
-"""What the studies share of a report: its folder, named by all that determines it, and its page."""
+"""A report on disk: its folder, named by all that determines it, and the files it holds.
 
+<report>/index.html    the page
+<report>/*.csv, *.npz  tables
+<report>/about.json    study, title, headline, the command that makes it again, and its identity
+<report>/result.json   the figures, written last: the report is finished
+"""
+
+import csv
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
-from tendril.data.cli import note
-from tendril.data.home import reports_folder
+from tendril.data.home import REPORT, reports_folder
 from tendril.data.store.atomic import write_whole
 from tendril.data.store.spec import canonical_json, slug
 
-from ..curves.config import CurvesConfig
-from ..missing_curves.config import SourceConfig
+ABOUT, RESULT, PAGE = "about.json", REPORT.marker, "index.html"
+TABLES = (".csv", ".npz")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
-RESULT, PAGE = "result.json", "index.html"
 
-
+@final
 @dataclass(frozen=True)
 class Report:
-    """A report's folder; `index.html` and, last, `result.json` are written into it."""
+    """A report's folder."""
 
     folder: Path
 
@@ -30,67 +36,69 @@ class Report:
         return self.folder / PAGE
 
     def figures(self) -> dict[str, Any] | None:
-        """The figures of a report that is finished, else None."""
+        """The figures of a finished report, else None."""
         if not ((self.folder / RESULT).is_file() and self.page.is_file()):
             return None
-        note(f"{self.page} is there already.")
-        told: dict[str, Any] = json.loads((self.folder / RESULT).read_text())
-        return told
+        figures: dict[str, Any] = json.loads((self.folder / RESULT).read_text())
+        return figures
 
-    def begin(self) -> Path:
-        """The folder, there and not finished: for files beside the page."""
+    def begin(self) -> None:
+        """Make the folder, and mark it as unfinished."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / RESULT).unlink(missing_ok=True)
-        return self.folder
 
-    def write(self, html: str, figures: Mapping[str, Any]) -> None:
-        """The page, and its figures last."""
-        self.begin()
+    def tables(self) -> list[str]:
+        """The names of the tables that lie beside the page."""
+        return sorted(p.name for p in self.folder.iterdir() if p.suffix in TABLES)
+
+    def finish(self, html: str, about: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+        """Write the page, what it is about and, last, the figures."""
         write_whole(self.page, html.encode())
-        write_whole(self.folder / RESULT, (json.dumps(figures, indent=2) + "\n").encode())
+        write_whole(self.folder / ABOUT, as_json_file(about))
+        write_whole(self.folder / RESULT, as_json_file(figures))
 
 
-@dataclass(frozen=True)
-class StudyResult:
-    """A finished study: where its page is, and its figures as JSON."""
-
-    report: Path
-    figures: Mapping[str, Any]
-    seconds: float
-    reused: bool = False
-
-    def summary(self) -> dict[str, Any]:
-        """As JSON, for the last line of the command; a list of all latents is in the report."""
-        told = {name: value for name, value in self.figures.items() if name != "latents"}
-        return {
-            "report": str(self.report),
-            **told,
-            "seconds": self.seconds,
-            "reused": self.reused,
-        }
-
-
-def report_of(home: str, name: str, made: Mapping[str, Any]) -> Report:
-    """`<home>/reports/<name>-<12 hex of SHA-256 of `made`>`."""
-    digest = hashlib.sha256(canonical_json(made).encode()).hexdigest()
+def report_of(home: str, name: str, identity: Mapping[str, Any]) -> Report:
+    """`<home>/reports/<name>-<first 12 hex digits of the SHA-256 of identity>`."""
+    digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
     return Report(reports_folder(home) / f"{slug(name)}-{digest[:12]}")
 
 
+def as_json_file(value: Mapping[str, Any]) -> bytes:
+    """A JSON object, indented, with a line break at its end."""
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sources_config(config: SourceConfig, run: str, site: str = "") -> CurvesConfig:
-    """What `find_sources` takes, for one run."""
-    return CurvesConfig(
-        run=run,
-        subject=config.subject,
-        weights=config.weights,
-        normalisation=config.normalisation,
-        inputs=config.inputs,
-        device=config.device,
-        home=config.home,
-        site=site,
-    )
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table, one row a line. Text that a spreadsheet would take for a formula is quoted
+    with a leading apostrophe."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows([_cell(value) for value in row] for row in rows)
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table of records with the same keys; the keys are the columns."""
+    columns = list(records[0]) if records else []
+    write_csv(path, columns, ([record[name] for name in columns] for record in records))
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value):
+        return f"'{value}"
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,39 +1,39 @@
-"""What a study works on: which run, of which site of which subject, with which inputs.
+"""What a study of a vision network works on: run, site, subject, store and images.
 
-A run knows its store, and a store says where its subject and its inputs were; flags go first.
+A run names its store, and a store says where its subject and inputs were. Flags override both.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from tendril.data.cli import note
 from tendril.data.errors import (
     ConfigError,
     InputsNotFoundError,
     RunNotFoundError,
-    StoreNotFoundError,
     SubjectError,
     TendrilError,
     WeightsError,
 )
-from tendril.data.home import LATEST, SCHEME, entries, find_run, resolve, runs_folder, stores_folder
+from tendril.data.home import LATEST, RUN, entries, find_run, newest, runs_folder
 from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.provenance import identity_in_words, located, same_identity
-from tendril.data.store.reader import Store, open_store
+from tendril.data.store.reader import Store
 from tendril.models.dictionaries.checkpoint import DICTIONARY, read_config
 from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject, site_modules
 
-from ..curves.config import CurvesConfig
+from .config import VisionConfig
+from .report import file_digest
+from .stores import stored_run
 
-STORE_FILE = "zarr.json"
 
-
+@final
 @dataclass(frozen=True)
-class Sources:
-    """All that a study reads. `no_images` says in a sentence why there are no images."""
+class VisionInputs:
+    """What a study reads. `no_images` says in a sentence why there are no images."""
 
     subject: Subject
     site: str
@@ -42,100 +42,115 @@ class Sources:
     images: ImageSource | None
     no_images: str
 
+    @property
+    def run_name(self) -> str:
+        """The run's name; empty without a run."""
+        return self.run.resolve().name if self.run else ""
 
-def find_sources(config: CurvesConfig) -> Sources:
-    """Find run, store, subject and inputs, and check that they belong together.
+    def identity(self) -> dict[str, Any]:
+        """What of these determines findings: subject, site, dictionary and store."""
+        return {
+            "subject": dict(self.subject.identity),
+            "site": self.site,
+            "run": self.run_name,
+            "dictionary": file_digest(self.run / DICTIONARY) if self.run else None,
+            "store": self.store.name if self.store else None,
+            "images": self.images is not None,
+        }
 
-    Raises RunNotFoundError, StoreNotFoundError, UnknownSiteError, what `load_subject` raises,
-    ConfigError for a site that is not the run's, and WeightsError where the subject is not the
-    one that the run or the store was made with.
+
+def find_vision_inputs(
+    config: VisionConfig, run: str, site: str = "", *, images: bool = True
+) -> VisionInputs:
+    """Find run, store, subject and images, and check that they belong together.
+
+    `run` is a name that `find_run` knows, or empty for units only. With `site` or
+    `config.subject`, `latest` is the latest run that fits them. Raises RunNotFoundError,
+    StoreNotFoundError, UnknownSiteError, what `load_subject` raises, ConfigError for a site that
+    is not the run's, and WeightsError where the subject is not the one that the run or the store
+    was made with.
     """
-    flagged = _flagged_subject(config) if config.subject else None
-    run = _choose_run(config, flagged)
-    trained = read_config(run) if run else {}
-    store = find_store(config, run, trained)
-    subject = flagged or _subject_of(config, run, store)
-    for whose, identity in (
+    given = _given_subject(config) if config.subject else None
+    folder = _choose_run(config, run, site, given)
+    trained = read_config(folder) if folder else {}
+    store = _find_store(config, folder, trained)
+    subject = given or _subject_of(config, folder, store)
+    _check_subject(subject, folder, trained, store)
+    chosen = site or trained.get("site") or (store.sites[0] if store else "")
+    if not chosen:
+        raise ConfigError('--run "" studies units only and needs a --site, e.g. mixed3b.')
+    if trained and trained["site"] != chosen:
+        raise ConfigError(
+            f"--site must be {trained['site']}, the site of the run {folder.name if folder else ''}"
+            f'; got {chosen!r}. Leave --site out, choose another --run, or pass --run "" for units '
+            "only."
+        )
+    site_modules(subject, [chosen])
+    source, reason = _find_images(config, store, chosen) if images else (None, NOT_ASKED)
+    return VisionInputs(subject, chosen, folder, store, source, reason)
+
+
+NOT_ASKED = "No dataset examples were asked for."
+
+
+def _check_subject(
+    subject: Subject, run: Path | None, trained: Mapping[str, Any], store: Store | None
+) -> None:
+    for owner, identity in (
         (f"the run {run.name if run else ''}", trained.get("subject")),
         (f"the store {store.name if store else ''}", store.spec["subject"] if store else None),
     ):
         if identity is not None and not same_identity(identity, subject.identity):
             raise WeightsError(
-                f"{whose} was made with {identity_in_words(identity)}, and this subject is "
-                f"{identity_in_words(subject.identity)}; give the same --subject, --weights and "
-                f"--normalisation, or another --run."
+                f"{owner} was made with {identity_in_words(identity)}; this subject is "
+                f"{identity_in_words(subject.identity)}. Give the same --subject, --weights and "
+                "--normalisation, or another --run."
             )
-    site = config.site or trained.get("site") or (store.sites[0] if store else "")
-    if not site:
-        raise ConfigError('--run "" studies units only and needs a --site, e.g. mixed3b.')
-    if trained and trained["site"] != site:
-        raise ConfigError(
-            f"the run {run.name if run else ''} was trained on {trained['site']}, and not on "
-            f'{site!r}; leave --site out, choose another --run, or pass --run "" for units only.'
-        )
-    site_modules(subject, [site])
-    images, no_images = _find_images(config, store, site)
-    return Sources(subject, site, run, store, images, no_images)
 
 
-def _choose_run(config: CurvesConfig, flagged: Subject | None) -> Path | None:
-    """The run asked for; `latest` is the latest one that fits --subject and --site, if given."""
-    if not config.run:
+def _choose_run(config: VisionConfig, run: str, site: str, given: Subject | None) -> Path | None:
+    """The run; `latest` is the latest one that fits the site and the subject given, if any."""
+    if not run:
         return None
-    if config.run != LATEST or not (config.site or flagged):
-        return find_run(config.run, config.home)
+    if run != LATEST or not (site or given):
+        return find_run(run, config.home)
     folder = runs_folder(config.home)
     fitting = []
-    for path in entries(folder, DICTIONARY):
+    for path in entries(folder, RUN.marker):
         trained = read_config(path)
-        same_site = not config.site or trained["site"] == config.site
-        if same_site and (flagged is None or same_identity(trained["subject"], flagged.identity)):
+        same_site = not site or trained["site"] == site
+        if same_site and (given is None or same_identity(trained["subject"], given.identity)):
             fitting.append(path)
     if fitting:
-        return max(fitting, key=lambda path: (path / DICTIONARY).stat().st_mtime_ns)
-    if flagged is None:
+        return newest(fitting, RUN.marker)
+    if given is None:
         raise RunNotFoundError(
-            f"no run in {folder} was trained on {config.site!r}; train one, or pass --subject "
-            f"too to study its units only."
+            f"no run in {folder} was trained on {site!r}. Train one, or pass --subject too to "
+            "study its units only."
         )
-    note(f"no run in {folder} fits {flagged.name} {config.site}: its units only are studied.")
+    note(f"no run in {folder} fits {given.name} {site}; only its units are studied.")
     return None
 
 
-def find_store(config: CurvesConfig, run: Path | None, trained: Mapping[str, Any]) -> Store | None:
-    """The store given, or the run's own where it still is."""
-    folder = stores_folder(config.home)
-    told = config.store or trained.get("store_path", "")
-    if SCHEME in told:
-        return open_store(told)
-    if config.store:
-        path = resolve(config.store, folder, STORE_FILE)
-        if path is None:
-            names = [p.name for p in entries(folder, STORE_FILE)]
-            raise StoreNotFoundError(
-                f"there is no store {config.store!r}, as a path or in {folder} "
-                f"({', '.join(names) or 'it holds none'}); check --store."
-            )
-        return open_store(path)
-    if run is None:
-        return None
-    places = [run / trained.get("store_path", ""), folder / trained.get("store", "")]
-    found = next((p for p in places if (p / STORE_FILE).is_file()), None)
-    return open_store(found) if found else None
+def _find_store(config: VisionConfig, run: Path | None, trained: Mapping[str, Any]) -> Store | None:
+    """The store given, or the run's own if it can still be found."""
+    if config.store or run:
+        return stored_run(run, trained, config.store, config.home)
+    return None
 
 
-def _flagged_subject(config: CurvesConfig) -> Subject:
+def _given_subject(config: VisionConfig) -> Subject:
     return load_subject(
         config.subject, weights=config.weights, normalisation=config.normalisation or "auto"
     )
 
 
-def _subject_of(config: CurvesConfig, run: Path | None, store: Store | None) -> Subject:
+def _subject_of(config: VisionConfig, run: Path | None, store: Store | None) -> Subject:
     """The subject that the store was harvested from, where it was then."""
     if store is None:
-        missing = f"the store of {run} is gone" if run else "no run and no store say which it is"
+        missing = f"the store of {run} is gone" if run else "no run and no store name one"
         raise SubjectError(
-            f"the study needs a subject, and {missing}; pass --subject, and --weights for "
+            f"the study needs a subject, and {missing}. Pass --subject, and --weights for "
             "inceptionv1."
         )
     origin = store.origin
@@ -147,17 +162,15 @@ def _subject_of(config: CurvesConfig, run: Path | None, store: Store | None) -> 
         )
     except (FileNotFoundError, SubjectError) as error:
         raise SubjectError(
-            f"the subject of {store.name} cannot be found again ({error}); pass --subject, and "
+            f"the subject of {store.name} cannot be found again ({error}). Pass --subject, and "
             "--weights for inceptionv1."
         ) from error
 
 
 def _find_images(
-    config: CurvesConfig, store: Store | None, site: str
+    config: VisionConfig, store: Store | None, site: str
 ) -> tuple[ImageSource | None, str]:
     """The images of a store, or a sentence that says what to pass."""
-    if config.examples == 0:
-        return None, "No dataset examples were asked for."
     if store is None:
         return None, (
             "There are no dataset examples, because no store of this subject was given; pass "
@@ -184,8 +197,8 @@ def _find_images(
             f"({error}); pass --inputs with the folder or set that was harvested."
         )
     if not same:
-        told = f"{inputs} does not hold the images that {store.name} was harvested from"
+        reason = f"{inputs} does not hold the images that {store.name} was harvested from"
         if config.inputs:
-            raise InputsNotFoundError(f"{told}; pass --inputs with those.")
-        return None, f"There are no dataset examples, because {told}; pass --inputs with those."
+            raise InputsNotFoundError(f"{reason}; pass --inputs with those.")
+        return None, f"There are no dataset examples, because {reason}; pass --inputs with those."
     return images, ""

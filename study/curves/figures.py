@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..measures.curve_family import CurveFamily
 from ..measures.curve_scores import angle_between, envelope, gaps, minima
+from ..measures.image_examples import Patch
 from ..page import svg as drawing
-from .findings import Family, Findings, Patch
+from .findings import Findings
 
 RING, PETALS, WIDE_GAP = 150.0, 140.0, 30.0
 CHART = (900.0, 200.0)
@@ -19,13 +21,13 @@ LABEL = 75  # of the frame's 900: the width of a label
 PANELS = {"loss": "loss", "fvu": "FVU", "l0": "L0", "dead": "dead"}
 
 
-def shown(family: Family) -> list[int]:
+def shown(family: CurveFamily) -> list[int]:
     """Those that get a card: all, or the strongest, in order of orientation."""
     strongest = sorted(family.members, key=lambda m: -float(family.scores.max[m]))[:MOST_CARDS]
     return [member for member in family.members if member in set(strongest)]
 
 
-def ring(family: Family) -> dict[str, object]:
+def ring(family: CurveFamily) -> dict[str, object]:
     members = family.members
     angles = [family.orientation(member) for member in members]
     levels = drawing.label_levels(angles, LABEL_APART, LABEL_LEVELS)
@@ -70,11 +72,11 @@ def faint(members: int) -> str:
     return f"{min(1.0, 24 / max(members, 1)):.2f}"
 
 
-def envelope_of(family: Family) -> np.ndarray:
+def envelope_of(family: CurveFamily) -> np.ndarray:
     return envelope(family.radial[:, family.members])
 
 
-def envelope_chart(family: Family) -> dict[str, object]:
+def envelope_chart(family: CurveFamily) -> dict[str, object]:
     width, height = CHART
     step = width / len(family.orientations)
 
@@ -117,7 +119,7 @@ def envelope_chart(family: Family) -> dict[str, object]:
     }
 
 
-def card(findings: Findings, family: Family, member: int) -> dict[str, object]:
+def card(findings: Findings, family: CurveFamily, member: int) -> dict[str, object]:
     scores = family.scores.row(member)
     angle, size = scores["orientation"], float(findings.receptive_field)
     zoom = 110.0 / size
@@ -160,7 +162,7 @@ def _part(findings: Findings, unit: int) -> str:
     return next((name for name, channels in findings.branches.items() if unit in channels), "")
 
 
-def row(family: Family, index: int, reason: str = "") -> dict[str, object]:
+def row(family: CurveFamily, index: int, reason: str = "") -> dict[str, object]:
     scores = family.scores.row(index)
     return {
         "index": index,
@@ -233,7 +235,7 @@ def training_panels(metrics: Mapping[str, Sequence[float]]) -> list[dict[str, st
     return panels
 
 
-def _scaled(family: Family, member: int) -> np.ndarray:
+def _scaled(family: CurveFamily, member: int) -> np.ndarray:
     """One tuning curve, its maximum at 1."""
     curve = family.radial[:, member]
     return np.asarray(curve / max(float(curve.max()), 1e-30))

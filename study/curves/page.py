@@ -1,24 +1,16 @@
-"""The page of findings: one file of HTML that needs nothing else, to be looked at anywhere."""
+"""What the page of curve detectors shows."""
 
-import json
-from pathlib import Path
-
-from ..page.render import render
+from ..measures.curve_family import CurveFamily
 from . import figures, words
-from .findings import Family, Findings
+from .findings import Findings
 
 
-def render_page(findings: Findings) -> str:
-    """The whole page as HTML."""
-    return render(Path(__file__).parent, _context(findings))
-
-
-def _context(findings: Findings) -> dict[str, object]:
+def context(findings: Findings) -> dict[str, object]:
+    """What page.html shows of the findings."""
     families = [_family(findings, family) for family in findings.families]
     return {
-        "title": findings.title,
         "lead": words.lead(findings),
-        "headline": words.headline(findings),
+        "numbers": words.headline(findings),
         "families": families,
         "kinds": " or ".join(family.kind for family in findings.families),
         "envelope_text": words.envelope_text(findings),
@@ -32,12 +24,10 @@ def _context(findings: Findings) -> dict[str, object]:
         "training_text": words.training_text(findings),
         "method": words.method(findings),
         "caveats": words.caveats(findings),
-        "command": findings.command,
-        "made": json.dumps(findings.made, indent=2),
     }
 
 
-def _family(findings: Findings, family: Family) -> dict[str, object]:
+def _family(findings: Findings, family: CurveFamily) -> dict[str, object]:
     chosen = figures.shown(family)
     text = f"{words.count(len(family.members), f'curve {family.kind}')}, in order of orientation."
     if len(chosen) < len(family.members):

@@ -1,13 +1,10 @@
-"""The study of curve detectors: sources in, findings, tables and a page out."""
+"""The study of curve detectors: which units and latents answer to curves of one orientation."""
 
 import csv
-import math
-import shlex
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -15,144 +12,117 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from tendril.data.device import resolve_device
-from tendril.models.dictionaries.checkpoint import DICTIONARY, load_sae, read_config, read_json
+from tendril.models.dictionaries.checkpoint import RESULT, load_sae, read_json
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.sites.receptive import ReceptiveField, receptive_field
 from tendril.models.subjects.subject import Subject
 
-from ..core.report import Report, StudyResult, file_digest, report_of
-from ..core.vision_inputs import Sources, find_sources
-from ..measures.curve_stimuli import CurveGrid
+from ..core.study import Study
+from ..core.vision_inputs import VisionInputs, find_vision_inputs
+from ..measures.curve_family import CurveFamily, latent_family, unit_family
 from ..measures.image_examples import cut_patches, strongest_rows
-from ..measures.tuning import latent_tuning, site_parts, unit_tuning
-from .config import REFERENCE_FIELD, CurvesConfig
-from .findings import Family, Findings, Truth
-from .page import render_page
-
-FORMAT = 2  # raised when the same sources would give another page
-RESULT = "result.json"
+from ..measures.tuning import site_parts
+from . import page
+from .config import CurvesConfig
+from .findings import Findings, Truth
 
 
-def study_curves(config: CurvesConfig) -> StudyResult:
-    """Find the curve detectors of a site and of a dictionary trained there, and make a page.
+@final
+class CurvesStudy(Study[CurvesConfig, VisionInputs, Findings]):
+    """Find the curve detectors of a site and of a dictionary trained there.
 
-    The report's folder is `<home>/reports/<name>-<12 hex of SHA-256 of what determines it>`;
-    one that is there already is given back. It holds index.html, units.csv, latents.csv,
-    tuning.npz (responses [A, Q, E, D] and the grid) and, last, result.json. Raises children of
-    TendrilError for all that the config, its paths or its files can cause.
+    The report holds units.csv, latents.csv and tuning.npz (responses [A, Q, E, D] and the grid).
+    Source: Cammarata et al., "Curve Detectors", Distill 2020.
     """
-    began = time.monotonic()
-    config.check()
-    device = resolve_device(config.device)
-    sources = find_sources(config)
-    field = receptive_field(sources.subject, sources.site)
-    grid = curve_grid(config, sources.subject, field)
-    made = determinants(config, sources, grid, field)
-    report = report_of(
-        config.home, config.name or f"curves-{sources.subject.name}-{sources.site}", made
-    )
-    known = None if config.overwrite else report.figures()
-    if known is not None:
-        return StudyResult(report.page, known, _since(began), reused=True)
-    findings = find_curves(config, sources, grid, field, made, device)
-    figures = findings.figures()
-    write_report(report, findings, figures)
-    return StudyResult(report.page, figures, _since(began))
 
+    name = "curves"
+    version = 3
+    config = CurvesConfig
 
-def curve_grid(config: CurvesConfig, subject: Subject, field: ReceptiveField) -> CurveGrid:
-    """The curves to show: those asked for, or the usual ones, their radii doubled or halved to
-    suit the receptive field. Sites of like fields see the same curves, and can be compared."""
-    grid = CurveGrid(orientations=config.orientations, line_width=config.line_width)
-    if config.radii:
-        return replace(grid, radii=tuple(sorted(config.radii)))
-    octaves = round(math.log2(min(max(field.size), subject.input_size) / REFERENCE_FIELD))
-    return replace(grid, radii=tuple(round(radius * 2.0**octaves, 2) for radius in grid.radii))
+    def find(self, config: CurvesConfig) -> VisionInputs:
+        return find_vision_inputs(config, config.run, config.site, images=config.examples > 0)
 
+    def identity(self, config: CurvesConfig, inputs: VisionInputs) -> Mapping[str, Any]:
+        return inputs.identity()
 
-def determinants(
-    config: CurvesConfig, sources: Sources, grid: CurveGrid, field: ReceptiveField
-) -> dict[str, Any]:
-    """All that determines the report."""
-    run, store, images = sources.run, sources.store, sources.images
-    return {
-        "format": FORMAT,
-        "subject": dict(sources.subject.identity),
-        "site": sources.site,
-        "receptive_field": {"size": list(field.size), "centre": list(field.centre)},
-        "run": run.name if run else None,
-        "dictionary": file_digest(run / DICTIONARY) if run else None,
-        "grid": {
-            "orientation_step": config.orientation_step,
-            "radii": list(grid.radii),
-            "styles": list(grid.styles),
-            "line_width": grid.line_width,
-        },
-        "thresholds": asdict(config.thresholds),
-        "examples": {"count": config.examples, "store": store.name if store else None}
-        if images
-        else None,
-    }
+    def title(self, config: CurvesConfig, inputs: VisionInputs) -> str:
+        return f"Curve detectors at {inputs.site} of {inputs.subject.name}"
 
+    def label(self, config: CurvesConfig, inputs: VisionInputs) -> str:
+        return f"{inputs.subject.name}-{inputs.site}"
 
-def find_curves(
-    config: CurvesConfig,
-    sources: Sources,
-    grid: CurveGrid,
-    field: ReceptiveField,
-    made: Mapping[str, Any],
-    device: torch.device,
-) -> Findings:
-    """Measure units and latents, and gather what the page shows of them."""
-    subject, site, run = sources.subject, sources.site, sources.run
-    orientations, radii = np.array(grid.orientations), np.array(grid.radii)
+    def resolved(self, config: CurvesConfig, inputs: VisionInputs) -> CurvesConfig:
+        if inputs.run:
+            return super().resolved(replace(config, run=str(inputs.run)), inputs)
+        subject = config.subject or inputs.subject.name
+        return replace(config, run="", site=inputs.site, subject=subject)
 
-    def family(kind: Literal["unit", "latent"], responses: np.ndarray) -> Family:
-        return Family(kind, responses, orientations, radii, grid.styles, config.thresholds)
+    def compute(self, config: CurvesConfig, inputs: VisionInputs, device: torch.device) -> Findings:
+        subject, site, run = inputs.subject, inputs.site, inputs.run
+        field = receptive_field(subject, site)
+        families = [unit_family(subject, site, config.curves, device)]
+        dictionary = load_sae(run).to(device) if run else None
+        if dictionary is not None:
+            families.append(latent_family(families[0], dictionary, device))
+        families = with_examples(families, inputs, dictionary, field, config.examples, device)
+        parts = site_parts(subject, site, device)
+        return Findings(
+            subject=subject.name,
+            site=site,
+            units=families[0],
+            latents=families[1] if dictionary is not None else None,
+            branches=parts,
+            receptive_field=max(field.size),
+            run=run.name if run else "",
+            metrics=read_metrics(run / "metrics.csv") if run else {},
+            trained=read_figures(run / RESULT) if run else {},
+            examples_note=inputs.no_images,
+            truths=planted_truths(subject, site, families, parts, dictionary),
+        )
 
-    responses = unit_tuning(subject, site, field, grid, device)
-    families = [family("unit", responses)]
-    dictionary = load_sae(run).to(device) if run else None
-    if dictionary is not None:
-        families.append(family("latent", latent_tuning(responses, dictionary.encode, device)))
-    families = with_examples(families, sources, dictionary, field, config.examples, device)
-    parts = site_parts(subject, site, device)
-    return Findings(
-        title=f"Curve detectors at {site} of {subject.name}",
-        subject=subject.name,
-        site=site,
-        units=families[0],
-        latents=families[1] if dictionary is not None else None,
-        branches=parts,
-        receptive_field=max(field.size),
-        run=run.name if run else "",
-        metrics=read_metrics(run / "metrics.csv") if run else {},
-        trained=read_figures(run / RESULT) if run else {},
-        examples_note=sources.no_images,
-        truths=planted_truths(subject, site, families, parts, dictionary),
-        command=command(config, sources),
-        made={
-            "study": made,
-            "run": read_config(run) if run else None,
-            "store": sources.store.spec if sources.store else None,
-        },
-    )
+    def figures(self, findings: Findings) -> dict[str, Any]:
+        return findings.figures()
+
+    def headline(self, figures: Mapping[str, Any]) -> str:
+        units, latents = len(figures["curve_units"]), figures["gap_latents"]
+        text = f"{units} curve units, widest gap {figures['gap_units']:.0f} degrees"
+        if latents is not None:
+            text += f"; {len(figures['curve_latents'])} curve latents, gap {latents:.0f} degrees"
+        if "planted" in figures:
+            text += f"; {figures['recovered_latents']} of {figures['planted']} planted recovered"
+        return f"{text}."
+
+    def write_tables(self, findings: Findings, folder: Path) -> None:
+        units = findings.units
+        arrays: dict[str, Any] = {f"{f.kind}s": f.responses for f in findings.families}
+        arrays |= {
+            "orientations": units.orientations,
+            "radii": units.radii,
+            "styles": units.styles,
+        }
+        np.savez_compressed(folder / "tuning.npz", **arrays)
+        for family in findings.families:
+            family.write_csv(folder / f"{family.kind}s.csv")
+
+    def page(
+        self, config: CurvesConfig, inputs: VisionInputs, findings: Findings
+    ) -> Mapping[str, Any]:
+        return page.context(findings)
 
 
 def with_examples(
-    families: Sequence[Family],
-    sources: Sources,
+    families: Sequence[CurveFamily],
+    inputs: VisionInputs,
     dictionary: SAE | None,
     field: ReceptiveField,
     count: int,
     device: torch.device,
-) -> list[Family]:
+) -> list[CurveFamily]:
     """The families with the patches that excite their curve detectors most.
 
     One pass over the store serves units and latents.
     """
-    store, images = sources.store, sources.images
+    store, images = inputs.store, inputs.images
     if store is None or images is None:
         return list(families)
     members = [family.members for family in families]
@@ -165,9 +135,9 @@ def with_examples(
             columns.append(z_NS[:, members[1]].float().cpu().numpy())
         return np.concatenate(columns, axis=1)
 
-    best = strongest_rows(store, sources.site, respond, sum(map(len, members)), count)
-    size = sources.subject.input_size
-    patches = iter(cut_patches(store, sources.site, field, images, size, best))
+    best = strongest_rows(store, inputs.site, respond, sum(map(len, members)), count)
+    size = inputs.subject.input_size
+    patches = iter(cut_patches(store, inputs.site, field, images, size, best))
     return [
         replace(family, patches={member: next(patches) for member in family.members})
         for family in families
@@ -177,7 +147,7 @@ def with_examples(
 def planted_truths(
     subject: Subject,
     site: str,
-    families: Sequence[Family],
+    families: Sequence[CurveFamily],
     parts: Mapping[str, range],
     dictionary: SAE | None,
 ) -> list[Truth]:
@@ -220,18 +190,6 @@ def planted_curves(subject: Subject) -> list[tuple[float, Float[Tensor, " d"]]]:
     return []
 
 
-def write_report(report: Report, findings: Findings, figures: Mapping[str, Any]) -> None:
-    """Write everything a report holds, its result last."""
-    folder = report.begin()
-    units = findings.units
-    arrays: dict[str, Any] = {f"{family.kind}s": family.responses for family in findings.families}
-    arrays |= {"orientations": units.orientations, "radii": units.radii, "styles": units.styles}
-    np.savez_compressed(folder / "tuning.npz", **arrays)
-    for family in findings.families:
-        family.write_csv(folder / f"{family.kind}s.csv")
-    report.write(render_page(findings), figures)
-
-
 def read_metrics(path: Path) -> dict[str, list[float]]:
     """The columns of a run's metrics.csv; empty where there is none."""
     if not path.is_file():
@@ -245,24 +203,3 @@ def read_figures(path: Path) -> dict[str, float]:
     """The numbers in a run's result.json; empty where it has not ended."""
     told = read_json(path) if path.is_file() else {}
     return {name: float(value) for name, value in told.items() if isinstance(value, int | float)}
-
-
-def command(config: CurvesConfig, sources: Sources) -> str:
-    """The command that makes this page again, in words that name no folder of this machine."""
-    words = ["tendril", "study", "curves", "--run", sources.run.name if sources.run else ""]
-    if sources.run is None:
-        words += ["--subject", config.subject or sources.subject.name, "--site", sources.site]
-        words += ["--weights", Path(config.weights).name] if config.weights else []
-    default = CurvesConfig()
-    if config.orientation_step != default.orientation_step:
-        words += ["--orientation-step", f"{config.orientation_step:g}"]
-    if config.radii:
-        words += ["--radii", *(f"{radius:g}" for radius in config.radii)]
-    for name, value in asdict(config.thresholds).items():
-        if value != getattr(default.thresholds, name):
-            words += [f"--{name}", f"{value:g}"]
-    return shlex.join(words)
-
-
-def _since(began: float) -> float:
-    return round(time.monotonic() - began, 2)

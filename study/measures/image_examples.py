@@ -10,10 +10,17 @@ from tendril.data.inputs.images import ImageSource
 from tendril.data.store.reader import Store
 from tendril.models.sites.receptive import ReceptiveField
 
-from ..curves.findings import Patch
-
 BLOCK = 8192
 MOST_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A piece of an input that excites a unit: the pixels of the receptive field."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    value: float
+    name: str
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from tendril.models.dictionaries.equivariant import OrbitCrosscoder
 from tendril.models.dictionaries.sae import Stored
 from tendril.models.sites.window import Window
 
-from ..curves.findings import Patch
-from .image_examples import Row, strongest_rows
+from .image_examples import Patch, Row, strongest_rows
 from .latent_families import directed
 
 UP = -90.0  # degrees: a direction that points up on the screen

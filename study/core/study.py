@@ -1,0 +1,230 @@
+"""What a study is, and how every study runs: find its inputs, compute, write a report.
+
+A new study is a folder with config.py, study.py, findings.py, page.py and page.html, and a line
+in `study/registry.py`.
+"""
+
+import inspect
+import json
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar, final
+
+from tendril.data.cli import Outcome, command_line, note, scalars
+from tendril.data.device import keep_freed_memory, resolve_device
+from tendril.data.home import RUN, find_run, folder_of
+
+from ..page.render import render
+from .config import StudyConfig
+from .index import write_index
+from .report import Report, report_of
+
+C = TypeVar("C", bound=StudyConfig)
+I = TypeVar("I")  # noqa: E741  inputs, as in Study[C, I, F]
+F = TypeVar("F")
+
+RUN_FIELDS = ("run", "controls")
+
+
+class Study(ABC, Generic[C, I, F]):
+    """One study: config C, inputs I (run, store, subject ...) and findings F.
+
+    `run_study` calls the methods in the order in which they stand here.
+    """
+
+    name: ClassVar[str]
+    """The word after `tendril study`."""
+    version: ClassVar[int] = 1
+    """Raised when the same inputs would give another report."""
+    config: ClassVar[type[StudyConfig]]
+
+    @abstractmethod
+    def find(self, config: C) -> I:
+        """Find run, store, subject and inputs, and check that they belong together.
+
+        Raises children of TendrilError for all that the config, its paths or files can cause.
+        """
+
+    @abstractmethod
+    def identity(self, config: C, inputs: I) -> Mapping[str, Any]:
+        """What determines the findings besides `config.settings()`: digests of the dictionaries,
+        names of stores, identities of subjects. It is hashed into the report's name."""
+
+    @abstractmethod
+    def title(self, config: C, inputs: I) -> str:
+        """The page's title."""
+
+    def label(self, config: C, inputs: I) -> str:
+        """What the report is about, for its folder: `<study>-<label>-<digest>`."""
+        return ""
+
+    def resolved(self, config: C, inputs: I) -> C:
+        """The config with names that stay true: `latest` becomes the run's own name."""
+        return with_run_names(config)
+
+    def estimate(self, config: C, inputs: I) -> Mapping[str, Any]:
+        """What `--dry-run` says beyond the report's folder: costs, counts."""
+        return {}
+
+    @abstractmethod
+    def compute(self, config: C, inputs: I, device: Any) -> F:
+        """The findings."""
+
+    @abstractmethod
+    def figures(self, findings: F) -> dict[str, Any]:
+        """The findings as JSON values, for result.json."""
+
+    @abstractmethod
+    def headline(self, figures: Mapping[str, Any]) -> str:
+        """The two or three figures that matter, in one sentence."""
+
+    def table(self, figures: Mapping[str, Any]) -> str:
+        """A table for the terminal; empty for none."""
+        return ""
+
+    def complete(self, figures: Mapping[str, Any]) -> bool:
+        """True if a finished report with these figures can be reused."""
+        return True
+
+    def write_tables(self, findings: F, folder: Path) -> None:
+        """Write CSV and NPZ files beside the page."""
+
+    @abstractmethod
+    def page(self, config: C, inputs: I, findings: F) -> Mapping[str, Any]:
+        """What the study's page.html shows. `render_page` adds title, command, identity and
+        tables, which page/base.html shows for every study."""
+
+
+@final
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study: its page, and its figures as in result.json."""
+
+    study: str
+    report: Path
+    figures: Mapping[str, Any]
+    headline: str = ""
+    table: str = ""
+    seconds: float = 0.0
+    reused: bool = False
+    dry_run: bool = False
+
+    def outcome(self) -> Outcome:
+        """What the command prints."""
+        result = {"report": str(self.report), "study": self.study, **scalars(self.figures)}
+        if self.dry_run:
+            exists = "exists" if self.reused else "does not exist yet"
+            sentence = f"Dry run: the report would be {self.report}, which {exists}."
+            return Outcome({**result, "dry_run": True, "exists": self.reused}, sentence)
+        made = "Report found" if self.reused else "Report written"
+        sentence = f"{made}: {self.report}. {self.headline}".strip()
+        timed = {"seconds": self.seconds, "reused": self.reused}
+        text = f"{self.table}\n{sentence}" if self.table else sentence
+        return Outcome(result | timed, text, _open_command(self.report))
+
+
+def run_study(study: Study[C, I, F], config: C) -> StudyResult:
+    """Run a study, or return the report that the same inputs gave before.
+
+    The report's folder is `<home>/reports/<name>-<12 hex digits>`; the digits digest the
+    study's name and version, its settings and the identity of its inputs. Raises children of
+    TendrilError for all that the config, its paths or its files can cause.
+    """
+    began = time.monotonic()
+    config.check()
+    device = resolve_device(config.device)
+    keep_freed_memory()
+    inputs = study.find(config)
+    identity = {
+        "study": study.name,
+        "version": study.version,
+        "settings": config.settings(),
+        **study.identity(config, inputs),
+    }
+    name = config.name or "-".join(filter(None, (study.name, study.label(config, inputs))))
+    report = report_of(config.home, name, identity)
+    figures = report.figures()
+    if config.dry_run:
+        estimate = study.estimate(config, inputs)
+        there = figures is not None
+        return StudyResult(study.name, report.page, estimate, reused=there, dry_run=True)
+    if figures is not None and not config.overwrite and study.complete(figures):
+        note(f"{report.page} exists; --overwrite makes it again.")
+        return _result(study, report, figures, began, reused=True)
+    findings = study.compute(config, inputs, device)
+    figures = study.figures(findings)
+    _write(study, config, inputs, findings, report, identity, figures)
+    write_index(config.home)
+    return _result(study, report, figures, began, reused=False)
+
+
+def _result(
+    study: Study[C, I, F], report: Report, figures: Mapping[str, Any], began: float, *, reused: bool
+) -> StudyResult:
+    return StudyResult(
+        study.name,
+        report.page,
+        figures,
+        study.headline(figures),
+        study.table(figures),
+        round(time.monotonic() - began, 2),
+        reused,
+    )
+
+
+def _write(
+    study: Study[C, I, F],
+    config: C,
+    inputs: I,
+    findings: F,
+    report: Report,
+    identity: Mapping[str, Any],
+    figures: Mapping[str, Any],
+) -> None:
+    report.begin()
+    study.write_tables(findings, report.folder)
+    about = {
+        "study": study.name,
+        "title": study.title(config, inputs),
+        "headline": study.headline(figures),
+        "command": rerun_command(study, config, inputs),
+        "identity": identity,
+    }
+    common = {**about, "identity": json.dumps(identity, indent=2), "tables": report.tables()}
+    context = {**common, **study.page(config, inputs, findings)}
+    folder = Path(inspect.getfile(type(study))).parent
+    report.finish(render(folder, context), about, figures)
+
+
+def rerun_command(study: Study[C, I, F], config: C, inputs: I) -> str:
+    """The command that makes the report again when it is pasted into the same folder."""
+    home = config.home or os.environ.get("TENDRIL_HOME", "")
+    same = replace(study.resolved(config, inputs), home=home, overwrite=False, dry_run=False)
+    return command_line(["tendril", "study", study.name], same, type(config)())
+
+
+def with_run_names(config: C) -> C:
+    """A config whose runs are called by their full names."""
+    changed: dict[str, Any] = {}
+    for name in RUN_FIELDS:
+        value = getattr(config, name, None)
+        if isinstance(value, str) and value:
+            changed[name] = run_name(find_run(value, config.home), config.home)
+        elif isinstance(value, tuple):
+            folders = [find_run(one, config.home) for one in value]
+            changed[name] = tuple(run_name(folder, config.home) for folder in folders)
+    return replace(config, **changed)
+
+
+def run_name(run: Path, home: str) -> str:
+    """A run's name where it lies in the home's folder, else its path."""
+    inside = run.resolve().parent == folder_of(RUN, home).resolve()
+    return run.resolve().name if inside else str(run)
+
+
+def _open_command(page: Path) -> str:
+    return f"open {page}"
