@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from ..measures.curve_stimuli import HALF_ANGLE
-
+HALF_ANGLE = math.radians(45)  # of a drawn curve, whose arc has 90 degrees
 LIGHTNESS, CHROMA = 0.68, 0.14
 
 
