@@ -17,7 +17,7 @@ LABEL_APART, LABEL_LEVELS = 9.0, 2
 MOST_CARDS = 60
 PATCH_PIXELS = 100
 LOW = 0.75
-LABEL = 75  # of the frame's 900: the width of a label
+LABEL = 100  # of the frame's 900: the width of a label
 PANELS = {"loss": "loss", "fvu": "FVU", "l0": "L0", "dead": "dead"}
 
 
