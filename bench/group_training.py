@@ -12,15 +12,15 @@ import torch
 
 from tendril.data.group.dihedral import Dihedral
 from tendril.train.config import ObjectiveName, TrainConfig
-from tendril.train.objectives.registry import make_objective
+from tendril.train.objectives.base import make_objective
 
 WIDTH, STEPS = 96, 5
-KINDS: tuple[ObjectiveName, ...] = ("orbit", "batch_topk")
+KINDS: tuple[ObjectiveName, ...] = ("equivariant", "batch_topk")
 
 
 def grow(kind: ObjectiveName, rotations: int, orbits: int) -> dict[str, float]:
     """Median seconds of a step, loss and gradients, on so many random orbits of D_n: 32 families
-    for `orbit`, 384 latents for `batch_topk`, 16 on, as the recipes have them."""
+    for `equivariant`, 384 latents for `batch_topk`, 16 on, as the recipes have them."""
     group = Dihedral(rotations)
     config = TrainConfig(objective=kind, families=32, latents=384, k=16, bias="mean")
     width = len(group) * WIDTH

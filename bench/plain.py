@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tendril.models.dictionaries.sae import SAE
 from tendril.train.config import TrainConfig
-from tendril.train.optim import BETAS, EPS
+from tendril.train.trainer import BETAS, EPS
 
 
 @final

@@ -17,7 +17,7 @@ from tendril.models.dictionaries import baselines
 from tendril.models.dictionaries.sae import SAE
 from tendril.train.config import TrainConfig
 from tendril.train.metrics import evaluate
-from tendril.train.objectives.registry import make_objective
+from tendril.train.objectives.base import make_objective
 from tendril.train.trainer import Trainer
 
 from .measure import machine

@@ -23,7 +23,7 @@ from tendril.data.cli import note
 from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.models.dictionaries.sae import SAE
 from tendril.train.config import TrainConfig
-from tendril.train.objectives.registry import make_objective
+from tendril.train.objectives.base import make_objective
 from tendril.train.trainer import Trainer
 
 from .measure import PAIRS, machine, paired

@@ -1,64 +1,90 @@
-"""`tendril train RECIPE --field value`: a stored site -> a dictionary, or a sweep of them; and
-what can be done with runs that are there: `tendril train compare RUN RUN ...`."""
+"""`tendril train RECIPE --field value`: a store -> a dictionary (a run), or a sweep of them."""
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, cast
 
 import tyro
 
-from tendril.data.cli import run_command
+from tendril.data.cli import Outcome, command_line, run_command
 from tendril.data.errors import ConfigError
 
-from .commands import COMMANDS, Command, run_one
-from .config import TrainConfig, near
+from .config import (
+    OBJECTIVES,
+    TrainConfig,
+    flag,
+    flags_of,
+    group_fields,
+    refuse_unknown,
+    users_of,
+)
 from .recipes import RECIPES
-from .sweep.config import SweepConfig
-from .sweep.recipes import SWEEPS
-
-Asked = TrainConfig | SweepConfig | Command
-KNOWN: dict[str, Callable[[], Asked]] = {**RECIPES, **SWEEPS, **COMMANDS}
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
-    """Parse, then train; nothing heavy is imported before the arguments are understood."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    if words and not words[0].startswith("-") and words[0] not in KNOWN:
-        _unknown(words[0])
-    config = tyro.extras.overridable_config_cli(
-        {name: (inspect.getdoc(make) or "", make()) for name, make in KNOWN.items()},
-        args=words or ["--help"],
-        prog="tendril train",
-        description="Train a sparse dictionary on the activations of a store.",
+def main(arguments: Sequence[str] | None = None) -> Outcome | None:
+    """Parse, then run; what is heavy is imported after parsing. Of several processes only the first
+    one has an outcome."""
+    name, *words = (sys.argv[1:] if arguments is None else list(arguments)) or [""]
+    if name not in RECIPES:
+        from .commands import run_other
+
+        return run_other(name, words)
+    default = RECIPES[name]()
+    config = parse(name, default, words)
+    if config.dry_run:
+        from .dry_run import dry_run
+
+        wet = replace(config, dry_run=False)
+        return dry_run(config, command_line(["tendril", "train", name], wet, default))
+    from .loop import is_first, train
+
+    result = train(config)
+    return result.outcome(config.home) if is_first() else None
+
+
+def parse(recipe: str, default: TrainConfig, words: Sequence[str]) -> TrainConfig:
+    """The config of `tendril train RECIPE WORDS`. `--help` has a section for each group.
+
+    Raises ConfigError for a flag that the recipe's objective does not use.
+    """
+    refuse_others(recipe, default.objective, words)
+    groups = OBJECTIVES[default.objective].groups
+    sections = tuple(Annotated[one, tyro.conf.arg(name=one.title)] for one in groups)
+    parts = tuple(
+        one(**{f.name: getattr(default, f.name) for f in group_fields(one)}) for one in groups
     )
-    return _do(config)
-
-
-def _unknown(asked: str) -> NoReturn:
-    raise ConfigError(
-        f"the recipes are {', '.join([*RECIPES, *SWEEPS])}, the commands {', '.join(COMMANDS)}, "
-        f"and not {asked!r}{near(asked, KNOWN)} (`tendril train --help` says what each is)."
+    parsed = tyro.cli(
+        cast(Any, tuple[sections]),  # type: ignore[valid-type]
+        default=cast(Any, parts),
+        config=(tyro.conf.OmitArgPrefixes,),
+        args=list(words),
+        prog=f"tendril train {recipe}",
+        description=inspect.getdoc(RECIPES[recipe]),
     )
+    return replace(default, **{name: v for part in parsed for name, v in vars(part).items()})
 
 
-def _do(config: Asked) -> dict[str, Any] | None:
-    if isinstance(config, SweepConfig):
-        from .distributed import refuse_launch
-        from .sweep.estimate import estimate
-        from .sweep.sweep import sweep
-
-        refuse_launch("a sweep trains its dictionaries")
-        if config.dry_run:
-            return estimate(config)
-        return sweep(config).summary()
-    if not isinstance(config, TrainConfig):
-        return run_one(config)
-    from .distributed import is_first
-    from .loop import train
-
-    made = train(config).summary()
-    return made if is_first() else None  # of the processes of torchrun one tells
+def refuse_others(recipe: str, objective: str, words: Sequence[str]) -> None:
+    """Raise ConfigError for the first flag that the recipe does not take."""
+    own = [f.name for group in OBJECTIVES[objective].groups for f in group_fields(group)]
+    for name in flags_of(words):
+        if name in own:
+            continue
+        if name == "objective":
+            raise ConfigError(
+                f"the objective of the recipe {recipe} is {objective}; it cannot be changed. "
+                "Choose another recipe: `tendril train --help` lists them."
+            )
+        users = users_of(name)
+        if not users:
+            refuse_unknown(recipe, name, own)
+        listed = " and ".join(filter(None, (", ".join(users[:-1]), users[-1])))
+        raise ConfigError(
+            f"--{flag(name)} is a flag of {listed}; the recipe {recipe} has objective {objective}, "
+            "which does not use it. Leave it out or choose another recipe."
+        )
 
 
 if __name__ == "__main__":

@@ -1,67 +1,167 @@
-"""What can be done with runs that are there. No torch here: `--help` must be quick."""
+"""What `tendril train` does besides recipes: sweeps, runs to and from SAELens, and its own help.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+No torch at the top: `--help` must answer at once.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NoReturn, TypeVar, cast, final
 
 import tyro
 
+from tendril.data.cli import Outcome, command_line
+from tendril.data.errors import ConfigError
 
+from .config import TrainConfig, flags_of, near, refuse_unknown
+from .recipes import RECIPES
+from .sweep.recipes import SWEEPS
+
+HELP = ("-h", "--help")
+MOVED = {
+    "compare": "tendril study compare --run NAME NAME",
+    "orbit_crosscoder": "tendril train equivariant_crosscoder",
+}
+
+Config = TypeVar("Config")
+
+
+@final
 @dataclass(frozen=True)
 class ExportConfig:
     """Which run to write where."""
 
     run: tyro.conf.Positional[str] = "latest"
-    """The run: a path, a name in runs/, the beginning of one, or latest."""
+    """Run: a path, a name in runs/, the beginning of just one name, or latest."""
     folder: tyro.conf.Positional[str] = "saelens"
-    """The folder to make."""
+    """Folder to make."""
     home: str = ""
-    """Folder that holds runs/; empty: $TENDRIL_HOME, or here."""
+    """Folder that holds runs/; by default $TENDRIL_HOME, or the current folder."""
 
 
+@final
 @dataclass(frozen=True)
 class ImportConfig:
-    """Which folder to make a run of."""
+    """Which folder to make a run from."""
 
     folder: tyro.conf.Positional[str] = "saelens"
-    """A folder with cfg.json and sae_weights.safetensors."""
+    """Folder with cfg.json and sae_weights.safetensors."""
     name: str = ""
-    """First part of the run's name; empty: imported and the site."""
+    """First part of the run's name; by default `imported` and the site."""
     scale: float = 0.0
-    """The number that activations were multiplied by, where cfg.json says
-    expected_average_only_in: sqrt(D) over their mean norm. 0: none."""
+    """Factor that activations were multiplied by, if cfg.json says expected_average_only_in:
+    sqrt(D) over their mean norm. 0: none."""
     home: str = ""
-    """Folder that holds runs/; empty: $TENDRIL_HOME, or here."""
-
-
-Command = ExportConfig | ImportConfig
+    """Folder that holds runs/; by default $TENDRIL_HOME, or the current folder."""
 
 
 def export() -> ExportConfig:
     """Write a run as a folder that SAELens loads.
 
-    cfg.json and sae_weights.safetensors of SAELens 6: standard, topk or jumprelu. Seconds.
+    Writes cfg.json and sae_weights.safetensors of SAELens 6: standard, topk or jumprelu. Takes
+    seconds.
     """
     return ExportConfig()
 
 
 def import_() -> ImportConfig:
-    """Make a run of a folder that SAELens wrote.
+    """Make a run from a folder that SAELens wrote.
 
-    standard, topk, jumprelu, gated and batchtopk; what its format can say and ours cannot is
-    folded into the weights. Seconds.
+    Reads standard, topk, jumprelu, gated and batchtopk. Normalisation is folded into the weights.
+    Takes seconds.
     """
     return ImportConfig()
 
 
-COMMANDS: dict[str, Callable[[], Command]] = {
+EXCHANGE: dict[str, Callable[[], ExportConfig | ImportConfig]] = {
     "export": export,
     "import": import_,
 }
 
 
-def run_one(config: Command) -> dict[str, Any]:
-    """Do what a command's config says; what it imports is heavy."""
+def run_other(name: str, words: Sequence[str]) -> Outcome:
+    """Run what is no recipe. Raises ConfigError for a word that is not known."""
+    if name in HELP:
+        print(usage())
+        sys.exit(0)
+    if name in SWEEPS:
+        return _sweep(name, words)
+    if name not in EXCHANGE:
+        refuse(name, [*RECIPES, *SWEEPS, *EXCHANGE])
+    config = parse_flat(name, EXCHANGE[name], words)
     from .saelens import export_run, import_run
 
     return export_run(config) if isinstance(config, ExportConfig) else import_run(config)
+
+
+def _sweep(recipe: str, words: Sequence[str]) -> Outcome:
+    config = parse_flat(recipe, SWEEPS[recipe], words)
+    from .distributed import refuse_launch
+
+    refuse_launch("a sweep")
+    if config.base.dry_run:
+        from .sweep.estimate import estimate
+
+        wet = replace(config, base=replace(config.base, dry_run=False))
+        default = SWEEPS[recipe]()
+        return estimate(config, command_line(["tendril", "train", recipe], wet, default))
+    from .sweep.sweep import sweep
+
+    return sweep(config).outcome(config.base.home)
+
+
+def parse_flat(name: str, make: Callable[[], Config], words: Sequence[str]) -> Config:
+    """The config of `tendril train NAME WORDS`; of a sweep, with the fields of its runs.
+
+    Raises ConfigError for a flag that does not exist.
+    """
+    default: Any = make()
+    own = {f.name for f in fields(default)} - {"base"}
+    if hasattr(default, "base"):
+        own |= {f.name for f in fields(TrainConfig)} - {"objective"}
+    for flagged in flags_of(words):
+        if flagged not in own:
+            refuse_unknown(name, flagged, sorted(own))
+    parsed = tyro.cli(
+        type(default),
+        default=default,
+        args=list(words),
+        prog=f"tendril train {name}",
+        description=inspect.getdoc(make),
+    )
+    return cast(Config, parsed)
+
+
+def refuse(name: str, known: Sequence[str]) -> NoReturn:
+    """Raise ConfigError for a first word that is not known."""
+    if name in MOVED:
+        raise ConfigError(f"`tendril train {name}` is now `{MOVED[name]}`.")
+    got = f"got {name!r}{near(name, known)}" if name else "got nothing"
+    raise ConfigError(
+        f"the first word must be one of {', '.join(known)}; {got}. `tendril train --help` says "
+        "what each is."
+    )
+
+
+def usage() -> str:
+    """What `tendril train --help` prints."""
+    sections: dict[str, Mapping[str, Callable[[], object]]] = {
+        "recipes": RECIPES,
+        "sweeps": SWEEPS,
+        "commands": EXCHANGE,
+    }
+    listed = "\n\n".join(
+        "\n".join([f"{title}:", *(f"  {name:<22} {headline(make)}" for name, make in made.items())])
+        for title, made in sections.items()
+    )
+    return (
+        "usage: tendril train RECIPE [--flag value ...]\n\n"
+        f"Train a sparse dictionary on the activations of a store.\n\n{listed}\n\n"
+        "`tendril train RECIPE --help` says what to expect of a recipe and lists its flags."
+    )
+
+
+def headline(make: Callable[[], object]) -> str:
+    """The first sentence of a recipe's docstring."""
+    return " ".join((inspect.getdoc(make) or "").partition("\n\n")[0].split())

@@ -1,14 +1,14 @@
 """Several processes train one dictionary: each reads its own rows, and all take the same step.
 
-    torchrun --nproc-per-node N -m train RECIPE ...
+    torchrun --nproc-per-node N -m tendril train RECIPE ...
 
-Gradients of the N means over B / N rows are averaged, which is the gradient of the mean over
-all B rows where a loss is a mean over rows; so N processes go the way that one goes on the same
-rows, but for the rounding of sums. (BatchTopK keeps the k B / N largest latents of each process's
-own rows, and a target L0 is held by each.) Dead latents are counted over all rows. The number of
-processes is part of a run's identity, since it decides the order of the rows. Gradients are
-reduced by hand, in one buffer: DistributedDataParallel wants one forward pass a step, and an
-objective's auxiliary term may or may not be there.
+Each of the N processes takes the mean over B / N rows. The average of their gradients is the
+gradient of the mean over all B rows, so N processes follow the course of one process on the same
+rows, up to rounding. (BatchTopK keeps the k B / N largest latents of the rows of each process, and
+each process meets a target L0 by itself.) Dead latents are counted over all rows. The number of
+processes is part of a run's identity, since it decides the order of the rows. Gradients are reduced
+by hand, in one buffer: DistributedDataParallel expects one forward pass a step, and an objective's
+auxiliary term is not always there.
 """
 
 import atexit
@@ -25,56 +25,34 @@ from torch import distributed as group
 from tendril.data.errors import ConfigError
 
 from .objectives.base import Loss
+from .trainer import ALONE, Ranks
 
 
 @final
 @dataclass(frozen=True)
-class Ranks:
-    """This process among those that train together. Each method is called by all of them."""
-
-    rank: int = 0
-    ranks: int = 1
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that writes, prints and evaluates."""
-        return self.rank == 0
-
-    def share(self, batch_size: int) -> int:
-        """Rows of a batch that are this process's own. Raises ConfigError where they do not
-        come out even."""
-        if batch_size % self.ranks:
-            raise ConfigError(
-                f"--batch-size is shared by {self.ranks} processes, and {batch_size} is no "
-                f"multiple of that; choose {-(-batch_size // self.ranks) * self.ranks}."
-            )
-        return batch_size // self.ranks
+class Together(Ranks):
+    """This process among several, which talk over torch.distributed."""
 
     def agreed(self, answer: bool) -> bool:
-        """What rank 0 answers."""
-        if self.ranks == 1:
-            return answer
+        """The answer of rank 0."""
         given: list[bool] = [answer]
         group.broadcast_object_list(given, src=0)
         return given[0]
 
     def each(self, value: Any) -> list[Any]:
         """The values of all ranks, in their order."""
-        if self.ranks == 1:
-            return [value]
         values: list[Any] = [None] * self.ranks
         group.all_gather_object(values, value)
         return values
 
-    def spread(self, tensors: Iterable[Tensor]) -> None:
-        """Make tensors what they are on rank 0."""
-        if self.ranks > 1:
-            for tensor in tensors:
-                group.broadcast(tensor, src=0)
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Copy tensors from rank 0, in place."""
+        for tensor in tensors:
+            group.broadcast(tensor, src=0)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Make tensors the mean of those of all ranks, all in one message."""
-        if self.ranks == 1 or not tensors:
+        """Replace tensors by their mean over all ranks, in one message."""
+        if not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         group.all_reduce(flat)
@@ -84,17 +62,13 @@ class Ranks:
             tensor.copy_(part.view_as(tensor))
 
     def union(self, x_ND: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
-        """The rows of all ranks, in their order; each has as many."""
-        if self.ranks == 1:
-            return x_ND
+        """The rows of all ranks, in their order; all ranks have equally many."""
         parts = [torch.empty_like(x_ND) for _ in range(self.ranks)]
         group.all_gather(parts, x_ND.contiguous())
         return torch.cat(parts)
 
     def whole(self, loss: Loss) -> Loss:
-        """The loss of the whole batch and what is counted of it; x_hat stays this rank's."""
-        if self.ranks == 1:
-            return loss
+        """The loss and the counts of the whole batch; x_hat stays that of this rank."""
         means = torch.stack([loss.total.detach().float(), loss.active.detach().float()])
         self.average([means])
         fired_S = loss.fired_S.to(torch.uint8)
@@ -105,20 +79,17 @@ class Ranks:
         return replace(loss, total=means[0], active=means[1], fired_S=fired_S.bool(), least=least)
 
     def wait(self) -> None:
-        """Go on when all ranks are here. (A broadcast is no meeting: rank 0 would send and leave,
-        and end its process while others still listen to it.)"""
+        """Return when all ranks have called this. (A broadcast does not wait: rank 0 would send,
+        return, and end its process while others still listen to it.)"""
         self.each(None)
 
 
-ALONE = Ranks()
-
-
 def launched(device: torch.device) -> Ranks:
-    """This process among those that torchrun launched: NCCL on GPUs, gloo on CPUs; alone where
-    there is no torchrun.
+    """This process among those that torchrun launched: NCCL on GPUs, gloo on CPUs. A process that
+    torchrun did not launch is alone.
 
-    They are joined once and stay so until the process ends: a second group would find the
-    addresses of the first one.
+    Processes are joined once and stay so until they end: a second group would find the addresses of
+    the first one.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
@@ -127,15 +98,11 @@ def launched(device: torch.device) -> Ranks:
             torch.cuda.set_device(device)
         group.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(group.destroy_process_group)
-    return Ranks(group.get_rank(), group.get_world_size())
+    return Together(group.get_rank(), group.get_world_size())
 
 
 def refuse_launch(what: str) -> None:
-    """Raise ConfigError where torchrun launched several processes for what one alone does."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(f"{what} in one process; run the command without torchrun.")
-
-
-def is_first() -> bool:
-    """Whether this process prints results: rank 0, or one alone. Known without torch's group."""
-    return int(os.environ.get("RANK", "0")) == 0
+    """Raise ConfigError if torchrun launched several processes for what one process does."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1:
+        raise ConfigError(f"{what} must run in one process; got {ranks}. Run it without torchrun.")

@@ -1,43 +1,46 @@
-"""The training loop: a stored site -> a dictionary in its run's folder."""
+"""The training loop: a stored site -> a dictionary in the folder of its run."""
 
 import hashlib
+import os
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from tqdm import tqdm
 
-from tendril.data.cli import note
+from tendril.data.cli import Outcome, note, scalars
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
-from tendril.data.errors import StoreLockedError
-from tendril.data.home import find_store, runs_folder
+from tendril.data.errors import ConfigError, StoreLockedError
+from tendril.data.home import runs_folder
 from tendril.data.store.atomic import locked
-from tendril.data.store.reader import Store, open_store
+from tendril.data.store.reader import Store
 from tendril.data.store.spec import canonical_json, slug
-from tendril.models.dictionaries.checkpoint import RESULT, read_json
+from tendril.models.dictionaries.checkpoint import RESULT, read_config, read_json
 
-from .checks import memory_told
-from .config import BASELINES, TrainConfig
-from .distributed import Ranks, launched
+from .config import BASELINES, TrainConfig, what_of, where_of
 from .metrics import evaluate
-from .objectives.baselines import fit
 from .run import Running, write_result
-from .scalars import summary_writer
-from .trainer import check_room, products
-from .vectors import Source, source_of
+from .trainer import ALONE, Ranks
+from .vectors import Source, source_of, store_of
+
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
+@final
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run: figures are of held-out vectors, `dead` is of the training's end (of a
-    baseline, which was not trained, the share of latents that no held-out vector turns on)."""
+    """A finished run. Figures are of held-out vectors; `dead` is of the end of training (of a
+    baseline, which is not trained, the fraction of latents that fire on no held-out vector)."""
 
     run: Path
+    label: str
     store: str
     site: str
     fvu: float
@@ -52,41 +55,66 @@ class TrainResult:
     reused: bool = False
 
     def summary(self) -> dict[str, Any]:
-        """As JSON, for the last line of the command."""
+        """The result as JSON."""
         return {**asdict(self), "run": str(self.run)}
+
+    def outcome(self, home: str = "") -> Outcome:
+        """What the command prints."""
+        trained = read_config(self.run)
+        verb = "Trained" if self.steps else "Fitted"
+        unit = "families" if trained["objective"] == "equivariant" else "latents"
+        return Outcome(
+            scalars(self.summary()),
+            f"{'Already there:' if self.reused else verb} {what_of(trained)}, on "
+            f"{where_of(trained)} of {self.store}: FVU {self.fvu:.3g}, {self.l0:.1f} {unit} "
+            f"active, {100 * self.dead:.1f} % dead; {self.run}",
+            next_command(trained, self.run.name, home),
+        )
+
+
+def next_command(trained: dict[str, Any], run: str, home: str = "") -> str:
+    """The command that studies a run with this config.json."""
+    if trained["group"]:
+        words = ["study", "symmetry", "--run", run]
+    elif len(trained["sites"]) > 1:
+        words = ["study", "parts", "--run", run]
+    elif "tokenizer" in trained["subject"]:
+        words = ["study", "features", "--run", run]
+    elif max(trained["grid"], default=1) > 1:
+        words = ["study", "curves", "--run", run]
+    else:
+        words = ["data", "info", run]
+    return shlex.join(["tendril", *words, *(("--home", home) if home else ())])
 
 
 def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
-    """Train a dictionary, or go on with it, or give back the one that is there.
+    """Train a dictionary, or continue a stopped run, or return a finished one.
 
-    The run's folder is `<home>/runs/<name>-<12 hex of SHA-256 of what determines it>`: the
-    config without device, home and logging, the store's spec and the site. A run that was
-    stopped goes on from its last checkpoint, and on one CPU ends bit for bit as if it had not
-    been. Processes that torchrun launched train it together; rank 0 writes. Raises
-    ConfigError, DeviceError and what `open_store` raises.
+    The run's folder is `<home>/runs/<name>-<12 hex of SHA-256 of what determines it>`: the fields
+    that the objective uses, the store's spec and the site. A stopped run continues from its last
+    checkpoint and ends, on one CPU, with the same bits. Processes that torchrun launched train it
+    together; rank 0 writes. Raises ConfigError, DeviceError and what `open_store` raises.
     """
-    store = store or open_store(find_store(config.store, config.home))
-    source = source_of(config, store)
-    config.check(source.width)
-    if config.tensorboard:
-        summary_writer()  # refused now rather than in the middle
+    source = checked_source(config, store)
     keep_freed_memory()
     device = resolve_device(config.device)
-    check_room(config, source.width, device)
-    ranks = launched(device)
-    ranks.share(config.batch_size)
+    check_memory(config, source.width, device)
+    ranks = together(device)
+    ranks.rows_of(config.batch_size)
     run = run_folder(config, source, ranks.ranks)
     run.mkdir(parents=True, exist_ok=True)
     with only_trainer(run) if ranks.first else nullcontext():
+        if config.overwrite and ranks.first:
+            clear(run)
         if ranks.agreed((run / RESULT).exists()):
             if ranks.first:
-                note(f"{run} is there already.")
+                note(f"{run} exists already.")
             return replace(read_result(run), reused=True)
         small = config.is_small(source.width)
         with (
             cpu_threads(config.threads or (1 if small else torch.get_num_threads())),
             products(config.precision, device),
-            memory_told(config, source.width),
+            memory_errors(config, source.width),
         ):
             if config.objective not in BASELINES:
                 _train(config, source, run, device, ranks)
@@ -96,12 +124,23 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
         return read_result(run)
 
 
+def checked_source(config: TrainConfig, store: Store | None = None) -> Source:
+    """The vectors of a config. Raises ConfigError if it cannot be trained on them."""
+    source = source_of(config, store or store_of(config))
+    config.check(source.width)
+    if config.tensorboard:
+        from .scalars import summary_writer
+
+        summary_writer()  # refused now rather than in the middle
+    return source
+
+
 def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:
-    """Where a run of this config on this source lies. Several processes that train it together
-    (`ranks`) see the rows in another order, and so make another dictionary."""
+    """The folder of the run of this config on this source. Several processes (`ranks`) read the
+    rows in another order than one, and so train another dictionary."""
     identity = config.identity() | {"store": source.store.spec, "site": source.name}
-    if source.beside:
-        identity |= {"beside": source.beside.spec}
+    if source.paired:
+        identity |= {"paired_store": source.paired.spec}
     if ranks > 1:
         identity |= {"ranks": ranks}
     digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
@@ -111,15 +150,84 @@ def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:
 
 @contextmanager
 def only_trainer(run: Path) -> Iterator[None]:
-    """Within the body no other process trains this run. Raises StoreLockedError."""
+    """A context in which no other process trains this run. Raises StoreLockedError."""
     try:
         with locked(run):
             yield
     except StoreLockedError as error:
         raise StoreLockedError(
-            f"another process is training {run}; wait until it ends, or stop it and run this "
-            "command again: it goes on where that one stopped."
+            f"another process is training {run}. Wait until it ends, or stop it and run this "
+            "command again: it continues where that one stopped."
         ) from error
+
+
+def clear(run: Path) -> None:
+    """Remove the files of a run, first the one that marks it as finished."""
+    (run / RESULT).unlink(missing_ok=True)
+    for path in run.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def products(precision: str, device: torch.device) -> Iterator[None]:
+    """A context in which a GPU multiplies float32 as TF32, unless `precision` is float32."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def check_memory(config: TrainConfig, width: int, device: torch.device) -> None:
+    """Raise ConfigError if a step cannot fit the memory of the device: two matrices with gradient
+    and two moments each, and four tensors [batch, latents], all float32."""
+    latents = config.latents_for(width)
+    needed = 4 * (8 * latents * width + 4 * config.batch_size * latents)
+    if device.type == "cuda":
+        present = torch.cuda.mem_get_info(device)[1]
+    else:
+        present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        raise ConfigError(
+            f"{latents} latents of width {width} with {config.batch_size} vectors a step need "
+            f"about {needed / 1e9:.1f} GB; this {device.type} has {present / 1e9:.1f} GB. Lower "
+            "--latents or --batch-size."
+        )
+
+
+@contextmanager
+def memory_errors(config: TrainConfig, width: int) -> Iterator[None]:
+    """A context that turns running out of memory into a ConfigError that says what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
+            sign in str(error) for sign in OUT_OF_MEMORY
+        ):
+            raise
+        batch = f"--batch-size (now {config.batch_size})"
+        latents = f"--latents (now {config.latents_for(width)})"
+        # [batch, latents] tensors against weights, gradients and moments
+        first, then = (batch, latents) if config.batch_size > 2 * width else (latents, batch)
+        raise ConfigError(
+            f"the device is out of memory. Lower {first} first, then {then}."
+        ) from error
+
+
+def together(device: torch.device) -> Ranks:
+    """The processes that train together: those that torchrun launched, or this one alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ALONE
+    from .distributed import launched
+
+    return launched(device)
+
+
+def is_first() -> bool:
+    """True for the process that reports results: rank 0, or one that is alone."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _train(
@@ -139,7 +247,7 @@ def _train(
 
 
 def vectors_bar(name: str, total: int, initial: int, *, shown: bool = True) -> "tqdm[Any]":
-    """A bar on stderr that counts vectors."""
+    """A progress bar on stderr that counts vectors."""
     return tqdm(
         total=total,
         initial=initial,
@@ -152,8 +260,10 @@ def vectors_bar(name: str, total: int, initial: int, *, shown: bool = True) -> "
 
 
 def _fit(config: TrainConfig, source: Source, run: Path, device: torch.device) -> None:
+    from .objectives.baselines import fit
+
     began = time.monotonic()
-    source.scale()  # refuses what cannot be used
+    source.scale()  # refuses vectors that cannot be used
     sae, rows = fit(config, source, device)
     held = evaluate(sae, source.once(config, device), config.eval_rows)
     dead = float((held.frequency_S == 0).double().mean())
@@ -161,5 +271,5 @@ def _fit(config: TrainConfig, source: Source, run: Path, device: torch.device) -
 
 
 def read_result(run: Path) -> TrainResult:
-    """What a finished run's result.json says."""
+    """The result.json of a finished run."""
     return TrainResult(run=run, **read_json(run / RESULT))

@@ -1,4 +1,4 @@
-"""Figures of a dictionary, and the file that keeps them while it is trained."""
+"""Figures of a dictionary, and the CSV file that holds them during training."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ EVALUATION_COLUMNS = ("step", "vectors", "fvu", "l0")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a dictionary does on vectors that it was not trained on."""
+    """Figures of a dictionary on vectors that it was not trained on."""
 
     fvu: float
     l0: float
@@ -32,8 +32,8 @@ class Evaluation:
 
 
 def fvu(x_ND: Float[Tensor, "n d"], x_hat_ND: Float[Tensor, "n d"]) -> float:
-    """Fraction of variance unexplained, against the mean of the vectors and never against
-    zero: sum ||x - x_hat||^2 / sum ||x - mean(x)||^2. 0 is perfect, 1 no better than the mean."""
+    """Fraction of variance unexplained: sum ||x - x_hat||^2 / sum ||x - mean(x)||^2. 0 is perfect,
+    1 is as good as the mean. (Relative to the mean of the vectors, not to zero.)"""
     missed = (x_ND - x_hat_ND).double().square().sum()
     spread = (x_ND - x_ND.mean(dim=0)).double().square().sum()
     return float(missed / spread)
@@ -41,11 +41,11 @@ def fvu(x_ND: Float[Tensor, "n d"], x_hat_ND: Float[Tensor, "n d"]) -> float:
 
 @torch.no_grad()
 def evaluate(sae: Dictionary, batches: Iterable[Tensor], most: int) -> Evaluation:
-    """FVU, L0 (mean number of latents on) and firing frequencies over the first `most` vectors
-    of batches [n, d]. A family of latents fires where any of its copies does.
+    """FVU, L0 (mean number of active latents) and firing frequencies over the first `most` vectors
+    of batches [n, d]. A family of latents fires if any of its copies does.
 
-    Sums run in float64 over all batches, so the figures do not depend on the batch size.
-    Raises ConfigError where the vectors are all the same.
+    Sums run in float64 over all batches, so the figures do not depend on the batch size. Raises
+    ConfigError if all vectors are the same.
     """
     seen, missed, on = 0, 0.0, 0
     fired_S = torch.zeros(sae.latents, dtype=torch.int64, device=sae.b_dec.device)
@@ -64,8 +64,8 @@ def evaluate(sae: Dictionary, batches: Iterable[Tensor], most: int) -> Evaluatio
             break
     if not moments.m2.sum() > 0:
         raise ConfigError(
-            f"FVU wants held-out vectors that differ, and the {seen} there are do not; raise "
-            "--held-out, or harvest more inputs."
+            f"FVU needs held-out vectors that differ; all {seen} are the same. Raise --held-out, "
+            "or harvest more inputs."
         )
     return Evaluation(
         fvu=missed / float(moments.m2.sum()),
@@ -76,8 +76,8 @@ def evaluate(sae: Dictionary, batches: Iterable[Tensor], most: int) -> Evaluatio
 
 
 def begin_metrics(path: Path, step: int, columns: Sequence[str] = COLUMNS) -> None:
-    """Make the file ready for what comes after `step`: with its head, and without lines that a
-    run wrote between its last checkpoint and its end."""
+    """Prepare the file for the steps after `step`: write the header, and drop the lines that a
+    stopped run wrote after its last checkpoint."""
     lines = path.read_text().splitlines() if step and path.exists() else []
     kept = [line for line in lines[1:] if _step(line, len(columns)) <= step]
     write_whole(path, "\n".join([",".join(columns), *kept, ""]).encode())
@@ -86,16 +86,16 @@ def begin_metrics(path: Path, step: int, columns: Sequence[str] = COLUMNS) -> No
 def append_metrics(
     path: Path, figures: Mapping[str, int | float], columns: Sequence[str] = COLUMNS
 ) -> None:
-    """Add a line; numbers are written so that reading them gives the same number."""
+    """Append a line. Numbers are written so that they are read back exactly."""
     line = io.StringIO()
     csv.DictWriter(line, columns, lineterminator="\n").writerow(figures)
     with path.open("a") as file:
         file.write(line.getvalue())
         file.flush()
-        os.fsync(file.fileno())  # a checkpoint counts on the lines before it
+        os.fsync(file.fileno())  # a checkpoint relies on the lines before it
 
 
 def _step(line: str, columns: int) -> float:
-    """The step of a line; one cut short by a crash belongs after every checkpoint."""
+    """The step of a line; infinite for one that a crash cut short."""
     cells = line.split(",")
     return float(cells[0]) if len(cells) == columns and cells[-1] else float("inf")

@@ -1,4 +1,4 @@
-"""Dead latents start anew, in the directions of vectors that are reconstructed badly."""
+"""Resampling: dead latents are initialised again, towards vectors with a large error."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,15 +16,15 @@ def resample(
     error_ND: Float[Tensor, "n d"],
     dead_S: Bool[Tensor, " s"],
     generator: torch.Generator,
-    share: float = 0.2,
+    norm: float = 0.2,
 ) -> Bool[Tensor, " s"]:
-    """Give dead latents the directions of vectors drawn with probability in proportion to the
-    square of their loss ||e||^2; returns which latents were given one.
+    """Give dead latents the directions of vectors, drawn with probability proportional to the
+    square of their loss ||e||^2. Returns a mask of the latents that were given one.
 
-    Row d_i becomes (x - b_dec) at the mean length of the living rows, column i of W_enc the
-    same direction at `share` of the mean length of the living columns, biases zero, a threshold the
-    mean of the living ones; Adam forgets what it knew of them. A vector is drawn once, so that
-    of more dead latents than vectors some wait.
+    Row d_i becomes (x - b_dec) with the mean norm of the living rows. Column i of W_enc becomes the
+    same direction with `norm` times the mean norm of the living columns. Biases become zero,
+    thresholds the mean of the living ones, and the moments of Adam zero. A vector is drawn at most
+    once, so if there are more dead latents than vectors, some are left as they are.
 
     Source: Bricken et al., Towards monosemanticity (2023), appendix on neuron resampling
     (there over 819,200 vectors; here over the batch).
@@ -44,7 +44,7 @@ def resample(
         if name == "W_dec":
             parameter[given] = direction_ND * parameter[living_S].norm(dim=1).mean()
         elif name == "W_enc":
-            length = share * parameter[:, living_S].norm(dim=0).mean()
+            length = norm * parameter[:, living_S].norm(dim=0).mean()
             parameter[:, given] = direction_ND.T * length
         elif name == "threshold":
             parameter[given] = parameter[living_S].mean()

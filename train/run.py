@@ -1,6 +1,6 @@
-"""A run that is being trained: its steps, and what they leave in its folder.
+"""A run in training: its steps, and the files that they write.
 
-`train` drives one of them, a sweep many over the same vectors.
+`train` drives one run, a sweep many over the same vectors.
 """
 
 import os
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Float
@@ -30,27 +30,26 @@ from tendril.models.dictionaries.checkpoint import (
 from tendril.models.dictionaries.folding import folded
 from tendril.models.dictionaries.sae import Dictionary, Stored
 
-from .checks import diverged
-from .config import TrainConfig
-from .distributed import ALONE, Ranks
+from .config import TrainConfig, run_label
 from .metrics import EVALUATION_COLUMNS, Evaluation, append_metrics, begin_metrics, evaluate
-from .objectives.base import Loss
-from .objectives.registry import make_objective
-from .scalars import Scalars
-from .trainer import Stream, Trainer
+from .objectives.base import Loss, make_objective
+from .trainer import ALONE, Ranks, Stream, Trainer
 from .vectors import Source
 
+if TYPE_CHECKING:
+    from .scalars import Scalars
+
 METRICS, EVALUATIONS = "metrics.csv", "evaluations.csv"
+NOT_KEPT = ("home", "dry_run", "overwrite")  # fields about one command, not about the run
 
 
 @final
 class Running:
-    """A run begun, or gone on with where it was stopped: `take` a step, until `done`; then
-    `finish`.
+    """A run that is begun, or continued after a stop: `take` a step, until `done`; then `finish`.
 
-    Vectors come from `stream`, already multiplied by their scale where `scaled`; `held_out`
-    gives those to evaluate on, and reads them from the store by default. Where several
-    processes train together, all of them do all of this, and the first one writes.
+    Vectors come from `stream`, already scaled if `scaled`. `held_out` gives the vectors to evaluate
+    on; by default they are read from the store. If several processes train together, all of them
+    call all of this, and the first one writes.
     """
 
     def __init__(
@@ -84,28 +83,30 @@ class Running:
             self._begin_files()
 
     def _begin_files(self) -> None:
-        """Make the files ready for the steps to come."""
+        """Prepare the files for the steps to come."""
         config, run, step = self.config, self.run, self.trainer.step
         if step:
-            note(f"going on with {run} from step {step}.")
+            note(f"continuing {run} from step {step}.")
         write_config(config, self._source, run, self.trainer.sae)
         begin_metrics(run / METRICS, step)
         if config.eval_every:
             begin_metrics(run / EVALUATIONS, step, EVALUATION_COLUMNS)
         if config.tensorboard:
+            from .scalars import Scalars
+
             self._scalars = Scalars(run, step)
 
     @property
     def done(self) -> bool:
-        """Whether all steps are taken."""
+        """True if all steps are taken."""
         return self.trainer.step >= self.config.steps
 
     def take(self, given: Loss | None = None) -> dict[str, int | float]:
-        """Take a step, write what is due after it, and give the figures, where these are due.
+        """Take a step, write what is due after it, and return the figures, if they are due.
 
-        With a loss that has gone backward already, only the second half of the step is left.
+        For a `given` loss, whose backward pass is done, only the second half of the step is left.
 
-        Raises ConfigError where training has come apart; such a state is never written.
+        Raises ConfigError if training has diverged; such a state is never written.
         """
         config, trainer = self.config, self.trainer
         lr = trainer.rate()
@@ -114,11 +115,9 @@ class Running:
         else:
             x_ND, loss = trainer.next(), given
             trainer.update(x_ND, loss)
-        asked = [self._every(n) for n in (config.log_every, config.checkpoint_every)]
-        if x_ND.device.type == "cpu" or any(asked) or self._every(config.eval_every):
-            bad = trainer.first_bad()  # before anything is written
-            if bad is not None:
-                diverged(self._source.store, self._source.sites, bad, self._kept, config.lr)
+        due = [self._every(n) for n in (config.log_every, config.checkpoint_every)]
+        if x_ND.device.type == "cpu" or any(due) or self._every(config.eval_every):
+            self._refuse_diverged()  # before anything is written
         figures: dict[str, int | float] = {}
         if self._every(config.log_every):
             figures = trainer.figures(x_ND, loss) | {"lr": lr}
@@ -127,12 +126,7 @@ class Running:
             if self._scalars:
                 self._scalars.add("train", figures)
         if self._ranks.first and self._every(config.eval_every):
-            _, held = self._held_out()
-            at: dict[str, int | float] = {"step": trainer.step, "vectors": trainer.vectors}
-            told = at | {"fvu": held.fvu, "l0": held.l0}
-            append_metrics(self.run / EVALUATIONS, told, EVALUATION_COLUMNS)
-            if self._scalars:
-                self._scalars.add("held_out", told)
+            self._write_evaluation()
         if self._every(config.checkpoint_every):
             state = trainer.state(time.monotonic() - self._began)
             if self._ranks.first:
@@ -142,41 +136,57 @@ class Running:
             self._kept = trainer.step
         return figures
 
+    def _refuse_diverged(self) -> None:
+        bad = self.trainer.first_bad()
+        if bad is not None:
+            from .checks import diverged
+
+            source = self._source
+            diverged(source.store, source.sites, bad, self._kept, self.config.lr)
+
+    def _write_evaluation(self) -> None:
+        _, held = self._evaluated()
+        at: dict[str, int | float] = {"step": self.trainer.step, "vectors": self.trainer.vectors}
+        figures = at | {"fvu": held.fvu, "l0": held.l0}
+        append_metrics(self.run / EVALUATIONS, figures, EVALUATION_COLUMNS)
+        if self._scalars:
+            self._scalars.add("held_out", figures)
+
     def finish(self) -> None:
-        """Write the dictionary for raw vectors, and its figures on held-out ones."""
+        """Write the dictionary for raw vectors, and its figures on held-out vectors."""
         if not self._ranks.first:
             return
         config, source = self.config, self._source
-        dictionary, held = self._held_out()
-        trained = (config.steps, self.trainer.vectors, self.trainer.dead_share())
-        seen = None
-        if source.group:  # of orbits there are few: what was learned by heart counts
+        dictionary, held = self._evaluated()
+        trained = (config.steps, self.trainer.vectors, self.trainer.dead_fraction())
+        fvu_train = None
+        if source.group:  # orbits are few, so overfitting matters
             rows = source.once(config, self._device, part="train")
-            seen = evaluate(dictionary, rows, config.eval_rows).fvu
-        write_result(config, source, self.run, self._began, dictionary, held, trained, seen)
+            fvu_train = evaluate(dictionary, rows, config.eval_rows).fvu
+        write_result(config, source, self.run, self._began, dictionary, held, trained, fvu_train)
         if self._scalars:
             self._scalars.close()
 
     def _every(self, steps: int) -> bool:
         return bool(steps) and (self.done or self.trainer.step % steps == 0)
 
-    def _held_out(self) -> tuple[Stored, Evaluation]:
+    def _evaluated(self) -> tuple[Stored, Evaluation]:
         dictionary = folded(self.trainer.sae, self._scale)
         return dictionary, evaluate(dictionary, self._held_out_rows(), self.config.eval_rows)
 
 
 def write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dictionary) -> None:
-    """config.json: the config, and what it was asked of, with no absolute path."""
-    store, beside = source.store, source.beside
-    told = {
-        **asdict(config),
-        "home": "",
+    """Write config.json: the config, the store and the site, without absolute paths."""
+    store, paired = source.store, source.paired
+    written = {
+        **{name: value for name, value in asdict(config).items() if name not in NOT_KEPT},
         "store": store.name,
         "store_path": _path_from(run, store),
-        "beside": beside.name if beside else "",
-        "beside_path": _path_from(run, beside) if beside else "",
+        "paired_store": paired.name if paired else "",
+        "paired_store_path": _path_from(run, paired) if paired else "",
         "site": source.name,
         "sites": source.blocks,
+        "grid": list(store.grid(source.sites[0])),
         "scales": source.scales(),
         "group": asdict(source.group) if source.group else None,
         "width": source.width,
@@ -184,7 +194,7 @@ def write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dic
         "subject": store.spec["subject"],
         "dictionary": dictionary.plain().description(),
     }
-    write_json(run / CONFIG, told)
+    write_json(run / CONFIG, {"label": run_label(written), **written})
 
 
 def _path_from(run: Path, store: Store) -> str:
@@ -201,13 +211,16 @@ def write_result(
     trained: tuple[int, int, float],
     fvu_train: float | None = None,
 ) -> None:
-    """The dictionary, and last of all result.json: the run is finished."""
+    """Write the dictionary, and last result.json, which marks the run as finished. `trained` is the
+    number of steps, of vectors, and the fraction of dead latents."""
     write_config(config, source, run, dictionary)
-    save_dictionary(run, dictionary, read_json(run / CONFIG), held.frequency_S)
+    written = read_json(run / CONFIG)
+    save_dictionary(run, dictionary, written, held.frequency_S)
     steps, vectors, dead = trained
     write_json(
         run / RESULT,
         {
+            "label": written["label"],
             "store": source.store.name,
             "site": source.name,
             "fvu": held.fvu,

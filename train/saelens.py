@@ -1,10 +1,12 @@
-"""`tendril train export RUN FOLDER` and `import FOLDER`: runs from and for SAELens."""
+"""`tendril train export RUN FOLDER` and `import FOLDER`: runs to and from SAELens."""
 
 import hashlib
 from pathlib import Path
 from typing import Any
 
-from tendril.data.cli import note
+from torch import Tensor
+
+from tendril.data.cli import Outcome
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.home import find_run, runs_folder
@@ -17,6 +19,7 @@ from tendril.models.dictionaries.checkpoint import (
     read_config,
     save_dictionary,
 )
+from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.saelens import (
     CFG,
     WEIGHTS,
@@ -27,25 +30,28 @@ from tendril.models.dictionaries.saelens import (
 )
 
 from .commands import ExportConfig, ImportConfig
+from .config import run_label
 
 
-def export_run(config: ExportConfig) -> dict[str, Any]:
-    """Write the dictionary of a run into a folder in SAELens' format.
+def export_run(config: ExportConfig) -> Outcome:
+    """Write the dictionary of a run to a folder in the format of SAELens.
 
-    Raises RunNotFoundError, RunDamagedError, and ConfigError for a crosscoder, which that
-    format does not know, and where the folder holds a dictionary already.
+    Raises RunNotFoundError, RunDamagedError, and ConfigError for a crosscoder, which the format
+    cannot hold, and for a folder that holds a dictionary already.
     """
     run = find_run(config.run, config.home)
     trained = read_config(run)
     if group := trained.get("group"):
         raise ConfigError(
-            f"{run.name} is a crosscoder of the elements of {Dihedral(**group).name}, and "
-            "SAELens' format is for single vectors; export a dictionary of one site."
+            "the run must be a dictionary of single vectors, as the format of SAELens is; "
+            f"{run.name} is a crosscoder of the elements of {Dihedral(**group).name}. Export "
+            "another run."
         )
     if len(trained.get("sites") or ()) > 1:
         raise ConfigError(
-            f"{run.name} is a crosscoder of the sites {', '.join(trained['sites'])}, and "
-            "SAELens' format is for one site; export a dictionary of one site."
+            "the run must be a dictionary of one site, as the format of SAELens is; "
+            f"{run.name} is a crosscoder of the sites {', '.join(trained['sites'])}. Export "
+            "another run."
         )
     metadata = {
         "model_name": (trained.get("subject") or {}).get("name"),
@@ -56,11 +62,15 @@ def export_run(config: ExportConfig) -> dict[str, Any]:
     frequency_S = load_frequency(run) if (run / LATENTS).exists() else None
     sae = load_sae(run)
     folder = export_saelens(sae, Path(config.folder), metadata, frequency_S)
-    return {"exported": str(folder), "run": str(run), "width": sae.width, "latents": sae.latents}
+    return Outcome(
+        {"exported": str(folder), "run": str(run), "width": sae.width, "latents": sae.latents},
+        f"Exported {run.name} for SAELens: {sae.latents} latents of width {sae.width}; {folder}",
+        f"python -c \"from sae_lens import SAE; SAE.load_from_disk('{folder}')\"",
+    )
 
 
-def import_run(config: ImportConfig) -> dict[str, Any]:
-    """Make a run of a dictionary in SAELens' format; one that is there is given back.
+def import_run(config: ImportConfig) -> Outcome:
+    """Make a run from a dictionary in the format of SAELens, or return the one that exists.
 
     Raises RunNotFoundError, RunDamagedError, and ConfigError for what cannot be read.
     """
@@ -72,15 +82,37 @@ def import_run(config: ImportConfig) -> dict[str, Any]:
     site = told(cfg, "hook_name")
     name = slug(config.name or f"imported-{site or folder.resolve().name}")
     run = runs_folder(config.home) / f"{name}-{digest[:12]}"
-    made = {"run": str(run), "site": site, "width": sae.width, "latents": sae.latents}
-    if (run / DICTIONARY).exists():
-        note(f"{run} is there already.")
-        return {**made, "reused": True}
+    reused = (run / DICTIONARY).exists()
+    if not reused:
+        _write(run, name, site or "", sae, cfg, scale, read_frequency(folder))
+    return Outcome(
+        {
+            "run": str(run),
+            "site": site,
+            "width": sae.width,
+            "latents": sae.latents,
+            "reused": reused,
+        },
+        f"{'Already there' if reused else 'Imported'}: {sae.latents} latents of width {sae.width}, "
+        f"on {site or 'an unknown site'}; {run}",
+        f"tendril data info {run.name}",
+    )
+
+
+def _write(
+    run: Path,
+    name: str,
+    site: str,
+    sae: SAE,
+    cfg: dict[str, Any],
+    scale: float | None,
+    frequency_S: Tensor | None,
+) -> None:
     run.mkdir(parents=True, exist_ok=True)
-    trained = {
+    written = {
         "name": name,
         "objective": cfg.get("architecture", "standard"),
-        "site": site or "",
+        "site": site,
         "store": "",
         "subject": {"name": told(cfg, "model_name") or ""},
         "width": sae.width,
@@ -88,5 +120,4 @@ def import_run(config: ImportConfig) -> dict[str, Any]:
         "scale": scale,
         "imported": cfg,
     }
-    save_dictionary(run, sae, trained, read_frequency(folder))
-    return {**made, "reused": False}
+    save_dictionary(run, sae, {"label": run_label(written), **written}, frequency_S)

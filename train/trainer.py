@@ -1,55 +1,102 @@
-"""All that training is at one step, so that it can be taken, written down and gone on from."""
+"""The state of training at one step, which can be saved and restored; and the optimiser."""
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from tendril.data.errors import ConfigError
 from tendril.models.dictionaries.sae import Dictionary
 
 from .config import TrainConfig
-from .distributed import ALONE, Ranks
 from .metrics import fvu
 from .objectives.base import Loss, Objective
-from .optim import (
-    adam_tensors,
-    learning_rate,
-    make_adam,
-    normalise_rows,
-    remove_parallel_gradient,
-    restore_adam,
-)
-from .resample import resample
+
+BETAS, EPS = (0.9, 0.999), 6.25e-10  # Gao et al. (2406.04093), A.3: rare latents, small gradients
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @runtime_checkable
 class Stream(Protocol):
-    """Batches without end that can be gone on from."""
+    """Endless batches that can be resumed."""
 
     def __next__(self) -> Float[Tensor, "n d"]: ...
 
     def state(self) -> dict[str, int]:
-        """All that is needed to go on from here."""
+        """All that `restore` needs to continue from here."""
         ...
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         ...
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train one dictionary together. All of them call each method.
+
+    These methods are those of a process that trains alone; `distributed.Together` has the others.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+
+    @property
+    def first(self) -> bool:
+        """True for the process that writes, prints and evaluates."""
+        return self.rank == 0
+
+    def rows_of(self, batch_size: int) -> int:
+        """Rows of a batch that belong to this process. Raises ConfigError if these are not equally
+        many for all processes."""
+        if batch_size % self.ranks:
+            raise ConfigError(
+                f"--batch-size must be a multiple of the {self.ranks} processes; got {batch_size}. "
+                f"Choose {-(-batch_size // self.ranks) * self.ranks}."
+            )
+        return batch_size // self.ranks
+
+    def agreed(self, answer: bool) -> bool:
+        """The answer of rank 0."""
+        return answer
+
+    def each(self, value: Any) -> list[Any]:
+        """The values of all ranks, in their order."""
+        return [value]
+
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Copy tensors from rank 0, in place."""
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their mean over all ranks, in place."""
+
+    def union(self, x_ND: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
+        """The rows of all ranks, in their order; all ranks have equally many."""
+        return x_ND
+
+    def whole(self, loss: Loss) -> Loss:
+        """The loss and the counts of the whole batch; x_hat stays that of this rank."""
+        return loss
+
+    def wait(self) -> None:
+        """Return when all ranks have called this."""
+
+
+ALONE = Ranks()
 
 
 @final
 class Trainer:
-    """All that training is at one step: `advance()` takes one, `state()` writes it down.
+    """The state of training at one step: `advance()` takes a step, `state()` gives the state.
 
-    `scale` is what vectors are multiplied by: a number, or one a dimension where several
-    sites are joined, or None where they come scaled. Where several processes train together
-    (`ranks`), `batches` are the rows of this one, and all of them call each method.
+    Vectors are multiplied by `scale`: a number, or one per dimension if several sites are joined,
+    or None if they come scaled. If several processes train together (`ranks`), `batches` are the
+    rows of this one, and all of them call each method.
     """
 
     def __init__(
@@ -71,7 +118,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(config.seed)
         latents = config.latents_for(x_ND.shape[1])
         self.sae: Dictionary = objective.start(x_ND.cpu(), latents, generator).to(device)
-        ranks.spread(self.sae.state_dict().values())
+        ranks.broadcast(self.sae.state_dict().values())
         trained = [(name, p) for name, p in self.sae.named_parameters() if p.requires_grad]
         self._names = [name for name, _ in trained]
         self._trained = [parameter for _, parameter in trained]
@@ -86,12 +133,12 @@ class Trainer:
         return self.step * self.config.batch_size
 
     def rate(self) -> float:
-        """The learning rate of the step to come."""
+        """The learning rate of the next step."""
         config = self.config
         return learning_rate(self.step, config.steps, config.lr, config.lr_decay, config.lr_warmup)
 
     def advance(self) -> tuple[Float[Tensor, "n d"], Loss]:
-        """One step: returns the (scaled) batch and its loss from before the step."""
+        """Take one step. Returns the (scaled) batch and its loss before the step."""
         x_ND = self.next()
         with self.autocast():
             loss: Loss = self._loss(self.sae, x_ND, self.dead_S, self.progress)
@@ -104,16 +151,16 @@ class Trainer:
 
     @property
     def dead_S(self) -> Bool[Tensor, " s"]:
-        """Latents that have not fired for long."""
+        """Latents that have not fired on the last `dead_after` vectors."""
         return self._quiet_S >= self.config.dead_after
 
     @property
     def progress(self) -> float:
-        """The share of the steps that are taken."""
+        """The fraction of the steps that has been taken."""
         return self.step / self.config.steps
 
     def update(self, x_ND: Float[Tensor, "n d"], loss: Loss) -> None:
-        """The second half of a step, after the loss of the batch has gone backward."""
+        """The second half of a step, after the backward pass of the loss."""
         if self.objective.unit_rows:
             remove_parallel_gradient(self.sae.W_dec)
         length = clip_grad_norm_(self._trained, self.config.clip)
@@ -136,26 +183,28 @@ class Trainer:
         return x_ND if self._scale is None else x_ND * self._scale
 
     def clear(self) -> None:
-        """Forget the gradients of the last step."""
+        """Clear the gradients of the last step."""
         self._adam.zero_grad()
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Within it the products of the loss are of the precision asked for."""
+        """A context in which the loss is computed in the configured precision."""
         if self.config.precision != "bf16" or self._device.type != "cuda":
             return nullcontext()
         return torch.autocast("cuda", torch.bfloat16)
 
     def _resample(self, x_ND: Float[Tensor, "n d"], loss: Loss) -> None:
-        """Start dead latents anew, where it is time; the draw is a function of seed and step."""
+        """Initialise dead latents again, if it is time; the draw is a function of seed and step."""
         every = self.config.resample_every
         if not every or self.step % every:
             return
+        from .resample import resample
+
         dead_S = self._quiet_S >= self.config.dead_after
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         x_ND, x_hat_ND = self._ranks.union(x_ND), self._ranks.union(loss.x_hat_ND)
         error_ND = x_ND - x_hat_ND
-        share = self.objective.new_share
-        given_S = resample(self.sae, self._adam, x_ND, error_ND, dead_S, generator, share)
+        norm = self.objective.new_norm
+        given_S = resample(self.sae, self._adam, x_ND, error_ND, dead_S, generator, norm)
         self.objective.settle(self.sae, loss)
         self._quiet_S[given_S] = 0
 
@@ -167,23 +216,23 @@ class Trainer:
             "loss": float(loss.total.detach()),
             "fvu": fvu(self._ranks.union(x_ND), self._ranks.union(loss.x_hat_ND)),
             "l0": float(loss.active),
-            "dead": self.dead_share(),
+            "dead": self.dead_fraction(),
         }
 
-    def dead_share(self) -> float:
-        """Share of the latents that have not fired on the last `dead_after` vectors (on any,
-        while fewer have been seen)."""
+    def dead_fraction(self) -> float:
+        """Fraction of the latents that have not fired on the last `dead_after` vectors (on any, as
+        long as fewer have been seen)."""
         long = min(self.config.dead_after, max(self.vectors, 1))
         return float((self._quiet_S >= long).double().mean())
 
     def first_bad(self) -> int | None:
-        """The first step, counted from 1, whose loss or gradient was no number, if any was.
-        Kept on the device and asked for now and then: asking waits for the device."""
+        """The first step, counted from 1, whose loss or gradient was not finite, if there is one.
+        It is kept on the device; reading it waits for the device."""
         step = int(self._first_bad)
         return step if step >= 0 else None
 
     def state(self, seconds: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and numbers from which `restore` goes on, bit for bit on one CPU."""
+        """Tensors and numbers from which `restore` continues, bit for bit on one CPU."""
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         tensors |= adam_tensors(self._adam, self._names) | {"quiet": self._quiet_S}
         numbers = {"step": self.step, "reader": self._batches.state(), "seconds": seconds}
@@ -192,13 +241,14 @@ class Trainer:
         return tensors, numbers
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> float:
-        """Go on from a state; returns the seconds spent so far. Raises ConfigError where as
-        many processes as before do not train: each has a place of its own in the data."""
+        """Continue from a state; returns the seconds spent so far. Raises ConfigError if the number
+        of processes has changed, since each has its own position in the data."""
         readers = numbers.get("readers", [numbers["reader"]])
         if len(readers) != self._ranks.ranks:
             raise ConfigError(
-                f"this run was begun by {len(readers)} processes, and {self._ranks.ranks} cannot "
-                f"go on with it; use torchrun --nproc-per-node {len(readers)}, or remove the run."
+                f"the number of processes must be {len(readers)}, as when the run began; got "
+                f"{self._ranks.ranks}. Use torchrun --nproc-per-node {len(readers)}, or start "
+                "again with --overwrite."
             )
         weights = {n.removeprefix("sae."): t for n, t in tensors.items() if n.startswith("sae.")}
         self.sae.load_state_dict(weights)
@@ -209,30 +259,56 @@ class Trainer:
         return float(numbers["seconds"])
 
 
-@contextmanager
-def products(precision: str, device: torch.device) -> Iterator[None]:
-    """Within the body a GPU multiplies float32 as TF32, unless `precision` is float32."""
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+def make_adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
+    """Adam, which updates all parameters in one kernel."""
+    return torch.optim.Adam(parameters, lr=lr, betas=BETAS, eps=EPS, fused=True)
 
 
-def check_room(config: TrainConfig, width: int, device: torch.device) -> None:
-    """Raise ConfigError where a step cannot fit the memory of the device: two matrices with
-    gradient and two moments each, and four tensors [batch, latents], all float32."""
-    latents = config.latents_for(width)
-    wanted = 4 * (8 * latents * width + 4 * config.batch_size * latents)
-    if device.type == "cuda":
-        there = torch.cuda.mem_get_info(device)[1]
-    else:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if wanted > there:
-        raise ConfigError(
-            f"{latents} latents of width {width} at {config.batch_size} vectors a step want "
-            f"about {wanted / 1e9:.1f} GB, and this {device.type} has {there / 1e9:.1f} GB; "
-            "lower --latents or --batch-size."
-        )
+def learning_rate(step: int, steps: int, peak: float, decay: float, warmup: float = 0.0) -> float:
+    """The learning rate at a step, counted from 0: it rises linearly to the peak over the first
+    fraction `warmup` of the steps and falls linearly to zero over the last fraction `decay`.
+
+    Source: Anthropic, circuits update of April 2024 (decay = 0.2, no warm-up).
+    """
+    head, tail = warmup * steps, decay * steps
+    rising = (step + 1) / head if head else 1.0
+    falling = (steps - step) / tail if tail else 1.0
+    return peak * min(1.0, rising, falling)
+
+
+@torch.no_grad()
+def remove_parallel_gradient(W_dec: nn.Parameter) -> None:
+    """grad_i -= <grad_i, d_i> d_i for unit rows d_i, so that Adam does not change norms that
+    `normalise_rows` restores. Source: Bricken et al. 2023; Gao et al. (2406.04093), A.1."""
+    assert W_dec.grad is not None, "comes after backward"
+    rows_SD, grad_SD = W_dec.flatten(1), W_dec.grad.flatten(1)  # the same memory
+    along_S1 = torch.einsum("sd,sd->s", grad_SD, rows_SD)[
+        :, None
+    ]  # avoids a third matrix of this size
+    grad_SD.addcmul_(along_S1, rows_SD, value=-1)
+
+
+@torch.no_grad()
+def normalise_rows(W_dec: nn.Parameter) -> None:
+    """d_i /= ||d_i||, where d_i may have several blocks."""
+    rows_SD = W_dec.flatten(1)
+    rows_SD.div_(rows_SD.norm(dim=1, keepdim=True))
+
+
+def adam_tensors(optimizer: torch.optim.Adam, names: list[str]) -> dict[str, Tensor]:
+    """The state of Adam as `adam.<parameter>.<moment>`; empty before the first step."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"adam.{names[number]}.{moment}": values[moment]
+        for number, values in state.items()
+        for moment in MOMENTS
+    }
+
+
+def restore_adam(optimizer: torch.optim.Adam, names: list[str], tensors: dict[str, Tensor]) -> None:
+    """Restore the state of Adam from `adam_tensors`."""
+    state = {
+        number: {moment: tensors[f"adam.{name}.{moment}"].clone() for moment in MOMENTS}
+        for number, name in enumerate(names)
+    }
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,11 +1,11 @@
-"""Dictionaries and runs on disk: safetensors and JSON, each file there whole or not at all.
+"""Dictionaries and runs on disk: safetensors and JSON. Each file is written whole or not at all.
 
-<run>/config.json               all that was asked for, and what it was asked of
-<run>/state.safetensors         where training stands, for resuming
+<run>/config.json               the configuration, the store and the site, and a label for people
+<run>/state.safetensors         the state of training, for resuming
 <run>/metrics.csv               the training curves
 <run>/evaluations.csv           figures on held-out vectors, with --eval-every
 <run>/dictionary.safetensors    W_enc b_enc W_dec b_dec (threshold), for raw activations
-<run>/latents.safetensors       frequency: the share of held-out vectors each latent fires on
+<run>/latents.safetensors       frequency: the fraction of held-out vectors each latent fires on
 <run>/result.json               figures, written last: the run is finished
 """
 
@@ -23,61 +23,65 @@ from tendril.data.errors import ConfigError, RunDamagedError
 from tendril.data.home import RUN, find_run
 from tendril.data.store.atomic import write_whole
 
-from .equivariant import OrbitCrosscoder
 from .sae import SAE, Stored
 from .sae import described as described_sae
 
 CONFIG, RESULT = "config.json", "result.json"
+EQUIVARIANT = ("equivariant", "orbit")  # the kind of dictionary; runs before format 3 say orbit
 DICTIONARY, LATENTS, STATE = RUN.marker, "latents.safetensors", "state.safetensors"
 
 
 def load_dictionary(run: str | Path, home: str | None = None) -> Stored:
     """The dictionary of a run, ready for use: `load_dictionary(run).encode(x)`.
 
-    It takes raw activations of the run's site [n, D] (any normalisation of training is
-    folded into the weights) and gives latents [n, S] in the same units; an orbit crosscoder
-    takes orbits [n, G, D] and gives [n, F, G]. `run` is a folder, or a name that `find_run`
-    knows. Raises RunNotFoundError and RunDamagedError.
+    It takes raw activations of the run's site [n, D] (the scaling of training is folded into the
+    weights) and gives latents [n, S] in the same units. An equivariant group crosscoder takes
+    orbits [n, G, D] and gives [n, F, G]. `run` is a folder, or a name that `find_run` resolves.
+    Raises RunNotFoundError and RunDamagedError.
     """
     folder = find_run(run, home)
     config = read_config(folder)
     if "dictionary" not in config:
-        raise RunDamagedError(f"{folder / CONFIG} has no entry `dictionary`; train the run again.")
+        raise RunDamagedError(f"{folder / CONFIG} has no entry `dictionary`. Train the run again.")
     dictionary = described(config["dictionary"])
     tensors, _ = read_tensors(folder / DICTIONARY)
     wanted = {name: tuple(p.shape) for name, p in dictionary.named_parameters()}
     got = {name: tuple(t.shape) for name, t in tensors.items()}
     if got != wanted:
         raise RunDamagedError(
-            f"{folder / DICTIONARY} should hold {wanted} after its {CONFIG}, and holds {got}; "
-            "train the run again."
+            f"{folder / DICTIONARY} must hold {wanted} according to its {CONFIG}; got {got}. Train "
+            "the run again."
         )
     dictionary.load_state_dict(tensors)
     return dictionary.eval().requires_grad_(False)
 
 
 def load_sae(run: str | Path, home: str | None = None) -> SAE:
-    """The same where nothing but an SAE will do: latents that stand alone, read and written by
-    matrices. Raises ConfigError for an orbit crosscoder too."""
+    """The dictionary of a run that must be an SAE, i.e. have latents that stand alone.
+
+    Raises what `load_dictionary` raises, and ConfigError for an equivariant group crosscoder.
+    """
     dictionary = load_dictionary(run, home)
     if not isinstance(dictionary, SAE):
         raise ConfigError(
-            f"the run {str(run)!r} is an orbit crosscoder, whose latents are families of "
-            f"{dictionary.row_shape[0]} copies, and an SAE or a crosscoder is wanted here; name "
+            f"the run must be an SAE or a crosscoder; {str(run)!r} is an equivariant group "
+            f"crosscoder, whose latents are families of {dictionary.row_shape[0]} copies. Name "
             "another run."
         )
     return dictionary
 
 
 def described(description: Mapping[str, Any]) -> Stored:
-    """The dictionary of a description, its parameters zero."""
-    if description.get("kind", "sae") == "orbit":
-        return OrbitCrosscoder.described(description)
+    """The dictionary of a description, with zero parameters."""
+    if description.get("kind", "sae") in EQUIVARIANT:
+        from .equivariant import EquivariantCrosscoder  # not needed for an SAE
+
+        return EquivariantCrosscoder.described(description)
     return described_sae(description)
 
 
 def load_frequency(run: str | Path, home: str | None = None) -> Float[Tensor, " s"]:
-    """The share of held-out vectors that each latent of a run fires on, from 0 to 1."""
+    """The fraction of held-out vectors that each latent of a run fires on."""
     tensors, _ = read_tensors(find_run(run, home) / LATENTS)
     return tensors["frequency"]
 
@@ -88,7 +92,7 @@ def save_dictionary(
     config: Mapping[str, Any],
     frequency_S: Float[Tensor, " s"] | None = None,
 ) -> None:
-    """Write a dictionary for raw activations and the config that it came from."""
+    """Write a dictionary for raw activations, and its config."""
     write_json(run / CONFIG, {**config, "dictionary": dictionary.description()})
     parameters = {name: p.detach() for name, p in dictionary.named_parameters()}
     write_tensors(run / DICTIONARY, parameters)
@@ -102,38 +106,38 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises RunDamagedError where it is missing or none."""
+    """A JSON object from a file. Raises RunDamagedError if it is missing or something else."""
     try:
         value = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise RunDamagedError(f"{path} is missing; train the run again.") from error
+        raise RunDamagedError(f"{path} is missing. Train the run again.") from error
     except ValueError as error:
-        raise RunDamagedError(f"{path} is no JSON ({error}); train the run again.") from error
+        raise RunDamagedError(f"{path} must be JSON; got {error}. Train the run again.") from error
     if not isinstance(value, dict):
-        raise RunDamagedError(f"{path} should hold a JSON object; train the run again.")
+        raise RunDamagedError(f"{path} must hold a JSON object. Train the run again.")
     return value
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """A JSON object, for programs and people."""
+    """Write a JSON object to a file."""
     write_whole(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any] | None = None
 ) -> None:
-    """Tensors, and numbers that belong to them, in one file: one rename commits both."""
+    """Write tensors, and numbers that belong to them, to one file: one rename commits both."""
     content = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     write_whole(path, save(content, metadata={"tendril": json.dumps(numbers or {})}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_tensors` wrote. Raises RunDamagedError where it is missing or cut short."""
+    """Read what `write_tensors` wrote. Raises RunDamagedError if it is missing or truncated."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         return load_file(path), json.loads(metadata.get("tendril", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise RunDamagedError(
-            f"{path} cannot be read ({error}); remove the folder and train the run again."
+            f"{path} cannot be read ({error}). Remove the folder and train the run again."
         ) from error

@@ -1,24 +1,24 @@
-"""The group-convolutional crosscoder: families of latents, tied by the group of an orbit.
+"""The equivariant group crosscoder: families of latents, tied by the group of an orbit.
 
 A row is an orbit x[g] = a(T_g p) [G, D]. Family f has one decoder D_f [G, D] and one encoder E_f
-[G, D], and a copy of them for every element h, which is where in the orbit its pattern lies:
+[G, D], and a copy of both for every element h, the pose of its pattern in the orbit:
 
     pre[f, h] = sum_g <x[g] - b_dec, E_f[g h]> + b_f
     x_hat[g]  = b_dec + sum_f z[f, h_f] D_f[g h_f]
 
-The orbit of T_a p is x[g a], and then pre[f, h] becomes pre[f, a^-1 h]: turning the input moves
-every copy h of a family to a h and changes nothing else. (On the other side, with D_f[h g], it
-would not: only where the group commutes are both the same.) Of each family the best pose
-h_f = argmax_h pre[f, h] alone may be on, and of the families the k whose best is largest. b_f is
-shared by the copies, b_dec [D] by the elements.
+The orbit of T_a p is x[g a], and then pre[f, h] becomes pre[f, a^-1 h]: moving the input by a moves
+every copy h of a family to a h and changes nothing else. (With D_f[h g], on the other side, this
+holds only if the group commutes.) Of each family only the best pose h_f = argmax_h pre[f, h] may be
+active, and of the families the k whose best pose is largest. b_f is shared by the copies, b_dec [D]
+by the elements.
 
-With several rounds k / rounds families are chosen so at a time, and each round encodes what those
-before it have left of x. Then a family may be on at several poses, without that the copies of a
-symmetric one, which are all alike, take each other's places: what one has explained is gone.
+With several rounds, k / rounds families are chosen at a time, and each round encodes what the
+rounds before left over of x. Then a family can be active at several poses; the copies of a
+symmetric family, which are all alike, do not compete, because what one has explained is gone.
 
 Source: Gorton, Group crosscoders (2410.24184), whose latents are not tied; the tying is that of
 Cohen & Welling, Group equivariant convolutional networks (1602.07576). Rounds are those of matching
-pursuit (Mallat & Zhang, 1993), learned from end to end.
+pursuit (Mallat & Zhang, 1993), trained end to end.
 """
 
 from collections.abc import Mapping
@@ -40,15 +40,15 @@ Side = Literal["right", "wrong"]
 
 
 @final
-class OrbitCrosscoder(Stored):
+class EquivariantCrosscoder(Stored):
     """F families of |group| copies each, for orbits [n, G, D]; see the module.
 
-    W_enc [F, G, D], b_enc [F], W_dec [F, G, D], b_dec [D]. `rounds` divides k. `poses` all lets
-    every copy compete for the k places by itself. `side` wrong takes D_f[h g], for comparison: such
-    a dictionary is not equivariant, unless the group commutes.
+    W_enc [F, G, D], b_enc [F], W_dec [F, G, D], b_dec [D]. `rounds` divides k. With `poses` "all"
+    every copy competes for the k places by itself. `side` "wrong" takes D_f[h g], for comparison:
+    such a dictionary is not equivariant unless the group commutes.
     """
 
-    table_HG: Tensor  # [h, g] is where in D_f copy h looks for block g: g h
+    table_HG: Tensor  # [h, g] = g h, the block of D_f that copy h takes for block g
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class OrbitCrosscoder(Stored):
         return self.b_enc - self.W_enc.sum(dim=1) @ self.b_dec
 
     def encode(self, x_NGD: Float[Tensor, "*n g d"]) -> Float[Tensor, "*n f g"]:
-        """z [n, F, G], of which k are on at most, each at a pose h of its family."""
+        """z [n, F, G], at most k of them active, each at a pose h of its family."""
         z_NFG = self._chosen(self.pre(x_NGD))
         for _ in range(self.rounds - 1):
             left_NGD = x_NGD - (self.decode(z_NFG) - self.b_dec)
@@ -91,7 +91,7 @@ class OrbitCrosscoder(Stored):
         return z_NFG
 
     def _chosen(self, pre_NFG: Float[Tensor, "*n f g"]) -> Float[Tensor, "*n f g"]:
-        """What one round turns on."""
+        """The codes of one round."""
         if self.poses == "all":
             return self.sparsity(pre_NFG.flatten(-2)).view_as(pre_NFG)
         best_NF, poses_NF = pre_NFG.max(dim=-1)
@@ -106,18 +106,18 @@ class OrbitCrosscoder(Stored):
 
     @property
     def sparsity(self) -> Sparsity:
-        """What chooses those that one round turns on."""
+        """The choice of one round."""
         return Sparsity("topk", self.k // self.rounds)
 
     def poses_of(
         self, x_NGD: Float[Tensor, "*n g d"]
     ) -> tuple[Float[Tensor, "*n f"], Int[Tensor, "*n f"]]:
-        """How much of each family is on at its largest pose h, and which that is (of no meaning
-        where the family is off)."""
+        """The value of each family at its largest pose h, and that pose (which has no meaning if
+        the family is inactive)."""
         values_NF, poses_NF = self.encode(x_NGD).max(dim=-1)
         return values_NF, poses_NF
 
-    def plain(self) -> "OrbitCrosscoder":
+    def plain(self) -> "EquivariantCrosscoder":
         """A copy."""
         copy = self.described(self.description()).to(self.W_dec.device, self.W_dec.dtype)
         copy.load_state_dict(self.state_dict())
@@ -125,8 +125,8 @@ class OrbitCrosscoder(Stored):
 
     @torch.no_grad()
     def untied(self) -> SAE:
-        """All F G copies written out, as a dictionary of flattened orbits: latent f G + h. Its
-        pre-activations are ours; its choice is that of `poses` all, in one round."""
+        """All F G copies written out, as a dictionary of flattened orbits: latent f G + h. It has
+        the same pre-activations; its choice is that of `poses` "all", in one round."""
         width = len(self.group) * self.width
         sparsity = Sparsity("topk", self.k)
         sae = SAE(width, self.latents * len(self.group), sparsity, pre_bias=True)
@@ -138,9 +138,9 @@ class OrbitCrosscoder(Stored):
         return sae
 
     def description(self) -> dict[str, Any]:
-        """All but the weights, as JSON; `described` is the way back."""
+        """All but the weights, as JSON; `described` is the inverse."""
         return {
-            "kind": "orbit",
+            "kind": "equivariant",
             "rotations": self.group.rotations,
             "reflections": self.group.reflections,
             "width": self.width,
@@ -152,25 +152,25 @@ class OrbitCrosscoder(Stored):
         }
 
     @staticmethod
-    def described(description: Mapping[str, Any]) -> "OrbitCrosscoder":
-        """The orbit crosscoder of a description, its parameters zero."""
-        return OrbitCrosscoder(
+    def described(description: Mapping[str, Any]) -> "EquivariantCrosscoder":
+        """The equivariant group crosscoder of a description, with zero parameters."""
+        return EquivariantCrosscoder(
             Dihedral(int(description["rotations"]), bool(description["reflections"])),
             int(description["width"]),
             int(description["families"]),
             int(description["k"]),
-            rounds=int(description.get("rounds", 1)),  # files of before have none
+            rounds=int(description.get("rounds", 1)),  # older files have none
             poses=description["poses"],
             side=description["side"],
         )
 
 
 @torch.no_grad()
-def initialised_orbit(
-    crosscoder: OrbitCrosscoder, generator: torch.Generator, bias_D: Float[Tensor, " d"]
-) -> OrbitCrosscoder:
-    """Fill in D_f with random directions of norm 1 (of all blocks together), E_f = D_f, and
-    b_dec = `bias_D`."""
+def initialised_families(
+    crosscoder: EquivariantCrosscoder, generator: torch.Generator, bias_D: Float[Tensor, " d"]
+) -> EquivariantCrosscoder:
+    """Set D_f to random directions of norm 1 (of all blocks together), E_f = D_f, and b_dec =
+    `bias_D`."""
     width = len(crosscoder.group) * crosscoder.width
     rows_FE = random_directions(crosscoder.latents, width, generator)
     crosscoder.W_dec.copy_(rows_FE.view_as(crosscoder.W_dec))
@@ -182,21 +182,20 @@ def initialised_orbit(
 def blocks_of(dictionary: Stored, group: Dihedral) -> Float[Tensor, "f g d"]:
     """The transform blocks of each latent: what it writes into each element of an orbit.
 
-    The reconstruction of x[g] is sum_i z_i blocks[i, g] + b. Of an orbit crosscoder one
-    representative a family, D_f; its copy h writes blocks[f, g h]. Raises ConfigError where
-    the dictionary is not one of orbits under this group.
+    The reconstruction of x[g] is sum_i z_i blocks[i, g] + b. An equivariant group crosscoder has
+    one representative for each family, D_f; its copy h writes blocks[f, g h]. Raises ConfigError
+    if the dictionary is not one of orbits under this group.
     """
-    if isinstance(dictionary, OrbitCrosscoder):
+    if isinstance(dictionary, EquivariantCrosscoder):
         if dictionary.group != group:
             raise ConfigError(
-                f"the orbit crosscoder is of {dictionary.group.name}, and its orbits are looked "
-                f"at under {group.name}; name the store that it was trained on."
+                f"the group must be {dictionary.group.name}, that of the equivariant group "
+                f"crosscoder; got {group.name}. Name the store that it was trained on."
             )
         return dictionary.W_dec.detach()
     if dictionary.width % len(group):
         raise ConfigError(
-            f"a group crosscoder of {group.name} has vectors of {len(group)} blocks, and this "
-            f"dictionary has vectors of width {dictionary.width}, which is no multiple of it; "
-            "train one on a store of orbits."
+            f"the width of a group crosscoder of {group.name} must be a multiple of its "
+            f"{len(group)} elements; got {dictionary.width}. Train one on a store of orbits."
         )
     return dictionary.W_dec.detach().view(dictionary.latents, len(group), -1)

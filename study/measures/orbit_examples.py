@@ -10,7 +10,7 @@ from tendril.data.group.dihedral import Dihedral
 from tendril.data.group.warp import Warp
 from tendril.data.inputs.images import ImageSource
 from tendril.data.store.reader import Store
-from tendril.models.dictionaries.equivariant import OrbitCrosscoder
+from tendril.models.dictionaries.equivariant import EquivariantCrosscoder
 from tendril.models.dictionaries.sae import Stored
 from tendril.models.sites.window import Window
 
@@ -44,7 +44,7 @@ def coded(
 ) -> tuple[Float[np.ndarray, "n s"], Int[np.ndarray, "n s"]]:
     """How much each latent is on in some orbits and, of a family of copies, in which pose."""
     x = torch.from_numpy(np.ascontiguousarray(x_NGD, np.float32))
-    if isinstance(dictionary, OrbitCrosscoder):
+    if isinstance(dictionary, EquivariantCrosscoder):
         values_NS, poses_NS = dictionary.poses_of(x)
         return values_NS.numpy(), poses_NS.numpy()
     z_NS = dictionary.encode(x.flatten(1)).numpy()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.group.warp import Warp
-from tendril.models.dictionaries.equivariant import OrbitCrosscoder
+from tendril.models.dictionaries.equivariant import EquivariantCrosscoder
 from tendril.models.dictionaries.sae import SAE, Stored
 from tendril.models.sites.window import Window
 
@@ -100,7 +100,7 @@ def shape_vectors(
 def answers(dictionary: Stored, x_NGD: Float[Tensor, "n g d"]) -> Float[Tensor, "n s"]:
     """The positive part of each latent's pre-activation, before latents compete for places; of
     a family of copies that of the one whose blocks `blocks_of` gives."""
-    if isinstance(dictionary, OrbitCrosscoder):
+    if isinstance(dictionary, EquivariantCrosscoder):
         return dictionary.pre(x_NGD)[..., 0].clamp(min=0)
     assert isinstance(dictionary, SAE)
     return dictionary.pre(x_NGD.flatten(1)).clamp(min=0)

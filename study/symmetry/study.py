@@ -24,7 +24,7 @@ from tendril.models.dictionaries.checkpoint import (
     read_config,
     read_json,
 )
-from tendril.models.dictionaries.equivariant import OrbitCrosscoder, blocks_of
+from tendril.models.dictionaries.equivariant import EquivariantCrosscoder, blocks_of
 from tendril.models.dictionaries.sae import Stored
 from tendril.models.sites.window import Window, find_window
 
@@ -185,7 +185,7 @@ def read_run(
             f"{run} has {len(blocks_FGD)} latents and frequencies of {len(frequency_F)}; train "
             "the run again."
         )
-    tied = isinstance(dictionary, OrbitCrosscoder)
+    tied = isinstance(dictionary, EquivariantCrosscoder)
     reading = read_blocks(
         run.name, blocks_FGD, frequency_F, group, anchors_MGD, inputs_M, config, tied=tied
     )
@@ -207,7 +207,7 @@ def _about(trained: Mapping[str, Any]) -> str:
         {"each": "SAE of augmented inputs", "identity": "SAE of plain inputs"}.get(
             trained.get("orbits", ""), ""
         ),
-        {"orbit": "tied"}.get(trained.get("objective", ""), "not tied"),
+        {"equivariant": "tied", "orbit": "tied"}.get(trained.get("objective", ""), "not tied"),
         f"{trained['rounds']} rounds" if trained.get("rounds", 1) > 1 else "",
         f"seed {trained.get('seed', 0)}",
     ]

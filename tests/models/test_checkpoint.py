@@ -53,7 +53,7 @@ def test_a_run_is_found_by_path_name_beginning_and_as_the_latest(tmp_path: Path)
 
 def test_a_run_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
     saved(tmp_path / "runs" / "topk-1")
-    with pytest.raises(RunNotFoundError, match=r"no finished run 'x'.*it holds topk-1.*train"):
+    with pytest.raises(RunNotFoundError, match=r"no run 'x'.*it holds topk-1.*train"):
         load_dictionary("x", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="it holds none"):
         load_dictionary("latest", str(tmp_path / "elsewhere"))
@@ -68,11 +68,11 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(RunDamagedError, match=r"dictionary\.safetensors cannot be read"):
         load_dictionary(run)
     write_tensors(weights, {"W_enc": torch.zeros(2, 2)})
-    with pytest.raises(RunDamagedError, match=r"should hold .*'W_dec': \(8, 4\).* and holds"):
+    with pytest.raises(RunDamagedError, match=r"must hold .*'W_dec': \(8, 4\).*; got"):
         load_dictionary(run)
     weights.write_bytes(whole)
     (run / "config.json").write_text("{")
-    with pytest.raises(RunDamagedError, match=r"config\.json is no JSON"):
+    with pytest.raises(RunDamagedError, match=r"config\.json must be JSON"):
         load_dictionary(run)
     (run / "config.json").unlink()
     with pytest.raises(RunDamagedError, match=r"config\.json is missing"):

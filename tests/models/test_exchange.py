@@ -246,13 +246,13 @@ def test_a_run_goes_out_and_comes_back_as_a_run(tmp_path: Path, x: Tensor) -> No
     found = read_frequency(out)
     assert found is not None
     torch.testing.assert_close(found, frequency_S, atol=1e-6, rtol=1e-5)
-    made = import_run(ImportConfig(str(out), home=str(home)))
+    made = import_run(ImportConfig(str(out), home=str(home))).result
     assert made["site"] == "mixed3b"
     assert not made["reused"]
     assert Path(made["run"]).name.startswith("imported-mixed3b-")
     assert torch.equal(load_dictionary(made["run"]).encode(x), sae.encode(x))
     torch.testing.assert_close(load_frequency(made["run"]), frequency_S, atol=1e-6, rtol=1e-5)
-    again = import_run(ImportConfig(str(out), home=str(home)))
+    again = import_run(ImportConfig(str(out), home=str(home))).result
     assert again == made | {"reused": True}
 
 

@@ -1,4 +1,4 @@
-"""The orbit crosscoder: its equivariance, its fast path, and its files."""
+"""The equivariant group crosscoder: its equivariance, its fast path, and its files."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,13 @@ import torch
 
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
-from tendril.models.dictionaries.checkpoint import load_dictionary, load_sae, save_dictionary
-from tendril.models.dictionaries.equivariant import OrbitCrosscoder, blocks_of
+from tendril.models.dictionaries.checkpoint import (
+    described,
+    load_dictionary,
+    load_sae,
+    save_dictionary,
+)
+from tendril.models.dictionaries.equivariant import EquivariantCrosscoder, blocks_of
 from tendril.models.dictionaries.folding import folded
 from tendril.models.dictionaries.kernels import orbit as orbit_active_module
 from tendril.models.dictionaries.kernels.orbit import orbit_active
@@ -23,9 +28,9 @@ WIDTH, FAMILIES, K = 5, 7, 3
 GROUPS = [Dihedral(1), Dihedral(4), Dihedral(6), Dihedral(5, reflections=False)]
 
 
-def crosscoder(group: Dihedral, **options: Any) -> OrbitCrosscoder:
+def crosscoder(group: Dihedral, **options: Any) -> EquivariantCrosscoder:
     """One whose weights are all random."""
-    made = OrbitCrosscoder(group, WIDTH, FAMILIES, K, **options).double()
+    made = EquivariantCrosscoder(group, WIDTH, FAMILIES, K, **options).double()
     generator = torch.Generator().manual_seed(len(group))
     for parameter in made.parameters():
         drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -43,7 +48,7 @@ def moved(group: Dihedral, a: int, x_NGD: torch.Tensor) -> torch.Tensor:
     return x_NGD[:, group.table_GG[:, a]]
 
 
-def codes_move(made: OrbitCrosscoder) -> bool:
+def codes_move(made: EquivariantCrosscoder) -> bool:
     """Whether turning the input moves every copy h to a h, for every a."""
     group, x_NGD = made.group, some_orbits(made.group)
     z_NFG = made.encode(x_NGD)
@@ -129,7 +134,7 @@ def test_the_fast_path_gives_the_values_and_gradients_of_the_slow_one(
     monkeypatch.setattr(orbit_active_module, "PAY", 60)  # none of D_4, all of D_12
     made, x_NGD = crosscoder(group, **options), some_orbits(group)
     chosen = torch.tensor([1, 2, 4, 6]) if some else torch.arange(FAMILIES)
-    slow = OrbitCrosscoder(group, WIDTH, len(chosen), K, **options).double()
+    slow = EquivariantCrosscoder(group, WIDTH, len(chosen), K, **options).double()
     whole = dict(made.named_parameters())
     for name, parameter in slow.named_parameters():
         parameter.data.copy_(whole[name] if name == "b_dec" else whole[name][chosen])
@@ -197,18 +202,20 @@ def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
     made = crosscoder(Dihedral(4), poses="all", side="wrong", rounds=K).float()
     save_dictionary(tmp_path / "run", made, {"site": "here"}, torch.zeros(FAMILIES))
     again = load_dictionary(tmp_path / "run")
-    assert isinstance(again, OrbitCrosscoder)
+    assert isinstance(again, EquivariantCrosscoder)
     x_NGD = some_orbits(made.group).float()
     assert torch.equal(again.encode(x_NGD), made.encode(x_NGD))
     assert again.description() == made.description()
-    with pytest.raises(ConfigError, match="orbit crosscoder, whose latents are families of 8"):
+    older = described({**made.description(), "kind": "orbit"})
+    assert older.description() == made.description(), "the name before format 3"
+    with pytest.raises(ConfigError, match="group crosscoder, whose latents are families of 8"):
         load_sae(tmp_path / "run")
 
 
 def test_blocks_want_the_group_that_the_dictionary_is_of() -> None:
-    with pytest.raises(ConfigError, match="is of D4, and its orbits are looked at under D8"):
+    with pytest.raises(ConfigError, match=r"group must be D4, that of .*; got D8"):
         blocks_of(crosscoder(Dihedral(4)), Dihedral(8))
-    with pytest.raises(ConfigError, match=r"16 blocks, and this dictionary has .* width 24"):
+    with pytest.raises(ConfigError, match=r"multiple of its 16 elements; got 24"):
         blocks_of(SAE(24, 3, Sparsity("relu"), pre_bias=False), Dihedral(8))
     sae = SAE(24, 3, Sparsity("relu"), pre_bias=False)
     sae.W_dec.data.copy_(torch.from_numpy(np.arange(72.0).reshape(3, 24)))

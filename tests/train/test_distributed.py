@@ -13,9 +13,10 @@ import torch
 from tendril.data.errors import ConfigError
 from tendril.models.dictionaries.checkpoint import load_dictionary, read_tensors, write_tensors
 from tendril.train.config import TrainConfig
-from tendril.train.distributed import Ranks, refuse_launch
-from tendril.train.loop import find_store, run_folder, train
-from tendril.train.vectors import source_of
+from tendril.train.distributed import refuse_launch
+from tendril.train.loop import run_folder, train
+from tendril.train.trainer import Ranks
+from tendril.train.vectors import source_of, store_of
 
 from ..helpers import ranks, sparse
 
@@ -72,7 +73,7 @@ def lines(run: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("objective", SAME)
 def test_two_processes_go_the_way_of_one(one: Path, two: Path, objective: str) -> None:
     config = ranks.config(one, objective)
-    store = find_store(config)
+    store = store_of(config)
     runs = [
         home / "runs" / run_folder(config, source_of(config, store), n).name
         for home, n in ((one, 1), (two, 2))
@@ -93,21 +94,21 @@ def test_two_processes_go_the_way_of_one(one: Path, two: Path, objective: str) -
 
 def test_batch_topk_keeps_k_of_each_process(one: Path, two: Path) -> None:
     config = ranks.config(one, "batch_topk")
-    run = two / "runs" / run_folder(config, source_of(config, find_store(config)), 2).name
+    run = two / "runs" / run_folder(config, source_of(config, store_of(config)), 2).name
     assert (run / "result.json").exists()
     assert lines(run)[-1]["l0"] == pytest.approx(3, abs=0.2)
 
 
 def test_the_number_of_processes_names_the_run(one: Path) -> None:
     config = ranks.config(one, "topk")
-    store = find_store(config)
+    store = store_of(config)
     assert len({run_folder(config, source_of(config, store), n).name for n in (1, 2, 3)}) == 3
 
 
 def test_rank_0_writes_and_prints_what_is_there_already(one: Path, two: Path) -> None:
     again = launch(two, "topk")
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("is there already") == 1
+    assert again.stderr.count("exists already") == 1
     assert sorted(line.split()[0] for line in again.stdout.splitlines()) == ["0", "1"]
     assert len(list((two / "runs").iterdir())) == len(SAME) + 1
 
@@ -133,8 +134,7 @@ def test_the_command_deals_the_stores_chunks(tmp_path: Path) -> None:
     flags = [part for name, value in fields.items() for part in (f"--{name}", str(value))]
     done = torchrun("tendril", "train", "topk", "--home", str(tmp_path), *flags)
     assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    made = json.loads(line)
+    made = json.loads(done.stdout.splitlines()[-1])
     assert (made["steps"], made["vectors"]) == (100, 25_600)
     alone = train(TrainConfig(home=str(tmp_path), **fields))  # type: ignore[arg-type]
     assert alone.run != Path(made["run"])
@@ -152,22 +152,22 @@ def test_no_rank_goes_on_before_all_are_there() -> None:
 def test_a_sweep_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_launch("a sweep")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="a sweep in one process; run the command without"):
+    with pytest.raises(ConfigError, match="a sweep must run in one process; got 2"):
         refuse_launch("a sweep")
 
 
 def test_a_batch_comes_out_even() -> None:
-    assert Ranks(1, 4).share(4096) == 1024
-    with pytest.raises(ConfigError, match=r"shared by 3 processes.*choose 4098"):
-        Ranks(0, 3).share(4096)
+    assert Ranks(1, 4).rows_of(4096) == 1024
+    with pytest.raises(ConfigError, match=r"multiple of the 3 processes.*Choose 4098"):
+        Ranks(0, 3).rows_of(4096)
 
 
 def test_as_many_processes_go_on_as_began(one: Path, tmp_path: Path) -> None:
     (tmp_path / "store").symlink_to((one / "store").resolve())
     config = ranks.config(tmp_path, "topk")
     assert ranks.run(tmp_path, "topk", stop=8) is None
-    state = run_folder(config, source_of(config, find_store(config))) / "state.safetensors"
+    state = run_folder(config, source_of(config, store_of(config))) / "state.safetensors"
     tensors, numbers = read_tensors(state)
     write_tensors(state, tensors, numbers | {"readers": [numbers["reader"]] * 2})
-    with pytest.raises(ConfigError, match="begun by 2 processes, and 1 cannot go on"):
+    with pytest.raises(ConfigError, match=r"number of processes must be 2.*got 1"):
         train(config)

@@ -1,4 +1,4 @@
-"""Group crosscoders, tied and not, on stores of orbits."""
+"""Group crosscoders, equivariant and not, on stores of orbits."""
 
 import json
 from dataclasses import replace
@@ -13,15 +13,16 @@ from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
 from tendril.models.dictionaries.checkpoint import load_dictionary
 from tendril.models.dictionaries.crosscoder import sourced, weights
-from tendril.models.dictionaries.equivariant import OrbitCrosscoder, blocks_of
+from tendril.models.dictionaries.equivariant import EquivariantCrosscoder, blocks_of
 from tendril.models.dictionaries.sae import SAE
 from tendril.study.compare.study import read_run
 from tendril.train.commands import ExportConfig
 from tendril.train.config import CONTROLS, TrainConfig
-from tendril.train.controls import Spoiler
-from tendril.train.loop import find_store, run_folder, train
+from tendril.train.dry_run import dry_run
+from tendril.train.loop import run_folder, train
+from tendril.train.orbits import Damage
 from tendril.train.saelens import export_run
-from tendril.train.vectors import source_of
+from tendril.train.vectors import source_of, store_of
 
 from ..helpers import orbits, sparse
 from ..helpers.stopping import check_stop_changes_nothing
@@ -45,7 +46,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny(home: Path, **fields: Any) -> TrainConfig:
-    small: dict[str, Any] = {"families": FAMILIES, "k": ON, "bias": "mean", "objective": "orbit"}
+    small: dict[str, Any] = {
+        "families": FAMILIES,
+        "k": ON,
+        "bias": "mean",
+        "objective": "equivariant",
+    }
     return sparse.tiny(home, **(small | fields))
 
 
@@ -67,14 +73,14 @@ def test_planted_families_are_found_up_to_a_pose(tmp_path: Path, group: Dihedral
 
 
 @pytest.mark.parametrize("sites", [("early",), ("early", "later")])
-def test_an_orbit_crosscoder_takes_raw_orbits(home: Path, sites: tuple[str, ...]) -> None:
+def test_an_equivariant_crosscoder_takes_raw_orbits(home: Path, sites: tuple[str, ...]) -> None:
     result = train(tiny(home, sites=sites, steps=150, lr=1e-2))
     told = json.loads((result.run / "config.json").read_text())
     assert told["group"] == {"rotations": 4, "reflections": True}
-    assert told["dictionary"]["kind"] == "orbit"
+    assert told["dictionary"]["kind"] == "equivariant"
     found = load_dictionary(result.run)
-    assert isinstance(found, OrbitCrosscoder)
-    store = find_store(tiny(home))
+    assert isinstance(found, EquivariantCrosscoder)
+    store = store_of(tiny(home))
     rows = [torch.from_numpy(store.read(site, slice(0, 6400))) for site in sites]
     x_NGD = torch.cat(rows, dim=2)
     assert found.encode(x_NGD).shape == (6400, FAMILIES, len(GROUP))
@@ -88,6 +94,8 @@ def test_an_orbit_crosscoder_takes_raw_orbits(home: Path, sites: tuple[str, ...]
         sites
     )
     assert ON * 0.8 < result.l0 <= ON
+    told = dry_run(tiny(home, sites=sites, steps=150, lr=1e-2)).result
+    assert (told["state"], told["parameters"]) == ("finished", result.parameters)
 
 
 @pytest.mark.many_steps
@@ -115,7 +123,7 @@ def test_a_control_spoils_what_it_says() -> None:
     x_NGD = torch.arange(5 * 8 * 2.0).view(5, 8, 2)
 
     def spoilt(control: Any, seed: int = 0) -> torch.Tensor:
-        return Spoiler(control, GROUP, seed)(x_NGD)
+        return Damage(control, GROUP, seed)(x_NGD)
 
     assert spoilt("none") is x_NGD
     assert spoilt("wrong-side") is x_NGD, "it is the dictionary that is wrong"
@@ -129,7 +137,7 @@ def test_a_control_spoils_what_it_says() -> None:
         assert torch.equal(orders.sort(dim=1).values, torch.arange(8).expand(5, 8))
         assert (orders == orders[0]).all() == (control == "relabelled")
         assert not torch.equal(spoilt(control, 1), moved)
-        assert torch.equal(Spoiler(control, GROUP, 0)(x_NGD[:3]), moved[:3])
+        assert torch.equal(Damage(control, GROUP, 0)(x_NGD[:3]), moved[:3])
 
 
 UNTIED: list[dict[str, Any]] = [
@@ -165,7 +173,7 @@ def test_an_encoder_of_random_elements_works_on_each_alone(home: Path) -> None:
     """Where one that always saw all of them does not."""
     config = tiny(home, objective="batch_topk", latents=64, k=4, site="early")
     config = replace(config, steps=300, lr=1e-2, checkpoint_every=300)
-    x_ND = torch.from_numpy(find_store(config).read("early", slice(0, 800))).flatten(1)
+    x_ND = torch.from_numpy(store_of(config).read("early", slice(0, 800))).flatten(1)
     one_ND = sourced(x_ND, (WIDTH,) * len(GROUP), "random")
     spread = (x_ND - x_ND.mean(dim=0)).square().sum()
 
@@ -186,51 +194,54 @@ def test_the_two_rankings() -> None:
 
 def test_the_identity_of_a_run(home: Path) -> None:
     config = tiny(home, site="early")
-    source = source_of(config, find_store(config))
+    source = source_of(config, store_of(config))
     folder = run_folder(config, source)
     assert run_folder(replace(config, latents=99, l1=7.0), source) == folder
     others = {"families": 9, "poses": "all", "control": "shuffled", "k": 1, "rounds": 2}
     for field, value in others.items():
         assert run_folder(replace(config, **{field: value}), source) != folder
-    assert "rounds" not in config.identity(), "runs of before it was there keep their names"
 
 
 def test_what_cannot_be_is_refused(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--k is from 1 to the number of families, 8, and not 9"):
+    with pytest.raises(ConfigError, match="--k must be from 1 to 8, the number of families; got 9"):
         train(tiny(home, k=9))
-    with pytest.raises(ConfigError, match="--rounds divides --k, and 2 does not divide 3"):
+    with pytest.raises(ConfigError, match="--rounds must divide --k; got 2 and 3"):
         train(tiny(home, k=3, rounds=2))
-    with pytest.raises(ConfigError, match=r"--control is one of .*near it: shuffled"):
+    with pytest.raises(ConfigError, match=r"--control must be one of .*near it: shuffled"):
         mistyped = tiny(home)
         object.__setattr__(mistyped, "control", "shufled")  # past the tests' check of types
         train(mistyped)
-    with pytest.raises(ConfigError, match="wrong-side is for the objective orbit"):
+    with pytest.raises(ConfigError, match="wrong-side needs the objective equivariant"):
         train(tiny(home, objective="batch_topk", control="wrong-side"))
-    with pytest.raises(ConfigError, match="--sources one is for the objectives relu_l1"):
+    with pytest.raises(ConfigError, match="--sources one needs one of the objectives batch_topk"):
         train(tiny(home, sources="one"))
-    with pytest.raises(ConfigError, match="--resample-every is for latents that are not tied"):
+    with pytest.raises(
+        ConfigError, match="--resample-every must be 0 for the objective equivariant"
+    ):
         train(tiny(home, resample_every=5))
-    with pytest.raises(ConfigError, match="an orbit crosscoder, or a control, is of whole orbits"):
+    with pytest.raises(ConfigError, match="or a control, needs whole orbits"):
         train(tiny(home, orbits="each"))
     with pytest.raises(ConfigError, match="--batch-size that is a multiple of 8"):
         train(tiny(home, objective="topk", orbits="each", batch_size=100))
-    with pytest.raises(ConfigError, match="--families is above 0"):
+    with pytest.raises(ConfigError, match="--families must be above 0"):
         train(tiny(home, families=0))
     sparse.make_store(tmp_path, {"early": sparse.vectors(320, sparse.directions())})
-    with pytest.raises(ConfigError, match="an orbit crosscoder wants a store of orbits"):
+    with pytest.raises(
+        ConfigError, match="an equivariant group crosscoder needs a store of orbits"
+    ):
         train(tiny(tmp_path))
-    with pytest.raises(ConfigError, match="--control relabelled wants a store of orbits"):
+    with pytest.raises(ConfigError, match="--control relabelled needs a store of orbits"):
         train(tiny(tmp_path, objective="topk", control="relabelled"))
     turns = Dihedral(3, reflections=False)
     rows = orbits.orbits(turns, orbits.families(Dihedral(3), 2, 4)[:, :3], 320, 1)
     orbits.make_store(tmp_path / "c3", turns, {"early": rows})
-    with pytest.raises(ConfigError, match=r"wants a group with reflections, and .* is of C3"):
+    with pytest.raises(ConfigError, match=r"needs a group with reflections; .* has C3"):
         train(tiny(tmp_path / "c3", k=1, control="reflected-half-from-another-anchor"))
 
 
 def test_what_is_for_saes_alone_says_so(home: Path, tmp_path: Path) -> None:
     tied = train(tiny(home, steps=5)).run
-    with pytest.raises(ConfigError, match="is an orbit crosscoder"):
+    with pytest.raises(ConfigError, match="is an equivariant group crosscoder"):
         read_run(tied)
     untied = train(tiny(home, steps=5, objective="relu_l1")).run
     for run in (tied, untied):
@@ -240,7 +251,7 @@ def test_what_is_for_saes_alone_says_so(home: Path, tmp_path: Path) -> None:
 
 def test_single_elements_of_orbits_are_vectors_of_their_own(home: Path) -> None:
     """Each of them, or the identity alone, for dictionaries that know no group."""
-    store = find_store(tiny(home))
+    store = store_of(tiny(home))
     rows_RGD = store.read("early", slice(0, 6400))
     for orbits_as, count in (("each", 16), ("identity", 128)):
         config = tiny(home, site="early", objective="topk", orbits=orbits_as)
@@ -262,7 +273,7 @@ def test_single_elements_of_orbits_are_vectors_of_their_own(home: Path) -> None:
 
 def test_vectors_of_orbits_are_elements_side_by_side(home: Path) -> None:
     config = tiny(home, sites=("later", "early"))
-    source = source_of(config, find_store(config))
+    source = source_of(config, store_of(config))
     x_ND = next(source.once(config, CPU, part="train"))
     assert x_ND.shape == (config.batch_size, 8 * 2 * WIDTH) == (128, source.width)
     assert source.joint == (2 * WIDTH,) * 8

@@ -17,10 +17,10 @@ from tendril.data.store.atomic import locked
 from tendril.data.store.reader import open_store
 from tendril.models.dictionaries.checkpoint import load_dictionary, load_frequency, read_tensors
 from tendril.train.config import TrainConfig
-from tendril.train.loop import find_store, run_folder, train
-from tendril.train.objectives.registry import make_objective
+from tendril.train.loop import run_folder, train
+from tendril.train.objectives.base import make_objective
 from tendril.train.trainer import Trainer
-from tendril.train.vectors import source_of
+from tendril.train.vectors import source_of, store_of
 
 from ..helpers import sparse
 
@@ -68,15 +68,20 @@ def test_a_finished_run_is_given_back(home: Path) -> None:
     assert (first.steps, first.vectors, first.site) == (60, 60 * 128, "here")
     assert first.run.parent == home / "runs"
     told = json.loads((first.run / "config.json").read_text())
-    assert {"site": "here", "width": 32, "latents": 64, "home": ""}.items() <= told.items()
+    assert {
+        "site": "here",
+        "width": 32,
+        "latents": 64,
+        "label": "TopK 64, k 3, here",
+    }.items() <= told.items()
     assert told["subject"] == {"name": "sparse"}
-    assert (first.run / told["store_path"]).resolve() == find_store(config).path.resolve()
+    assert (first.run / told["store_path"]).resolve() == store_of(config).path.resolve()
     assert str(home) not in json.dumps(told)
 
 
 def test_what_determines_the_dictionary_names_the_run(home: Path) -> None:
     config = sparse.tiny(home)
-    store = find_store(config)
+    store = store_of(config)
 
     def name(site: str = "here", **changed: Any) -> str:
         own = replace(config, site=site, **changed)
@@ -182,7 +187,7 @@ def test_the_dictionary_takes_raw_vectors_and_the_result_is_held_out(
     """What is exported, on raw vectors, is what was trained, on scaled ones; thresholds too."""
     config = sparse.tiny(home, **SETTINGS[settings])
     result = train(config)
-    store = find_store(config)
+    store = store_of(config)
     x_ND = torch.cat(list(store.batches("here", 512, part="held_out", epochs=1)))
     moments = store.moments("here")
     scale = (32 / float((moments.variance + moments.mean**2).sum())) ** 0.5
@@ -217,7 +222,7 @@ def test_losses_are_the_golden_ones(home: Path, settings: str) -> None:
 
 
 def trainer(config: TrainConfig, device: str = "cpu") -> Trainer:
-    store = find_store(config)
+    store = store_of(config)
     batches = store.batches("here", config.batch_size, seed=config.seed, device=device)
     return Trainer(config, make_objective(config, 32), batches, 1.0, torch.device(device))
 
@@ -230,7 +235,7 @@ def test_latents_are_dead_after_so_many_vectors(home: Path) -> None:
     shares = []
     for _ in range(4):
         training.advance()
-        shares.append(training.dead_share())
+        shares.append(training.dead_fraction())
     assert shares[3] == 0.25, "the others fire"
     assert training.vectors == 512
 
@@ -271,7 +276,7 @@ def test_training_that_comes_apart_is_stopped(fresh: Path) -> None:
     config = sparse.tiny(fresh, **SETTINGS["relu_l1"])
     with pytest.raises(
         ConfigError,
-        match=r"not finite at step 2: .*diverged, and there is no checkpoint yet; lower --lr",
+        match=r"diverged: .*not finite at step 2 \(there is no checkpoint yet\)\. Lower --lr",
     ):
         train(replace(config, lr=1e30))
     (run,) = (fresh / "runs").iterdir()
@@ -281,7 +286,7 @@ def test_training_that_comes_apart_is_stopped(fresh: Path) -> None:
 
 def test_one_process_trains_a_run_at_a_time(fresh: Path) -> None:
     config = sparse.tiny(fresh)
-    run = run_folder(config, source_of(config, find_store(config)))
+    run = run_folder(config, source_of(config, store_of(config)))
     run.mkdir(parents=True)
     with (
         locked(run),
@@ -299,21 +304,21 @@ def lone(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_site_without_variance_is_refused(lone: Path) -> None:
     config = sparse.tiny(lone.parents[1])
-    with pytest.raises(ConfigError, match=r"every vector of flat in .* is the same"):
+    with pytest.raises(ConfigError, match=r"all those of flat in .* are the same"):
         train(config, open_store(lone))
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"k": 65}, "--k is from 1 to the number of latents, 64, and not 65; lower --k"),
-        ({"k": 0}, "--k is from 1 to the number of latents"),
-        ({"latents": 10**9}, "lower --latents or --batch-size"),
-        ({"site": "hre"}, "has the sites here, there, and not 'hre'"),
-        ({"steps": 0}, "--steps is above 0, and not 0"),
-        ({"batch_size": -1}, "--batch-size is above 0"),
-        ({"held_out": 0.0}, "--held-out is a share between 0 and 1"),
-        ({"lr_decay": 1.5}, "--lr-decay is a share from 0 to 1"),
+        ({"k": 65}, "--k must be from 1 to 64, the number of latents; got 65. Lower --k"),
+        ({"k": 0}, "--k must be from 1 to 64"),
+        ({"latents": 10**9}, "Lower --latents or --batch-size"),
+        ({"site": "hre"}, "must be one of here, there, the sites of .*; got 'hre'"),
+        ({"steps": 0}, "--steps must be above 0; got 0"),
+        ({"batch_size": -1}, "--batch-size must be above 0"),
+        ({"held_out": 0.0}, "--held-out must be a fraction between 0 and 1"),
+        ({"lr_decay": 1.5}, "--lr-decay must be a fraction from 0 to 1"),
     ],
 )
 def test_configs_that_cannot_be_used(fresh: Path, fields: dict[str, Any], sentence: str) -> None:
@@ -323,7 +328,7 @@ def test_configs_that_cannot_be_used(fresh: Path, fields: dict[str, Any], senten
 
 
 def test_a_store_that_is_not_there_is_told_with_those_that_are(fresh: Path) -> None:
-    with pytest.raises(StoreNotFoundError, match=r"no store 'x'.*holds sparse-.*make harvest"):
+    with pytest.raises(StoreNotFoundError, match=r"no store 'x'.*holds sparse-.*tendril harvest"):
         train(sparse.tiny(fresh, store="x"))
     with pytest.raises(FileNotFoundError, match=r"it holds none.*tendril harvest --help"):
         train(sparse.tiny(fresh / "empty"))

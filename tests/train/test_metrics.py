@@ -48,7 +48,7 @@ def test_evaluation_equals_numpy_whatever_the_batches(batch: int, limit: int) ->
 
 
 def test_vectors_that_are_all_the_same_have_no_fvu() -> None:
-    with pytest.raises(ConfigError, match=r"the 4 there are do not; raise --held-out"):
+    with pytest.raises(ConfigError, match=r"all 4 are the same. Raise --held-out"):
         evaluate(dictionary(), [torch.ones(4, 6)], 100)
 
 

@@ -10,7 +10,8 @@ from tendril.models.dictionaries.sae import SAE, Dictionary
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.models.dictionaries.tied import Tied
 from tendril.train.objectives.base import Loss, Objective, annealed, warmed
-from tendril.train.objectives.k_sparse import Aux, BatchTopK, TopK, prefixes
+from tendril.train.objectives.batch_topk import BatchTopK, prefixes
+from tendril.train.objectives.k_sparse import Aux, TopK
 from tendril.train.objectives.penalised import GatedL1, JumpReLU, ReluL1, TiedL1
 
 D, S, K, N = 6, 24, 3, 10
@@ -118,18 +119,18 @@ def slow_aux(sae: SAE, x_ND: Tensor, error_ND: Tensor, dead_latents: list[int]) 
     return total
 
 
-@pytest.mark.parametrize("shares", [(1.0,), (0.125, 0.125, 0.25, 0.5)])
+@pytest.mark.parametrize("fractions", [(1.0,), (0.125, 0.125, 0.25, 0.5)])
 @pytest.mark.parametrize("dead_latents", [[], [0, 2, 5, 11, 19, 23]])
 def test_batch_topk_and_matryoshka_equal_their_equations(
-    dead_latents: list[int], shares: tuple[float, ...]
+    dead_latents: list[int], fractions: tuple[float, ...]
 ) -> None:
-    objective = BatchTopK(K, AUX, "median", window=10, shares=shares)
+    objective = BatchTopK(K, AUX, "median", window=10, fractions=fractions)
     sae, x_ND = random_sae(Sparsity("jumprelu"), True), vectors()
     assert sae.threshold is not None
     sae.threshold.requires_grad_(False)
     fast = objective.loss(sae, x_ND, dead(*dead_latents), 0.5)
     z_NS = slow_batch_topk(sae, x_ND)
-    ends = [3, 6, 12, 24] if len(shares) > 1 else [24]
+    ends = [3, 6, 12, 24] if len(fractions) > 1 else [24]
     slow = torch.zeros(())
     for end in ends:
         error_ND = x_ND - (z_NS[:, :end] @ sae.W_dec[:end] + sae.b_dec)
@@ -307,7 +308,7 @@ def test_aux_acts_on_dead_latents_only() -> None:
 EVERY: list[Objective] = [  # type: ignore[type-arg]
     TOPK,
     BatchTopK(K, AUX, "median", window=10),
-    BatchTopK(K, AUX, "median", window=10, shares=(0.5, 0.5)),
+    BatchTopK(K, AUX, "median", window=10, fractions=(0.5, 0.5)),
     RELU,
     TiedL1(0.7, 0.5),
     GatedL1(0.7, 0.5, "median"),

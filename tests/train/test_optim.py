@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from tendril.train.optim import (
+from tendril.train.objectives.base import geometric_median
+from tendril.train.trainer import (
     adam_tensors,
-    geometric_median,
     learning_rate,
     make_adam,
     normalise_rows,

@@ -22,14 +22,13 @@ from tendril.models.dictionaries.checkpoint import load_dictionary, read_tensors
 from tendril.models.dictionaries.crosscoder import joined
 from tendril.models.dictionaries.sae import SAE, initialised
 from tendril.models.dictionaries.sparsity import Sparsity
-from tendril.train.checks import memory_told
-from tendril.train.config import BASELINES, TrainConfig
-from tendril.train.loop import find_store, run_folder, train
-from tendril.train.objectives.registry import make_objective
-from tendril.train.optim import learning_rate, make_adam
+from tendril.train.config import BASELINES, OBJECTIVES, TrainConfig
+from tendril.train.dry_run import dry_run
+from tendril.train.loop import memory_errors, run_folder, train
+from tendril.train.objectives.base import make_objective
 from tendril.train.resample import resample
-from tendril.train.trainer import Trainer
-from tendril.train.vectors import source_of
+from tendril.train.trainer import Trainer, learning_rate, make_adam
+from tendril.train.vectors import source_of, store_of
 
 from ..helpers import sparse
 from ..helpers.stopping import check_stop_changes_nothing
@@ -64,7 +63,7 @@ def test_a_crosscoder_takes_raw_vectors_of_all_sites(home: Path, fields: dict[st
     told = json.loads((result.run / "config.json").read_text())
     assert told["sites"] == {"early": 16, "later": 8}
     assert result.site == told["site"] == "early+later"
-    store = find_store(config)
+    store = store_of(config)
     rows = {site: torch.from_numpy(store.read(site, slice(0, 500))) for site in told["sites"]}
     scales = []
     for site, width in told["sites"].items():
@@ -101,12 +100,12 @@ def test_a_crosscoder_finds_features_in_all_sites(home: Path) -> None:
 def test_several_sites_want_an_objective_for_them(home: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match="--beside, want one of the objectives relu_l1",
+        match="several --sites must be used with one of the objectives batch_topk",
     ):
         train(sparse.tiny(home, sites=("early", "later")))
-    with pytest.raises(ConfigError, match="--sites names each site once"):
+    with pytest.raises(ConfigError, match="--sites must name each site once"):
         train(sparse.tiny(home, sites=("early", "early"), objective="relu_l1"))
-    with pytest.raises(ConfigError, match=r"not 'ealy'.*near it: early"):
+    with pytest.raises(ConfigError, match=r"got 'ealy'.*near it: early"):
         train(sparse.tiny(home, sites=("ealy", "later"), objective="relu_l1"))
 
 
@@ -151,7 +150,7 @@ def test_options_change_the_run_and_a_stop_does_not(
     }
     config = sparse.tiny(home, **options)
     check_stop_changes_nothing(config, home, tmp_path, monkeypatch)
-    store = find_store(config)
+    store = store_of(config)
     for option in ("lr_warmup", "k_anneal", "resample_every"):
         other = replace(config, **{option: 0 if option == "resample_every" else 0.0})
         assert run_folder(other, source_of(other, store)) != run_folder(
@@ -216,12 +215,12 @@ def test_resampling_brings_latents_back(home: Path, fields: dict[str, Any]) -> N
 
     def dead(every: int) -> float:
         config = sparse.tiny(home, dead_after=500, resample_every=every, **fields)
-        batches = find_store(config).batches("early", 128)
+        batches = store_of(config).batches("early", 128)
         training = Trainer(config, make_objective(config, 16), batches, 1.0, torch.device("cpu"))
         training.sae.b_enc.data[:32] = -100  # type: ignore[index, operator, union-attr]
         for _ in range(20):
             training.advance()
-        return training.dead_share()
+        return training.dead_fraction()
 
     assert dead(0) >= 0.5
     assert dead(8) < 0.2
@@ -234,7 +233,7 @@ def test_a_row_that_is_no_number_is_named(
 ) -> None:
     """Found by its moments before training, or by the first batch that holds it."""
     config = sparse.tiny(home, seed=5, objective=objective)
-    column = find_store(config).column("input")
+    column = store_of(config).column("input")
     training = np.flatnonzero(~order.held_out(column, config.held_out))
     bad = int(training[training > 700][0])
     read, moments, following = Store.read, Store.moments, Batches.__next__
@@ -260,7 +259,7 @@ def test_a_row_that_is_no_number_is_named(
         monkeypatch.setattr(Store, "moments", of_all)
     else:
         monkeypatch.setattr(Batches, "__next__", batch)
-    sentence = rf"row {bad} of activations/early in .* \(of input 'number {column[bad]}'\)"
+    sentence = rf"row {bad} of activations/early in .* \(input 'number {column[bad]}'\)"
     with pytest.raises(ConfigError, match=sentence):
         train(config)
 
@@ -275,9 +274,9 @@ def test_the_last_good_checkpoint_is_kept(home: Path, monkeypatch: pytest.Monkey
         return advance(trainer)
 
     monkeypatch.setattr(Trainer, "advance", spoiling)
-    with pytest.raises(ConfigError, match=r"at step 41: .*the checkpoint of step 35 is kept"):
+    with pytest.raises(ConfigError, match=r"at step 41 \(the checkpoint of step 35 is kept"):
         train(config)
-    run = run_folder(config, source_of(config, find_store(config)))
+    run = run_folder(config, source_of(config, store_of(config)))
     _, numbers = read_tensors(run / "state.safetensors")
     assert numbers["step"] == 35
     assert not (run / "result.json").exists()
@@ -291,13 +290,13 @@ def test_running_out_of_memory_says_what_lowers_it() -> None:
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     ):
         with (
-            pytest.raises(ConfigError, match=r"lower --batch-size \(it is 4096\) first, then --l"),
-            memory_told(config, 16),
+            pytest.raises(ConfigError, match=r"Lower --batch-size \(now 4096\) first, then --l"),
+            memory_errors(config, 16),
         ):
             raise error
-    with pytest.raises(ConfigError, match=r"lower --latents .* first"), memory_told(config, 4096):
+    with pytest.raises(ConfigError, match=r"Lower --latents .* first"), memory_errors(config, 4096):
         torch.empty(2**60, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="something else"), memory_told(config, 16):
+    with pytest.raises(RuntimeError, match="something else"), memory_errors(config, 16):
         raise RuntimeError("something else")
 
 
@@ -322,3 +321,19 @@ def test_a_compiled_loss_gives_the_same_figures(home: Path, recipe: str) -> None
         columns.append([float(line["loss"]) for line in lines])
     assert len(columns[0]) == 20
     assert columns[1] == pytest.approx(columns[0], rel=1e-4)
+
+
+EVERY: list[dict[str, Any]] = [
+    *({"objective": name} for name in OBJECTIVES if name != "equivariant"),
+    {"objective": "batch_topk", "sites": ("early", "later")},
+]
+
+
+@pytest.mark.parametrize("fields", EVERY)
+def test_a_dry_run_counts_the_parameters_of_the_run(home: Path, fields: dict[str, Any]) -> None:
+    config = sparse.tiny(home, steps=3, seed=9, **fields)
+    told = dry_run(config).result
+    made = train(config)
+    assert Path(str(told["run"])) == made.run
+    assert told["parameters"] == made.parameters
+    assert told["steps"] == made.steps

@@ -67,6 +67,6 @@ def test_without_the_package_it_is_told_before_the_first_step(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ConfigError, match="wants the package tensorboard, which is not installed"):
+    with pytest.raises(ConfigError, match="needs the package tensorboard, which is not installed"):
         train(sparse.tiny(home, tensorboard=True))
     assert not (home / "runs").exists()

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.train.config import TrainConfig
+from tendril.train.objectives.base import make_objective
 from tendril.train.objectives.k_sparse import Aux, TopK
-from tendril.train.objectives.registry import make_objective
 from tendril.train.sweep import stacked_topk as stack
 from tendril.train.sweep.stacked_topk import stacked_losses, stacks, topk_losses
 from tendril.train.trainer import Trainer

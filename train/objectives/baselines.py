@@ -1,4 +1,4 @@
-"""A baseline in place of training: directions from a pass over the vectors."""
+"""Baselines: directions that are fitted on vectors instead of trained."""
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from ..vectors import Source
 
 
 def fit(config: TrainConfig, source: Source, device: torch.device) -> tuple[SAE, int]:
-    """The baseline that a config asks for, and the number of vectors it was fitted on."""
+    """The baseline of a config, and the number of vectors that it was fitted on."""
     x_RD = _rows(config, source)
     if config.objective == "pca":
         sae = baselines.pca(x_RD, config.k)
@@ -28,7 +28,7 @@ def fit(config: TrainConfig, source: Source, device: torch.device) -> tuple[SAE,
 
 
 def _rows(config: TrainConfig, source: Source) -> Float[Tensor, "r d"]:
-    """The first `fit_rows` vectors of training, in their shuffled order."""
+    """The first `fit_rows` training vectors, in their shuffled order."""
     parts: list[Tensor] = []
     for x_ND in source.once(config, torch.device("cpu"), part="train"):
         parts.append(x_ND)

@@ -1,4 +1,4 @@
-"""The objective of orbit crosscoders: families compete for k places."""
+"""The objective of equivariant group crosscoders: families compete for k places."""
 
 from dataclasses import dataclass
 from typing import final
@@ -8,30 +8,34 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tendril.data.group.dihedral import Dihedral
-from tendril.models.dictionaries.equivariant import OrbitCrosscoder, Poses, Side, initialised_orbit
+from tendril.models.dictionaries.equivariant import (
+    EquivariantCrosscoder,
+    Poses,
+    Side,
+    initialised_families,
+)
 from tendril.models.dictionaries.kernels.orbit import orbit_active
 from tendril.models.dictionaries.kernels.reference import Active
 
-from ..optim import middle
-from .base import Loss, Objective
+from ..config import TrainConfig
+from .base import Loss, Objective, Shape, middle, squared
 from .k_sparse import Aux
-from .penalised import squared
 
 
 @final
 @dataclass(frozen=True)
-class OrbitTopK(Objective[OrbitCrosscoder]):
+class EquivariantTopK(Objective[EquivariantCrosscoder]):
     """TopK over families, each at its best pose, with AuxK.
 
         h_f = argmax_h pre[f, h],  z = ReLU(TopK_f(pre[f, h_f])),  k / rounds at a time
         L = (||x - x_hat||^2 + aux_weight ||e - e_hat||^2) / (G D),   mean over the batch
 
-    where e = x - x_hat, taken as it is, and e_hat is what the aux count best of the *dead*
-    families make of it. D_f start in random directions with norm 1 (of all blocks together), and
-    stay at norm 1, E_f as D_f, b_dec in the middle of all blocks. Which poses and families are on
-    is not differentiated.
+    where e = x - x_hat without its gradient, and e_hat is its reconstruction by the best of the
+    *dead* families (as many as the aux count). D_f start in random directions with norm 1 (of all
+    blocks together) and keep norm 1, E_f start as D_f, b_dec in the middle of all blocks. The
+    choice of poses and families is not differentiated.
 
-    Source: as `models.dictionaries.orbit`; Gao et al. (2406.04093) for TopK and AuxK.
+    Source: as `models.dictionaries.equivariant`; Gao et al. (2406.04093) for TopK and AuxK.
     """
 
     group: Dihedral
@@ -44,25 +48,27 @@ class OrbitTopK(Objective[OrbitCrosscoder]):
 
     @property
     def unit_rows(self) -> bool:
-        """Families compete, so their decoders are of one length."""
+        """Families compete, so their decoders have the same norm."""
         return True
 
     def start(
         self, x_ND: Float[Tensor, "n d"], latents: int, generator: torch.Generator
-    ) -> OrbitCrosscoder:
-        """Random families; `x_ND` are orbits with their blocks side by side."""
+    ) -> EquivariantCrosscoder:
+        """Random families; `x_ND` are orbits, with their blocks joined."""
         width = x_ND.shape[1] // len(self.group)
-        crosscoder = OrbitCrosscoder(
+        crosscoder = EquivariantCrosscoder(
             *(self.group, width, latents, self.k),
             rounds=self.rounds,
             poses=self.poses,
             side=self.side,
         )
-        return initialised_orbit(crosscoder, generator, middle(x_ND.reshape(-1, width), self.bias))
+        return initialised_families(
+            crosscoder, generator, middle(x_ND.reshape(-1, width), self.bias)
+        )
 
     def loss(
         self,
-        sae: OrbitCrosscoder,
+        sae: EquivariantCrosscoder,
         x_ND: Float[Tensor, "n d"],
         dead_S: Bool[Tensor, " s"],
         progress: float,
@@ -80,14 +86,28 @@ class OrbitTopK(Objective[OrbitCrosscoder]):
 
     def _aux(
         self,
-        sae: OrbitCrosscoder,
+        sae: EquivariantCrosscoder,
         x_ND: Float[Tensor, "n d"],
         error_ND: Float[Tensor, "n d"],
         dead_S: Bool[Tensor, " s"],
     ) -> Float[Tensor, ""]:
-        """weight ||e - e_hat||^2, mean over the batch; 0 where no family is dead."""
+        """weight ||e - e_hat||^2, mean over the batch; 0 if no family is dead."""
         dead = dead_S.nonzero().squeeze(1)
         if not self.aux.weight or not len(dead):
             return error_ND.new_zeros(())
         active: Active = orbit_active(sae, x_ND, min(self.aux.count, len(dead)), dead)
         return self.aux.weight * squared(error_ND.detach() - active.x_hat_ND).mean()
+
+
+def equivariant(config: TrainConfig, shape: Shape) -> EquivariantTopK:
+    """The equivariant objective of a config."""
+    assert shape.group is not None, "`orbits.check_orbits` has refused other stores"
+    return EquivariantTopK(
+        shape.group,
+        config.k,
+        Aux(config.aux_k or config.k, config.aux_weight),
+        config.bias,
+        config.rounds,
+        config.poses,
+        "wrong" if config.control == "wrong-side" else "right",
+    )

@@ -1,4 +1,4 @@
-"""Objectives that decide each latent by itself: L1 penalties, gates, thresholds."""
+"""Objectives in which latents do not compete: L1 penalties, gates, thresholds."""
 
 from dataclasses import dataclass
 from typing import final
@@ -15,8 +15,8 @@ from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.models.dictionaries.straight_through import jumprelu_st, step_st
 from tendril.models.dictionaries.tied import Tied
 
-from ..optim import middle
-from .base import Loss, Objective, warmed
+from ..config import TrainConfig
+from .base import Loss, Objective, Shape, middle, only_first, squared, warmed
 
 
 @final
@@ -27,13 +27,13 @@ class ReluL1(Objective[SAE]):
         z = ReLU(x W_enc + b_enc),  x_hat = z W_dec + b_dec
         L = ||x - x_hat||^2 + lambda sum_i z_i ||d_i||,   mean over the batch
 
-    With several sites (`blocks`, their widths) ||d_i|| is the sum of the sites' ||d_i,g||
-    (or stays the norm of all, by `ranking`): the crosscoder. lambda rises from zero over the
-    first `warmup` of the steps. Rows of W_dec are free; they start in random directions with
-    norm `decoder_norm`, W_enc as their transpose, biases at zero.
+    With several sites (`blocks`, their widths), i.e. for a crosscoder, ||d_i|| is the sum of the
+    sites' ||d_i,g||, or the norm over all of them (`ranking`). lambda rises from zero over the
+    first `warmup` of the steps. Rows of W_dec have free norms; they start in random directions
+    with norm `decoder_norm`, W_enc as their transpose, biases at zero.
 
-    Source: Anthropic, circuits update of April 2024 (there lambda = 5, warm-up 5 %); Lindsey
-    et al., Sparse crosscoders, October 2024.
+    Source: Anthropic, circuits update of April 2024 (there lambda = 5, warm-up 5 %); Lindsey et
+    al., Sparse crosscoders, October 2024.
     """
 
     l1: float
@@ -57,10 +57,10 @@ class ReluL1(Objective[SAE]):
         penalty_N = z_NS @ weights(sae.W_dec, self.blocks, self.ranking)
         weight = warmed(self.l1, self.warmup, progress)
         total = (squared(x_ND - x_hat_ND) + weight * penalty_N).mean()
-        return told(total, x_hat_ND, z_NS > 0)
+        return counted(total, x_hat_ND, z_NS > 0)
 
     def settle(self, sae: SAE, loss: Loss) -> None:
-        """Encoders of sites that are not looked at stay zero."""
+        """Encoders of sites that are not read stay zero."""
         only_first(sae, self.blocks, self.sources)
 
 
@@ -71,8 +71,8 @@ class TiedL1(Objective[Tied]):
 
         z = ReLU(x M^T + b),  x_hat = z M,   L = ||x - x_hat||^2 + alpha ||z||_1
 
-    mean over the batch. The public code of the paper takes the mean over dimensions, so that
-    its alpha is ours over D.
+    mean over the batch. The public code of the paper takes the mean over dimensions, so its alpha
+    is ours over D.
 
     Source: Cunningham et al. (2309.08600), eqs. 1 to 3.
     """
@@ -82,14 +82,14 @@ class TiedL1(Objective[Tied]):
 
     @property
     def unit_rows(self) -> bool:
-        """M's rows are normalised."""
+        """The rows of M have norm 1."""
         return True
 
     def start(self, x_ND: Float[Tensor, "n d"], latents: int, generator: torch.Generator) -> Tied:
         """Rows in random directions, biases zero."""
-        tied = Tied(x_ND.shape[1], latents)
-        tied.W_dec.data.copy_(random_directions(latents, tied.width, generator))
-        return tied
+        sae = Tied(x_ND.shape[1], latents)
+        sae.W_dec.data.copy_(random_directions(latents, sae.width, generator))
+        return sae
 
     def loss(
         self, sae: Tied, x_ND: Float[Tensor, "n d"], dead_S: Bool[Tensor, " s"], progress: float
@@ -98,19 +98,19 @@ class TiedL1(Objective[Tied]):
         z_NS = sae.encode(x_ND)
         x_hat_ND = sae.decode(z_NS)
         penalty_N = warmed(self.l1, self.warmup, progress) * z_NS.sum(dim=1)
-        return told((squared(x_ND - x_hat_ND) + penalty_N).mean(), x_hat_ND, z_NS > 0)
+        return counted((squared(x_ND - x_hat_ND) + penalty_N).mean(), x_hat_ND, z_NS > 0)
 
 
 @final
 @dataclass(frozen=True)
 class GatedL1(Objective[Gated]):
-    """A gate with an L1 penalty of its own, so that magnitudes are not shrunk.
+    """A gate with its own L1 penalty, so that magnitudes are not shrunk.
 
         L = ||x - x_hat(z)||^2 + lambda ||ReLU(gate)||_1 + ||x - x_hat_frozen(ReLU(gate))||^2
 
-    mean over the batch. The last term teaches the gate to reconstruct, through a decoder that
-    is taken as it is (no gradient for W_dec and the b_dec added there). Rows of W_dec have
-    norm 1, W_enc starts as W_dec^T, b_dec in the middle of the vectors.
+    mean over the batch. The last term trains the gate to reconstruct, through a frozen decoder (no
+    gradient for W_dec and the b_dec added there). Rows of W_dec have norm 1, W_enc starts as
+    W_dec^T, b_dec in the middle of the vectors.
 
     Source: Rajamanoharan et al. (2404.16014), eq. 8.
     """
@@ -121,16 +121,16 @@ class GatedL1(Objective[Gated]):
 
     @property
     def unit_rows(self) -> bool:
-        """The penalty counts on it."""
+        """The penalty assumes it."""
         return True
 
     def start(self, x_ND: Float[Tensor, "n d"], latents: int, generator: torch.Generator) -> Gated:
-        """Gate and magnitude alike, W_enc the transpose of unit rows."""
-        gated = Gated(x_ND.shape[1], latents)
-        gated.W_dec.data.copy_(random_directions(latents, gated.width, generator))
-        gated.W_enc.data.copy_(gated.W_dec.data.T)
-        gated.b_dec.data.copy_(middle(x_ND, self.bias))
-        return gated
+        """Gate and magnitude equal, W_enc the transpose of unit rows."""
+        sae = Gated(x_ND.shape[1], latents)
+        sae.W_dec.data.copy_(random_directions(latents, sae.width, generator))
+        sae.W_enc.data.copy_(sae.W_dec.data.T)
+        sae.b_dec.data.copy_(middle(x_ND, self.bias))
+        return sae
 
     def loss(
         self, sae: Gated, x_ND: Float[Tensor, "n d"], dead_S: Bool[Tensor, " s"], progress: float
@@ -143,24 +143,24 @@ class GatedL1(Objective[Gated]):
         frozen_ND = functional.linear(open_NS, sae.W_dec.detach().T, sae.b_dec.detach())
         penalty_N = warmed(self.l1, self.warmup, progress) * open_NS.sum(dim=1)
         total_N = squared(x_ND - x_hat_ND) + penalty_N + squared(x_ND - frozen_ND)
-        return told(total_N.mean(), x_hat_ND, z_NS > 0)
+        return counted(total_N.mean(), x_hat_ND, z_NS > 0)
 
 
 @final
 @dataclass(frozen=True)
 class JumpReLU(Objective[SAE]):
-    """A threshold a latent, trained on the number of latents that are on.
+    """A threshold for each latent, trained on the number of active latents.
 
         z = p 1[p > theta],  p = (x - b_dec) W_enc + b_enc,  x_hat = z W_dec + b_dec
         L = ||x - x_hat||^2 / D + lambda L0(z)                        (penalty)
-        L = ||x - x_hat||^2 / D + lambda (mean L0(z) / target - 1)^2  (where a target is given)
+        L = ||x - x_hat||^2 / D + lambda (mean L0(z) / target - 1)^2  (if a target is given)
 
-    mean over the batch, with straight-through gradients for theta. With E||x||^2 = D the
-    first term is in the paper's units, and its bandwidth .001 is .001 sqrt(D) in ours. Rows of
-    W_dec have norm 1 and W_enc starts as their transpose. Unlike the paper, theta is trained
-    itself and held at or above zero (the paper trains its logarithm, which in short runs moves
-    too little), and b_dec, which starts in the middle of the vectors, is taken off before
-    W_enc too, which changes what b_enc means and nothing else.
+    mean over the batch, with straight-through gradients for theta. With E||x||^2 = D the first term
+    is in the paper's units, and its bandwidth 0.001 is 0.001 sqrt(D) in ours. Rows of W_dec have
+    norm 1 and W_enc starts as their transpose. Two things differ from the paper: theta itself is
+    trained and held at or above zero (the paper trains its logarithm, which moves too little in
+    short runs); and b_dec, which starts in the middle of the vectors, is subtracted before W_enc
+    too, which changes the meaning of b_enc only.
 
     Source: Rajamanoharan et al., Jumping ahead (2407.14435), eqs. 9 and 10, appendix on
     training to a target.
@@ -174,7 +174,7 @@ class JumpReLU(Objective[SAE]):
 
     @property
     def unit_rows(self) -> bool:
-        """Thresholds would mean nothing otherwise."""
+        """Thresholds have no meaning for free norms."""
         return True
 
     def start(self, x_ND: Float[Tensor, "n d"], latents: int, generator: torch.Generator) -> SAE:
@@ -196,7 +196,7 @@ class JumpReLU(Objective[SAE]):
         penalty = (l0 / self.target - 1).square() if self.target else l0
         missed = squared(x_ND - x_hat_ND).mean() / sae.width
         total = missed + warmed(self.l0, self.warmup, progress) * penalty
-        return told(total, x_hat_ND, z_NS > 0)
+        return counted(total, x_hat_ND, z_NS > 0)
 
     def settle(self, sae: SAE, loss: Loss) -> None:
         """Thresholds stay at or above zero."""
@@ -204,20 +204,36 @@ class JumpReLU(Objective[SAE]):
         sae.threshold.data.clamp_min_(0)
 
 
-def squared(error_ND: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """||e||^2 of every vector."""
-    return error_ND.square().sum(dim=1)
+def relu_l1(config: TrainConfig, shape: Shape) -> ReluL1:
+    """ReLU with an L1 penalty, of a config."""
+    return ReluL1(
+        config.l1,
+        config.sparsity_warmup,
+        shape.blocks,
+        config.sources,
+        config.ranking,
+        config.decoder_norm,
+    )
 
 
-def told(
+def tied(config: TrainConfig, shape: Shape) -> TiedL1:
+    """The tied autoencoder of a config."""
+    return TiedL1(config.l1, config.sparsity_warmup)
+
+
+def gated(config: TrainConfig, shape: Shape) -> GatedL1:
+    """The gated autoencoder of a config."""
+    return GatedL1(config.l1, config.sparsity_warmup, config.bias)
+
+
+def jumprelu(config: TrainConfig, shape: Shape) -> JumpReLU:
+    """JumpReLU of a config."""
+    numbers = (config.l0, config.target_l0, config.bandwidth, config.sparsity_warmup)
+    return JumpReLU(*numbers, config.bias)
+
+
+def counted(
     total: Float[Tensor, ""], x_hat_ND: Float[Tensor, "n d"], on_NS: Bool[Tensor, "n s"]
 ) -> Loss:
     """A loss with what the loop counts."""
     return Loss(total, x_hat_ND.detach(), on_NS.any(dim=0), on_NS.sum() / len(x_hat_ND))
-
-
-@torch.no_grad()
-def only_first(sae: SAE, blocks: tuple[int, ...], sources: Sources) -> None:
-    """With one source, W_enc is zero for all sites but the first."""
-    if sources == "one" and blocks:
-        sae.W_enc[blocks[0] :] = 0

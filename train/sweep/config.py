@@ -1,42 +1,38 @@
-"""What a sweep is asked for: which runs, as a grid. No torch here: `--help` must be quick."""
+"""What a sweep is asked for: a grid of runs. No torch here: `--help` must answer at once."""
 
 import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, final
 
 import tyro
 
 from tendril.data.errors import ConfigError
 
-from ..config import ONLY_FOR, TrainConfig, near
-
-SPARSITIES = ("k", "l1", "l0", "target_l0")
-FIXED_SIZE = ("pca", "ica", "neurons")  # the width of the site says how many directions
+from ..config import FIXED_SIZE, OBJECTIVES, SPARSITIES, TrainConfig, check_choice, fields_of, near
 
 
+@final
 @dataclass(frozen=True)
 class SweepConfig:
     """Runs that differ in objective, size, sparsity and seed, trained in one pass."""
 
+    objectives: tuple[str, ...] = ("topk",)
+    """Objectives and baselines of the grid."""
+    sizes: tuple[int, ...] = ()
+    """Numbers of latents; by default --latents alone."""
+    sparsities: tuple[str, ...] = ("k=8,16,32",)
+    """Values that fields take, as FIELD=VALUE,VALUE with a field of k, l1, l0 or target_l0. Each
+    objective takes those of its own fields, e.g. k=8,16,32 l1=0.5,1,2."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the initial weights. The order of the data is --order (or --seed) for all runs."""
+    spread: Literal["all", "middle"] = "all"
+    """Sparsities that are trained with all seeds: every one, or only the middle one."""
     base: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=TrainConfig
     )
-    """All that the runs have in common."""
-    objectives: tuple[str, ...] = ("topk",)
-    """Objectives and baselines, as --objective names them."""
-    sizes: tuple[int, ...] = ()
-    """Numbers of latents; empty: --latents."""
-    sparsities: tuple[str, ...] = ("k=8,16,32",)
-    """What objectives are varied in, as FIELD=VALUE,VALUE; those of other objectives are left
-    out, e.g. k=8,16,32 l1=0.5,1,2."""
-    seeds: tuple[int, ...] = (0,)
-    """Seeds of the initial weights; the order of the data is --order (or --seed) for all."""
-    spread: Literal["all", "middle"] = "all"
-    """Where all seeds are trained: at every sparsity, or at the middle one alone."""
-    dry_run: bool = False
-    """Only say how many runs, bytes and seconds it would be, after three steps of each setting."""
+    """What all runs have in common."""
 
     def runs(self) -> list[TrainConfig]:
         """The config of every run, each once. Raises ConfigError."""
@@ -56,7 +52,7 @@ class SweepConfig:
             objective = _objective(name)
             if objective in FIXED_SIZE and size != sizes[0]:
                 continue
-            own = [field for field in varied if field in ONLY_FOR[objective]]
+            own = [field for field in varied if field in fields_of(objective)]
             points = list(itertools.product(*(varied[field] for field in own)))
             for number, point in enumerate(points):
                 middle = number == len(points) // 2 or self.spread == "all"
@@ -69,11 +65,7 @@ class SweepConfig:
 
 
 def _objective(name: str) -> Any:
-    if name not in ONLY_FOR:
-        raise ConfigError(
-            f"--objectives are among {', '.join(ONLY_FOR)}, and {name!r} is not"
-            f"{near(name, ONLY_FOR)}."
-        )
+    check_choice("--objectives", name, OBJECTIVES)
     return name
 
 
@@ -83,14 +75,14 @@ def _values(text: str) -> tuple[str, tuple[int | float, ...]]:
     name = name.strip().replace("-", "_")
     if name not in SPARSITIES or not values:
         raise ConfigError(
-            f"--sparsities are given as FIELD=VALUE,VALUE with a field of {', '.join(SPARSITIES)}"
-            f", and not as {text!r}{near(name, SPARSITIES)}."
+            f"--sparsities must be FIELD=VALUE,VALUE with a field of {', '.join(SPARSITIES)}; got "
+            f"{text!r}{near(name, SPARSITIES)}."
         )
     kind = int if name == "k" else float
     try:
         return name, tuple(kind(value) for value in values.split(","))
     except ValueError as error:
         raise ConfigError(
-            f"--sparsities {text!r} should give numbers between commas; write it as "
+            f"--sparsities must give numbers between commas; got {text!r}. Write it like "
             f"{name}={'8,16,32' if name == 'k' else '0.5,1,2'}."
         ) from error

@@ -1,4 +1,4 @@
-"""The front of a sweep as a picture: what is left unexplained against how much is on."""
+"""The front of a sweep as a picture: unexplained variance against active latents."""
 
 import io
 from collections.abc import Sequence
@@ -13,18 +13,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from tendril.data.store.atomic import write_whole
 
 INK, SOFT, GRID = "#1d1f23", "#6b7078", "#e7e8ea"
-# told apart also by those who see no difference of red and green (after Okabe and Ito, 2008)
+# distinguishable also without red-green vision (after Okabe and Ito, 2008)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b5539c", "#c28a00", "#3aa0d8", "#5a5f66")
 MARKERS = "osD^v"
-
-
-FLOOR = 1e-3  # of FVU: less is as good as nothing unexplained
+FLOOR = 1e-3  # of FVU: smaller values are drawn here
 
 
 @final
 @dataclass(frozen=True)
 class Curve:
-    """Points by rising L0, each with the smallest and largest value over its seeds."""
+    """Points by increasing L0, each with its smallest and largest value over seeds."""
 
     name: str
     objective: str
@@ -36,9 +34,9 @@ class Curve:
 
 
 def plot_front(path: Path, curves: Sequence[Curve], title: str) -> None:
-    """FVU against L0, both logarithmic; towards the lower left is better. A line a curve, a bar
-    from the smallest to the largest seed at each point, the names at the curves' ends. A colour
-    is an objective, a marker a size."""
+    """Plot FVU against L0 on logarithmic axes; lower left is better. Each curve is a line with its
+    name at the end, and a bar at each point from the smallest to the largest seed. Objectives
+    differ in colour, sizes in markers."""
     figure = Figure(figsize=(8.4, 5.6), dpi=160, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.095, 0.115, 0.70, 0.77))
@@ -66,7 +64,8 @@ def plot_front(path: Path, curves: Sequence[Curve], title: str) -> None:
 
 
 def _raised(curve: Curve) -> Curve:
-    """A curve whose points below FLOOR lie on it, so that one point does not flatten the rest."""
+    """A curve whose points below FLOOR are raised to it, so that one point does not flatten the
+    others."""
     return replace(
         curve,
         fvu=[max(value, FLOOR) for value in curve.fvu],
@@ -75,9 +74,9 @@ def _raised(curve: Curve) -> Curve:
 
 
 def _axes(axes: Any) -> None:
-    axes.set(xscale="log", yscale="log", xlim=(1, 100), ylim=(0.01, 1))  # where nothing is drawn
+    axes.set(xscale="log", yscale="log", xlim=(1, 100), ylim=(0.01, 1))  # if nothing is drawn
     axes.autoscale()
-    for axis, name in ((axes.xaxis, "L0: latents on, a vector"), (axes.yaxis, "FVU")):
+    for axis, name in ((axes.xaxis, "L0: active latents of a vector"), (axes.yaxis, "FVU")):
         axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
@@ -119,7 +118,8 @@ def _draw(axes: Any, curve: Curve, colour: str, marker: str) -> None:
 
 
 def _names(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Each curve's name to the right of the axes, led to from its end, none upon another."""
+    """Write the name of each curve to the right of the axes, with a line from its end, so that no
+    two overlap."""
     axes.figure.canvas.draw()
     transform = axes.transData + axes.transAxes.inverted()
     places: list[tuple[float, float, str, str]] = []
@@ -127,7 +127,7 @@ def _names(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
         x, y = transform.transform((across, up))
         places.append((float(y), float(x), name, colour))
     places.sort()
-    heights = apart([place[0] for place in places], 0.05)
+    heights = spaced([place[0] for place in places], 0.05)
     for height, (up, across, name, colour) in zip(heights, places, strict=True):
         axes.plot(
             *((across + 0.012, 1.0, 1.015), (up, height, height)),
@@ -147,8 +147,8 @@ def _names(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
         )
 
 
-def apart(heights: Sequence[float], least: float) -> list[float]:
-    """Rising heights moved as little as it takes to be `least` apart and none above 1."""
+def spaced(heights: Sequence[float], least: float) -> list[float]:
+    """Increasing heights, moved until they are at least `least` apart and at most 1."""
     moved = list(heights)
     for i in range(1, len(moved)):
         moved[i] = max(moved[i], moved[i - 1] + least)

@@ -1,8 +1,9 @@
 """One step of several TopK dictionaries of one shape at once, over the same vectors.
 
-Side by side their M S latents are those of one dictionary whose k largest are taken a member at a
-time: one product encodes for all, one pass over the entries decodes for all, and autograd hands
-each member its own part of the gradients. AuxK, whose latents differ, runs a member at a time.
+The M S latents of M dictionaries form one dictionary, of which the k largest of each member are
+taken: one product encodes for all members, one pass over the entries decodes for all, and autograd
+returns to each member its own part of the gradients. AuxK, whose latents differ, runs member by
+member.
 """
 
 from collections.abc import Hashable, Sequence
@@ -21,18 +22,17 @@ from tendril.models.dictionaries.kernels.sparse_product import (
 )
 from tendril.models.dictionaries.sae import SAE
 
-from ..objectives.base import Loss, annealed
+from ..objectives.base import Loss, annealed, squared
 from ..objectives.k_sparse import TopK, aux_loss, counted
-from ..objectives.penalised import squared
 from ..trainer import Trainer
 
-# of reconstructions at a time: on a CPU only steps so small gain, since a larger one fills it by
-# itself, and its arrays are best kept small (four dictionaries of 480 x 960 took a fifth longer)
+# floats of reconstructions at a time. On a CPU only steps this small gain: a larger one fills it by
+# itself, and large arrays are slower (four dictionaries of 480 x 960 took a fifth longer)
 CPU_FLOATS, GPU_FLOATS = 2**19, 2**29
 
 
 def stacks(trainers: Sequence[Trainer]) -> list[list[Trainer]]:
-    """Trainers in groups that can take a step at once; those that cannot are alone."""
+    """Trainers in groups that can take a step at once; the others alone."""
     alike: dict[Hashable, list[Trainer]] = {}
     for trainer in trainers:
         alike.setdefault(_likeness(trainer), []).append(trainer)
@@ -52,7 +52,7 @@ def _likeness(trainer: Trainer) -> Hashable:
 
 
 def stacked_losses(trainers: Sequence[Trainer], x_ND: Float[Tensor, "n d"]) -> list[Loss]:
-    """The losses of a stack, gone backward: what each trainer's own loss would give."""
+    """The losses of a stack, after their backward pass: those that each trainer would compute."""
     objective = trainers[0].objective
     assert isinstance(objective, TopK), "see `stacks`"
     saes: list[SAE] = []
@@ -79,7 +79,7 @@ def topk_losses(
     dead: Sequence[Bool[Tensor, " s"]],
     progress: float,
 ) -> list[Loss]:
-    """`objective.loss` of every dictionary. Reference: `TopK.loss`, one after the other."""
+    """`objective.loss` of every dictionary. Reference: `TopK.loss` of one after the other."""
     count, parts, latents = len(x_ND), len(saes), saes[0].latents
     k = annealed(objective.k, min(saes[0].width, latents), objective.anneal, progress)
     W_enc = torch.cat([sae.W_enc for sae in saes], dim=1)

@@ -1,4 +1,4 @@
-"""Many dictionaries over one pass of a store, each an ordinary run."""
+"""Many dictionaries in one pass over a store, each of them an ordinary run."""
 
 import hashlib
 import time
@@ -15,47 +15,82 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tendril.data.cli import note
+from tendril.data.cli import Outcome, note
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
-from tendril.data.home import find_store, runs_folder
-from tendril.data.store.reader import open_store
+from tendril.data.home import runs_folder
 from tendril.data.store.spec import canonical_json, slug
-from tendril.models.dictionaries.checkpoint import RESULT, STATE, read_tensors, write_json
+from tendril.models.dictionaries.checkpoint import (
+    RESULT,
+    STATE,
+    read_config,
+    read_tensors,
+    write_json,
+)
 
-from ..checks import memory_told
 from ..config import BASELINES, TrainConfig
-from ..loop import only_trainer, read_result, run_folder, train, vectors_bar
+from ..loop import (
+    check_memory,
+    clear,
+    memory_errors,
+    next_command,
+    only_trainer,
+    products,
+    read_result,
+    run_folder,
+    train,
+    vectors_bar,
+)
 from ..run import Running
-from ..trainer import Stream, Trainer, check_room, products
-from ..vectors import Source, source_of
+from ..trainer import Stream, Trainer
+from ..vectors import Source, source_of, store_of
 from .config import SweepConfig
 from .stacked_topk import stacked_losses, stacks
-from .table import write_table
+from .table import RUNS, write_table
 
 SWEEP = "sweep.json"
-WORKERS = 8  # steps at a time, each with its own arrays of the size of a batch
+WORKERS = 8  # steps at a time; each has its own arrays of the size of a batch
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """A finished sweep: its folder with table and plot, its runs, and what went wrong."""
+    """A finished sweep: its folder with table and plot, its runs, and the errors of those that
+    failed. `best` is the run with the smallest FVU."""
 
     sweep: Path
+    site: str
+    store: str
     runs: int
     trained: int
     failed: dict[str, str]
     seconds: float
+    best: str
+    fvu: tuple[float, float]
 
-    def summary(self) -> dict[str, Any]:
-        """As JSON, for the last line of the command."""
-        return {**asdict(self), "sweep": str(self.sweep)}
+    def outcome(self, home: str = "") -> Outcome:
+        """What the command prints. The table is in a file."""
+        low, high = self.fvu
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        return Outcome(
+            {
+                "sweep": str(self.sweep),
+                "table": str(self.sweep / RUNS),
+                "runs": self.runs,
+                "trained": self.trained,
+                "failed": len(self.failed),
+                "best": self.best,
+                "fvu": low,
+                "seconds": self.seconds,
+            },
+            f"Swept {self.runs} dictionaries on {self.site} of {self.store} ({self.trained} "
+            f"trained now{failed}): FVU {low:.3g} to {high:.3g}; table in {self.sweep / RUNS}",
+            next_command(read_config(self.sweep.parent / self.best), self.best, home),
+        )
 
 
 @final
 class Shared:
-    """One stream for several trainers: each that asks is given the same batch, joined and
-    scaled, until `turn` goes on to the next."""
+    """One stream for several trainers: all get the same batch, scaled, until `turn` moves on."""
 
     def __init__(self, stream: Stream, scale: float | Float[Tensor, " d"]) -> None:
         self._stream, self._scale = stream, scale
@@ -69,65 +104,72 @@ class Shared:
         return self._batch_ND
 
     def turn(self) -> None:
-        """Go on to the next batch."""
+        """Move to the next batch."""
         self._batch_ND = None
 
     def state(self) -> dict[str, int]:
-        """Where the stream stands, after the batch that is being given."""
+        """The state of the stream, after the current batch."""
         return self._stream.state()
 
     def restore(self, state: dict[str, int]) -> None:
-        """Nothing: one stream cannot go back for each of its readers. See `start`."""
+        """Do nothing: one stream cannot go back for each of its readers. See `start`."""
 
     def start(self, state: dict[str, int]) -> None:
-        """Go on from a state, for all."""
+        """Continue from a state, for all trainers."""
         self._stream.restore(state)
         self._batch_ND = None
 
 
 def sweep(config: SweepConfig) -> SweepResult:
-    """Train all runs of a grid that are not there yet, in one pass over the vectors.
+    """Train all runs of a grid that do not exist yet, in one pass over the vectors.
 
-    A run comes out as the one that `train` makes of the same config, in the same folder. One
-    that diverges is told of and left out, and the others go on. Table (JSON and CSV) and plot
-    lie in `<home>/runs/<name>-<12 hex of what determines the runs>`. Raises ConfigError,
-    DeviceError, what `open_store` raises, and the error of a run where every run failed.
+    Each run is the one that `train` makes from the same config, in the same folder. A run that
+    diverges is reported and left out, and the others continue. Table (JSON and CSV) and plot are
+    written to `<home>/runs/<name>-<12 hex of what determines the runs>`. Raises ConfigError,
+    DeviceError, what `open_store` raises, and the error of a run if every run failed.
     """
     began = time.monotonic()
-    store = open_store(find_store(config.base.store, config.base.home))
     runs = config.runs()
-    source = source_of(config.base, store)
+    source = source_of(config.base, store_of(config.base))
     device = resolve_device(config.base.device)
     folders = {run_folder(run, source): run for run in runs}
     for run in runs:
         run.check(source.width)
-        check_room(run, source.width, device)
+        check_memory(run, source.width, device)
     keep_freed_memory()
     digest = hashlib.sha256(canonical_json(sorted(f.name for f in folders)).encode()).hexdigest()
     name = slug(f"sweep-{config.base.name or source.name}")
     folder = runs_folder(config.base.home) / f"{name}-{digest[:12]}"
-    left = {path: run for path, run in folders.items() if not (path / RESULT).exists()}
+    again = config.base.overwrite
+    left = {path: run for path, run in folders.items() if again or not (path / RESULT).exists()}
     note(f"{len(folders)} runs, {len(left)} of them to be trained.")
     failed = _train_all(left, source, device)
     if left and len(failed) == len(folders):
         raise next(iter(failed.values()))
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / SWEEP, asdict(replace(config, base=replace(config.base, home=""))))
+    base = replace(config.base, home="", overwrite=False)
+    write_json(folder / SWEEP, asdict(replace(config, base=base)))
     done = [(run, read_result(path)) for path, run in folders.items() if path not in failed]
     write_table(folder, done, source.name)
+    best = min(done, key=lambda one: one[1].fvu)[1]
     return SweepResult(
         sweep=folder,
+        site=source.name,
+        store=source.store.name,
         runs=len(done),
         trained=len(left) - len(failed),
         failed={path.name: str(error) for path, error in failed.items()},
         seconds=round(time.monotonic() - began, 3),
+        best=best.run.name,
+        fvu=(best.fvu, max(result.fvu for _, result in done)),
     )
 
 
 def _train_all(
     left: Mapping[Path, TrainConfig], source: Source, device: torch.device
 ) -> dict[Path, ConfigError]:
-    """Baselines by themselves, the others in one pass; gives the errors of those that failed."""
+    """Fit baselines one by one, and train the others in one pass. Returns the errors of those that
+    failed."""
     failed: dict[Path, ConfigError] = {}
     together = {path: run for path, run in left.items() if run.objective not in BASELINES}
     for path, run in left.items():
@@ -135,28 +177,28 @@ def _train_all(
             try:
                 train(run, source.store)
             except ConfigError as error:
-                _told(failed, path, error)
+                _leave_out(failed, path, error)
     if together:
         some = next(iter(together.values()))
         with (
             cpu_threads(step_threads(list(together.values()), source.width)),
             products(some.precision, device),
-            memory_told(some, source.width),
+            memory_errors(some, source.width),
         ):
             failed |= _one_pass(together, source, device)
     return failed
 
 
 def step_threads(runs: Sequence[TrainConfig], width: int) -> int:
-    """CPU threads of a sweep: as many as asked for, or one where all steps are small."""
-    asked = runs[0].threads if runs else 0
-    return asked or (1 if all(run.is_small(width) for run in runs) else torch.get_num_threads())
+    """CPU threads of a sweep: as many as requested, or one if all steps are small."""
+    requested = runs[0].threads if runs else 0
+    return requested or (1 if all(run.is_small(width) for run in runs) else torch.get_num_threads())
 
 
 def _one_pass(
     configs: Mapping[Path, TrainConfig], source: Source, device: torch.device
 ) -> dict[Path, ConfigError]:
-    """Train runs that see the same batches in the same order. A run that is ahead, since the
+    """Train runs that see the same batches in the same order. A run that is ahead, because the
     others were stopped before they wrote a checkpoint, waits for them."""
     some = next(iter(configs.values()))
     stream = Shared(source.training(some, device), source.scale())
@@ -167,6 +209,8 @@ def _one_pass(
         for path in configs:
             path.mkdir(parents=True, exist_ok=True)
             locks.enter_context(only_trainer(path))
+            if configs[path].overwrite:
+                clear(path)
         runs = [
             Running(run, source, path, device, stream, scaled=True, held_out=held_out)
             for path, run in configs.items()
@@ -182,7 +226,7 @@ def _one_pass(
                 stream.turn()
                 now = [run for run in still if run.trainer.step == step]
                 for run, error in _step(now, stream, each).items():
-                    _told(failed, run.run, error)
+                    _leave_out(failed, run.run, error)
                 bar.update(sum(run.config.batch_size for run in now))
             list(each(Running.finish, [run for run in runs if run.run not in failed]))
     return failed
@@ -191,9 +235,10 @@ def _one_pass(
 def _step(
     runs: Sequence[Running], stream: Shared, each: Callable[..., Iterable[Any]]
 ) -> dict[Running, ConfigError]:
-    """One step of each, those of one shape at once; gives those that failed."""
+    """Take one step of each run, those of one shape at once. Returns the errors of those that
+    failed."""
     by_trainer = {run.trainer: run for run in runs}
-    next(stream)  # here, and not by the first of several threads that ask
+    next(stream)  # read here, not by the first of several threads that need it
 
     def take(stack: Sequence[Trainer]) -> dict[Running, ConfigError]:
         losses = stacked_losses(stack, stack[0].next()) if len(stack) > 1 else [None]
@@ -213,8 +258,8 @@ def _step(
 
 @contextmanager
 def side_by_side(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]:
-    """`map`, on a CPU with a thread for each of torch's, so that each step has one core for
-    itself: the threads of one step would wait for each other after each of its products."""
+    """`map`; on a CPU with as many threads as torch has, so that each step has a core for itself:
+    the threads of one step would wait for each other after each of its products."""
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         yield map
@@ -225,7 +270,7 @@ def side_by_side(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]
         yield pool.map
 
 
-def _told(failed: dict[Path, ConfigError], run: Path, error: ConfigError) -> None:
+def _leave_out(failed: dict[Path, ConfigError], run: Path, error: ConfigError) -> None:
     note(f"{run.name} is left out: {error}")
     failed[run] = error
 
@@ -233,8 +278,7 @@ def _told(failed: dict[Path, ConfigError], run: Path, error: ConfigError) -> Non
 def _kept(
     read: Callable[[], Iterator[Float[Tensor, "n d"]]], rows: int
 ) -> Callable[[], Iterable[Float[Tensor, "n d"]]]:
-    """Read the first `rows` vectors once, however often and by however many threads they are
-    asked for."""
+    """Read the first `rows` vectors only once, for any number of calls and threads."""
     kept: list[Tensor] = []
     filling = Lock()
 

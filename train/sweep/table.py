@@ -1,4 +1,4 @@
-"""What came of a sweep: a table of its runs and of its points, and their plot."""
+"""The results of a sweep: a table of its runs and of its points, and their plot."""
 
 import csv
 import io
@@ -11,9 +11,8 @@ from typing import Any, final
 from tendril.data.store.atomic import write_whole
 from tendril.models.dictionaries.checkpoint import write_json
 
-from ..config import BASELINES, ONLY_FOR, TrainConfig
+from ..config import BASELINES, SPARSITIES, TrainConfig, fields_of
 from ..loop import TrainResult
-from .config import SPARSITIES
 from .plot import Curve, plot_front
 
 RUNS, TABLE, PLOT = "runs.csv", "table.json", "front.png"
@@ -22,7 +21,7 @@ RUNS, TABLE, PLOT = "runs.csv", "table.json", "front.png"
 @final
 @dataclass(frozen=True)
 class Row:
-    """A run of a sweep; figures are of held-out vectors."""
+    """A run of a sweep, with its figures on held-out vectors."""
 
     run: str
     objective: str
@@ -39,7 +38,7 @@ class Row:
 @final
 @dataclass(frozen=True)
 class Point:
-    """One setting: medians over its seeds, and the smallest and largest of them."""
+    """One setting: medians over its seeds, and their smallest and largest values."""
 
     objective: str
     latents: int
@@ -53,18 +52,19 @@ class Point:
 
 
 def write_table(folder: Path, done: Sequence[tuple[TrainConfig, TrainResult]], site: str) -> None:
-    """runs.csv, a line a run; table.json, the same and the points; front.png, the points."""
+    """Write runs.csv with a line for each run, table.json with the runs and the points, and
+    front.png with the points."""
     rows = [row_of(config, result) for config, result in done]
     points = points_of(rows)
     write_whole(folder / RUNS, _csv([asdict(row) for row in rows]))
-    told = {"site": site, "runs": list(map(asdict, rows)), "points": list(map(asdict, points))}
-    write_json(folder / TABLE, told)
-    plot_front(folder / PLOT, curves_of(points), f"{site}: what {len(rows)} runs leave unexplained")
+    table = {"site": site, "runs": list(map(asdict, rows)), "points": list(map(asdict, points))}
+    write_json(folder / TABLE, table)
+    plot_front(folder / PLOT, curves_of(points), f"{site}: variance that {len(rows)} runs miss")
 
 
 def row_of(config: TrainConfig, result: TrainResult) -> Row:
-    """A run as a line of the table."""
-    own = [name for name in SPARSITIES if name in ONLY_FOR[config.objective]]
+    """The line of a run in the table."""
+    own = [name for name in SPARSITIES if name in fields_of(config.objective)]
     return Row(
         run=result.run.name,
         objective=config.objective,
@@ -80,7 +80,7 @@ def row_of(config: TrainConfig, result: TrainResult) -> Row:
 
 
 def points_of(rows: Sequence[Row]) -> list[Point]:
-    """Runs that differ in nothing but their seeds, taken together."""
+    """The points of runs; runs that differ only in their seeds share one."""
     same: dict[tuple[str, int, str], list[Row]] = {}
     for row in rows:
         same.setdefault((row.objective, row.latents, row.sparsity), []).append(row)
@@ -99,8 +99,8 @@ def points_of(rows: Sequence[Row]) -> list[Point]:
 
 
 def curves_of(points: Sequence[Point]) -> list[Curve]:
-    """The points of one objective and size, by L0; those that logarithmic axes cannot show (of
-    a dictionary that is all dead) are in the table alone."""
+    """The points of each objective and size, by L0. Points that logarithmic axes cannot show (of a
+    dictionary that is all dead) are only in the table."""
     points = [point for point in points if min(point.l0_range[0], point.fvu_range[0]) > 0]
     sizes = {point.latents for point in points if point.objective not in BASELINES}
     together: dict[str, list[Point]] = {}

@@ -4,7 +4,7 @@ Copy h of family f reads and writes block g of an orbit through row g h of its o
 block (n, g) of a batch is a vector of width D whose latents are the rows (f, g h) of one table
 [F G, D], and the products of `sparse_product` serve as they are: work and memory grow as G, and
 no copy is ever written out but to choose among all of them, a block of orbits at a time, without
-gradients. Reference: `OrbitCrosscoder.encode` and `decode`, under autograd.
+gradients. Reference: `EquivariantCrosscoder.encode` and `decode`, under autograd.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tendril.data.group.dihedral import Dihedral
 
-from ..equivariant import OrbitCrosscoder
+from ..equivariant import EquivariantCrosscoder
 from .orbit_fourier import PAY, copies_of, correlated, waves_of
 from .orbit_product import spread
 from .reference import Active
@@ -27,7 +27,7 @@ AllCopies = Callable[[Tensor], Tensor]  # orbits [n, G D] -> pre-activations [n,
 
 
 def orbit_active(
-    crosscoder: OrbitCrosscoder,
+    crosscoder: EquivariantCrosscoder,
     x_NE: Float[Tensor, "n e"],
     k: int,
     families: Int[Tensor, " l"] | None = None,
@@ -98,7 +98,7 @@ def _over_blocks(values_NK: Float[Tensor, "n k"], elements: int) -> Float[Tensor
 
 
 def _chooser(
-    crosscoder: OrbitCrosscoder,
+    crosscoder: EquivariantCrosscoder,
     W_FGD: Float[Tensor, "f g d"],
     bias_F: Float[Tensor, " f"],
     k: int,

@@ -14,8 +14,8 @@ from tendril.harvest.run import harvest
 from tendril.models.dictionaries.checkpoint import read_config
 from tendril.models.subjects.language import language_subject
 from tendril.train.config import TrainConfig
-from tendril.train.loop import find_store, train
-from tendril.train.vectors import source_of
+from tendril.train.loop import train
+from tendril.train.vectors import source_of, store_of
 
 from ..helpers import tiny_language
 
@@ -54,7 +54,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(home: Path) -> TrainConfig:
     return TrainConfig(
         store="base",
-        beside="tuned",
+        paired_store="tuned",
         site=SITE,
         objective="batch_topk",
         latents=64,
@@ -66,14 +66,14 @@ def config(home: Path) -> TrainConfig:
     )
 
 
-def test_rows_lie_beside_each_other(config: TrainConfig, home: Path) -> None:
-    source = source_of(config, find_store(config))
+def test_rows_of_two_stores_are_joined(config: TrainConfig, home: Path) -> None:
+    source = source_of(config, store_of(config))
     stores = [open_store(next((home / "store").glob(f"{name}-*"))) for name in ("base", "tuned")]
     seen = torch.cat(list(source.once(config, torch.device("cpu"), part="train")))
     assert source.blocks == {f"base:{SITE}": 16, f"tuned:{SITE}": 16}
     whole = [store.read(SITE, slice(0, store.rows)) for store in stores]
-    beside = np.concatenate(whole, axis=1)[stores[0].column("valid")]
-    known = {row.tobytes() for row in beside}
+    joined = np.concatenate(whole, axis=1)[stores[0].column("valid")]
+    known = {row.tobytes() for row in joined}
     assert all(row.numpy().tobytes() in known for row in seen)
     assert len(seen) > 3000
     endless = source.training(config, torch.device("cpu"))
@@ -89,23 +89,37 @@ def test_a_crosscoder_of_both(config: TrainConfig, home: Path) -> None:
     done = train(config)
     told = read_config(done.run)
     assert told["sites"] == {f"base:{SITE}": 16, f"tuned:{SITE}": 16}
-    assert told["beside"].startswith("tuned-")
-    assert (done.run / told["beside_path"]).resolve().is_dir()
+    assert told["paired_store"].startswith("tuned-")
+    assert (done.run / told["paired_store_path"]).resolve().is_dir()
     assert done.fvu is not None and done.fvu < 0.6
     assert train(config).reused
-    alone = dataclasses.replace(config, beside="")
+    alone = dataclasses.replace(config, paired_store="")
     assert train(dataclasses.replace(alone, steps=1)).run != done.run
+
+
+def test_a_site_of_a_language_model_has_a_short_name(config: TrainConfig) -> None:
+    alone = dataclasses.replace(config, paired_store="", site="resid_post.1")
+    store = store_of(alone)
+    assert source_of(alone, store).sites == (SITE,)
+    both = dataclasses.replace(alone, site="", sites=("resid_post.2", SITE))
+    assert source_of(both, store).name == f"blocks.2.hook_resid_post+{SITE}"
+    with pytest.raises(ConfigError, match=r"got .resid_post.3. \(near it: resid_post.2"):
+        source_of(dataclasses.replace(alone, site="resid_post.3"), store)
+    with pytest.raises(ConfigError, match="--sites must name each site once"):
+        source_of(dataclasses.replace(both, sites=("resid_post.1", SITE)), store)
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"beside": "elsewhere"}, "their columns token differ"),
-        ({"beside": "tuned", "objective": "topk"}, "a store --beside, want one of the objectives"),
-        ({"beside": "tuned", "huge": "drop"}, "--huge drop would leave out other rows"),
-        ({"beside": "nowhere"}, "there is no store 'nowhere'"),
+        ({"paired_store": "elsewhere"}, "the columns token differ"),
+        ({"paired_store": "tuned", "objective": "topk"}, "--paired-store must be used with one of"),
+        ({"paired_store": "tuned", "norm_outliers": "drop"}, "must be keep or cap with --paired"),
+        ({"paired_store": "nowhere"}, "there is no store 'nowhere'"),
     ],
 )
-def test_what_cannot_lie_beside(config: TrainConfig, change: dict[str, object], told: str) -> None:
+def test_stores_that_cannot_be_paired(
+    config: TrainConfig, change: dict[str, object], told: str
+) -> None:
     with pytest.raises((ConfigError, FileNotFoundError), match=told):
         train(dataclasses.replace(config, **change))  # type: ignore[arg-type]
