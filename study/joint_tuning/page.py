@@ -17,7 +17,9 @@ def context(joint: Joint) -> dict[str, Any]:
         "patches": max(joint.patches),
         "strips": _strips(joint),
         "curves": _own_curves(joint),
-        "ticks": [{"x": f"{450 + a * 2.5:.0f}", "text": f"{a}°"} for a in range(-180, 181, 45)],
+        "ticks": [
+            {"x": f"{450 + a * 2.5:.0f}", "text": _signed(a, "d")} for a in range(-180, 181, 45)
+        ],
         "rows": _rows(joint),
         "method": [
             "The photographs that excite each detector most, one patch a photograph, were turned "
@@ -40,6 +42,10 @@ def context(joint: Joint) -> dict[str, Any]:
 def degrees(angle: float) -> str:
     """A rounded orientation, from 0° to 359°."""
     return f"{round(angle) % 360}°"
+
+
+def _signed(angle: int | float, form: str) -> str:
+    return f"{angle:{form}}°".replace("-", "\N{MINUS SIGN}")
 
 
 def _tiles(joint: Joint) -> list[dict[str, str]]:
@@ -67,7 +73,7 @@ def _rows(joint: Joint) -> list[dict[str, Any]]:
             "h": f"{d.orientation:.1f}",
             "orientation": degrees(d.orientation),
             "found": degrees(float(found[m])),
-            "off": f"{errors[m]:+.1f}°".replace("-", "\N{MINUS SIGN}"),
+            "off": _signed(float(errors[m]), "+.1f"),
             "width": f"{d.width:.0f}°",
             "photographs": f"{widths[m]:.0f}°",
             "patches": joint.patches[m],

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from ..measures.circle import MODES, Circle, centred, principal
 from ..measures.curve_family import CurveFamily
-from ..measures.curve_scores import CurveThresholds
+from ..measures.curve_scores import CurveThresholds, Gap
 from ..measures.image_examples import Patch
 from ..page import svg as drawing
 from .decompose import DIP, PEAK, Component, Decomposition
@@ -107,7 +107,8 @@ def sentence(site: Site) -> str:
     text += "."
     if site.trained:
         widths = [run.family.gap.degrees for run in site.trained]
-        counts = ", ".join(str(len(run.family.members)) for run in site.trained)
+        *most, last = [str(len(run.family.members)) for run in site.trained]
+        counts = f"{', '.join(most)} and {last}" if most else last
         if len(widths) == 1:
             text += f" The dictionary has {counts} curve latents, with a widest gap of "
             text += f"{widths[0]:.0f}°."
@@ -123,8 +124,8 @@ def sentence(site: Site) -> str:
         text += " Only controls were trained here."
     chance = [run.family.gap.degrees for run in site.runs if run.control]
     if chance:
-        least, most = f"{min(chance):.0f}°", f"{max(chance):.0f}°"
-        text += f" Controls leave {least if least == most else f'{least} to {most}'}."
+        low, high = f"{min(chance):.0f}°", f"{max(chance):.0f}°"
+        text += f" Controls leave {low if low == high else f'{low} to {high}'}."
         if min(chance) < own - NARROWER:
             text += " A narrow gap alone is therefore no evidence of learnt curve detectors."
     return text
@@ -156,17 +157,9 @@ def rings(site: Site) -> dict[str, Any]:
     """The tuning curves of the units, and a ring outside them for the curve latents of each run."""
     outer = FIRST + NEXT * max(len(site.runs) - 1, 0)
     return {
-        "view": f"{-outer - 44:.0f} {-outer - 30:.0f} {2 * outer + 88:.0f} {2 * outer + 60:.0f}",
+        "view": f"{-outer - 76:.0f} {-outer - 30:.0f} {2 * outer + 152:.0f} {2 * outer + 60:.0f}",
         "inner": INNER,
-        "gaps": [
-            {
-                "path": drawing.wedge_path(g.start, g.start + min(g.degrees, 359.9), outer + 6),
-                "text": f"{g.degrees:.0f}°",
-                "x": f"{drawing.point(g.middle, outer + 22)[0]:.1f}",
-                "y": f"{drawing.point(g.middle, outer + 22)[1]:.1f}",
-            }
-            for g in site.gaps
-        ],
+        "gaps": [_sector(g, outer) for g in site.gaps],
         "units": [
             {
                 "h": f"{site.units.orientation(m):.1f}",
@@ -191,10 +184,24 @@ def rings(site: Site) -> dict[str, Any]:
     }
 
 
+def _sector(gap: Gap, outer: float) -> dict[str, str]:
+    """A gap as a grey sector, and its width beside it."""
+    x, y = drawing.point(gap.middle, outer + 14)
+    side = x / outer
+    return {
+        "path": drawing.wedge_path(gap.start, gap.start + min(gap.degrees, 359.9), outer + 6),
+        "text": f"{gap.degrees:.0f}° wide",
+        "anchor": "mid" if abs(side) < 0.4 else "end" if side < 0 else "",
+        "x": f"{x:.1f}",
+        "y": f"{y:.1f}",
+    }
+
+
 def _run_row(site: Site, run: Trained) -> dict[str, Any]:
     circle = run.circle
     return {
         "name": run.name,
+        "short": run.name.rpartition("-")[0] or run.name,
         "objective": run.objective,
         "seed": run.seed,
         "latents": len(run.family.scores.max),
@@ -203,8 +210,7 @@ def _run_row(site: Site, run: Trained) -> dict[str, Any]:
         "gap": f"{run.family.gap.degrees:.0f}°",
         "chance": f"{chance_gap(len(run.family.members)):.0f}°",
         "left": [f"{remaining(gap, run.orientations):.0f}°" for gap in site.gaps],
-        "order": "" if circle is None else f"{circle.order:.2f}",
-        "order_chance": "" if circle is None else f"{circle.chance:.2f}",
+        "circle": "" if circle is None else f"{circle.order:.2f} ({circle.chance:.2f})",
         "control": run.control,
     }
 

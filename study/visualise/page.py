@@ -21,7 +21,7 @@ def context(config: VisualiseConfig, findings: Images) -> dict[str, Any]:
             }
             for one in findings.images
         ],
-        "silent": sum(one.dot <= 0 for one in findings.images),
+        "silent": _silent(findings),
         "method": [
             f"{config.steps} steps of Adam on the Fourier coefficients of each image with "
             "decorrelated colours, in lucent's parametrisation; all images start from the same "
@@ -37,3 +37,14 @@ def context(config: VisualiseConfig, findings: Images) -> dict[str, Any]:
             "Other seeds give other images. Only what they have in common is the feature.",
         ],
     }
+
+
+def _silent(findings: Images) -> str:
+    """A sentence about images without a response; empty if all have one."""
+    silent = [one.name for one in findings.images if one.dot <= 0]
+    if not silent:
+        return ""
+    return (
+        f"Nothing excites {', '.join(silent)}: where a direction is silent on noise, no gradient "
+        "reaches the image. Another --seed, more --steps or another --margin may help."
+    )
