@@ -7,20 +7,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..measures.circle import MODES, Circle, centred, principal
+from ..measures.circle import Circle, centred, principal
 from ..measures.curve_family import CurveFamily
-from ..measures.curve_scores import CurveThresholds, Gap
+from ..measures.curve_scores import Gap
 from ..measures.image_examples import Patch
 from ..page import svg as drawing
-from .decompose import DIP, PEAK, Component, Decomposition
+from . import words
+from .decompose import Component, Decomposition
 from .findings import Site, Trained, chance_gap, preferred, remaining
 
 INNER, FIRST, NEXT = 104.0, 128.0, 15.0
 CLOUD = 130.0
 PATCH_PIXELS = 100
 STRONGEST = 10
-NARROWER = 2.5
-"""Degrees by which a gap must be narrower to count: half a step of the drawn orientations."""
 
 
 def context(sites: Sequence[Site]) -> dict[str, Any]:
@@ -28,24 +27,17 @@ def context(sites: Sequence[Site]) -> dict[str, Any]:
     return {
         "numbers": _tiles(sites[0]) if len(sites) == 1 else [],
         "sites": [_site(site) for site in sites],
-        "method": _method(sites[0].units.thresholds),
-        "caveats": [
-            "Two dictionaries of one site share most of what they find only where a feature is "
-            "strong. A curve latent of one seed need not appear with another.",
-            "More curve latents leave narrower gaps by themselves. Compare the widest gap with "
-            "that of as many random directions.",
-            "Drawn curves are not photographs. Compare the patches.",
-        ],
+        "method": words.method(sites[0].units.thresholds),
+        "caveats": words.CAVEATS,
     }
 
 
 def _tiles(site: Site) -> list[dict[str, str]]:
     units, trained = site.units, site.trained
-    tiles = [
-        (str(len(units.members)), f"of {len(units.scores.max)}", "units are curve detectors"),
-        (f"{units.gap.degrees:.0f}°", "", "widest gap between curve units"),
-    ]
-    if trained:
+    tiles = [(str(len(units.members)), f"of {len(units.scores.max)}", "units are curve detectors")]
+    if units.members:
+        tiles.append((f"{units.gap.degrees:.0f}°", "", "widest gap between curve units"))
+    if any(run.family.members for run in trained):
         widths = [run.family.gap.degrees for run in trained]
         runs = "of one run" if len(trained) == 1 else f"mean of {len(trained)} runs"
         tiles += [
@@ -59,20 +51,9 @@ def _tiles(site: Site) -> list[dict[str, str]]:
     return [{"value": value, "of": of, "text": text} for value, of, text in tiles]
 
 
-def _method(limits: CurveThresholds) -> list[str]:
-    return [
-        "Curves are drawn and scored as in the study of curve detectors (tendril study curves "
-        f"--help). A curve detector has a resultant length of at least {limits.resultant:g}, an "
-        f"echo of at most {limits.echo:g}, and at least {limits.strength:g} of the maximum of the "
-        "strongest unit of the site or latent of the run.",
-        "Unless --units names others, a unit is decomposed if its tuning curve has a second peak "
-        f"at least {PEAK:g} as high as the first, separated by dips below {DIP:g} of the second. "
-        "Units with two opposite peaks detect lines and are left out.",
-    ]
-
-
 def _site(site: Site) -> dict[str, Any]:
     rows, angles = site.pooled
+    gaps = site.gaps if site.units.members else []
     return {
         "name": site.name,
         "subject": site.subject,
@@ -80,15 +61,15 @@ def _site(site: Site) -> dict[str, Any]:
         "units": len(site.units.members),
         "width": len(site.units.scores.max),
         "gap_units": f"{site.units.gap.degrees:.0f}°",
-        "sentence": sentence(site),
+        "sentence": words.sentence(site),
         "strongest": strongest(site) if site.empty else [],
         "rings": None if site.empty else rings(site),
-        "runs": [_run_row(site, run) for run in site.runs],
-        "gaps": [f"{g.degrees:.0f}° about {degrees(g.middle)}" for g in site.gaps],
+        "runs": [_run_row(run, gaps) for run in site.runs],
+        "gaps": [f"{g.degrees:.0f}° about {degrees(g.middle)}" for g in gaps],
         "decompositions": [_decomposition(site, one) for one in site.decompositions],
         "examples_note": site.examples_note,
         "clouds": clouds(rows, angles, site.umap),
-        "circle": None if site.circle is None else circle_words(site.circle),
+        "circle": None if site.circle is None else words.circle(site.circle),
         "modes": None if site.circle is None else mode_bars(site.circle),
     }
 
@@ -98,42 +79,9 @@ def degrees(angle: float) -> str:
     return f"{round(angle) % 360}°"
 
 
-def sentence(site: Site) -> str:
-    """How the widest gap of the runs compares with that of the units."""
-    many, own = len(site.units.members), site.units.gap.degrees
-    text = f"{many} of {len(site.units.scores.max)} units are curve detectors"
-    if many:
-        text += f" and leave a widest gap of {own:.0f}°"
-    text += "."
-    if site.trained:
-        widths = [run.family.gap.degrees for run in site.trained]
-        *most, last = [str(len(run.family.members)) for run in site.trained]
-        counts = f"{', '.join(most)} and {last}" if most else last
-        if len(widths) == 1:
-            text += f" The dictionary has {counts} curve latents, with a widest gap of "
-            text += f"{widths[0]:.0f}°."
-        else:
-            closer = sum(width < own - NARROWER for width in widths)
-            text += (
-                f" The dictionaries have {counts} curve latents, with widest gaps of "
-                f"{np.mean(widths):.0f}° on average ({min(widths):.0f}° to {max(widths):.0f}°); in "
-                f"{closer} of {len(widths)} the gap is more than {NARROWER:g}° narrower than that "
-                "of the units."
-            )
-    else:
-        text += " Only controls were trained here."
-    chance = [run.family.gap.degrees for run in site.runs if run.control]
-    if chance:
-        low, high = f"{min(chance):.0f}°", f"{max(chance):.0f}°"
-        text += f" Controls leave {low if low == high else f'{low} to {high}'}."
-        if min(chance) < own - NARROWER:
-            text += " A narrow gap alone is therefore no evidence of learnt curve detectors."
-    return text
-
-
 def strongest(site: Site) -> list[dict[str, Any]]:
     """The units, and the latents of each run, with the highest tuning curves."""
-    families = [(f"units of {site.name}", site.units)]
+    families = [("units", site.units)]
     families += [(f"latents of {run.name}", run.family) for run in site.runs]
     tables = []
     for title, family in families:
@@ -197,7 +145,7 @@ def _sector(gap: Gap, outer: float) -> dict[str, str]:
     }
 
 
-def _run_row(site: Site, run: Trained) -> dict[str, Any]:
+def _run_row(run: Trained, gaps: Sequence[Gap]) -> dict[str, Any]:
     circle = run.circle
     return {
         "name": run.name,
@@ -205,11 +153,11 @@ def _run_row(site: Site, run: Trained) -> dict[str, Any]:
         "objective": run.objective,
         "seed": run.seed,
         "latents": len(run.family.scores.max),
-        "fvu": f"{run.fvu:.3f}",
+        "fvu": "" if math.isnan(run.fvu) else f"{run.fvu:.3f}",
         "curves": len(run.family.members),
         "gap": f"{run.family.gap.degrees:.0f}°",
         "chance": f"{chance_gap(len(run.family.members)):.0f}°",
-        "left": [f"{remaining(gap, run.orientations):.0f}°" for gap in site.gaps],
+        "left": [f"{remaining(gap, run.orientations):.0f}°" for gap in gaps],
         "circle": "" if circle is None else f"{circle.order:.2f} ({circle.chance:.2f})",
         "control": run.control,
     }
@@ -281,18 +229,6 @@ def _cloud(at_SP: Float[np.ndarray, "s 2"], angles: Sequence[float]) -> list[dic
         {"x": f"{CLOUD * x / largest:.1f}", "y": f"{CLOUD * y / largest:.1f}", "h": f"{a:.1f}"}
         for (x, y), a in zip(at_SP, angles, strict=True)
     ]
-
-
-def circle_words(circle: Circle) -> str:
-    """The two measures of a circle with their chance levels."""
-    modes = ", ".join(f"{100 * fraction:.0f} %" for fraction in circle.modes)
-    return (
-        f"For the {circle.count} curve latents of the first run, the angle in the first two "
-        f"principal components correlates with the orientation at {circle.order:.2f}; 95 % of "
-        f"permutations of the orientations stay below {circle.chance:.2f}. Fourier modes 1 to "
-        f"{MODES} of the orientation explain {modes} of the variance of the rows; a mode explains "
-        f"{100 * circle.modes_chance:.0f} % by chance."
-    )
 
 
 def mode_bars(circle: Circle) -> list[dict[str, str]]:

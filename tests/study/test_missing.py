@@ -223,7 +223,7 @@ def test_a_site_without_curve_detectors_shows_its_strongest_units(home):
     assert site["curve_units"] == 0 and site["runs"][0]["curve_latents"] == 0
     text = result.report.read_text()
     check(text)
-    assert "Strongest units of units" in text and "Strongest latents of reversed" in text
+    assert "Strongest units" in text and "Strongest latents of reversed" in text
     assert "Units inside, latents outside" not in text
     assert not list(result.report.parent.glob("latents.csv"))
 
