@@ -12,6 +12,9 @@ from .compare.config import CompareConfig
 from .core.config import StudyConfig
 from .crosscoder_parts.config import PartsConfig
 from .curves.config import CurvesConfig
+from .joint_tuning.config import JointConfig
+from .missing_curves.config import MissingConfig
+from .visualise.config import VisualiseConfig
 
 
 @final
@@ -34,6 +37,9 @@ def _entry(config: type[StudyConfig], target: str) -> Entry:
 
 STUDIES: Mapping[str, Entry] = {
     "curves": _entry(CurvesConfig, "curves.study:CurvesStudy"),
+    "missing": _entry(MissingConfig, "missing_curves.study:MissingCurvesStudy"),
+    "joint": _entry(JointConfig, "joint_tuning.study:JointStudy"),
+    "visualise": _entry(VisualiseConfig, "visualise.study:VisualiseStudy"),
     "parts": _entry(PartsConfig, "crosscoder_parts.study:PartsStudy"),
     "compare": _entry(CompareConfig, "compare.study:CompareStudy"),
 }
