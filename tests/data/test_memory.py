@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tendril.data.store.buffers import LARGE_PAGE, LentMemory, room
+from tendril.data.store.buffers import LARGE_PAGE, LentMemory, uninitialised
 
 VIEWS: dict[str, Callable[[np.ndarray], Any]] = {
     "itself": lambda a: a,
@@ -51,7 +51,7 @@ def test_memory_outlives_who_lent_it() -> None:
 
 @pytest.mark.parametrize("shape", [(0, 3), (5, 3), (LARGE_PAGE // 2, 3)])
 def test_room_is_as_asked_for(shape: tuple[int, ...]) -> None:
-    array = room(shape, "int16")
+    array = uninitialised(shape, "int16")
     assert array.shape == shape
     assert array.dtype == np.int16
     array[...] = 7

@@ -125,7 +125,7 @@ print(opened - began, time.perf_counter() - opened, flush=True)
 
 READ = """
 import sys
-from tendril.bench.peak import peak_memory
+from tendril.bench.measure import peak_memory
 from tendril.data.store.reader import open_store
 store = open_store(sys.argv[1])
 taken = sum(len(b) for b in store.batches("own", 4096, epochs=2, window=4, part="all"))
@@ -136,7 +136,7 @@ print(peak_memory())
 WRITE = """
 import sys
 from pathlib import Path
-from tendril.bench.peak import peak_memory
+from tendril.bench.measure import peak_memory
 from tests.data.test_mixing import numbered
 numbered(Path(sys.argv[1]), int(sys.argv[2]), 10, width=128)
 print(peak_memory())

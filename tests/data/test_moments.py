@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tendril.data.store import sums_compiled as sums
+from tendril.data.store import sums_compiled
 from tendril.data.store.dtypes import DTYPES, decode_rows, encode_rows, quantise
-from tendril.data.store.moments import describe_rows, moments_of, no_moments, sums_of
+from tendril.data.store.moments import describe_rows, moments_of, no_moments
+from tendril.data.store.sums import sums_of
 
 
 @given(st.lists(st.integers(0, 6000), min_size=1, max_size=4), st.integers(0, 99))
@@ -59,7 +60,7 @@ def some_rows(rows: int, width: int, dtype: str, seed: int) -> tuple[np.ndarray,
 def test_compiled_sums_are_numpys_bit_for_bit(dtype: str, rows: int, width: int, seed: int) -> None:
     stored, scale = some_rows(rows, width, dtype, seed)
     for ours, numpys in zip(
-        sums.sums_of(stored, dtype, scale), sums_of(stored, dtype, scale), strict=True
+        sums_compiled.sums_of(stored, dtype, scale), sums_of(stored, dtype, scale), strict=True
     ):
         assert ours.dtype == numpys.dtype
         assert ours.tobytes() == numpys.tobytes()
@@ -83,12 +84,12 @@ def test_a_description_is_the_same_compiled(dtype: str, width: int) -> None:
 def test_where_no_cache_can_be_written_it_is_compiled_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    njit = sums.numba.njit
+    njit = sums_compiled.numba.njit
 
     def refusing(cache: bool = False, **options: bool) -> object:
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return njit(**options)
 
-    monkeypatch.setattr(sums.numba, "njit", refusing)
-    assert sums._cached(lambda x: x + 1)(1) == 2
+    monkeypatch.setattr(sums_compiled.numba, "njit", refusing)
+    assert sums_compiled._cached(lambda x: x + 1)(1) == 2
