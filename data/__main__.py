@@ -67,11 +67,11 @@ def ls(kinds: Kinds = (), home: Home = "", json: Json = False) -> Result:
     from .home import home_folder
     from .listing import tables
     from .listing.describe import overview
-    from .listing.entries import list_entries
+    from .listing.entries import list_entries, written
 
     chosen = tables.made_of(kinds)
-    found = [overview(entry) for entry in list_entries(home, chosen)]
-    found.sort(key=lambda entry: entry.get("age_seconds", 0))
+    entries = sorted(list_entries(home, chosen), key=written, reverse=True)
+    found = [overview(entry) for entry in entries]
     by_kind = {
         f"{kind.word}s": [entry for entry in found if entry["kind"] == kind.word] for kind in chosen
     }

@@ -153,9 +153,9 @@ def at_path(wanted: str, kinds: Sequence[Kind] = KINDS) -> Entry | None:
 def written(entry: Entry) -> float:
     """When the files directly in a folder were last written, in seconds since the epoch.
 
-    0 for a URL.
+    0 for a URL, and for a folder that has just been removed.
     """
-    if SCHEME in entry.location:
+    if SCHEME in entry.location or not entry.path.is_dir():
         return 0.0
     times = [p.lstat().st_mtime for p in entry.path.iterdir() if p.is_file()]
     return max(times, default=0.0)

@@ -212,7 +212,7 @@ def test_a_store_behind_a_web_server(tmp_path: Path) -> None:
             is_complete(open_folder(f"{url}/{NAME}"))
         about = tmp_path / NAME / "zarr.json"
         about.write_text(about.read_text().replace('"complete": true', '"complete": false'))
-        with pytest.raises(StoreIncompleteError, match="is not complete. Run the same harvest"):
+        with pytest.raises(StoreIncompleteError, match=r"is not complete\. Run the same harvest"):
             open_store(f"{url}/{NAME}")
     with pytest.raises(StoreUnreachableError, match="cannot be reached"):
         there.read("wave", slice(0, 300))  # the server has gone
@@ -227,7 +227,9 @@ def test_no_store_and_no_protocol_are_sentences(
         open_store("gopher://hole/store")
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(_registry, "s3", raising=False)
-    with pytest.raises(ConfigError, match=r"Install the package for s3: pip install 'tendril\[s3\]'"):
+    with pytest.raises(
+        ConfigError, match=r"Install the package for s3: pip install 'tendril\[s3\]'"
+    ):
         open_store("s3://bucket/store")
     with pytest.raises(StoreUnreachableError, match=r"127\.0\.0\.1:9/store/zarr\.json cannot"):
         open_store("http://127.0.0.1:9/store")

@@ -1,4 +1,4 @@
-"""The command `tendril data` for stores: text, JSON, statistics compared with numpy, user errors."""
+"""The command `tendril data` for stores: text, JSON, statistics as numpy's, user errors."""
 
 import fcntl
 import io
@@ -68,7 +68,8 @@ def test_no_command_needs_torch(home: Path) -> None:
     code += "from tendril.data.store import inspect, tables\n"
     code += "from tendril.data.listing import describe, entries, remove, tables as listing\n"
     code += "for p in sys.argv[1:]: tables.verified(vars(verify_store(p))); inspect.summarise(p); "
-    code += "listing.description(describe.describe(entries.find_entry(p)))\nassert not {'torch', 'numba'} & sys.modules.keys()"
+    code += "listing.description(describe.describe(entries.find_entry(p)))\n"
+    code += "assert not {'torch', 'numba'} & sys.modules.keys()"
     stores = [str(p) for p in (home / "store").glob("sparse*")][:2]
     subprocess.run([sys.executable, "-c", code, *stores], cwd=ROOT, check=True)
 
