@@ -24,8 +24,8 @@ def resolve_device(device: str = "auto") -> torch.device:
         raise DeviceError(f"--device must be auto, cpu or cuda; got {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
-            "--device cuda needs a CUDA device, and torch finds none on this machine. Use "
-            "--device cpu, or install a CUDA build of torch."
+            "--device cuda needs a GPU; torch sees no CUDA device on this machine. Use --device "
+            "cpu, or install a CUDA build of torch."
         )
     if device == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

@@ -78,7 +78,7 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _sweep(path: Path) -> dict[str, Any]:
-    """Label and state of a sweep: a folder with a table of runs that lie beside it."""
+    """Label and state of a sweep: a folder with a table of runs in other folders."""
     sweep = read_json(path / SWEEP)
     if not (path / TABLE).is_file():
         return {"label": f"sweep at {sweep['base'].get('site', '')}", "state": "unfinished"}

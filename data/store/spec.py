@@ -38,7 +38,9 @@ class StoreSpec:
         if self.dtype not in DTYPES:
             raise ConfigError(f"--dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}.")
         if not self.sites or len(set(self.sites)) != len(self.sites):
-            raise ConfigError(f"--sites must be different names; got {list(self.sites)}.")
+            raise ConfigError(
+                f"--sites must be one or more different names; got {list(self.sites)}."
+            )
 
     def canonical(self) -> str:
         """The spec as canonical JSON: keys sorted, no spaces, ASCII."""

@@ -101,3 +101,18 @@ def test_what_is_not_there_is_named(store: Store) -> None:
         store.batches("sine", 4, part="test")
     with pytest.raises(ConfigError, match="no valid rows"):
         store.batches("sine", 4, part="held_out", held_out=0.0)
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("windw", "Did you mean 'window'"),
+        ("huge", "Leave it out"),
+        ("norm_outlier", "'norm_outliers'"),
+    ],
+)
+def test_an_unknown_option_is_an_error_that_names_the_near_one(
+    store: Store, option: str, instead: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"got '{option}'.*{instead}"):
+        store.batches("sine", 4, **{option: "drop"})  # type: ignore[call-overload]
