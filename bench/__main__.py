@@ -11,7 +11,7 @@ from tendril.data.cli import Outcome, run_command
 from .config import BENCHES
 
 
-def main(arguments: Sequence[str] | None = None) -> Outcome | Mapping[str, object]:
+def main(arguments: Sequence[str] | None = None) -> Outcome:
     """Parse the arguments, then import the chosen benchmark and run it.
 
     Each module of this package that is named like a benchmark has a function `measure`.
@@ -24,7 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> Outcome | Mapping[str, objec
     )
     (name,) = (name for name, config in BENCHES.items() if config is type(bench))
     measured: Outcome | Mapping[str, object] = import_module(f"{__package__}.{name}").measure(bench)
-    return measured
+    return measured if isinstance(measured, Outcome) else Outcome(measured, ratios_of(measured))
+
+
+def ratios_of(measured: Mapping[str, Any]) -> str:
+    """The ratios of a benchmark in one line; empty if it has none."""
+    ratios = [f"{name} {ratio:.4g}" for name, ratio in measured.get("ratios", {}).items()]
+    return f"yardstick over ours, larger is better: {', '.join(ratios)}" if ratios else ""
 
 
 if __name__ == "__main__":
