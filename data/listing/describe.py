@@ -73,7 +73,7 @@ def _run(path: Path) -> dict[str, Any]:
         return general | {"state": "unfinished", "steps_done": step_of(path / STATE)}
     result = read_json(path / RESULT)
     steps = int(result.get("steps", steps))
-    figures = {name: result.get(name) for name in ("fvu", "l0")}
+    figures = {n: result[n] for n in ("fvu", "l0") if isinstance(result.get(n), int | float)}
     return general | {"state": "finished", "steps": steps, "steps_done": steps} | figures
 
 

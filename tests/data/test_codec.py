@@ -1,4 +1,4 @@
-"""Our bytes are zarr's own."""
+"""The codec writes the same bytes as zarr."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_zarr_writes_the_same_files(tmp_path, compressor: str, dtype: str, eleme
 
 
 def _arguments(path) -> dict[str, object]:  # type: ignore[no-untyped-def]
-    """What makes an empty array like the one at a path."""
+    """The arguments that create an empty array like the one at a path."""
     array = zarr.open_array(path, mode="r")
     return {
         "shape": array.shape,
@@ -71,7 +71,7 @@ def _arguments(path) -> dict[str, object]:  # type: ignore[no-untyped-def]
 
 
 def as_bytes(content: bytes | bytearray) -> np.ndarray:
-    """As the reader has it."""
+    """Bytes as the array that the reader decodes."""
     return np.frombuffer(bytes(content), np.uint8)
 
 

@@ -208,7 +208,7 @@ def test_a_mistake_is_a_sentence_and_status_2(  # type: ignore[no-untyped-def]
 
 
 class Terminal(io.StringIO):
-    """A person who types."""
+    """A terminal on which someone types."""
 
     def isatty(self) -> bool:
         return True
@@ -233,7 +233,7 @@ def test_rm_asks_and_removes_complete_and_incomplete_stores(  # type: ignore[no-
 def test_rm_leaves_alone_what_is_written_or_is_no_store(run, home: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     shutil.copytree(home / "store", tmp_path / "store")
     (begun,) = (tmp_path / "store").glob("begun*")
-    for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH):  # one process, and one of several
+    for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH):  # a single process, and one of several
         handle = os.open(begun, os.O_RDONLY)
         fcntl.flock(handle, kind)
         status, _, err = run("rm", begun.name, "--yes", home=tmp_path)
@@ -261,7 +261,7 @@ def test_a_home_at_a_url(run, home: Path) -> None:  # type: ignore[no-untyped-de
     assert not memory.exists(f"/tools/store/{path.name}/zarr.json")
 
 
-def test_a_reader_that_has_seen_enough_is_no_fault(home: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(home: Path) -> None:
     """`tendril data ls | head -1`"""
     command = [sys.executable, "-m", "tendril", "data", "ls", "--home", str(home)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

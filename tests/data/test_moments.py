@@ -29,7 +29,7 @@ def test_nothing_has_no_variance() -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8"])
 def test_moments_are_numpys_whatever_cancels(dtype: str) -> None:
-    """Channels far from zero, without any spread, of both signs, all zero, and mostly zero."""
+    """Channels far from zero, constant, of both signs, all zero, and mostly zero."""
     random = np.random.default_rng(0)
     x = random.standard_normal((3000, 6)).astype(np.float32)
     rows = np.stack([x[:, 0], 100 + x[:, 1] / 4, x[:, 2] * 0 - 7, x[:, 3] * 0], axis=1)
@@ -45,8 +45,7 @@ def test_moments_are_numpys_whatever_cancels(dtype: str) -> None:
 
 
 def some_rows(rows: int, width: int, dtype: str, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Stored rows: channels of very different size, zeros of both signs, and the smallest and
-    largest numbers there are."""
+    """Stored rows: channels of very different scale, zeros of both signs, extreme values."""
     random = np.random.default_rng(seed)
     x = random.standard_normal((rows, width)) * np.exp(3 * random.standard_normal(width))
     x *= random.choice([0, -0.0, 1, 1, 1e-7], (rows, width))
@@ -69,7 +68,7 @@ def test_compiled_sums_are_numpys_bit_for_bit(dtype: str, rows: int, width: int,
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [1, 480])
 def test_a_description_is_the_same_compiled(dtype: str, width: int) -> None:
-    """Of several blocks, of every other row, and of a single channel, too."""
+    """For several blocks, for strided rows, and for a single channel."""
     stored, scale = some_rows(2600, width, dtype, 0)
     stored, scale = stored[::2], None if scale is None else scale[::2]
     (plain, norms), (ours, our_norms) = (

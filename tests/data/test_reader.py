@@ -21,7 +21,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def keys(rows: torch.Tensor | np.ndarray) -> list[tuple[float, ...]]:
-    """Rows as sorted tuples; all rows of `sine` differ."""
+    """Rows as sorted tuples. All rows of `sine` are different."""
     return sorted(map(tuple, np.asarray(rows).tolist()))
 
 

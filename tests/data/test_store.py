@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a store that nobody harms."""
+    """A home with a store that no test changes."""
     home = tmp_path_factory.mktemp("made")
     arithmetic.harvest(home)
     return home
@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(made: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of that home."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
@@ -59,7 +59,7 @@ def path(home: Path) -> Path:
 
 
 def contents(path: Path) -> dict[str, str]:
-    """Digest of every file of a store."""
+    """The digest of every file of a store."""
     return {
         p.relative_to(path).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(path.rglob("*"))
@@ -112,7 +112,7 @@ def test_a_plain_zarr_program_reads_everything(path: Path) -> None:
     assert (moments["count"], zeros.tolist()) == (len(own), (own == 0).sum(0).tolist())
     for name, file in record["files"].items():
         assert xxhash.xxh128_hexdigest((path / name).read_bytes()) == file["xxh128"]
-    assert len(list(group.members(max_depth=None))) > 20  # and nothing in it is foreign to zarr
+    assert len(list(group.members(max_depth=None))) > 20  # zarr can list all of it
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -161,13 +161,13 @@ def test_a_harvest_killed_ten_times_is_byte_identical(tmp_path: Path) -> None:
 def test_a_write_that_fails_anywhere_loses_nothing(
     six_shards: Path, tmp_path_factory: pytest.TempPathFactory, stops: list[int]
 ) -> None:
-    """The disk is full at the n-th file, several times over; then there is room."""
+    """The disk is full at the n-th file, several times; then there is room."""
     home = tmp_path_factory.mktemp("full")
     for stop in stops:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(StoreFullError):
             fail_at(patch, stop)
             arithmetic.harvest(home, inputs=24)
-            raise StoreFullError("the harvest ended first")  # later stops may find it done
+            raise StoreFullError("the harvest ended first")  # a later stop may come after the end
     arithmetic.harvest(home, inputs=24)
     assert contents(home) == contents(six_shards)
 
@@ -180,7 +180,7 @@ def six_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fail_at(patch: pytest.MonkeyPatch, number: int) -> None:
-    """Raise ENOSPC at the number-th fsync of a file from now on."""
+    """Raise ENOSPC at a given number of fsyncs of files from now on."""
     real, count = os.fsync, iter(range(1, 10**6))
 
     def fsync(handle: int) -> None:
@@ -212,7 +212,7 @@ def test_a_lost_shard_file_is_named_and_made_anew(home: Path, path: Path, harm: 
     with pytest.raises(StoreDamagedError, match=r"sine/c/5/0 \(rows 120 to 143\)"):
         open_store(path)
     with pytest.raises(StoreDamagedError, match=r"sine/c/5/0"):
-        store.read("sine", slice(0, 300))  # also where it went after the store was opened
+        store.read("sine", slice(0, 300))  # also if it vanishes after opening
     assert not is_complete(LocalFolder(path))
     arithmetic.harvest(home)
     assert contents(path) == whole

@@ -1,4 +1,4 @@
-"""Packing: no token lost or double at any border, and the same contexts every time."""
+"""Packing: no token is lost or doubled at a border, and contexts are always the same."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +176,6 @@ def test_tokens_decode_to_the_text(tmp_path: Path, shared: Path) -> None:
     body = contexts.tokens_BT[:, len(cut.prefix) :].ravel().tolist()
     decoded = subject.tokenizer.decode(body, clean_up_tokenization_spaces=False)
     whole = next(iter(text.documents()))
-    assert "<unk>" in whole  # a word like any other here, and no special token
+    assert "<unk>" in whole  # an ordinary word here, not a special token
     assert decoded[:-4].strip() == whole[: len(decoded) + 9].strip()[: len(decoded[:-4].strip())]
     assert len(decoded) > 30_000

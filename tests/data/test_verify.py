@@ -1,4 +1,4 @@
-"""Whatever is altered in a store is found, and told with its place."""
+"""`verify_store` finds every change of a store and names its place."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def path(whole: Path, tmp_path: Path) -> Path:
-    """A copy to harm."""
+    """A copy to damage."""
     return Path(shutil.copytree(whole, tmp_path / whole.name))
 
 
@@ -84,9 +84,9 @@ def test_a_flipped_bit_in_any_kind_of_file_is_found(path: Path, kind: str, part:
     sparse_store.flip(file, int(part * file.stat().st_size))
     try:
         found = "\n".join(verify_store(str(path)).faults)
-    except TendrilError as error:  # where nothing else can be gone by
+    except TendrilError as error:  # the root or the list of files is damaged
         found = str(error)
-    if "chunk 7" in place:  # which of the two chunks, or the index of both, it was
+    if "chunk 7" in place:  # the bit may be in either chunk or in the index
         place = r"chunk [67] of array activations/sine \(rows (72 to 83|84 to 95)\)"
     assert re.search(place, found), found
 
