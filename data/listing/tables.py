@@ -108,17 +108,19 @@ def description(about: Mapping[str, Any]) -> str:
         return printable(store_tables.store(about))
     general = {
         "label": about.get("label", ""),
+        "headline": about.get("headline", ""),
         "state": state(about),
         "size": size(about.get("bytes", 0)),
         "age": age_in_words(float(about.get("age_seconds", 0))),
         "page": about.get("page", ""),
+        "made by": about.get("about", {}).get("command", ""),
     }
     parts = [
         f"{about['kind']} {about.get(about['kind'], about['name'])}",
         pairs({name: value for name, value in general.items() if value}),
     ]
-    for section in ("about", "result", "config", "sweep"):
-        values = dict(flattened(about.get(section, {})))
+    for section in ("result", "config", "sweep"):
+        values = dict(flattened({k: counted(v) for k, v in about.get(section, {}).items()}))
         if values:
             parts += [section, pairs({name: shortened(v) for name, v in values.items()})]
     files = about["files"]
@@ -126,6 +128,13 @@ def description(about: Mapping[str, Any]) -> str:
     if len(files) > SHOWN:
         parts.append(f"  and {len(files) - SHOWN:,} more (--json lists all)")
     return printable("\n".join(parts))
+
+
+def counted(value: Any) -> Any:
+    """The number of entries of a list of objects; other values unchanged."""
+    if isinstance(value, list) and any(isinstance(entry, Mapping | list) for entry in value):
+        return f"{len(value)} entries (--json lists all)"
+    return value
 
 
 def removal(removed: Mapping[str, Any]) -> str:

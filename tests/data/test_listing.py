@@ -47,8 +47,10 @@ def home(tmp_path: Path) -> Path:
     write(tmp_path / "runs" / SWEEP / "sweep.json", {"base": {}, "objectives": []})
     write(tmp_path / "runs" / SWEEP / "table.json", {"site": "mixed3b", "runs": [{}, {}]})
     about = {"study": "curves", "title": "Curve detectors", "headline": "7 curve latents"}
+    about |= {"command": f"tendril study curves {'--run demo ' * 20}"}
     write(tmp_path / "reports" / PAGE / "about.json", {**about, "identity": {}})
-    write(tmp_path / "reports" / PAGE / "result.json", {"curve_latents": 7})
+    result = {"curve_latents": 7, "units": [{"unit": 1}, {"unit": 2}]}
+    write(tmp_path / "reports" / PAGE / "result.json", result)
     (tmp_path / "reports" / PAGE / "index.html").write_text("<html>")
     write(tmp_path / "reports" / OLD_PAGE / "result.json", {"families": 3})
     (tmp_path / "reports" / "index.html").write_text("<html>")
@@ -188,7 +190,17 @@ def test_damaged_files_are_listed_with_the_reason(run, home: Path) -> None:  # t
         (FINISHED, ["TopK 256, k 8, mixed3b", "finished", "0.1234", "result.json"]),
         ("demo", ["run ", "TopK 256"]),
         (BEGUN, ["step 250 of 2,000"]),
-        (PAGE, ["Curve detectors", "7 curve latents", "index.html", "curve_latents  7"]),
+        (
+            PAGE,
+            [
+                "Curve detectors",
+                "7 curve latents",
+                "index.html",
+                "curve_latents  7",
+                "--run demo " * 20,
+                "2 entries",
+            ],
+        ),
         ("sparse", ["spec", "sine"]),
         ("latest", [SWEEP]),
     ],
