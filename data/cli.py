@@ -153,4 +153,13 @@ def _word(value: Any) -> str:
 
 def note(message: str) -> None:
     """A line for the person at the terminal; stdout belongs to the result."""
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """A text with control characters escaped, except line breaks, e.g. in the name of a file."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
