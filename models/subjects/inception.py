@@ -90,7 +90,7 @@ class Concatenate(nn.Module):
 class InceptionV1(nn.Module):
     """InceptionV1 up to the stage `until`.
 
-    Every site is the output of modules (SITES says which), so any hook can read it.
+    Every site is the output of modules (`inception_sites` says which), so any hook can read it.
     Takes RGB 0..255 minus 117, [B, 3, H, W]; gives the last stage, which is the site of that
     name. Not `padded`, it computes only cells whose whole receptive field lies in the image:
     of an image as large as that field, the one cell in the middle. Raises ConfigError for an
@@ -205,9 +205,6 @@ def inception_sites(until: str = "softmax2") -> dict[str, tuple[str, ...]]:
             sites["softmax2_pre_activation"] = ("softmax2_pre_activation_matmul",)
             sites["softmax2"] = ("softmax2",)
     return sites
-
-
-SITES = inception_sites()
 
 
 def preprocess(rgb_BCHW: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:

@@ -16,7 +16,7 @@ def lucids() -> Subject:
     """InceptionV1 up to mixed4b, of random weights."""
     torch.manual_seed(0)
     network = InceptionV1(until="mixed4b").eval().requires_grad_(False)
-    return Subject("inceptionv1", network, inception.preprocess, 224, inception.SITES)
+    return Subject("inceptionv1", network, inception.preprocess, 224, inception.inception_sites())
 
 
 def of(*layers: nn.Module, size: int = 32) -> Subject:

@@ -55,11 +55,6 @@ class Entries:
         """The order that sorts entries by latent, and where those of each latent begin."""
         return self.latents_M.argsort(stable=True), _starts(self.latents_M, self.latents)
 
-    def dense(self, values_M: Float[Tensor, " m"]) -> Float[Tensor, "b s"]:
-        """z itself: the slow form, for reference."""
-        z_BS = values_M.new_zeros(self.bags, self.latents)
-        return z_BS.index_put((self.bags_M, self.latents_M), values_M, accumulate=True)
-
 
 def entries_of_rows(latents_NK: Int[Tensor, "n k"], latents: int) -> Entries:
     """The entries of K latents a vector."""

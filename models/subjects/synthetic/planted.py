@@ -10,7 +10,6 @@ what a group crosscoder should find.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -130,12 +129,6 @@ def families(group: Dihedral) -> Int64[np.ndarray, " f"]:
     """The family of each feature: features that the group takes into one another."""
     _, family_F = np.unique(permutations(group).min(axis=1), return_inverse=True)
     return np.asarray(family_F, np.int64)
-
-
-def stabiliser(feature: int, group: Dihedral) -> Sequence[int]:
-    """The elements that leave a feature as it is."""
-    fixed: list[int] = np.flatnonzero(permutations(group)[feature] == feature).tolist()
-    return fixed
 
 
 def planted_subject() -> Subject:
