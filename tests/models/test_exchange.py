@@ -1,5 +1,4 @@
-"""SAELens' format, against files made by hand after its specification, and what SAELens
-computes from them written out slowly."""
+"""The SAELens format: hand-made files, compared with SAELens's computations written out."""
 
 import json
 from pathlib import Path
@@ -138,7 +137,7 @@ def test_what_is_exported_is_in_the_format_and_comes_back_the_same(
     assert int(cfg["metadata"]["sae_lens_version"].split(".")[0]) >= 6
     again, _ = import_saelens(folder)
     assert torch.equal(again.encode(x), sae.encode(x))
-    with pytest.raises(ConfigError, match="holds a dictionary already"):
+    with pytest.raises(ConfigError, match="already holds a dictionary"):
         export_saelens(sae, folder)
 
 
@@ -189,22 +188,26 @@ def test_half_precision_and_log_thresholds_are_read(tmp_path: Path, x: Tensor) -
 
 
 BROKEN: dict[str, tuple[dict[str, Any], type[TendrilError], str]] = {
-    "temporal": ({"architecture": "temporal"}, ConfigError, "'temporal', and those that can be"),
-    "tanh": ({"activation_fn": "tanh-relu"}, ConfigError, "activation function 'tanh-relu'"),
-    "layer norm": ({"normalize_activations": "layer_norm"}, ConfigError, "no weights can do"),
+    "temporal": ({"architecture": "temporal"}, ConfigError, r"must be one of .*; got 'temporal'"),
+    "tanh": ({"activation_fn": "tanh-relu"}, ConfigError, "relu or topk; got 'tanh-relu'"),
+    "layer norm": (
+        {"normalize_activations": "layer_norm"},
+        ConfigError,
+        "cannot be folded into weights",
+    ),
     "rescale": (
         {"normalize_activations": "constant_norm_rescale"},
         ConfigError,
-        "no weights can do",
+        "cannot be folded into weights",
     ),
     "no scale": (
         {"normalize_activations": "expected_average_only_in"},
         ConfigError,
-        "pass it as --scale",
+        "Pass it as --scale",
     ),
-    "no k": ({"architecture": "topk"}, RunDamagedError, "should say k"),
-    "another size": ({"d_sae": S + 1}, RunDamagedError, r"should hold .*\(6, 18\)"),
-    "no threshold": ({"architecture": "jumprelu"}, RunDamagedError, "should hold .*threshold"),
+    "no k": ({"architecture": "topk"}, RunDamagedError, "k in .* must be an integer"),
+    "another size": ({"d_sae": S + 1}, RunDamagedError, r"must hold .*\(6, 18\)"),
+    "no threshold": ({"architecture": "jumprelu"}, RunDamagedError, "must hold .*threshold"),
     "no running threshold": ({"architecture": "batchtopk", "k": 3}, RunDamagedError, "inference"),
 }
 
@@ -229,7 +232,7 @@ def test_what_is_no_folder_of_saelens_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunDamagedError, match="JSON object"):
         import_saelens(folder)
     whole = write(tmp_path / "whole", CASES["standard"])
-    with pytest.raises(ConfigError, match="leave --scale out"):
+    with pytest.raises(ConfigError, match="--scale must be omitted"):
         import_saelens(whole, 2.0)
 
 
