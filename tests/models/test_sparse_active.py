@@ -1,5 +1,5 @@
-"""Every function of `sparse_active` beside its reference in `active`: what is on, what it adds
-up to, and the gradients of both for every parameter and for the vectors, in float64."""
+"""Every function of `kernels.sparse` against `kernels.reference`: active latents,
+reconstructions, and the gradients of both for all parameters and vectors, in float64."""
 
 from collections.abc import Callable
 from typing import Any
