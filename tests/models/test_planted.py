@@ -96,9 +96,9 @@ def test_blocks_hold_the_transformed_features():
     assert np.array_equal(blocks_FGD[0, 3], there_FD[3])  # a curve turned by 45 degrees
     assert np.array_equal(directions("mixed3b")[:, 320:416], there_FD)
     assert not directions("mixed3b")[:, :320].any()
-    with pytest.raises(ConfigError, match="mixed3b_5x5 and mixed3b"):
+    with pytest.raises(ConfigError, match="mixed3b_5x5 or mixed3b"):
         directions("mixed4a")
-    with pytest.raises(ConfigError, match="--rotations is 24"):
+    with pytest.raises(ConfigError, match="Set --rotations to 24"):
         permutations(Dihedral(16))
 
 
