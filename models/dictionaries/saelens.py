@@ -97,11 +97,11 @@ def import_saelens(folder: Path, scale: float | None = None) -> tuple[SAE, dict[
         if "log_threshold" in tensors:  # training checkpoints of older versions
             tensors["threshold"] = tensors.pop("log_threshold").exp()
         shapes["threshold"] = (latents,)
-    got = {name: tuple(tensors[name].shape) for name in shapes if name in tensors}
-    if got != shapes:
+    present = {name: tuple(tensors[name].shape) for name in shapes if name in tensors}
+    if present != shapes:
         raise RunDamagedError(
-            f"{folder / WEIGHTS} must hold {shapes} according to its {CFG}; got {got}. Download "
-            "the dictionary again."
+            f"{folder / WEIGHTS} must hold {shapes} according to its {CFG}; got {present}. "
+            "Download the dictionary again."
         )
     _fold_norms(tensors, cfg, architecture)
     _fold_finetuning(tensors)

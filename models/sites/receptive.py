@@ -88,7 +88,7 @@ def _probe(
     subject: Subject, site: str, size: int
 ) -> tuple[Sequence[int], tuple[_Axis | None, _Axis | None]]:
     """The shape of a site's activations on an image of `size` pixels, and the fields of its cells
-    along rows and columns; None if they cannot be told from the two middle cells."""
+    along rows and columns; None if the two middle cells do not determine them."""
     generator = torch.Generator().manual_seed(0)
     device = next((p.device for p in subject.module.parameters()), torch.device("cpu"))
     seen_KHW = torch.zeros(2, size, size, dtype=torch.bool)

@@ -86,17 +86,17 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
     the network itself inside the body is unaffected. Hooks are removed on exit, also after an
     exception. Not thread-safe. Raises SubjectError as `recording` does.
     """
-    given: dict[str, Tensor] = {}
+    replacements: dict[str, Tensor] = {}
     modules = dict(module.named_modules(remove_duplicate=False))
 
     def hook(name: str) -> Callable[[nn.Module, object, object], object]:
         def replace(_module: nn.Module, _inputs: object, output: object) -> object:
-            if name not in given:
+            if name not in replacements:
                 return None
             original = first_tensor(output)
             # A copy, because a later in-place operation would change the caller's tensor. It keeps
             # the original's memory layout, so that equal values give bitwise equal logits.
-            return with_first(output, torch.empty_like(original).copy_(given[name]))
+            return with_first(output, torch.empty_like(original).copy_(replacements[name]))
 
         return replace
 
@@ -104,8 +104,8 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
         def replace(
             _module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]
         ) -> None:
-            if name in given:
-                first_tensor(inputs or tuple(named.values())).copy_(given[name])
+            if name in replacements:
+                first_tensor(inputs or tuple(named.values())).copy_(replacements[name])
 
         return replace
 
@@ -116,11 +116,11 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
     ):
 
         def run(x: Any, parts: Mapping[str, Tensor]) -> Tensor:
-            given.update(parts)
+            replacements.update(parts)
             try:
                 return predict(x)[logits]
             finally:
-                given.clear()
+                replacements.clear()
 
         try:
             for name in names:

@@ -16,7 +16,7 @@ KINDS = ["topk", "relu", "relu without b_dec", "jumprelu", "tied", "gated"]
 
 
 def make(kind: str) -> Dictionary:
-    """No parameter is zero, and no row of W_dec has norm 1; float64."""
+    """Random parameters in float64: none is zero, and no row of W_dec has norm 1."""
     if kind in ("tied", "gated"):
         dictionary = {"tied": Tied, "gated": Gated}[kind](D, S)
     else:
@@ -34,7 +34,7 @@ def vectors(count: int = N) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_a_plain_sae(kind: str) -> None:
-    """Also where thresholds would be below zero: latents are never negative."""
+    """Negative thresholds act as zero: latents are never negative."""
     dictionary, x_ND = make(kind), vectors()
     plain = dictionary.plain()
     z_NS = plain.encode(x_ND)
@@ -50,7 +50,7 @@ def test_every_kind_is_a_plain_sae(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", [0.02, 3.0])
 def test_folding_is_exact_for_every_kind(kind: str, scale: float) -> None:
-    """Thresholds too: the same latents are on, at 1 / scale of the value."""
+    """The same latents are active, with 1 / scale of the value (times the norm of d_i)."""
     dictionary, x_ND = make(kind), vectors()
     raw = folded(dictionary, scale)
     norm_S = torch.ones(S) if kind == "topk" else dictionary.W_dec.norm(dim=1)

@@ -52,7 +52,7 @@ def weights(architecture: str) -> dict[str, Tensor]:
         return tensors | {"b_gate": draw(S), "r_mag": 0.3 * draw(S), "b_mag": draw(S)}
     tensors["b_enc"] = draw(S)
     if architecture == "jumprelu":
-        tensors["threshold"] = draw(S)  # some of them below zero
+        tensors["threshold"] = draw(S)  # some are negative
     if architecture == "batchtopk":
         tensors["topk_threshold"] = torch.tensor(1.3, dtype=torch.float64)
     return tensors
@@ -70,7 +70,7 @@ def write(folder: Path, cfg: dict[str, Any], tensors: dict[str, Tensor] | None =
 
 
 def saelens(cfg: dict[str, Any], w: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Latents and reconstruction, step by step as SAELens' inference classes take them."""
+    """Latents and reconstruction, computed step by step as in SAELens's inference classes."""
     given = BASE | cfg
     architecture = given["architecture"]
     seen = x - w["b_dec"] * given["apply_b_dec_to_input"]
@@ -243,20 +243,20 @@ def test_a_run_goes_out_and_comes_back_as_a_run(tmp_path: Path, x: Tensor) -> No
     for parameter in sae.parameters():
         parameter.data = torch.randn_like(parameter)
     frequency_S = torch.linspace(0, 1, S)
-    told = {"site": "mixed3b", "subject": {"name": "inceptionv1"}, "objective": "topk"}
-    save_dictionary(home / "runs" / "mine", sae, told, frequency_S)
+    config = {"site": "mixed3b", "subject": {"name": "inceptionv1"}, "objective": "topk"}
+    save_dictionary(home / "runs" / "mine", sae, config, frequency_S)
     export_run(ExportConfig("mine", str(out), home=str(home)))
     found = read_frequency(out)
     assert found is not None
     torch.testing.assert_close(found, frequency_S, atol=1e-6, rtol=1e-5)
-    made = import_run(ImportConfig(str(out), home=str(home)))
-    assert made["site"] == "mixed3b"
-    assert not made["reused"]
-    assert Path(made["run"]).name.startswith("imported-mixed3b-")
-    assert torch.equal(load_dictionary(made["run"]).encode(x), sae.encode(x))
-    torch.testing.assert_close(load_frequency(made["run"]), frequency_S, atol=1e-6, rtol=1e-5)
+    imported = import_run(ImportConfig(str(out), home=str(home)))
+    assert imported["site"] == "mixed3b"
+    assert not imported["reused"]
+    assert Path(imported["run"]).name.startswith("imported-mixed3b-")
+    assert torch.equal(load_dictionary(imported["run"]).encode(x), sae.encode(x))
+    torch.testing.assert_close(load_frequency(imported["run"]), frequency_S, atol=1e-6, rtol=1e-5)
     again = import_run(ImportConfig(str(out), home=str(home)))
-    assert again == made | {"reused": True}
+    assert again == imported | {"reused": True}
 
 
 def test_a_crosscoder_is_not_exported(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The planted subject holds what its truth says, permuted by the group, and in superposition."""
+"""The planted subject has the features it declares, in superposition and permuted by the group."""
 
 import dataclasses
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_stabilisers_are_those_of_the_classes():
     for number, feature in enumerate(FEATURES):
         assert (moved_FG[number] == number).sum() == order[feature.kind]
     assert np.bincount(families(GROUP)).tolist() == [24, 12, 24, 1, 1, 48]
-    assert len(np.bincount(families(Dihedral(12)))) == 10  # each ring falls apart in two
+    assert len(np.bincount(families(Dihedral(12)))) == 10  # each family splits in two
 
 
 def test_blocks_hold_the_transformed_features():
@@ -122,7 +122,7 @@ def test_channels_that_share_curves_hold_curves_far_apart():
     curves_DF = curves_DF[curves_DF.any(axis=1)]
     assert ((curves_DF > 0).sum(axis=1) >= 2).all()
     resultant = np.abs(curves_DF @ np.exp(1j * np.deg2rad(rules.DIRECTIONS))) / curves_DF.sum(1)
-    assert resultant.max() < 0.75  # a curve detector has .85
+    assert resultant.max() < 0.75  # a curve detector has 0.85
 
 
 # --- the network -------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def test_a_curve_excites_the_planted_feature_and_leaves_its_neighbours(subject: 
 
 
 def test_turns_by_fifteen_degrees_and_reflections_permute_what_shapes_excite(subject: Subject):
-    """Shapes drawn anew at each angle: what the grid of pixels costs is 2 to 10 per cent."""
+    """Shapes are redrawn at each angle; the pixel grid costs 2 to 10 % of the variance."""
 
     def hook(angle: float, hand: int) -> np.ndarray:
         y, x = np.mgrid[:SIZE, :SIZE] - float(PIXEL)
@@ -202,7 +202,7 @@ def test_features_are_sparse_and_of_one_size_on_dead_leaves(subject: Subject):
 
 @pytest.mark.slow
 def test_a_dictionary_finds_what_is_in_superposition(tmp_path: Path):
-    """All 24 orientations where single channels show ten; and little that was not planted."""
+    """It recovers at least 22 of 24 orientations, where single channels have ten."""
     home = str(tmp_path)
     changes = {"subject": "planted", "sites": (SITE,), "limit": 1000, "home": home}
     harvest(dataclasses.replace(harvest_demo(), **changes))

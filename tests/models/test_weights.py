@@ -18,7 +18,7 @@ from tendril.models.weights import LUCENT, Checkpoint, fetch, git_blob, load_wei
 
 @pytest.fixture
 def served(tmp_path: Path) -> tuple[Checkpoint, Path]:
-    """A checkpoint that lies behind a URL of this machine, and an empty cache."""
+    """A checkpoint behind a file URL, and an empty cache."""
     file = tmp_path / "far.pth"
     torch.save(nn.Linear(2, 3).state_dict(), file)
     blob = git_blob(file.read_bytes())
@@ -54,7 +54,7 @@ def test_an_answer_cut_short_is_told(tmp_path: Path) -> None:
             self.wfile.write(b"ten bytes!")
 
         def log_message(self, *_: object) -> None:
-            """Nothing on stderr."""
+            """Keep stderr empty."""
 
     with HTTPServer(("127.0.0.1", 0), Short) as server:
         Thread(target=server.handle_request).start()
