@@ -194,7 +194,7 @@ def test_the_command_compares_four_seeds_of_768_in_seconds(tmp_path: Path) -> No
             "study",
             "compare",
             "--run",
-            *(f"seed-{s}" for s in range(4)),
+            *names,
         ],
         cwd=ROOT,
         env={**os.environ, "TENDRIL_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
