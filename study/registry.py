@@ -12,6 +12,7 @@ from .compare.config import CompareConfig
 from .core.config import StudyConfig
 from .crosscoder_parts.config import PartsConfig
 from .curves.config import CurvesConfig
+from .splice.config import SpliceConfig
 
 
 @final
@@ -35,5 +36,6 @@ def _entry(config: type[StudyConfig], target: str) -> Entry:
 STUDIES: Mapping[str, Entry] = {
     "curves": _entry(CurvesConfig, "curves.study:CurvesStudy"),
     "parts": _entry(PartsConfig, "crosscoder_parts.study:PartsStudy"),
+    "splice": _entry(SpliceConfig, "splice.study:SpliceStudy"),
     "compare": _entry(CompareConfig, "compare.study:CompareStudy"),
 }

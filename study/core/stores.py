@@ -58,14 +58,23 @@ def common_store(runs: Sequence[Path], home: str, store: str, *, anywhere: bool 
 
 
 def common_site(runs: Sequence[Path]) -> str:
-    """The site that all runs were trained on. Raises ConfigError where sites differ, or where a
-    dictionary is of several sites."""
+    """The site that all runs were trained on.
+
+    Raises ConfigError where sites differ, or where a dictionary does not take single vectors of
+    one site: a crosscoder of several sites, or one over a group.
+    """
     trained = {run.name: read_config(run) for run in runs}
     for name, config in trained.items():
         if len(config.get("sites") or ()) > 1:
             raise ConfigError(
                 f"{name} is a crosscoder of the sites {', '.join(config['sites'])}; this study "
                 "replaces vectors of one site. Choose a dictionary of one site."
+            )
+        if config.get("group"):
+            raise ConfigError(
+                f"{name} is a crosscoder over a group, which takes the vectors of all turned "
+                "copies of an input; this study replaces single vectors. Choose a dictionary of "
+                "single vectors."
             )
     sites = {name: str(config["site"]) for name, config in trained.items()}
     if len(set(sites.values())) > 1:
