@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, final
 
+from .ablate.config import AblateConfig
 from .compare.config import CompareConfig
 from .core.config import StudyConfig
 from .crosscoder_parts.config import PartsConfig
@@ -37,5 +38,6 @@ STUDIES: Mapping[str, Entry] = {
     "curves": _entry(CurvesConfig, "curves.study:CurvesStudy"),
     "parts": _entry(PartsConfig, "crosscoder_parts.study:PartsStudy"),
     "splice": _entry(SpliceConfig, "splice.study:SpliceStudy"),
+    "ablate": _entry(AblateConfig, "ablate.study:AblateStudy"),
     "compare": _entry(CompareConfig, "compare.study:CompareStudy"),
 }

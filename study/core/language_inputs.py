@@ -24,7 +24,7 @@ from tendril.models.subjects.language import (
 )
 from tendril.models.subjects.subject import site_modules
 
-from .stores import common_site, common_store, dictionary_digests
+from .stores import common_site, common_store, dictionary_digests, is_language_run
 
 
 @final
@@ -62,6 +62,12 @@ def find_language_inputs(
     StoreNotFoundError, UnknownSiteError, WeightsError, and SubjectError for a model that predicts
     no next token.
     """
+    for run in runs:
+        if not is_language_run(run):
+            raise ConfigError(
+                f"{study} needs a run of a language model; {run.resolve().name} is of a vision "
+                "network. Choose another --run."
+            )
     site = common_site(runs)
     found = common_store(runs, home, store, anywhere=anywhere)
     model = language_subject_of(found, site, subject)
@@ -110,13 +116,13 @@ def context_shape(store: Store) -> tuple[int, int]:
     if inputs.get("kind") != "text":
         raise ConfigError(
             f"the store must hold text; {store.name} holds "
-            f"{inputs.get('kind', 'no known kind of inputs')} and no text. Give a run of a store that "
-            "`tendril harvest language` made."
+            f"{inputs.get('kind', 'no known kind of inputs')} and no text. Give a run of a store "
+            "that `tendril harvest language` made."
         )
     if store.spec["positions"]["rule"] != "all":
         raise ConfigError(
-            f"the store must hold its whole text; {store.name} holds some positions of each context "
-            "only. Harvest the text with --per-input all."
+            f"the store must hold its whole text; {store.name} holds some positions of each "
+            "context only. Harvest the text with --per-input all."
         )
     return int(inputs["contexts"]), int(inputs["context"])
 

@@ -51,8 +51,9 @@ def common_store(runs: Sequence[Path], home: str, store: str, *, anywhere: bool 
     names = {one.name for one in found.values()}
     if len(names) > 1 and not anywhere:
         raise ConfigError(
-            f"the runs must be trained on one store; got {', '.join(sorted(names))}, whose held-out "
-            "contexts differ. Pass --store with the one to read, or (splice) --inputs with a text."
+            f"the runs must be trained on one store; got {', '.join(sorted(names))}, whose "
+            "held-out contexts differ. Pass --store with the one to read, or (splice) a text with "
+            "--inputs."
         )
     return next(iter(found.values()))
 

@@ -18,7 +18,7 @@ LEAD = (
     "on from there. How much worse does it {task}?"
 )
 RECOVERED = (
-    "The fraction recovered is (ablated − spliced) / (ablated − clean), of accuracy or of "
+    "The fraction recovered is (ablated - spliced) / (ablated - clean), of accuracy or of "
     "cross-entropy: 1 where the reconstruction is as good as the site itself, 0 where it is as "
     "good as zeros, or as the mean of the site."
 )

@@ -25,7 +25,7 @@ class Named(Protocol):
 
 
 class SpliceInputs(Protocol):
-    """What is spliced: `SplicedImages` of a vision network, or `SplicedText` of a language model."""
+    """What is spliced: `SplicedImages` of a vision network or `SplicedText` of a language model."""
 
     @property
     def subject(self) -> Named: ...
