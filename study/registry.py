@@ -13,6 +13,7 @@ from .compare.config import CompareConfig
 from .core.config import StudyConfig
 from .crosscoder_parts.config import PartsConfig
 from .curves.config import CurvesConfig
+from .patching.config import PatchingConfig
 from .splice.config import SpliceConfig
 
 
@@ -39,5 +40,6 @@ STUDIES: Mapping[str, Entry] = {
     "parts": _entry(PartsConfig, "crosscoder_parts.study:PartsStudy"),
     "splice": _entry(SpliceConfig, "splice.study:SpliceStudy"),
     "ablate": _entry(AblateConfig, "ablate.study:AblateStudy"),
+    "patching": _entry(PatchingConfig, "patching.study:PatchingStudy"),
     "compare": _entry(CompareConfig, "compare.study:CompareStudy"),
 }
