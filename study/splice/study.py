@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 
@@ -17,18 +17,12 @@ from .findings import Findings
 from .images import find_images
 
 
-class Named(Protocol):
-    """A subject, as far as titles need it."""
-
-    @property
-    def name(self) -> str: ...
-
-
+@runtime_checkable
 class SpliceInputs(Protocol):
     """What is spliced: `SplicedImages` of a vision network or `SplicedText` of a language model."""
 
     @property
-    def subject(self) -> Named: ...
+    def subject_name(self) -> str: ...
 
     @property
     def site(self) -> str: ...
@@ -63,10 +57,10 @@ class SpliceStudy(Study[SpliceConfig, SpliceInputs, Findings]):
         return inputs.identity(config)
 
     def title(self, config: SpliceConfig, inputs: SpliceInputs) -> str:
-        return f"Splicing {inputs.site} of {inputs.subject.name}"
+        return f"Splicing {inputs.site} of {inputs.subject_name}"
 
     def label(self, config: SpliceConfig, inputs: SpliceInputs) -> str:
-        return f"{inputs.subject.name}-{inputs.site}"
+        return f"{inputs.subject_name}-{inputs.site}"
 
     def estimate(self, config: SpliceConfig, inputs: SpliceInputs) -> Mapping[str, Any]:
         return inputs.estimate()

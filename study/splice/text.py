@@ -37,6 +37,11 @@ class SplicedText:
         return self.found.subject
 
     @property
+    def subject_name(self) -> str:
+        """The name of the subject, for titles."""
+        return self.subject.name
+
+    @property
     def site(self) -> str:
         """The site that is replaced."""
         return self.found.site
