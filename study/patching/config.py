@@ -12,10 +12,10 @@ from ..core.config import LanguageConfig, at_least, several_runs
 class PatchingConfig(LanguageConfig):
     """How few features must be changed for a model to answer one prompt as it answers another?
 
-    Generates pairs of prompts that differ in a name ('Lily saw Tim in the park. Lily said,
-    "Hello,'), and replaces features of one prompt by those of the other: latents of dictionaries
-    against principal components, in a greedy order and by attribution. Makes a page of curves and
-    tables. Half a minute a run for a small model.
+    Generates pairs of prompts that differ in a name (Lily saw Tim in the park. Lily said, "Hello,)
+    and replaces features of one prompt by those of the other: latents of dictionaries against
+    principal components, in a greedy order and by attribution. Makes a page of curves and tables.
+    Half a minute a run for a small model.
     """
 
     run: tuple[str, ...] = ("latest",)
