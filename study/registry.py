@@ -13,8 +13,11 @@ from .compare.config import CompareConfig
 from .core.config import StudyConfig
 from .crosscoder_parts.config import PartsConfig
 from .curves.config import CurvesConfig
+from .joint_tuning.config import JointConfig
+from .missing_curves.config import MissingConfig
 from .patching.config import PatchingConfig
 from .splice.config import SpliceConfig
+from .visualise.config import VisualiseConfig
 
 
 @final
@@ -37,6 +40,9 @@ def _entry(config: type[StudyConfig], target: str) -> Entry:
 
 STUDIES: Mapping[str, Entry] = {
     "curves": _entry(CurvesConfig, "curves.study:CurvesStudy"),
+    "missing": _entry(MissingConfig, "missing_curves.study:MissingCurvesStudy"),
+    "joint": _entry(JointConfig, "joint_tuning.study:JointStudy"),
+    "visualise": _entry(VisualiseConfig, "visualise.study:VisualiseStudy"),
     "parts": _entry(PartsConfig, "crosscoder_parts.study:PartsStudy"),
     "splice": _entry(SpliceConfig, "splice.study:SpliceStudy"),
     "ablate": _entry(AblateConfig, "ablate.study:AblateStudy"),
