@@ -23,10 +23,10 @@ from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.saelens import (
     CFG,
     WEIGHTS,
+    cfg_entry,
     export_saelens,
     import_saelens,
     read_frequency,
-    told,
 )
 
 from .commands import ExportConfig, ImportConfig
@@ -79,7 +79,7 @@ def import_run(config: ImportConfig) -> Outcome:
     sae, cfg = import_saelens(folder, scale)
     parts = [(folder / name).read_bytes() for name in (CFG, WEIGHTS)]
     digest = hashlib.sha256(b"".join([*parts, repr(scale).encode()])).hexdigest()
-    site = told(cfg, "hook_name")
+    site = cfg_entry(cfg, "hook_name")
     name = slug(config.name or f"imported-{site or folder.resolve().name}")
     run = runs_folder(config.home) / f"{name}-{digest[:12]}"
     reused = (run / DICTIONARY).exists()
@@ -114,7 +114,7 @@ def _write(
         "objective": cfg.get("architecture", "standard"),
         "site": site,
         "store": "",
-        "subject": {"name": told(cfg, "model_name") or ""},
+        "subject": {"name": cfg_entry(cfg, "model_name") or ""},
         "width": sae.width,
         "latents": sae.latents,
         "scale": scale,

@@ -117,8 +117,8 @@ class Source:
                 epochs=epochs,
                 rank=ranks.rank,
                 ranks=ranks.ranks,
-                huge=config.norm_outliers,
-                huge_times=config.outlier_times,
+                norm_outliers=config.norm_outliers,
+                outlier_times=config.outlier_times,
             )
             for store in (self.store, self.paired)
             if store is not None

@@ -90,7 +90,7 @@ def test_tensors_and_their_numbers_are_one_file(tmp_path: Path) -> None:
 
 
 def test_files_are_the_same_bytes_every_time(tmp_path: Path) -> None:
-    """Also from another process: nothing depends on an order that changes."""
+    """Two processes write identical bytes: nothing depends on hash order."""
     saved(tmp_path / "here")
     code = (
         "from tests.models.test_checkpoint import saved; from pathlib import Path; "

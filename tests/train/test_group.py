@@ -15,10 +15,11 @@ from tendril.models.dictionaries.checkpoint import load_dictionary
 from tendril.models.dictionaries.crosscoder import sourced, weights
 from tendril.models.dictionaries.equivariant import EquivariantCrosscoder, blocks_of
 from tendril.models.dictionaries.sae import SAE
-from tendril.study.compare.study import read_run
+from tendril.study.compare.findings import read_run
 from tendril.train.commands import ExportConfig
-from tendril.train.config import CONTROLS, TrainConfig
+from tendril.train.config import TrainConfig
 from tendril.train.dry_run import dry_run
+from tendril.train.groups import CONTROLS
 from tendril.train.loop import run_folder, train
 from tendril.train.orbits import Damage
 from tendril.train.saelens import export_run

@@ -15,7 +15,7 @@ from tendril.models.dictionaries.equivariant import (
     initialised_families,
 )
 from tendril.models.dictionaries.kernels.orbit import orbit_active
-from tendril.models.dictionaries.kernels.reference import Active
+from tendril.models.dictionaries.kernels.sparse_product import Active
 
 from ..config import TrainConfig
 from .base import Loss, Objective, Shape, middle, squared

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tendril.models.dictionaries.kernels.reference import Active
 from tendril.models.dictionaries.kernels.sparse import aux_reconstruction, topk_active
+from tendril.models.dictionaries.kernels.sparse_product import Active
 from tendril.models.dictionaries.sae import SAE, initialised
 from tendril.models.dictionaries.sparsity import Sparsity
 

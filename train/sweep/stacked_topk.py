@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tendril.models.dictionaries.kernels.reference import Active
 from tendril.models.dictionaries.kernels.sparse import encoder_bias
 from tendril.models.dictionaries.kernels.sparse_product import (
+    Active,
     at_entries,
     decode,
     entries_of_rows,

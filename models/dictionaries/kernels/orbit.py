@@ -18,8 +18,7 @@ from tendril.data.group.dihedral import Dihedral
 from ..equivariant import EquivariantCrosscoder
 from .orbit_fourier import PAY, copies_of, correlated, waves_of
 from .orbit_product import spread
-from .reference import Active
-from .sparse_product import Entries, at_entries, decode, entries_of_rows, largest
+from .sparse_product import Active, Entries, at_entries, decode, entries_of_rows, largest
 
 BLOCK = 2**21  # pre-activations at a time
 
