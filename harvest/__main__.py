@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from tendril.data.cli import Outcome, as_json, run_command, scalars
+from tendril.data.errors import ConfigError
 from tendril.data.home import SCHEME, find_store
 
 from .config import LanguageConfig, StoreConfig, VerifyConfig
@@ -27,6 +28,12 @@ store records, and compares them. Exits with status 2 after listing what differs
 def main(arguments: Sequence[str] | None = None) -> Outcome | None:
     """Parse, then harvest or verify. Of several processes only the first returns an outcome."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    known = (*RECIPES, "verify")
+    if words and not words[0].startswith("-") and words[0] not in known:
+        raise ConfigError(
+            f"the first word after harvest must be one of {', '.join(known)}; got {words[0]!r}. "
+            "`tendril harvest --help` says what each does."
+        )
     recipes = {name: (inspect.getdoc(make) or "", make()) for name, make in RECIPES.items()}
     config: object = tyro.extras.overridable_config_cli(
         {**recipes, "verify": (VERIFY, VerifyConfig())},
@@ -55,8 +62,8 @@ def _sentence(done: "Harvest") -> str:
         return f"{done.store} exists already, with {rows}."
     if done.dry_run:
         return (
-            f"Nothing was written. {done.store} would hold {rows}: about {done.bytes / 1e6:,.0f} "
-            f"MB, {done.seconds:,.0f} s."
+            f"Nothing was written. {done.store} would hold {rows}: about {done.bytes / 1e6:,.1f} "
+            f"MB, {done.seconds:,.1f} s."
         )
     unreadable = f" {done.unreadable:,} inputs could not be read." if done.unreadable else ""
     return (

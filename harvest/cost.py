@@ -53,7 +53,7 @@ def estimate(plan: Plan, layout: Layout) -> Cost:
         + f"; about {stored / 1e6:,.0f} MB ({raw / 1e6:,.0f} MB raw {dtype}) and "
         f"{duration(seconds)} on {plan.device}, into {plan.location}"
     )
-    return Cost(layout.rows, stored, round(seconds, 1), sentence)
+    return Cost(layout.rows, stored, seconds, sentence)
 
 
 def duration(seconds: float) -> str:

@@ -71,7 +71,8 @@ def harvest(config: StoreConfig) -> Harvest:
             note(cost.sentence)
         if config.dry_run:
             pace = round(cost.rows / max(cost.seconds, 1e-9), 1)
-            return replace(made, seconds=cost.seconds, rows_per_s=pace, bytes=cost.bytes)
+            seconds = round(cost.seconds, 2)
+            return replace(made, seconds=seconds, rows_per_s=pace, bytes=cost.bytes)
     done = _write(plan, layout)
     pace = round(done.rows / max(done.seconds, 1e-9), 1)
     return replace(made, seconds=_since(began), rows_per_s=pace, unreadable=done.invalid_inputs)

@@ -52,8 +52,9 @@ def subject_from_file(text: str) -> Subject:
 
     The function takes no arguments and returns a Subject (see `subject_from_module`) or a plain
     module, whose input is then RGB in 0..1 of 224 pixels. The content of the file is part of the
-    identity, since it holds the preprocessing. The file can import modules from its folder, as
-    if it were run with `python FILE.py`. Raises SubjectError.
+    identity, since it holds the preprocessing, and so are the weights: a function that draws them
+    must seed them. The file can import modules from its folder, as if it were run with
+    `python FILE.py`. Raises SubjectError.
     """
     file, _, function = text.rpartition(":")
     path = Path(file)
