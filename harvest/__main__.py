@@ -47,15 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> Outcome | None:
     from .plan import process_of  # after parsing: torch takes a second
     from .run import harvest
 
-    if config.dry_run and process_of(config)[0] > 0:
+    rank, _ = process_of(config)
+    if config.dry_run and rank > 0:
         return None
     done = harvest(config)
-    if process_of(config)[0] > 0:
+    if rank > 0:
         return None
-    return Outcome(done.summary(), _sentence(done), _next_command(done, config, words))
+    return Outcome(done.summary(), sentence(done), next_command(done, config, words))
 
 
-def _sentence(done: "Harvest") -> str:
+def sentence(done: "Harvest") -> str:
+    """What was made, for a person."""
     group = f" of {done.elements} elements" if done.elements else ""
     rows = f"{done.rows:,} rows{group} of {', '.join(done.sites)}"
     if done.reused:
@@ -72,7 +74,7 @@ def _sentence(done: "Harvest") -> str:
     )
 
 
-def _next_command(done: "Harvest", config: StoreConfig, words: Sequence[str]) -> str:
+def next_command(done: "Harvest", config: StoreConfig, words: Sequence[str]) -> str:
     """The harvest itself after a dry run, else the training of a dictionary on the store."""
     if done.dry_run and not done.reused:
         return shlex.join(["tendril", "harvest", *(w for w in words if w != "--dry-run")])

@@ -33,7 +33,7 @@ from .loop import Produce
 from .plan import Plan
 from .sites import split_names
 
-TOKENS = "tokens"  # folder beside store/ that keeps packed text
+TOKENS = "tokens"  # folder next to store/ that keeps packed text
 
 
 @final
@@ -159,7 +159,7 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
 
 
 def _packed(source: TokenSource, cut: Cut, config: LanguageConfig) -> Contexts:
-    """The contexts, kept in tokens/ beside store/, or in the current folder if that is at a URL.
+    """The contexts, kept in tokens/ next to store/, or in the current folder if that is at a URL.
 
     A dry run leaves nothing behind: it packs into a temporary folder, whose files stay mapped
     into memory after they are removed.

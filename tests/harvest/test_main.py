@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from tendril.data.cli import run_command
-from tendril.harvest.__main__ import main
+from tendril.harvest.__main__ import main, next_command
+from tendril.harvest.config import HarvestConfig, LanguageConfig, StoreConfig
+from tendril.harvest.run import Harvest
 
 from ..helpers.helped import check_help
 from .test_run import MINE
@@ -61,6 +63,29 @@ def test_the_last_line_says_what_was_made(
     sentence, following, line = out.splitlines()
     assert sentence == f"{made['store']} exists already, with 12 rows of late."
     assert (following, json.loads(line)["reused"]) == (train, True)
+
+
+@pytest.mark.parametrize(
+    ("done", "config", "command"),
+    [
+        (Harvest("store/a-1", ("x", "y")), HarvestConfig(), "topk --store a-1 --site x"),
+        (
+            Harvest("lab/store/a-1", ("x",), elements=16),
+            HarvestConfig(home="lab"),
+            "equivariant_crosscoder --store a-1 --site x --home lab",
+        ),
+        (Harvest("store/a-1", ("x",)), LanguageConfig(), "topk --store a-1"),
+        (
+            Harvest("s3://lab/store/a-1", ("x", "y")),
+            LanguageConfig(home="s3://lab"),
+            "topk --store s3://lab/store/a-1 --site x",
+        ),
+    ],
+)
+def test_the_next_command_trains_on_the_store(
+    done: Harvest, config: StoreConfig, command: str
+) -> None:
+    assert next_command(done, config, ["images"]) == f"tendril train {command}"
 
 
 def test_a_dry_run_writes_nothing(
