@@ -53,14 +53,15 @@ class Sited(Protocol):
 
 
 def site_modules(subject: Sited, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The modules of each named site. Raises UnknownSiteError, with similar names."""
+    """The modules of each named site. Raises UnknownSiteError, with near names."""
     for name in names:
         if name not in subject.sites:
             near = difflib.get_close_matches(name, subject.sites, n=5, cutoff=0.4)
             known = ", ".join(near or list(subject.sites)[-5:])
             raise UnknownSiteError(
-                f"a site must be one of the {len(subject.sites)} sites of {subject.name}; got "
-                f"{name!r}. {'Similar names are' if near else 'The last ones are'} {known}."
+                f"{subject.name} has no site {name!r}; "
+                f"{'near names are' if near else 'the last are'} {known} "
+                f"({len(subject.sites)} in all)."
             )
     return {name: subject.sites[name] for name in names}
 

@@ -123,7 +123,7 @@ MISTAKES = {
     "no such folder": (["--inputs", "nowhere"], "no folder here"),
     "no inputs": ([], "--inputs wants a folder"),
     "an empty folder": (["--inputs", "{empty}"], "holds no image"),
-    "an unknown site": (["--inputs", "{photos}", "--sites", "lat"], "Similar names are late"),
+    "an unknown site": (["--inputs", "{photos}", "--sites", "lat"], "near names are late"),
     "no site": (["--inputs", "{photos}", "--sites", ","], "Its last feature maps are relu, late"),
     "no weights": (["--inputs", "{photos}", "--subject", "inceptionv1"], "--weights lucent"),
     "weights that are not there": (

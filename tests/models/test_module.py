@@ -46,7 +46,9 @@ def test_any_module_is_a_subject_and_any_dotted_name_a_site(file: Path) -> None:
     assert subject.input_size == 224
     assert set(subject.sites) == {"0", "1", "2"}
     assert describe_sites(subject, ["2"])["2"].width == 6
-    with pytest.raises(UnknownSiteError, match="one of the 3 sites of network; got 'conv'"):
+    with pytest.raises(
+        UnknownSiteError, match=r"has no site 'conv'; the last are 0, 1, 2 \(3 in all\)"
+    ):
         site_modules(subject, ["conv"])
 
 
