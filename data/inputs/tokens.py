@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int32
 
 from ..errors import ConfigError
 from ..store.spec import canonical_json
+from .cut import Cut as Cut
 from .texts import TextSource
 
 VERSION = 1  # of the way that text is cut
@@ -34,25 +35,6 @@ class TokenSource:
     key: dict[str, Any]
     origin: str
     documents: Callable[[], Iterator[Sequence[int]]]
-
-
-@final
-@dataclass(frozen=True)
-class Cut:
-    """How tokens become contexts: each of `length` tokens, begun by `prefix`, ended by
-    `suffix`; `between` stands between two documents and counts to the second one. `special`
-    lists the tokens that stand for no text."""
-
-    length: int
-    prefix: tuple[int, ...] = ()
-    suffix: tuple[int, ...] = ()
-    between: tuple[int, ...] = ()
-    special: tuple[int, ...] = ()
-
-    @property
-    def body(self) -> int:
-        """Tokens of a context that come from the text."""
-        return self.length - len(self.prefix) - len(self.suffix)
 
 
 @final

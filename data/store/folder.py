@@ -18,7 +18,6 @@ from jaxtyping import UInt8
 from ..errors import ConfigError, StoreFullError, StoreUnreachableError, TendrilError
 from ..home import SCHEME as SCHEME
 from .atomic import ASIDE, Content, pieces_of, write_together, write_whole
-from .cache import ChunkCache
 
 PACKAGES = {  # that speak a protocol, where it is one of Tendril's extras
     "s3": "pip install 'tendril[s3]' (s3fs)",
@@ -183,7 +182,11 @@ class RemoteFolder:
                 f"{url} cannot be opened ({error}); give a path or a URL that fsspec knows, and "
                 f"install what speaks {protocol}: {package}."
             ) from error
-        self._cache = ChunkCache(cache) if cache is not None else None
+        self._cache = None
+        if cache is not None:
+            from .cache import ChunkCache
+
+            self._cache = ChunkCache(cache)
         self.listed = not self._url.startswith(("http://", "https://"))
 
     @property
