@@ -95,7 +95,9 @@ class FeatureFindings:
         tokens = self.text.tokens_BT.reshape(-1)[rows[rows >= 0]]
         return list(dict.fromkeys(tokens.tolist()))
 
-    def _example(self, best: TopEntries, latent: int, place: int, level: float | None = None) -> Example:
+    def _example(
+        self, best: TopEntries, latent: int, place: int, level: float | None = None
+    ) -> Example:
         row, length = int(best.row_SN[latent, place]), self.activity.length
         begin = int(self.activity.begin(np.array(row)))
         window = slice(begin, begin + self.activity.window)

@@ -206,7 +206,9 @@ def places(findings: FeatureFindings) -> Int64[np.ndarray, " v"]:
     """Token id -> its number among the tokens that the page shows, from 1 on; 0 for others."""
     shown = [np.unique(findings.text.tokens_BT)]
     if findings.promoted:
-        shown += [np.unique(t.numpy()) for t in (findings.promoted.up_SP, findings.promoted.down_SP)]
+        shown += [
+            np.unique(t.numpy()) for t in (findings.promoted.up_SP, findings.promoted.down_SP)
+        ]
     tokens = np.unique(np.concatenate(shown))
     place = np.zeros(len(findings.text_of), np.int64)
     place[tokens] = np.arange(1, len(tokens) + 1)

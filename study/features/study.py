@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from tendril.data.errors import ConfigError, RunDamagedError
+from tendril.data.errors import ConfigError
 from tendril.data.home import find_run
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
 from tendril.models.dictionaries.checkpoint import DICTIONARY, load_sae, read_config
@@ -18,7 +18,7 @@ from tendril.models.subjects.language import LanguageSubject
 
 from ..core.language_inputs import StoredText, language_subject_of, text_of
 from ..core.report import file_digest, write_csv
-from ..core.stores import store_of_run
+from ..core.stores import store_of_run, trained_sites
 from ..core.study import Study
 from ..core.token_text import readable
 from ..measures.decoder_directions import neighbours, promoted
@@ -63,14 +63,7 @@ class FeaturesStudy(Study[FeaturesConfig, FeatureInputs, FeatureFindings]):
         trained, dictionary = read_config(run), load_sae(run)
         store = store_of_run(run, config.home, config.store)
         text = text_of(store)
-        sites = tuple(trained.get("sites") or (trained["site"],))
-        width = sum(store.width(site) for site in sites)
-        if width != dictionary.width:
-            raise RunDamagedError(
-                f"the dictionary of {run.name} takes vectors of width {dictionary.width}; "
-                f"{' + '.join(sites)} of {store.name} has {width}. Pass --store with the store "
-                "that it was trained on."
-            )
+        sites = trained_sites(run, store, dictionary.width)
         held_out = float(trained.get("held_out", BATCH_DEFAULTS["held_out"]))
         contexts = chosen_contexts(text, config.part, held_out, config.limit)
         if not len(contexts) or not text.valid_BT[contexts].any():
@@ -108,9 +101,7 @@ class FeaturesStudy(Study[FeaturesConfig, FeatureInputs, FeatureFindings]):
         sample = max(SAMPLE, config.quantiles) if config.quantiles else 0
         length = text.tokens_BT.shape[1]
         activity = Activity(dictionary.latents, length, config.top, sample, config.window)
-        watch(
-            store, inputs.sites, dictionary, text.valid_BT, inputs.contexts, activity, device
-        )
+        watch(store, inputs.sites, dictionary, text.valid_BT, inputs.contexts, activity, device)
         W_dec = dictionary.W_dec.detach()
         subject.module.to(device)
         writes = promoted(subject, W_dec[:, -store.width(site) :], TOKENS)

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from tendril.study.core.language_inputs import StoredText
+from tendril.study.features import page
 from tendril.study.features.findings import FeatureFindings
-from tendril.study.features.page import render_page
-from tendril.study.features.page_data import PIECE, places, write_index, write_piece
+from tendril.study.features.page import PIECE, places, write_index, write_piece
 from tendril.study.measures.decoder_directions import neighbours
 from tendril.study.measures.latent_activity import Activity
+from tendril.study.page.render import render
 
 
 def made_up(latents: int, top: int, window: int) -> FeatureFindings:
@@ -47,8 +48,6 @@ def made_up(latents: int, top: int, window: int) -> FeatureFindings:
         neighbours=neighbours(W_dec[:, :2], 2) if latents < 1000 else _ring(latents),
         norm_S=np.ones(latents, np.float32),
         note="No logits.",
-        command="tendril study features",
-        made={},
     )
 
 
@@ -63,7 +62,9 @@ def test_a_page_of_many_latents_opens_at_once(tmp_path: Path) -> None:
     place = places(found)
     assert write_index(found, place, data) < 3_000_000
     assert max(write_piece(found, n, place, data) for n in (0, linked // PIECE)) < 700_000
-    (tmp_path / "index.html").write_text(render_page(found), encoding="utf-8")
+    common = {"title": "Features", "command": "tendril", "identity": "{}", "tables": []}
+    html = render(Path(page.__file__).parent, {**common, **page.context(found)})
+    (tmp_path / "index.html").write_text(html, encoding="utf-8")
     assert (tmp_path / "index.html").stat().st_size < 60_000
     chromium = shutil.which("chromium")
     if chromium is None:
