@@ -164,11 +164,11 @@ const features = (() => {
     let ticks = "", last = -100;
     for (let bin = 0; bin <= counts.length; bin++) {
       const x = bin * width;
-      if ((first + bin) % 4 || x - last < 46) continue; // a whole power of two, with room
-      ticks += `<path class="axis" d="M${x.toFixed(1)} 76v4"/><text class="soft mid" x="${x.toFixed(1)}" y="93">${number(edge(bin))}</text>`;
+      if ((first + bin) % 4 || x - last < 64) continue; // a whole power of two, with room
+      ticks += `<path class="axis" d="M${x.toFixed(1)} 76v4"/><text class="soft mid" x="${x.toFixed(1)}" y="96">${number(edge(bin))}</text>`;
       last = x;
     }
-    return `<svg class="bars" viewBox="-14 0 640 98" role="img" aria-label="histogram of activations"><path class="axis" d="M0 76.5H600"/>${bars.join("")}${ticks}</svg>`;
+    return `<svg class="bars" viewBox="-14 0 640 102" role="img" aria-label="histogram of activations"><path class="axis" d="M0 76.5H600"/>${bars.join("")}${ticks}</svg>`;
   }
   function example([context, position, document_, value, at, tokens, acts, borders, level], highest) {
     const starts = new Map(borders), begin = position - at, end = begin + tokens.length;
@@ -205,13 +205,18 @@ const features = (() => {
     };
     const [x0, x1] = span(all.frequency), [y0, y1] = span(all.max);
     const x = (latent) => 52 + ((Math.log10(all.frequency[latent]) - x0) / (x1 - x0)) * (width - 76);
-    const y = (latent) => height - 34 - ((Math.log10(all.max[latent]) - y0) / (y1 - y0)) * (height - 56);
+    const y = (latent) => height - 48 - ((Math.log10(all.max[latent]) - y0) / (y1 - y0)) * (height - 76);
     pen.font = "12px system-ui, sans-serif"; pen.fillStyle = style.getPropertyValue("--soft");
     pen.textAlign = "center"; pen.strokeStyle = style.getPropertyValue("--rule");
-    const steps = (low, high) => { const made = []; for (let p = Math.floor(low); p <= high; p++) for (const m of high - low < 1.6 ? [1, 2, 5] : [1]) { const v = p + Math.log10(m); if (v > low && v < high) made.push([v, m * 10 ** p]); } return made; };
-    for (const [v, at] of steps(x0, x1)) { const px = 52 + ((v - x0) / (x1 - x0)) * (width - 76); pen.fillText(percent(at), px, height - 12); pen.beginPath(); pen.moveTo(px, 10); pen.lineTo(px, height - 30); pen.stroke(); }
+    const steps = (low, high) => { // round values, at least three of them where there is room
+      const at = (factors) => { const values = []; for (let p = Math.floor(low); p <= high; p++) for (const m of factors) { const v = p + Math.log10(m); if (v > low && v < high) values.push([v, m * 10 ** p]); } return values; };
+      return [[1], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 7]].map(at).find((values) => values.length > 2) ?? at([1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9]);
+    };
+    for (const [v, at] of steps(x0, x1)) { const px = 52 + ((v - x0) / (x1 - x0)) * (width - 76); pen.fillText(percent(at), px, height - 26); pen.beginPath(); pen.moveTo(px, 10); pen.lineTo(px, height - 44); pen.stroke(); }
+    pen.fillText("fraction of tokens on which it is active", 52 + (width - 76) / 2, height - 6);
+    pen.textAlign = "left"; pen.fillText("largest activation", 52, 14);
     pen.textAlign = "right";
-    for (const [v, at] of steps(y0, y1)) { const py = height - 34 - ((v - y0) / (y1 - y0)) * (height - 56); pen.fillText(number(at), 44, py + 4); pen.beginPath(); pen.moveTo(50, py); pen.lineTo(width - 16, py); pen.stroke(); }
+    for (const [v, at] of steps(y0, y1)) { const py = height - 48 - ((v - y0) / (y1 - y0)) * (height - 76); pen.fillText(number(at), 44, py + 4); pen.beginPath(); pen.moveTo(50, py); pen.lineTo(width - 16, py); pen.stroke(); }
     pen.globalAlpha = on.length > 4000 ? 0.35 : 0.7;
     for (const inside of [false, true]) {
       pen.fillStyle = inside ? style.getPropertyValue("--cold") : style.getPropertyValue("--rule");

@@ -52,7 +52,7 @@ class InterpretConfig(LanguageConfig):
     shown: int = 5
     """Activating examples that the explainer sees."""
     top: int = 20
-    """Number of strongest examples from which those are drawn."""
+    """Number of strongest examples from which the shown ones are drawn."""
     tested: int = 20
     """Other activating examples, over all quantiles, on which the sentence is tested, with as many
     silent ones."""

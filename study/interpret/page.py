@@ -21,9 +21,9 @@ def context(config: InterpretConfig, findings: InterpretFindings) -> dict[str, A
     figures = findings.figures()
     return {
         "lead": (
-            f"{findings.model} saw activating examples of each latent and wrote one sentence about "
-            "it. Then, given the sentence alone, it was asked which other examples activate the "
-            "latent (detection), and in which the right tokens are marked (fuzzing)."
+            f"The model {findings.model} saw activating examples of each latent and wrote one "
+            "sentence about it. Then, given the sentence alone, it was asked which other examples "
+            "activate the latent (detection), and in which the right tokens are marked (fuzzing)."
         ),
         "numbers": numbers(findings, figures),
         "kinds": KINDS,
