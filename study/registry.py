@@ -40,6 +40,11 @@ def _load(target: str) -> Any:
 
 STUDIES: Mapping[str, Entry] = {
     "curves": Entry("curves.config:CurvesConfig", "curves.study:CurvesStudy"),
+    "missing": Entry(
+        "missing_curves.config:MissingConfig", "missing_curves.study:MissingCurvesStudy"
+    ),
+    "joint": Entry("joint_tuning.config:JointConfig", "joint_tuning.study:JointStudy"),
+    "visualise": Entry("visualise.config:VisualiseConfig", "visualise.study:VisualiseStudy"),
     "parts": Entry("crosscoder_parts.config:PartsConfig", "crosscoder_parts.study:PartsStudy"),
     "features": Entry("features.config:FeaturesConfig", "features.study:FeaturesStudy"),
     "interpret": Entry("interpret.config:InterpretConfig", "interpret.study:InterpretStudy"),

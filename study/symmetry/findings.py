@@ -11,9 +11,9 @@ import numpy as np
 
 from ..curves.findings import Patch
 from ..measures.curve_scores import Gap, angle_between, coverage
+from ..measures.feature_visualisation import Visualised
 from ..measures.latent_families import Family
 from ..measures.shape_stimuli import KINDS, ShapeTuning
-from ..visualise.study import Visualised
 from .analysis import Reading
 from .planted import PlantedScores, planted_scores
 

@@ -8,9 +8,8 @@ from tendril.data.group.dihedral import Dihedral
 from tendril.models.sites.window import find_window
 
 from ..core.vision_inputs import Sources
+from ..measures.feature_visualisation import Aim, Visualised, sites_to_read, visualise
 from ..measures.tuning import exact_arithmetic
-from ..missing_curves.config import VisualiseConfig
-from ..visualise.study import Aim, Visualised, sites_of, visualise
 from .analysis import Reading
 
 LEAST_COSINE = 0.1  # with the block: below it, nothing was excited
@@ -33,7 +32,7 @@ def head_images(
     the identity's block, acted on by T_g, if the latent is one feature in every pose. Heads of
     which no image excites anything, as where a site is silent on noise and has no gradient, are
     left out."""
-    window = find_window(sources.subject, sites_of(sources.subject, sources.site))
+    window = find_window(sources.subject, sites_to_read(sources.subject, sources.site))
     window.module.to(device)
     named = poses(reading.group)
     aims = [
@@ -42,7 +41,7 @@ def head_images(
         for g, name in named.items()
     ]
     with exact_arithmetic():
-        made = visualise(window, sources.site, aims, VisualiseConfig(steps=STEPS), device)
+        made = visualise(window, sources.site, aims, steps=STEPS, device=device)
     of_heads = {head: made[i * len(named) : (i + 1) * len(named)] for i, head in enumerate(heads)}
     return {
         head: images

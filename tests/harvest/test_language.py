@@ -232,7 +232,7 @@ def test_a_stream_killed_and_begun_again(model: Path, tmp_path: Path) -> None:
         (["--inputs", "self"], "--inputs self has no end; say how many contexts with --limit"),
         (["--inputs", "self:x", "--limit", "3"], "--inputs self:SEED wants a whole number"),
         (["--inputs", "short.txt"], "shorter than one context of 16 tokens"),
-        (["--inputs", "latin.txt"], "should be UTF-8 and has the byte 0xe9 at 3"),
+        (["--inputs", "latin.txt"], "must be UTF-8; got the byte 0xe9 at 3"),
         (["--batch-size", "0"], "--batch-size wants a whole number from 1 on"),
     ],
 )
