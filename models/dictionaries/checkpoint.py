@@ -23,7 +23,6 @@ from tendril.data.errors import ConfigError, RunDamagedError
 from tendril.data.home import RUN, find_run
 from tendril.data.store.atomic import write_whole
 
-from .equivariant import OrbitCrosscoder
 from .sae import SAE, Stored
 from .sae import described as described_sae
 
@@ -72,6 +71,8 @@ def load_sae(run: str | Path, home: str | None = None) -> SAE:
 def described(description: Mapping[str, Any]) -> Stored:
     """The dictionary of a description, its parameters zero."""
     if description.get("kind", "sae") == "orbit":
+        from .equivariant import OrbitCrosscoder
+
         return OrbitCrosscoder.described(description)
     return described_sae(description)
 
