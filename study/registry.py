@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, final
 
+from .compare.config import CompareConfig
 from .core.config import StudyConfig
+from .crosscoder_parts.config import PartsConfig
 from .curves.config import CurvesConfig
 
 
@@ -32,4 +34,6 @@ def _entry(config: type[StudyConfig], target: str) -> Entry:
 
 STUDIES: Mapping[str, Entry] = {
     "curves": _entry(CurvesConfig, "curves.study:CurvesStudy"),
+    "parts": _entry(PartsConfig, "crosscoder_parts.study:PartsStudy"),
+    "compare": _entry(CompareConfig, "compare.study:CompareStudy"),
 }

@@ -88,4 +88,4 @@ def load_study(spec: str) -> Study[Any, Any, Any]:
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Study)):
         raise ConfigError(f"{file} must define a class {name} that derives from Study.")
-    return found()
+    return found(called=spec)

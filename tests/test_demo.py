@@ -1,5 +1,4 @@
-"""The whole way, as `make demo` goes it: what was planted comes back through store and
-dictionary, and the second time nothing is done."""
+"""The stages of `make demo`: planted features come back, and a second time nothing is done."""
 
 import dataclasses
 from pathlib import Path
@@ -10,9 +9,7 @@ import pytest
 from tendril.harvest.recipes import demo as harvest_demo
 from tendril.harvest.recipes import orbits_demo as harvest_orbits
 from tendril.harvest.run import harvest
-from tendril.study.curves.study import study_curves
-from tendril.study.recipes import curves, symmetry
-from tendril.study.symmetry.study import study_symmetry
+from tendril.study.run import study
 from tendril.train.loop import train
 from tendril.train.recipes import control_demo, orbits_demo
 from tendril.train.recipes import demo as train_demo
@@ -30,8 +27,8 @@ def curves_way(home: str) -> list[dict[str, Any]]:
     the demo has, which takes a minute more."""
     made = dataclasses.asdict(harvest(dataclasses.replace(harvest_demo(), home=home, limit=200)))
     run = train(dataclasses.replace(train_demo(), home=home, steps=800)).summary()
-    config = dataclasses.replace(curves(), home=home, run="demo", orientation_step=12.0)
-    return [made, run, study_curves(config).summary()]
+    report = study("curves", home=home, run="demo", orientation_step=12.0)
+    return [made, run, {**report.figures, "reused": report.reused}]
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +41,17 @@ def gone(home: str) -> list[dict[str, Any]]:
 def test_orientations_that_no_unit_shows_come_back_through_a_dictionary(
     gone: list[dict[str, Any]],
 ) -> None:
-    made, run, study = gone
+    made, run, found = gone
     assert made["rows"] == 8000
     assert run["fvu"] < 0.01
-    assert (study["planted"], study["recovered_units"], study["recovered_latents"]) == (24, 10, 24)
-    assert study["gap_units"] == pytest.approx(60, abs=1)
-    assert study["gap_latents"] < 20
-    assert study["worst_error_degrees"] <= 3
+    assert (found["planted"], found["recovered_units"], found["recovered_latents"]) == (24, 10, 24)
+    assert found["gap_units"] == pytest.approx(60, abs=1)
+    assert found["gap_latents"] < 20
+    assert found["worst_error_degrees"] <= 3
     # 24 latents near 24 angles could be chance; that each one is aligned with what was planted
     # there could not
-    assert study["aligned_latents"] == 24
-    assert study["aligned_cosine"] > 0.95
+    assert found["aligned_latents"] == 24
+    assert found["aligned_cosine"] > 0.95
 
 
 def test_the_second_time_nothing_is_done(home: str, gone: list[dict[str, Any]]) -> None:
@@ -70,10 +67,8 @@ def test_planted_families_come_back_with_what_fixes_them(home: str) -> None:
     harvest(dataclasses.replace(harvest_orbits(), home=home))
     for recipe in (orbits_demo, control_demo):
         train(dataclasses.replace(recipe(), home=home))
-    config = dataclasses.replace(
-        symmetry(), home=home, run="orbits-demo", controls=("control-demo",)
-    )
-    figures = study_symmetry(config).summary()
+    runs = {"run": "orbits-demo", "controls": ("control-demo",)}
+    figures = study("symmetry", home=home, **runs).figures
     ours, control = figures["planted"].values()
     assert ours["family_recall"] >= 0.6
     assert ours["match"] > 0.9 > control["match"]

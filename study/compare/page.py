@@ -1,7 +1,6 @@
-"""What a comparison of runs looks like: a table for the terminal, and a page."""
+"""What a comparison of runs shows: a table for the terminal, and a page."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,8 @@ import numpy as np
 from tendril.data.store.tables import columns
 
 from ..measures.matching import ANTIPODAL, DENSE, SHARED, Directions, Match, nearest_cosine
-from ..page.render import render
-from .charts import Axis, Series, chart
+from ..page.charts import Axis, Series, chart
+from .findings import Comparison
 
 ONE = ("number", "run", "objective", "seed", "latents", "never firing", "dense", "antipodal",
        "slope", "neighbour")  # fmt: skip
@@ -24,13 +23,13 @@ def one_rows(figures: Mapping[str, Any]) -> list[list[str]]:
             str(number),
             run["run"],
             run["objective"],
-            _told(run["seed"]),
+            _text(run["seed"]),
             str(run["latents"]),
-            _told(run["never_firing"]),
+            _text(run["never_firing"]),
             _count(run["dense"]),
             _count(run["antipodal"]),
-            _told(run["frequency_slope"], ".2f"),
-            _told(run["nearest_cosine"]["0.5"], ".2f"),
+            _text(run["frequency_slope"], ".2f"),
+            _text(run["nearest_cosine"]["0.5"], ".2f"),
         ]
         for number, run in enumerate(figures["runs"], 1)
     ]
@@ -40,7 +39,7 @@ def two_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     """A row of figures a pair of runs."""
     names = ("shared", "shared_firing", "encoder_cosine", "decoder_cosine", "stability")
     return [
-        [pair["first"], pair["second"], *(_told(pair[name], ".3f") for name in names)]
+        [pair["first"], pair["second"], *(_text(pair[name], ".3f") for name in names)]
         for pair in figures["pairs"]
     ]
 
@@ -58,36 +57,46 @@ def table(figures: Mapping[str, Any]) -> str:
     )
 
 
-def render_page(
-    figures: Mapping[str, Any],
-    runs: Sequence[Directions],
-    matches: Mapping[tuple[int, int], Match],
-) -> str:
-    """The page as HTML, one file that needs nothing else."""
-    shares = figures["together"]["found_in_others"]
-    return render(
-        Path(__file__).parent,
-        {
-            "one": [ONE, *one_rows(figures)],
-            "two": [TWO, *two_rows(figures)],
-            "together": figures["together"],
-            "others": [(i, f"{100 * share:.1f} %") for i, share in enumerate(shares)],
-            "charts": charts(runs, matches),
-            "rules": {"shared": SHARED, "dense": f"{100 * DENSE:g} %", "antipodal": ANTIPODAL},
-        },
-    )
+def context(found: Comparison) -> dict[str, Any]:
+    """What page.html shows."""
+    figures = found.figures()
+    together = figures["together"]
+    parts = together["found_in_others"]
+    return {
+        "lead": (
+            "Latents are paired so that the cosines of their encoder and decoder directions are "
+            "largest. A pair is shared where both cosines are high."
+        ),
+        "numbers": [
+            {
+                "value": f"{100 * together['shared']:.1f} %",
+                "of": f"± {100 * together['shared_spread']:.1f}",
+                "text": "of latents are shared by two runs",
+            },
+            {
+                "value": f"{together['stability']:.3f}",
+                "of": f"± {together['stability_spread']:.3f}",
+                "text": "is the stability: the mean cosine of matched decoder rows",
+            },
+        ],
+        "one": [ONE, *one_rows(figures)],
+        "two": [TWO, *two_rows(figures)],
+        "others": [(i, f"{100 * part:.1f} %") for i, part in enumerate(parts)],
+        "charts": charts([run.directions for run in found.runs], found.matches),
+        "rules": {"shared": SHARED, "dense": f"{100 * DENSE:g} %", "antipodal": ANTIPODAL},
+    }
 
 
 def charts(
     runs: Sequence[Directions], matches: Mapping[tuple[int, int], Match]
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """Matched cosines, firing frequencies and neighbours, each as the sorted values of all;
     runs go by their numbers in the table."""
     names = [str(number) for number in range(1, len(runs) + 1)]
     paired = []
     for (i, j), found in matches.items():
         both = np.sort(np.minimum(found.encoder_M, found.decoder_M))[::-1]
-        paired.append(Series(f"{names[i]} and {names[j]}", _shares(both), both))
+        paired.append(Series(f"{names[i]} and {names[j]}", _fractions(both), both))
     firing = [
         Series(name, 1.0 + np.arange(len(run)), np.sort(run.frequency_S)[::-1])
         for name, run in zip(names, runs, strict=True)
@@ -96,33 +105,33 @@ def charts(
     near = []
     for name, run in zip(names, runs, strict=True):
         cosine = np.sort(nearest_cosine(run))[::-1]
-        near.append(Series(name, _shares(cosine), cosine))
-    share, cosine_axis = Axis("share of the latents"), Axis("cosine")
+        near.append(Series(name, _fractions(cosine), cosine))
+    part, cosine_axis = Axis("fraction of the latents"), Axis("cosine")
     rank, frequency = Axis("rank", log=True), Axis("firing frequency", log=True)
     return [
         {
             "name": "Matched latents",
             "text": "The smaller of the two cosines of each matched pair, in order.",
-            "svg": chart(paired, share, cosine_axis),
+            "svg": chart(paired, part, cosine_axis),
         },
         {
             "name": "Firing frequency against rank",
-            "text": "The share of held-out vectors on which each latent fires.",
+            "text": "The fraction of held-out vectors on which each latent fires.",
             "svg": chart(firing, rank, frequency),
         },
         {
             "name": "Nearest neighbours",
             "text": "The cosine of each decoder row with the one most like it, in order.",
-            "svg": chart(near, share, cosine_axis),
+            "svg": chart(near, part, cosine_axis),
         },
     ]
 
 
-def _shares(values: np.ndarray) -> np.ndarray:
+def _fractions(values: np.ndarray) -> np.ndarray:
     return (1.0 + np.arange(len(values))) / max(len(values), 1)
 
 
-def _told(value: float | int | str | None, form: str = "") -> str:
+def _text(value: float | int | str | None, form: str = "") -> str:
     return "-" if value is None else format(value, form)
 
 

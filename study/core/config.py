@@ -67,7 +67,7 @@ class LanguageConfig(StudyConfig):
     store's own."""
 
 
-def at_least(config: Any, **least: float) -> None:
+def at_least(config: Any, **least: int | float) -> None:
     """Raise ConfigError for a field below its least value."""
     for name, low in least.items():
         value = getattr(config, name)

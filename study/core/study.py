@@ -37,10 +37,14 @@ class Study(ABC, Generic[C, I, F]):
     """
 
     name: ClassVar[str]
-    """The word after `tendril study`."""
+    """First part of its reports' names."""
     version: ClassVar[int] = 1
     """Raised when the same inputs would give another report."""
     config: ClassVar[type[StudyConfig]]
+
+    def __init__(self, called: str = "") -> None:
+        self.called = called or self.name
+        """What is typed after `tendril study`: the name, or FILE.py:CLASS."""
 
     @abstractmethod
     def find(self, config: C) -> I:
@@ -204,7 +208,7 @@ def rerun_command(study: Study[C, I, F], config: C, inputs: I) -> str:
     """The command that makes the report again when it is pasted into the same folder."""
     home = config.home or os.environ.get("TENDRIL_HOME", "")
     same = replace(study.resolved(config, inputs), home=home, overwrite=False, dry_run=False)
-    return command_line(["tendril", "study", study.name], same, type(config)())
+    return command_line(["tendril", "study", study.called], same, type(config)())
 
 
 def with_run_names(config: C) -> C:

@@ -1,30 +1,29 @@
-"""What can be asked of a study of a crosscoder's parts. Imports no torch."""
+"""What the study of a crosscoder's layer or model shares can be asked. Imports no torch."""
 
 from dataclasses import dataclass
 
 from tendril.data.errors import ConfigError
 
+from ..core.config import StudyConfig, at_least
+
 
 @dataclass(frozen=True)
-class PartsConfig:
-    """Which parts of a crosscoder, layers or networks, each of its latents is of."""
+class PartsConfig(StudyConfig):
+    """Which layers, or which of two networks, each latent of a crosscoder belongs to.
+
+    Reads the fraction of a latent's decoder norm that lies in each layer or network; makes a
+    histogram, a table and a page. Reads the dictionary alone; takes seconds.
+    """
 
     run: str = "latest"
-    """The crosscoder: a path, a name in runs/, the beginning of one, or latest."""
+    """Crosscoder: a path, a name in runs/, the beginning of just one, or latest."""
     bins: int = 50
     """Bars of the histogram."""
     own: float = 0.1
-    """A latent is a part's own where the others' share of its norms is below this."""
-    home: str = ""
-    """Folder that holds runs/ and reports/; $TENDRIL_HOME, or here, by default."""
-    name: str = ""
-    """First part of the report's name; that of the run by default."""
-    overwrite: bool = False
-    """Make the report anew where it is there already."""
+    """A latent belongs to one part if the others hold less than this fraction of its norm."""
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""
-        if self.bins < 2:
-            raise ConfigError(f"--bins is 2 or more, and not {self.bins}.")
+        at_least(self, bins=2)
         if not 0 < self.own < 0.5:
-            raise ConfigError(f"--own is a share between 0 and .5, and not {self.own:g}.")
+            raise ConfigError(f"--own must be a fraction between 0 and 0.5; got {self.own:g}.")

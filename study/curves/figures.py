@@ -1,4 +1,4 @@
-"""The page's pictures and tables: findings in, shapes and figures for the templates out."""
+"""Pictures and tables of the page, as shapes and text for the template."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ LABEL_APART, LABEL_LEVELS = 9.0, 2
 MOST_CARDS = 60
 PATCH_PIXELS = 100
 LOW = 0.75
-LABEL = 75  # of the frame's 900: the width of a label
+LABEL = 100  # of the frame's 900: the width of a label
 PANELS = {"loss": "loss", "fvu": "FVU", "l0": "L0", "dead": "dead"}
 
 
 def shown(family: CurveFamily) -> list[int]:
-    """Those that get a card: all, or the strongest, in order of orientation."""
+    """The detectors that get a card: all, or the strongest, in order of orientation."""
     strongest = sorted(family.members, key=lambda m: -float(family.scores.max[m]))[:MOST_CARDS]
     return [member for member in family.members if member in set(strongest)]
 
@@ -68,7 +68,7 @@ def ring(family: CurveFamily) -> dict[str, object]:
 
 
 def faint(members: int) -> str:
-    """How opaque one curve of many is drawn, over that of one of a few."""
+    """Opacity of each curve: lower where there are many."""
     return f"{min(1.0, 24 / max(members, 1)):.2f}"
 
 
@@ -205,7 +205,7 @@ def truth_rows(findings: Findings) -> list[dict[str, object]]:
 
 
 def training_panels(metrics: Mapping[str, Sequence[float]]) -> list[dict[str, str]]:
-    """A small line chart for each of the measures that were written while training."""
+    """A small line chart of each measure in metrics.csv."""
     steps = np.asarray(metrics.get("step", ()), dtype=float)
     panels = []
     for column, name in PANELS.items():
@@ -242,7 +242,7 @@ def _scaled(family: CurveFamily, member: int) -> np.ndarray:
 
 
 def _figures(value: float) -> str:
-    """Three significant figures, without an exponent where it can be helped."""
+    """Three significant digits, without an exponent for ordinary magnitudes."""
     if value == 0 or not 1e-3 <= abs(value) < 1e6:
         return f"{value:.3g}"
     digits = max(0, 2 - int(np.floor(np.log10(abs(value)))))

@@ -14,14 +14,14 @@ RECOVERED = 6.0
 
 @dataclass(frozen=True)
 class Truth:
-    """A curve detector that was planted by rule, and what the study found nearest to it."""
+    """A planted curve detector, and the detectors found nearest to it."""
 
     unit: int
     orientation: float
     found: Mapping[str, tuple[int, float] | None]
     """By kind of family: the nearest curve detector and its distance in degrees."""
     aligned: tuple[int, float] | None = None
-    """The latent whose decoder row points most along the planted unit, and their cosine."""
+    """The latent whose decoder row has the largest cosine with the planted direction, and it."""
 
     def error(self, kind: str) -> float:
         """Degrees to the nearest of that kind; 180 where there is none."""
@@ -64,7 +64,7 @@ class Findings:
         }
 
     def planted_result(self) -> dict[str, object]:
-        """The comparison with what was planted, for the result; empty if nothing was."""
+        """How many planted orientations are recovered; empty if none were planted."""
         if not self.truths:
             return {}
         judged = self.families[-1].kind
@@ -78,8 +78,9 @@ class Findings:
         }
 
     def aligned_result(self) -> dict[str, object]:
-        """How many planted units have a most aligned latent within 6 degrees, and the median
-        cosine: unlike the nearest latent, nothing that many latents make likely by chance."""
+        """For how many planted units the most aligned latent lies within 6 degrees, and the median
+        cosine. Unlike the nearest latent, this does not become likely by chance with many
+        latents."""
         pairs = [(t.orientation, t.aligned) for t in self.truths if t.aligned]
         if self.latents is None or not pairs:
             return {}
@@ -90,13 +91,13 @@ class Findings:
         }
 
     def recovered_by_chance(self) -> float:
-        """How many planted orientations as many curve detectors of random orientation would
-        recover: n of them leave one unrecovered with probability (1 - 12/360)^n."""
+        """Expected number of planted orientations that as many detectors of random orientation
+        recover: n detectors miss one with probability (1 - 12/360)^n."""
         miss = (1 - 2 * RECOVERED / 360) ** len(self.families[-1].members)
         return len(self.truths) * (1 - miss)
 
     def figures(self) -> dict[str, object]:
-        """The result of the command: curve detectors, gaps, and what was planted, if anything."""
+        """Curve detectors, gaps, and the comparison with what was planted, if anything."""
         latents = self.latents
         return {
             "curve_units": self.units.listing(),

@@ -1,4 +1,4 @@
-"""What the page says in sentences."""
+"""The sentences of the page."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ from .findings import RECOVERED, Findings
 
 
 def lead(findings: Findings) -> str:
-    """The first sentences: how many, of how many, where, and what the dictionary adds."""
+    """The first sentences: how many curve detectors there are, where, and what latents add."""
     units = findings.units
     many = len(units.members)
     text = (
         f"{count(many, 'unit')} of {len(units.scores.max)} at {findings.site} "
-        f"{'answers' if many == 1 else 'answer'} to curves of one direction and to hardly "
-        f"anything else that was drawn"
+        f"{'responds' if many == 1 else 'respond'} to curves of one orientation and hardly to "
+        f"any other drawn curve"
     )
     counts = {name: count for name, count in findings.branch_counts().items() if count}
     if counts and many:
@@ -31,7 +31,7 @@ def lead(findings: Findings) -> str:
 
 
 def _filled(findings: Findings) -> str:
-    """Whether the latents fill the widest gap that the units leave."""
+    """How many curve latents lie in the widest gap between curve units."""
     gap, latents = findings.units.gap, findings.latents
     if latents is None or not findings.units.members:
         return ""
@@ -47,7 +47,7 @@ def _filled(findings: Findings) -> str:
 
 
 def headline(findings: Findings) -> list[dict[str, str]]:
-    """The figures at the top of the page, each with what it counts."""
+    """The tiles at the top of the page."""
     tiles = []
     for family in findings.families:
         gap, kind = family.gap, family.kind
@@ -80,7 +80,7 @@ def headline(findings: Findings) -> list[dict[str, str]]:
 
 
 def envelope_text(findings: Findings) -> str:
-    """Where the families leave the circle least covered."""
+    """Where the envelope of each family is lowest."""
     texts = []
     for family in findings.families:
         if not family.members:
@@ -90,14 +90,14 @@ def envelope_text(findings: Findings) -> str:
         lowest = int(curve.argmin())
         texts.append(
             f"The envelope of the curve {family.kind}s is lowest at "
-            f"{family.orientations[lowest]:.0f}°, where the best of them gives "
+            f"{family.orientations[lowest]:.0f}°, where the highest tuning curve reaches "
             f"{curve[lowest]:.2f} of its maximum."
         )
-    return " ".join(texts) + " A deep dip is where a curve detector is missing."
+    return " ".join(texts) + " A deep dip shows where a curve detector is missing."
 
 
 def truth_text(findings: Findings) -> str:
-    """How well what was planted has been found again; empty if nothing was planted."""
+    """How many planted orientations are recovered; empty if none were planted."""
     result = findings.planted_result()
     if not result:
         return ""
@@ -128,16 +128,16 @@ def count(number: int, noun: str) -> str:
 
 
 def method(findings: Findings) -> list[str]:
-    """How the numbers came about, a paragraph a step."""
+    """How the numbers were measured, a paragraph a step."""
     units, limits = findings.units, findings.units.thresholds
     step = 360 / len(units.orientations)
     radii = ", ".join(f"{radius:.0f}" for radius in units.radii)
     texts = [
         f"{units.responses[..., 0].size:,} curves were drawn: {len(units.orientations)} "
         f"orientations {step:g}° apart, radii of {radii} pixels, each as "
-        f"{_styles(units.styles)}, dark on white. The middle of each arc lies on the "
-        f"centre of the receptive field of the middle cell of {findings.site}, so that turning "
-        f"the curve turns it about what the cell sees.",
+        f"{_styles(units.styles)}, dark on white. The midpoint of each arc lies on "
+        f"the centre of the receptive field of the middle cell of {findings.site}, so that a curve "
+        f"turns about the centre of what the cell sees.",
         f"A tuning curve is the positive response averaged over radii and styles. A curve "
         f"detector has a resultant length of at least {limits.resultant:g}, an echo of at most "
         f"{limits.echo:g}, and a maximum of at least {limits.strength:g} of the strongest "
@@ -164,35 +164,35 @@ def _styles(styles: Sequence[str]) -> str:
 
 
 def training_text(findings: Findings) -> str:
-    """What the run came to, by its own figures."""
+    """The run's own figures."""
     text = f"Run {findings.run}, against the training step."
     names = {"fvu": "FVU", "l0": "L0"}
     told = findings.trained
     ended = [f"{name} {told[key]:.3g}" for key, name in names.items() if key in told]
     if ended:
-        text += f" On held-out vectors it ended at {' and '.join(ended)}."
+        text += f" On held-out vectors it reached {' and '.join(ended)}."
     if "dead" in told:
-        text += f" When training ended {100 * told['dead']:.1f} % of the latents were dead."
+        text += f" At the end of training {100 * told['dead']:.1f} % of the latents were dead."
     return text
 
 
 def caveats(findings: Findings) -> list[str]:
-    """What a reader should hold against the numbers."""
+    """What the numbers do not show."""
     texts = [
-        "Drawn curves are not photographs. A unit that passes here may fire for other things "
-        "too; the patches and the near misses are there to judge by.",
-        "The thresholds are conventions. Units close to one change sides with small changes of "
-        "the stimuli; the near misses show how many there are.",
-        "A gap is measured between mean directions, and says nothing of how wide the curves on "
-        "either side are; the envelope does.",
+        "Drawn curves are not photographs. A unit that passes here may also respond to "
+        "other things; compare the patches and the near misses.",
+        "The thresholds are conventions. A unit close to one passes or fails with small "
+        "changes of the stimuli; the near misses show how many such units there are.",
+        "A gap is measured between mean orientations. It does not show how wide the tuning curves "
+        "on either side are; the envelope does.",
     ]
     if findings.latents is not None:
         texts.append(
-            "The latents are those of one dictionary from one seed; another seed finds others."
+            "The latents are those of one dictionary with one seed; another seed finds others."
         )
     if not findings.truths:
         texts.append(
-            "Nobody knows the true curve detectors of a trained network: these are those of one "
+            "The true curve detectors of a trained network are unknown; these follow from one "
             "definition."
         )
     return texts

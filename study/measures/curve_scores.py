@@ -1,4 +1,4 @@
-"""How much a unit is a curve detector, from its responses to synthetic curves.
+"""Scores of units as curve detectors, from their responses to drawn curves.
 
 Letters of the shapes: A orientations, Q radii, E styles (line, edge, ...), D units or latents.
 Orientations are degrees clockwise on screen from +x, evenly spaced over the circle.
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 ECHO_WINDOW = 30.0
-"""Degrees on either side of the opposite of the peak in which an echo is looked for."""
+"""An echo is searched within this many degrees of the peak's opposite."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CurveScores:
     width:       full width of the peak at half its height, degrees; 360 when it never falls so low
     echo:        highest response within 30 degrees of the peak's opposite, over the peak
     max:         height of the tuning curve, in units of the activation
-    tolerance:   share of radii with at least half the best radius's response at the peak
+    tolerance:   fraction of radii with at least half the best radius's response at the peak
     line_edge:   (edge - line) / (edge + line) of the styles' maxima; -1 only lines, +1 only edges
     radius:      the radius that excites most at the peak, in pixels
     """
@@ -47,14 +47,15 @@ class CurveScores:
 
 @dataclass(frozen=True)
 class CurveThresholds:
-    """What a unit must reach to be called a curve detector."""
+    """Thresholds that a curve detector must pass."""
 
     resultant: float = 0.85
-    """Least resultant length of the radial tuning curve (Distill's mixed3b family: .89 to .96)."""
+    """Least resultant length of the radial tuning curve. Distill's mixed3b family has 0.89 to
+    0.96."""
     echo: float = 0.10
     """Greatest response to the curve turned by 180 degrees, over the peak."""
     strength: float = 0.20
-    """Least maximum, as a share of the maximum of the site's strongest unit."""
+    """Least maximum, as a fraction of that of the site's strongest unit."""
 
     def passes(self, scores: CurveScores) -> dict[str, Bool[np.ndarray, " d"]]:
         """For each criterion, which units meet it."""
@@ -73,7 +74,7 @@ class CurveThresholds:
 
 @dataclass(frozen=True)
 class Gap:
-    """A stretch of the circle without a curve detector: where it starts, how wide it is."""
+    """A range of orientations without a curve detector, in degrees."""
 
     start: float
     degrees: float

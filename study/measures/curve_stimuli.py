@@ -8,7 +8,7 @@ Protocol: Cammarata et al., "Curve Detectors", Distill 2020.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -72,11 +72,11 @@ def draw_curve(
     Raises ConfigError for another style or a negative radius.
     """
     if style not in STYLES:
-        raise ConfigError(f"A curve's style is one of {', '.join(STYLES)}, and not {style!r}.")
+        raise ConfigError(f"a curve's style must be one of {', '.join(STYLES)}; got {style!r}.")
     if not (radius >= 0 and line_width > 0):
         raise ConfigError(
-            f"A curve has a radius of at least 0 and a line width above 0 pixels, "
-            f"and not {radius} and {line_width}."
+            "a curve must have a radius of at least 0 and a line width above 0 pixels; got "
+            f"{radius} and {line_width}."
         )
     distance_HW = signed_distance(orientation, radius, size, centre)
     if style == "line":
@@ -102,8 +102,8 @@ class CurveGrid:
     """Every combination of orientations (degrees), radii (pixels) and styles.
 
     The order is that of `shape`: style slowest, then radius, orientation fastest, so that
-    responses to the images in order reshape to it. Radii are geometric and made for receptive
-    fields of about 75 pixels; `scaled` makes them fit others.
+    responses to the images in order reshape to it. Radii are geometric and suit receptive fields
+    of about 90 pixels.
     """
 
     orientations: tuple[float, ...] = tuple(5.0 * i for i in range(72))
@@ -122,11 +122,6 @@ class CurveGrid:
     def __getitem__(self, index: int) -> Curve:
         style, radius, orientation = np.unravel_index(index, self.shape)
         return Curve(self.orientations[orientation], self.radii[radius], self.styles[style])
-
-    def scaled(self, factor: float) -> "CurveGrid":
-        """The same grid with radii and line width times `factor`."""
-        radii = tuple(factor * radius for radius in self.radii)
-        return replace(self, radii=radii, line_width=factor * self.line_width)
 
 
 def curve_images(

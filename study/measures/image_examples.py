@@ -1,4 +1,4 @@
-"""Dataset examples: the rows of a store that excite a unit most, and the pixels they saw."""
+"""Dataset examples: the rows of a store that excite a unit most, and their pixels."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MOST_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class Patch:
-    """A piece of an input that excites a unit: the pixels of the receptive field."""
+    """The receptive field's pixels of an input that excites a unit, and the response."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     value: float
@@ -25,7 +25,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a store and how much it excites."""
+    """A row of a store and the response to it."""
 
     value: float
     number: int
@@ -63,7 +63,7 @@ def strongest_rows(
 
 
 def spread_blocks(rows: int, block: int = BLOCK) -> list[int]:
-    """Where blocks begin: all of them, or a million rows' worth spread over the store."""
+    """The first rows of the blocks to read: all, or a million rows spread over the store."""
     starts = np.arange(0, rows, block)
     most = MOST_ROWS // block
     if len(starts) > most:
@@ -92,8 +92,8 @@ def cut_patches(
     size: int,
     best: Sequence[Sequence[Row]],
 ) -> list[list[Patch]]:
-    """The pixels that each row's cell looks at: the receptive field, its edges repeated where
-    it reaches beyond the image. Inputs are opened once each."""
+    """The pixels of each row's receptive field; edges are repeated beyond the image. Each input
+    is opened once."""
     inputs = store.column("input")
     wanted = sorted({int(inputs[row.number]) for rows in best for row in rows})
     images = {index: source.load(index, size) for index in wanted}

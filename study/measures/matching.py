@@ -1,4 +1,4 @@
-"""How two dictionaries of the same vectors relate, latent by latent; and one to itself."""
+"""Matching the latents of two dictionaries, and similarity of latents within one."""
 
 from dataclasses import dataclass
 from typing import final
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 
 SHARED = 0.7  # cosine of both sides above which two latents are the same one
-DENSE = 0.1  # share of vectors above which a latent is dense
+DENSE = 0.1  # fraction of vectors above which a latent is dense
 ANTIPODAL = 0.9  # product of both cosines above which two opposed latents are a pair
 FIRST_RANK, LAST_RANK = 100, 10_000  # where the slope of firing frequencies is taken
 
@@ -16,10 +16,10 @@ FIRST_RANK, LAST_RANK = 100, 10_000  # where the slope of firing frequencies is 
 @final
 @dataclass(frozen=True)
 class Directions:
-    """What each latent reads and what it writes, as rows; and how often it fires.
+    """Encoder and decoder directions of each latent, and how often it fires.
 
     `encoder` holds the columns of W_enc [S, D], `decoder` the rows of W_dec [S, D], both of
-    norm 1 (rows of zeros stay); `frequency` is the share of vectors, NaN where it is unknown.
+    norm 1 (rows of zeros stay); `frequency` is the fraction of vectors, NaN where it is unknown.
     """
 
     encoder_SD: Float[np.ndarray, "s d"]
@@ -42,7 +42,7 @@ class Match:
 
     @property
     def shared_M(self) -> Bool[np.ndarray, " m"]:
-        """Whether both cosines are above .7.
+        """True where both cosines are above 0.7.
 
         Source: Paulo and Belrose, Sparse autoencoders trained on the same data learn different
         features (2501.16615).
@@ -51,7 +51,7 @@ class Match:
 
 
 def match(first: Directions, second: Directions) -> Match:
-    """The pairing of latents with the largest sum of cosines, of encoder and decoder alike.
+    """The pairing of latents with the largest sum of encoder and decoder cosines.
 
         max over permutations p of  sum_i cos(enc_i, enc'_p(i)) + cos(dec_i, dec'_p(i))
 
@@ -76,7 +76,7 @@ def stability(first: Directions, second: Directions) -> float:
 
 
 def nearest_cosine(directions: Directions) -> Float[np.ndarray, " s"]:
-    """Of each latent, the cosine of its decoder row with the one most like it."""
+    """The cosine of each latent's decoder row with the most similar other row."""
     cosine = directions.decoder_SD @ directions.decoder_SD.T
     np.fill_diagonal(cosine, -np.inf)
     nearest: np.ndarray = cosine.max(axis=1)
@@ -91,7 +91,7 @@ def dense_latents(directions: Directions) -> Int[np.ndarray, " n"]:
 
 
 def antipodal_pairs(directions: Directions) -> list[tuple[int, int, float]]:
-    """Pairs of dense latents that read and write opposite directions, with their score:
+    """Pairs of dense latents with opposite encoder and decoder directions, with their score:
 
         cos(enc_i, enc_j) cos(dec_i, dec_j) > .9,  both cosines below zero.
 

@@ -1,4 +1,4 @@
-"""What the units of a site, and the latents of a dictionary, answer to synthetic curves."""
+"""Responses of units and latents to drawn curves."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -25,8 +25,9 @@ NOT_PARTS = ("_pre_relu", "_bottleneck")
 def unit_tuning(
     subject: Subject, site: str, field: ReceptiveField, grid: CurveGrid, device: torch.device
 ) -> Float32[np.ndarray, "a q e d"]:
-    """Show every curve of the grid to a subject, the arc's middle on the pixel that the cell's
-    receptive field is centred on, and read the site's vector at that cell.
+    """Show every curve of the grid to a subject and read the site's vector at one cell.
+
+    The midpoint of each arc lies on the centre of that cell's receptive field.
 
     Responses come as [A, Q, E, D]: orientations, radii, styles, units.
     """
@@ -55,7 +56,7 @@ def latent_tuning(
     encode: Callable[[Tensor], Tensor],
     device: torch.device,
 ) -> Float32[np.ndarray, "a q e s"]:
-    """The latents [A, Q, E, S] that a dictionary's `encode` makes of the site's responses."""
+    """Encode the site's responses: latents [A, Q, E, S]."""
     acts_ND = torch.from_numpy(responses.reshape(-1, responses.shape[-1]))
     with exact_arithmetic(), torch.inference_mode():
         blocks = torch.split(acts_ND, LATENT_BATCH)
@@ -69,7 +70,7 @@ def by_axis(values: Float[np.ndarray, "n d"], grid: CurveGrid) -> Float[np.ndarr
 
 
 def site_parts(subject: Subject, site: str, device: torch.device) -> dict[str, range]:
-    """Which channels of a site are those of other sites, e.g. the branches of a block.
+    """Channels of a site that are those of other sites, e.g. the branches of a block.
 
     `SITE_x` is a part of SITE where its activations on noise are found whole among those of
     SITE; empty unless the parts make up all of it.
@@ -101,6 +102,6 @@ def site_parts(subject: Subject, site: str, device: torch.device) -> dict[str, r
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """The same bits each time, and float32 on a GPU as on a CPU."""
+    """Deterministic convolutions without TF32: the same bits each time."""
     with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
         yield

@@ -1,4 +1,4 @@
-"""Shapes for the page: numbers in, SVG paths and small pictures out.
+"""SVG paths and small pictures for pages.
 
 SVG measures angles as the project does, clockwise with y down, so an orientation needs no
 conversion. One colour stands for one orientation everywhere: the hue in OKLCH is the angle.
@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from ..measures.curve_stimuli import HALF_ANGLE
-
+HALF_ANGLE = math.radians(45)  # of a drawn curve, whose arc has 90 degrees
 LIGHTNESS, CHROMA = 0.68, 0.14
 
 
@@ -36,7 +35,7 @@ def polar_path(values: Float[np.ndarray, " a"], radius: float) -> str:
 
 
 def arc_path(start: float, end: float, radius: float) -> str:
-    """A piece of a circle about the origin, from one angle clockwise to another."""
+    """An arc about the origin, clockwise from one angle to another."""
     (x0, y0), (x1, y1) = point(start, radius), point(end, radius)
     far = int((end - start) % 360 > 180)
     return f"M{x0:.1f} {y0:.1f}A{radius:g} {radius:g} 0 {far} 1 {x1:.1f} {y1:.1f}"

@@ -1,9 +1,15 @@
 """Made-up findings, for the tests of the page and of its tables."""
 
+from pathlib import Path
+
 import numpy as np
 
-from tendril.study.curves.findings import Family, Findings, Patch, Truth
+from tendril.study.curves import page as curves_page
+from tendril.study.curves.findings import Findings, Truth
+from tendril.study.measures.curve_family import CurveFamily
 from tendril.study.measures.curve_scores import CurveThresholds
+from tendril.study.measures.image_examples import Patch
+from tendril.study.page.render import render
 
 ANGLES = np.arange(72) * 5.0
 RADII = np.array([8.0, 14.0, 24.0, 42.0, 73.0, 128.0])
@@ -19,7 +25,7 @@ def curve_response(orientation: float, rng: np.random.Generator) -> np.ndarray:
     return 40 * rng.uniform(0.4, 1) * np.einsum("a,q,e->aqe", radial_A, radius_Q, style_E)
 
 
-def family(kind: str, orientations, others: int, seed: int = 0, pictures: int = 6) -> Family:
+def family(kind: str, orientations, others: int, seed: int = 0, pictures: int = 6) -> CurveFamily:
     """Curve detectors at those orientations, and others that echo or hardly turn."""
     rng = np.random.default_rng(seed)
     columns = [curve_response(angle, rng) for angle in orientations]
@@ -27,7 +33,7 @@ def family(kind: str, orientations, others: int, seed: int = 0, pictures: int = 
         one, two = (curve_response(angle, rng) for angle in rng.uniform(0, 360, 2))
         columns.append(one + rng.uniform(0.02, 1) * two)
     responses = np.stack(columns, axis=3).astype(np.float32)
-    made = Family(kind, responses, ANGLES, RADII, STYLES, CurveThresholds())
+    made = CurveFamily(kind, responses, ANGLES, RADII, STYLES, CurveThresholds())
     patches = {
         member: [
             Patch(rng.integers(0, 255, (24, 24, 3)).astype(np.uint8), float(9 - i), f"photo {i}")
@@ -35,7 +41,7 @@ def family(kind: str, orientations, others: int, seed: int = 0, pictures: int = 
         ]
         for member in made.members
     }
-    return Family(kind, responses, ANGLES, RADII, STYLES, CurveThresholds(), patches)
+    return CurveFamily(kind, responses, ANGLES, RADII, STYLES, CurveThresholds(), patches)
 
 
 def findings(latents: bool = True, truths: bool = True) -> Findings:
@@ -45,7 +51,6 @@ def findings(latents: bool = True, truths: bool = True) -> Findings:
     steps = np.arange(0, 4000, 20.0)
     families = [units, found] if found else [units]
     return Findings(
-        title="Curve detectors at mixed3b of inceptionv1",
         subject="inceptionv1",
         site="mixed3b",
         units=units,
@@ -75,6 +80,15 @@ def findings(latents: bool = True, truths: bool = True) -> Findings:
         ]
         if truths
         else [],
-        command="tendril study curves --run topk-0123456789ab",
-        made={"site": "mixed3b", "grid": {"radii": RADII.tolist()}},
     )
+
+
+def rendered(made: Findings) -> str:
+    """The page of curve detectors with these findings."""
+    common = {
+        "title": f"Curve detectors at {made.site} of {made.subject}",
+        "command": "tendril study curves --run topk-0123456789ab",
+        "identity": "{}",
+        "tables": ["units.csv"],
+    }
+    return render(Path(curves_page.__file__).parent, {**common, **curves_page.context(made)})

@@ -18,9 +18,9 @@ from tendril.data.errors import ConfigError, RunNotFoundError
 from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
-from tendril.study.compare.charts import Axis, Series, chart
 from tendril.study.compare.config import CompareConfig
-from tendril.study.compare.study import compare_runs
+from tendril.study.compare.study import CompareStudy
+from tendril.study.core.study import StudyResult, run_study
 from tendril.study.measures.matching import (
     Directions,
     antipodal_pairs,
@@ -30,8 +30,13 @@ from tendril.study.measures.matching import (
     nearest_cosine,
     stability,
 )
+from tendril.study.page.charts import Axis, Series, chart
 
 ROOT = Path(__file__).parents[2]
+
+
+def compare_runs(config: CompareConfig) -> StudyResult:
+    return run_study(CompareStudy(), config)
 
 
 def random_rows(latents: int, width: int, seed: int) -> np.ndarray:
@@ -139,7 +144,8 @@ def test_runs_compared_make_figures_and_a_page(tmp_path: Path) -> None:
     save(tmp_path, "a-000000000001", one)
     save(tmp_path, "b-000000000002", permuted(one, np.arange(40)[::-1]), seed=1)
     save(tmp_path, "c-000000000003", half, seed=2)
-    made = compare_runs(CompareConfig(("a", "b", "c"), home=str(tmp_path)))
+    done = compare_runs(CompareConfig(run=("a", "b", "c"), home=str(tmp_path)))
+    made = done.figures
     assert [run["seed"] for run in made["runs"]] == [0, 1, 2]
     first, second, _ = made["pairs"]
     assert (first["first"], first["second"]) == ("a-000000000001", "b-000000000002")
@@ -148,37 +154,48 @@ def test_runs_compared_make_figures_and_a_page(tmp_path: Path) -> None:
     together = made["together"]["found_in_others"]
     assert sum(together) == pytest.approx(1)
     assert together[0] == 0
-    page = Path(made["report"]).read_text()
-    assert not re.search(r"(src|href)=", page), "the page needs nothing else"
+    page = done.report.read_text()
+    linked = set(re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert linked == {"../index.html", "matches.csv"}, "the page needs nothing else"
     assert all(run["run"] in page for run in made["runs"])
-    assert page.count("<svg") == 3
+    assert page.count('role="img"') == 3
     assert "nan" not in page
-    matched = (Path(made["report"]).parent / "matches.csv").read_text()
+    matched = (done.report.parent / "matches.csv").read_text()
     lines = list(csv.DictReader(matched.splitlines()))
     assert len(lines) == 3 * 40
     assert sum(int(line["shared"]) for line in lines[:40]) == 40
+    assert compare_runs(CompareConfig(run=("a", "b", "c"), home=str(tmp_path))).reused
 
 
 def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
     save(tmp_path, "one", some())
     save(tmp_path, "wide", some(20, 13))
     home = str(tmp_path)
-    with pytest.raises(ConfigError, match="two different runs or more, and got 1"):
-        compare_runs(CompareConfig(("one",), home=home))
+    with pytest.raises(ConfigError, match="the names of 2 runs or more; got 1"):
+        compare_runs(CompareConfig(run=("one",), home=home))
     with pytest.raises(ConfigError, match="two different runs"):
-        compare_runs(CompareConfig(("one", "one"), home=home))
+        compare_runs(CompareConfig(run=("one", "one"), home=home))
     with pytest.raises(ConfigError, match="one of width 12, wide of width 13"):
-        compare_runs(CompareConfig(("one", "wide"), home=home))
+        compare_runs(CompareConfig(run=("one", "wide"), home=home))
     with pytest.raises(RunNotFoundError, match="it holds one, wide"):
-        compare_runs(CompareConfig(("one", "two"), home=home))
+        compare_runs(CompareConfig(run=("one", "two"), home=home))
 
 
 def test_the_command_compares_four_seeds_of_768_in_seconds(tmp_path: Path) -> None:
     for seed in range(4):
         save(tmp_path, f"seed-{seed}", some(768, 96, seed), seed=seed)
+    names = [f"seed-{seed}" for seed in range(4)]
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "tendril", "study", "compare", *(f"seed-{s}" for s in range(4))],
+        [
+            sys.executable,
+            "-m",
+            "tendril",
+            "study",
+            "compare",
+            "--run",
+            *names,
+        ],
         cwd=ROOT,
         env={**os.environ, "TENDRIL_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -189,8 +206,9 @@ def test_the_command_compares_four_seeds_of_768_in_seconds(tmp_path: Path) -> No
     assert time.monotonic() - began < 60
     *shown, last = done.stdout.splitlines()
     made = json.loads(last)
-    assert len(made["pairs"]) == 6
     assert Path(made["report"]).is_file()
+    result = json.loads((Path(made["report"]).parent / "result.json").read_text())
+    assert len(result["pairs"]) == 6
     assert any(line.startswith("seed-0") for line in shown)
     assert made["seconds"] < 30
 
@@ -198,7 +216,7 @@ def test_the_command_compares_four_seeds_of_768_in_seconds(tmp_path: Path) -> No
 def test_a_chart_draws_what_its_axes_can_show() -> None:
     series = Series("a <b>", np.array([1.0, 10.0, 100.0, 0.0]), np.array([1.0, 2.0, np.nan, 3.0]))
     drawn = chart([series], Axis("x & y", log=True), Axis("y"))
-    (path,) = re.findall(r'class="line"[^>]* d="([^"]*)"', drawn)
+    (path,) = re.findall(r'class="stroke"[^>]* d="([^"]*)"', drawn)
     assert path.count("L") == 1, "a NaN and a zero on a logarithmic axis are left out"
     assert "a &lt;b&gt;" in drawn
     assert "x &amp; y" in drawn

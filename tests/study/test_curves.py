@@ -24,12 +24,12 @@ from tendril.harvest.run import harvest
 from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
-from tendril.models.sites.receptive import receptive_field
-from tendril.study.core.vision_inputs import find_sources
+from tendril.study.core.study import StudyResult, run_study
 from tendril.study.curves.config import CurvesConfig
-from tendril.study.curves.study import curve_grid, find_curves, study_curves
-from tendril.study.measures.curve_scores import CurveThresholds, angle_between
+from tendril.study.curves.study import CurvesStudy
+from tendril.study.measures.curve_scores import angle_between
 from tendril.study.measures.curve_stimuli import draw_curve
+from tendril.study.run import with_fields
 
 from ..helpers.study_subject import ORIENTATIONS
 
@@ -37,6 +37,16 @@ ROOT = Path(__file__).parents[2]
 SUBJECT = f"{ROOT / 'tests' / 'helpers' / 'study_subject.py'}:make"
 WIDTH = 10
 QUICK = {"orientation_step": 15.0, "radii": (6.0, 10.0, 16.0), "device": "cpu"}
+
+
+def study_curves(config: CurvesConfig) -> StudyResult:
+    return run_study(CurvesStudy(), config)
+
+
+def curves(**fields: object) -> CurvesConfig:
+    """A quick search, with fields of the config or of its search for curves."""
+    config: CurvesConfig = with_fields(CurvesConfig(), {**QUICK, **fields})
+    return config
 
 
 def identity_dictionary(store: Store, home: Path) -> Path:
@@ -92,8 +102,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_alone_it_studies_the_latest_run_from_what_its_store_says(home: Path):
-    result = study_curves(CurvesConfig(home=str(home), **QUICK))
-    told = result.summary()
+    result = study_curves(curves(home=str(home)))
+    told = result.figures
     assert [entry["unit"] for entry in told["curve_units"]] == list(range(8))
     assert [entry["latent"] for entry in told["curve_latents"]] == [9 - i for i in range(8)]
     for entry, orientation in zip(told["curve_units"], ORIENTATIONS, strict=True):
@@ -104,6 +114,7 @@ def test_alone_it_studies_the_latest_run_from_what_its_store_says(home: Path):
     assert told["gap_latents"] == pytest.approx(told["gap_units"], abs=1e-6)
     report = result.report.parent
     assert {path.name for path in report.iterdir()} == {
+        "about.json",
         "index.html",
         "latents.csv",
         "result.json",
@@ -115,15 +126,13 @@ def test_alone_it_studies_the_latest_run_from_what_its_store_says(home: Path):
         np.testing.assert_array_equal(arrays["units"], arrays["latents"][..., ::-1])
     page = result.report.read_text()
     assert "data:image/jpeg" in page and "FVU" in page
-    assert str(home) not in page
+    about = json.loads((report / "about.json").read_text())
+    assert f"--home {home}" in about["command"] and about["command"] in page
 
 
 def test_examples_are_the_inputs_that_excite_and_the_pixels_the_cell_sees(home: Path):
-    config = CurvesConfig(home=str(home), **QUICK)
-    sources = find_sources(config)
-    field = receptive_field(sources.subject, sources.site)
-    grid = curve_grid(config, sources.subject, field)
-    made = find_curves(config, sources, grid, field, {}, torch.device("cpu"))
+    config, study = curves(home=str(home)), CurvesStudy()
+    made = study.compute(config, study.find(config), torch.device("cpu"))
     for family in made.families:
         for member, orientation in zip(family.members, ORIENTATIONS, strict=True):
             best = family.patches[member][0]
@@ -133,27 +142,27 @@ def test_examples_are_the_inputs_that_excite_and_the_pixels_the_cell_sees(home: 
 
 
 def test_a_second_time_it_returns_what_is_there_and_only_then(home: Path):
-    config = CurvesConfig(home=str(home), **QUICK)
+    config = curves(home=str(home))
     first = study_curves(config)
     before = first.report.stat().st_mtime_ns
     again = study_curves(config)
     assert again.reused and again.report.stat().st_mtime_ns == before
     assert again.figures == json.loads(json.dumps(first.figures))
-    stricter = CurvesConfig(home=str(home), thresholds=CurveThresholds(strength=0.3), **QUICK)
+    stricter = curves(home=str(home), strength=0.3)
     assert study_curves(stricter).report.parent != first.report.parent
-    anew = study_curves(CurvesConfig(home=str(home), overwrite=True, **QUICK))
+    anew = study_curves(curves(home=str(home), overwrite=True))
     assert not anew.reused and anew.report == first.report
 
 
 def test_units_alone_need_no_run(home: Path, tmp_path: Path):
-    flags = {"subject": SUBJECT, "site": "units", "home": str(tmp_path), **QUICK}
-    told = study_curves(CurvesConfig(run="", **flags))
+    flags = {"subject": SUBJECT, "site": "units", "home": str(tmp_path)}
+    told = study_curves(curves(run="", **flags))
     assert len(told.figures["curve_units"]) == 8
     assert told.figures["curve_latents"] == [] and told.figures["gap_latents"] is None
     assert "pass --store" in told.report.read_text()
-    assert study_curves(CurvesConfig(**flags)).reused
+    assert study_curves(curves(**flags)).reused
     store = next((home / "store").iterdir())
-    with_examples = study_curves(CurvesConfig(run="", store=str(store), **flags))
+    with_examples = study_curves(curves(run="", store=str(store), **flags))
     assert "data:image/jpeg" in with_examples.report.read_text()
 
 
@@ -161,8 +170,8 @@ def test_inputs_that_are_gone_are_told_in_the_page(home: Path, monkeypatch: pyte
     attributes = next((home / "store").iterdir())
     store = open_store(attributes)
     monkeypatch.setitem(store.origin, "inputs", "../../photographs")
-    monkeypatch.setattr("tendril.study.core.vision_inputs.open_store", lambda _path: store)
-    result = study_curves(CurvesConfig(home=str(home), **QUICK))
+    monkeypatch.setattr("tendril.study.core.stores.open_store", lambda _path: store)
+    result = study_curves(curves(home=str(home)))
     page = result.report.read_text()
     assert "pass --inputs" in page and "data:image/jpeg" not in page
 
@@ -172,18 +181,18 @@ def test_inputs_that_are_gone_are_told_in_the_page(home: Path, monkeypatch: pyte
     [
         ({"run": "nothing"}, RunNotFoundError, "reversed-0123456789ab"),
         ({"site": "match"}, RunNotFoundError, "match"),
-        ({"run": "reversed", "site": "match"}, ConfigError, "leave --site out"),
-        ({"run": "", "site": "units"}, SubjectError, "pass --subject"),
+        ({"run": "reversed", "site": "match"}, ConfigError, "Leave --site out"),
+        ({"run": "", "site": "units"}, SubjectError, "Pass --subject"),
         ({"run": "", "subject": SUBJECT}, ConfigError, "--site"),
         ({"run": "", "subject": SUBJECT, "site": "unit"}, UnknownSiteError, "units"),
         ({"orientation_step": 7.0}, ConfigError, "--orientation-step"),
         ({"radii": (-1.0,)}, ConfigError, "--radii"),
-        ({"thresholds": CurveThresholds(echo=2.0)}, ConfigError, "--echo"),
+        ({"echo": 2.0}, ConfigError, "--echo"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(home: Path, flags, error, told: str):
     with pytest.raises(error, match=told) as raised:
-        study_curves(CurvesConfig(**{"home": str(home), **QUICK, **flags}))
+        study_curves(curves(home=str(home), **flags))
     assert "\n" not in str(raised.value)
 
 
@@ -196,7 +205,7 @@ def test_weights_that_are_not_the_stores_are_refused(home: Path, tmp_path: Path)
     other = tmp_path / "study_subject.py"
     other.write_text(changed)
     with pytest.raises(WeightsError, match="was made with"):
-        study_curves(CurvesConfig(run="reversed", subject=f"{other}:make", home=str(home), **QUICK))
+        study_curves(curves(run="reversed", subject=f"{other}:make", home=str(home)))
 
 
 def test_the_command_ends_in_json_and_mistakes_in_status_2(home: Path):
@@ -214,7 +223,8 @@ def test_the_command_ends_in_json_and_mistakes_in_status_2(home: Path):
     grid = ["--orientation-step", "15", "--radii", "6", "10", "16"]
     done = subprocess.run([*words, *grid], capture_output=True, text=True, cwd=ROOT, check=True)
     told = json.loads(done.stdout.splitlines()[-1])
-    assert {"report", "curve_units", "curve_latents", "gap_units", "gap_latents"} <= set(told)
+    assert {"report", "study", "gap_units", "gap_latents"} <= set(told)
+    assert len(done.stdout.splitlines()[-1]) < 500
     assert {"seconds", "reused"} <= set(told)
     failed = subprocess.run(
         [*words, "--run", "nothing"], capture_output=True, text=True, cwd=ROOT, check=False

@@ -22,6 +22,15 @@ def test_members_come_in_order_of_orientation():
     assert member == 2 and error == pytest.approx(4, abs=0.2)
 
 
+def test_an_orientation_just_below_360_degrees_sorts_and_prints_as_0():
+    made = family("unit", [359.99, 200.0, 10.0], others=0)
+    scores = replace(made.scores, orientation=np.array([359.99, 200.0, 10.0]))
+    made.__dict__["scores"] = scores  # in place of the measured ones
+    assert made.members == [0, 2, 1]
+    assert f"{made.orientation(0):.1f}" == "0.0"
+    assert [entry["orientation"] for entry in made.listing()] == [0.0, 10.0, 200.0]
+
+
 def test_near_misses_fail_one_threshold_narrowly_and_say_which():
     made = family("unit", [0.0, 90.0, 180.0], others=0)
     responses = made.responses.copy()

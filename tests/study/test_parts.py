@@ -11,8 +11,14 @@ from tendril.data.errors import ConfigError
 from tendril.models.dictionaries.checkpoint import DICTIONARY, save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
+from tendril.study.core.study import StudyResult, run_study
 from tendril.study.crosscoder_parts.config import PartsConfig
-from tendril.study.crosscoder_parts.study import cosines, owners, shares, study_parts
+from tendril.study.crosscoder_parts.findings import cosines, norm_fractions, owners
+from tendril.study.crosscoder_parts.study import PartsStudy
+
+
+def study_parts(config: PartsConfig) -> StudyResult:
+    return run_study(PartsStudy(), config)
 
 
 @pytest.fixture
@@ -33,11 +39,11 @@ def W_dec() -> torch.Tensor:
 
 
 def test_shares_owners_and_cosines(W_dec: torch.Tensor) -> None:
-    shares_SP = shares(W_dec, [4, 4])
-    np.testing.assert_allclose(shares_SP[:, 1], [0, 1, 0.5, 0.5, 0.75, 0.5])
-    np.testing.assert_allclose(shares_SP.sum(axis=1), 1)
-    assert owners(shares_SP, 0.1).tolist() == [0, 1, -1, -1, -1, -1]
-    assert owners(shares_SP, 0.3).tolist() == [0, 1, -1, -1, 1, -1]
+    fractions_SP = norm_fractions(W_dec, [4, 4])
+    np.testing.assert_allclose(fractions_SP[:, 1], [0, 1, 0.5, 0.5, 0.75, 0.5])
+    np.testing.assert_allclose(fractions_SP.sum(axis=1), 1)
+    assert owners(fractions_SP, 0.1).tolist() == [0, 1, -1, -1, -1, -1]
+    assert owners(fractions_SP, 0.3).tolist() == [0, 1, -1, -1, 1, -1]
     np.testing.assert_allclose(cosines(W_dec, {"a": 4, "b": 4}), [0, 0, 1, -1, 1, 0], atol=1e-12)
     assert np.isnan(cosines(W_dec, {"a": 3, "b": 5})).all()
 
@@ -63,7 +69,7 @@ def test_a_page_and_a_table(W_dec: torch.Tensor, tmp_path: Path) -> None:
     assert lines[5] == "4,,1.000000,0.500000,0.500000"
     assert done.figures["own"] == {"a": 1, "b": 1}
     assert done.figures["shared"] == 4
-    assert "make it again" in done.report.read_text()
+    assert "To make it again" in done.report.read_text()
     assert study_parts(PartsConfig(home=str(tmp_path))).reused
 
 
@@ -74,7 +80,7 @@ def test_networks_read_at_one_site_go_by_their_names(W_dec: torch.Tensor, tmp_pa
 
 def test_what_is_no_crosscoder(W_dec: torch.Tensor, tmp_path: Path) -> None:
     _run(tmp_path, W_dec, site="a", sites={"a": 8})
-    with pytest.raises(ConfigError, match="is of a alone, and the study of parts wants a cross"):
+    with pytest.raises(ConfigError, match="is of a alone"):
         study_parts(PartsConfig(home=str(tmp_path)))
-    with pytest.raises(ConfigError, match="--own is a share between 0 and"):
+    with pytest.raises(ConfigError, match="--own must be a fraction between 0 and"):
         study_parts(PartsConfig(own=0.6))

@@ -121,8 +121,6 @@ def test_the_default_grid_goes_round_evenly_from_tight_to_almost_straight():
     assert grid.shape == (3, 6, 72) and len(grid) == 1296
     assert np.allclose(np.diff(grid.orientations), 5.0)
     assert np.allclose(np.diff(np.log(grid.radii), n=2), 0.0)
-    assert grid.scaled(0.5).radii == tuple(0.5 * radius for radius in grid.radii)
-    assert grid.scaled(0.5).line_width == 1.0
 
 
 def test_what_cannot_be_drawn_is_told():

@@ -7,7 +7,7 @@ from torch import nn
 
 from tendril.models.sites.receptive import receptive_field
 from tendril.models.subjects.module import subject_from_module
-from tendril.study.curves.findings import Family
+from tendril.study.measures.curve_family import CurveFamily
 from tendril.study.measures.curve_scores import CurveThresholds, angle_between
 from tendril.study.measures.curve_stimuli import CurveGrid, draw_curve
 from tendril.study.measures.tuning import by_axis, latent_tuning, site_parts, unit_tuning
@@ -40,7 +40,7 @@ def test_axes_are_orientations_radii_styles_units(responses: np.ndarray):
 
 def test_templates_are_found_where_they_point(responses: np.ndarray):
     radii, styles = np.array(GRID.radii), GRID.styles
-    family = Family(
+    family = CurveFamily(
         "unit", responses, np.array(GRID.orientations), radii, styles, CurveThresholds()
     )
     assert family.members == list(range(8))
