@@ -8,29 +8,23 @@ Source: Olah et al., Feature Visualization, Distill 2017; lucent (github.com/gre
 """
 
 import shlex
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn import functional
-from tqdm import tqdm
 
 from tendril.data import _torchvision  # noqa: F401  lucent imports torchvision
 from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError
 from tendril.models.dictionaries.checkpoint import DICTIONARY, load_sae
-from tendril.models.sites.window import Window, find_window
-from tendril.models.subjects.subject import Subject
+from tendril.models.sites.window import find_window
 
 from ..core.report import file_digest, report_of, sources_config
 from ..core.vision_inputs import Sources, find_sources
+from ..measures.feature_visualisation import Aim, Visualised, sites_to_read, visualise
 from ..measures.tuning import exact_arithmetic
 from ..missing_curves.config import VisualiseConfig
 from ..page import svg as drawing
@@ -41,24 +35,6 @@ AT_ONCE = 16
 SCALES = (0.95, 1.05)
 LEAST_COSINE = 0.1
 RATE = 5e-2  # lucent's
-
-
-@dataclass(frozen=True)
-class Aim:
-    """What an image is made for: a direction [D] at the site, under a name."""
-
-    name: str
-    direction: Float[Tensor, " d"]
-
-
-@dataclass(frozen=True)
-class Visualised:
-    """An image, and what the site makes of it: the cosine with the aim, and the dot product."""
-
-    name: str
-    pixels: UInt8[np.ndarray, "h w 3"]
-    cosine: float
-    dot: float
 
 
 def study_visualise(config: VisualiseConfig) -> dict[str, Any]:
@@ -85,11 +61,20 @@ def study_visualise(config: VisualiseConfig) -> dict[str, Any]:
     reused = figures is not None
     if figures is None:
         aims = find_aims(config, sources)
-        window = find_window(sources.subject, sites_of(sources.subject, sources.site))
+        window = find_window(sources.subject, sites_to_read(sources.subject, sources.site))
         window.module.to(device)
         started = time.monotonic()
         with exact_arithmetic():
-            images = visualise(window, sources.site, aims, config, device)
+            images = visualise(
+                window,
+                sources.site,
+                aims,
+                cosine=config.cosine,
+                steps=config.steps,
+                margin=config.margin,
+                seed=config.seed,
+                device=device,
+            )
         each = (time.monotonic() - started) / len(images)
         figures = visualise_figures(images, each, window.size)
         context = page_context(images, each, window.size, config, sources)
@@ -132,121 +117,6 @@ def unit_width(sources: Sources) -> int:
 def _within(name: str, numbers: Sequence[int], count: int) -> None:
     if any(not 0 <= number < count for number in numbers):
         raise ConfigError(f"--{name} are from 0 to {count - 1}, and not {list(numbers)}.")
-
-
-def sites_of(subject: Subject, site: str) -> list[str]:
-    """The site, and its twin before the ReLU where it has one: images climb there, where a unit
-    that is silent still has a gradient."""
-    twin = f"{site}_pre_relu"
-    return [site, twin] if twin in subject.sites else [site]
-
-
-def visualise(
-    window: Window,
-    site: str,
-    aims: Sequence[Aim],
-    config: VisualiseConfig,
-    device: torch.device,
-) -> list[Visualised]:
-    """The image of each aim, some at a time; the same for a seed."""
-    climb = next((name for name in window.sites if name != site), site)
-    found: list[Visualised] = []
-    with window.reading() as read:
-        starts = range(0, len(aims), AT_ONCE)
-        bar = tqdm(starts, "images", mininterval=0.5 if sys.stderr.isatty() else 20)
-        for start in bar:
-            some = aims[start : start + AT_ONCE]
-            direction_MD = torch.stack([aim.direction for aim in some]).to(device)
-
-            def excited(x_MCPP: Tensor, v_MD: Tensor = direction_MD) -> Tensor:
-                return toward(read(x_MCPP)[climb], v_MD, config.cosine)
-
-            image_MCPP = ascend(excited, len(some), window.size, config, device)
-            with torch.no_grad():
-                acts_MD = read(image_MCPP)[site]
-                dot_M = (acts_MD * direction_MD).sum(1)
-                cosine_M = functional.cosine_similarity(acts_MD, direction_MD, dim=1)
-            pixels = (255 * image_MCPP).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-            for m, aim in enumerate(some):
-                told = float(cosine_M[m]), float(dot_M[m])
-                found.append(Visualised(aim.name, pixels[m], *told))
-    return found
-
-
-def toward(
-    acts_MD: Float[Tensor, "m d"], direction_MD: Float[Tensor, "m d"], power: float
-) -> Float[Tensor, " m"]:
-    """<a, v> max(.1, cos(a, v)) ** power: large, and in the direction, not merely large."""
-    dot_M = (acts_MD * direction_MD).sum(dim=1)
-    cosine_M = functional.cosine_similarity(acts_MD, direction_MD, dim=1)
-    return dot_M * cosine_M.clamp(min=LEAST_COSINE).pow(power)
-
-
-def ascend(
-    objective: Callable[[Tensor], Float[Tensor, " m"]],
-    count: int,
-    size: int,
-    config: VisualiseConfig,
-    device: torch.device,
-) -> Float[Tensor, "m 3 p p"]:
-    """`count` images of `size` pixels, each raising its own entry of the objective by Adam.
-
-    lucent's `render_vis` scales whatever is smaller than 224 pixels to 224, so that a cell
-    would see a part of the image alone; its parametrisation is what is used of it.
-    """
-    from lucent.optvis import param
-
-    whole = size + 2 * config.margin
-    draw = torch.Generator().manual_seed(config.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # lucent draws from the global generator
-        parameters, _ = param.image(whole, batch=1)
-        same = parameters[0].detach().to(device)  # every image starts alike, in any company
-    values = same.repeat(count, *([1] * (same.ndim - 1))).requires_grad_()
-    _, image = lent(values, whole)
-    optimiser = torch.optim.Adam([values], lr=RATE)
-    for _ in range(config.steps):
-        optimiser.zero_grad()
-        patch = shifted(image(), size, config.margin, draw)
-        (-objective(patch).sum()).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-    with torch.no_grad():
-        edge = slice(config.margin, config.margin + size)
-        return image()[:, :, edge, edge].detach()
-
-
-def lent(values: Tensor, size: int) -> tuple[Tensor, Callable[[], Tensor]]:
-    """lucent's image of given Fourier coefficients: its own closure draws them itself."""
-    from lucent.optvis.param.color import to_valid_rgb
-    from lucent.optvis.param.spatial import rfft2d_freqs
-
-    frequency = torch.from_numpy(rfft2d_freqs(size, size)).to(values)
-    scale = 1 / frequency.clamp(min=1 / size)
-
-    def picture() -> Tensor:
-        spectrum = torch.view_as_complex((scale[..., None] * values).contiguous())
-        drawn: Tensor = torch.fft.irfftn(spectrum, s=(size, size), dim=(-2, -1), norm="ortho")
-        return drawn / 4
-
-    image: Callable[[], Tensor] = to_valid_rgb(picture, decorrelate=True)
-    return values, image
-
-
-def shifted(
-    image_MCHW: Float[Tensor, "m 3 h w"], size: int, margin: int, draw: torch.Generator
-) -> Float[Tensor, "m 3 p p"]:
-    """The image a little larger or smaller, and a patch of `size` pixels near its middle."""
-    low, high = SCALES
-    scale = low + (high - low) * float(torch.rand((), generator=draw))
-    if margin:
-        whole = max(size, round(image_MCHW.shape[-1] * scale))
-        image_MCHW = functional.interpolate(
-            image_MCHW, size=(whole, whole), mode="bilinear", align_corners=False
-        )
-    spare = image_MCHW.shape[-1] - size
-    middle, reach = spare // 2, min(margin // 2, spare // 2)
-    y, x = (middle + int(torch.randint(-reach, reach + 1, (), generator=draw)) for _ in "yx")
-    return image_MCHW[:, :, y : y + size, x : x + size]
 
 
 def visualise_figures(

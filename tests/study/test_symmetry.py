@@ -23,6 +23,7 @@ from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.study.measures.curve_stimuli import draw_curve
+from tendril.study.measures.feature_visualisation import Aim, Visualised
 from tendril.study.measures.latent_families import directed
 from tendril.study.measures.shape_stimuli import ShapeTuning, directions, moved, shapes
 from tendril.study.symmetry import images as symmetry_images
@@ -31,7 +32,6 @@ from tendril.study.symmetry.findings import SymmetryFindings
 from tendril.study.symmetry.images import poses
 from tendril.study.symmetry.page import render_page
 from tendril.study.symmetry.study import study_symmetry
-from tendril.study.visualise.study import Aim, Visualised
 
 from ..helpers.study_subject import ORIENTATIONS
 from .test_page import check
@@ -116,7 +116,7 @@ def studied(home: Path) -> tuple[Path, dict]:
     """The report's folder, and the result that it holds."""
     config = SymmetryConfig(run="templates-0", controls=("noise-0",), home=str(home), **QUICK)
     with pytest.MonkeyPatch.context() as patch:  # images of this subject excite nothing
-        patch.setattr(symmetry_images, "visualise", lambda window, site, aims, *_: grey(aims))
+        patch.setattr(symmetry_images, "visualise", lambda window, site, aims, **_: grey(aims))
         result = study_symmetry(config)
     assert not result.reused
     assert study_symmetry(config).reused
