@@ -24,7 +24,8 @@ def context(found: PartFindings, own: float, bins: int) -> dict[str, Any]:
         "two": len(names) == 2,
         "names": names,
         "own": f"{own:.0%}",
-        "charts": [{"name": names[p], "bars": _bars(fractions_SP[:, p], bins)} for p in drawn],
+        "cosines": bool(np.isfinite(found.cosine_S).any()),
+        "charts": [_histogram(names[p], fractions_SP[:, p], bins) for p in drawn],
         "rows": [
             {
                 "latent": i,
@@ -54,12 +55,12 @@ def _tiles(figures: dict[str, Any]) -> list[dict[str, str]]:
     return [{"of": "", **tile} for tile in tiles]
 
 
-def _bars(fractions_S: Float[np.ndarray, " s"], bins: int) -> list[dict[str, str]]:
+def _histogram(name: str, fractions_S: Float[np.ndarray, " s"], bins: int) -> dict[str, Any]:
     """A histogram from 0 to 1 as rectangles of the chart."""
     counts, edges = np.histogram(fractions_S, bins, (0.0, 1.0))
     width, height = CHART
     scale = height / max(int(counts.max()), 1)
-    return [
+    bars = [
         {
             "x": f"{edges[i] * width:.1f}",
             "y": f"{height - count * scale:.1f}",
@@ -69,3 +70,4 @@ def _bars(fractions_S: Float[np.ndarray, " s"], bins: int) -> list[dict[str, str
         }
         for i, count in enumerate(counts.tolist())
     ]
+    return {"name": name, "bars": bars, "most": int(counts.max())}
