@@ -12,6 +12,7 @@ from .compare.config import CompareConfig
 from .core.config import StudyConfig
 from .crosscoder_parts.config import PartsConfig
 from .curves.config import CurvesConfig
+from .symmetry.config import SymmetryConfig
 
 
 @final
@@ -34,6 +35,7 @@ def _entry(config: type[StudyConfig], target: str) -> Entry:
 
 STUDIES: Mapping[str, Entry] = {
     "curves": _entry(CurvesConfig, "curves.study:CurvesStudy"),
+    "symmetry": _entry(SymmetryConfig, "symmetry.study:SymmetryStudy"),
     "parts": _entry(PartsConfig, "crosscoder_parts.study:PartsStudy"),
     "compare": _entry(CompareConfig, "compare.study:CompareStudy"),
 }
