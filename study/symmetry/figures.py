@@ -76,6 +76,7 @@ def chance_charts(analysis: SymmetryAnalysis) -> list[dict[str, Any]]:
                     if len(values)
                 ),
                 "above": int((sets["latents"] >= limit).sum()),
+                "varying": int(varying_F.sum()),
             }
         )
     return charts
@@ -241,7 +242,7 @@ def _ring(family: LatentFamily, analysis: SymmetryAnalysis) -> dict[str, Any]:
                 }
             )
     gap, wedges = family.gap, []
-    if gap is not None and gap.degrees >= 1:
+    if gap is not None and gap.degrees >= 1 and len(family.members) > 1:
         for i in copies:
             start = gap.start + i * family.period
             wedges.append(drawing.wedge_path(start, start + min(gap.degrees, 359.9), MEMBERS))

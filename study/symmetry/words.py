@@ -20,7 +20,7 @@ def lead(findings: SymmetryFindings) -> str:
         f"{len(analysis.latents)} of the {analysis.total} {what} of {analysis.run} fire on "
         f"held-out orbits of {analysis.group.name}."
     )
-    counts = ", ".join(f"{many} {name}" for name, many in analysis.counts().items())
+    counts = ", ".join(f"{name} {many}" for name, many in analysis.counts().items())
     if counts:
         text += f" Their transform blocks divide them by what fixes them: {counts}."
     controls: dict[str, list[SymmetryAnalysis]] = {}
@@ -45,7 +45,7 @@ def headline(findings: SymmetryFindings) -> list[dict[str, str]]:
         _tile(str(alive), f"of {analysis.total}", "fire on held-out orbits"),
         _tile(str(mirrored), f"of {alive}", "are fixed by exactly one reflection"),
     ]
-    if findings.tuning is not None:
+    if findings.tuning is not None and mirrored:
         gap = f"; widest gap {findings.curve_gap.degrees:.0f}°"
         text = "respond to curves more than to lines, edges, corners and line ends"
         about = "" if analysis.tied or not curves else gap
@@ -65,11 +65,13 @@ def name_text(findings: SymmetryFindings) -> str:
     """What latents of one reflection respond to, and whether blocks and responses agree."""
     if findings.tuning is None:
         return "No shapes were shown, so curves are not told apart from edges, corners, line ends."
-    names = ", ".join(f"{many} {name}" for name, many in findings.name_counts().items())
+    names = ", ".join(f"{name} {many}" for name, many in findings.name_counts().items())
+    if not names:
+        return "No latent is fixed by exactly one reflection, as a curve, an edge or a corner is."
     text = (
         "One reflection fixes a curve, but also an edge, a corner and the end of a line. By the "
-        f"drawn shape to which they respond most, these latents are: {names or 'none'}. A latent "
-        "is called a curve only if its response to an arc of some radius is at least "
+        f"drawn shape to which they respond most, these latents are: {names}. A latent is called "
+        "a curve only if its response to an arc of some radius is at least "
         f"{1 + findings.margin:g} times that to any straight line, edge, corner or line end."
     )
     errors = findings.axis_errors()
