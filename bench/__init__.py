@@ -1,1 +1,1 @@
-"""Measurements, each beside its yardstick."""
+"""Benchmarks: each measures something and its yardstick in the same process."""

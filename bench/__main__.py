@@ -1,37 +1,36 @@
-"""tendril bench WHAT: a thing and its yardstick, in turns, in one process."""
+"""tendril bench NAME: measure something and its yardstick in turns, in one process."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
 import tyro
 
-from tendril.data.cli import run_command
+from tendril.data.cli import Outcome, run_command
 
-# what can be measured: the module, its flags, and what it measures
-BENCHES = {
-    "group": "GroupBench",
-    "harvest": "HarvestBench",
-    "language": "LanguageBench",
-    "read": "ReadBench",
-    "remote": "RemoteBench",
-    "storage": "StorageBench",
-    "recovery": "RecoveryBench",
-    "train": "TrainBench",
-    "write": "WriteBench",
-}
+from .config import BENCHES
 
 
-def main(arguments: Sequence[str] | None = None) -> Mapping[str, object]:
-    """Parse, measure, and tell the ratios, or the tables."""
-    asked = sys.argv[1:] if arguments is None else list(arguments)
-    chosen = [name for name in asked[:1] if name in BENCHES] or BENCHES
-    modules = {name: import_module(f"{__package__}.{name}") for name in chosen}
-    configs = {name: getattr(module, BENCHES[name]) for name, module in modules.items()}
-    bench = tyro.extras.subcommand_cli_from_dict(configs, prog="tendril bench", args=asked)
-    module = sys.modules[type(bench).__module__]
-    measured: Mapping[str, object] = module.measure(bench)
-    return measured
+def main(arguments: Sequence[str] | None = None) -> Outcome:
+    """Parse the arguments, then import the chosen benchmark and run it.
+
+    Each module of this package that is named like a benchmark has a function `measure`.
+    """
+    bench: Any = tyro.extras.subcommand_cli_from_dict(
+        BENCHES,
+        prog="tendril bench",
+        description="Measure speed and memory, each against a yardstick in the same process.",
+        args=arguments,
+    )
+    (name,) = (name for name, config in BENCHES.items() if config is type(bench))
+    measured: Outcome | Mapping[str, object] = import_module(f"{__package__}.{name}").measure(bench)
+    return measured if isinstance(measured, Outcome) else Outcome(measured, ratios_of(measured))
+
+
+def ratios_of(measured: Mapping[str, Any]) -> str:
+    """The ratios of a benchmark in one line; empty if it has none."""
+    ratios = [f"{name} {ratio:.4g}" for name, ratio in measured.get("ratios", {}).items()]
+    return f"yardstick over ours, larger is better: {', '.join(ratios)}" if ratios else ""
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Orbits read from crops beside warping and running whole images; how time and memory of the
-harvest and of a training step grow with G.
+"""Orbits from crops against rotating whole images; growth of time and memory with G.
 
-Ours takes a patch as large as the receptive field through the group, and through the network
-without padding. The yardstick does what one would write first: for each element the whole image
-is turned about the anchor, and the whole truncated network run on it, in batches, to read one
-cell. Both end in the same vectors [A, G, D] (the bench says how far apart).
+Ours applies the group to a patch as large as the receptive field and runs the network on it
+without padding. The yardstick is the straightforward way: for each element it rotates the whole
+image about the anchor and runs the truncated network on it, in batches, to read one cell. Both
+give the same vectors [A, G, D]; the result holds their relative difference.
 """
 
 import json
@@ -13,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,41 +32,28 @@ from tendril.models.subjects.inception import InceptionV1, inception_sites, prep
 from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject
 
+from .config import GroupBench
 from .group_training import KINDS
 from .measure import machine, paired
 
-SITE = "mixed3b_5x5"
-BATCH = 8  # whole images at a time
+BATCH = 8  # whole images in a forward pass
 Whole = Callable[[torch.Tensor, tuple[int, int]], np.ndarray]
 READS = 5
-SIZES = ((4, 16), (8, 16), (16, 16), (32, 16), (16, 32))  # turns, anchors
+SIZES = ((4, 16), (8, 16), (16, 16), (32, 16), (16, 32))  # rotations, anchors
 PEAK = """
 import importlib, json, sys
-from tendril.bench.peak import peak_memory
+from tendril.bench.measure import peak_memory
 grow = importlib.import_module(f"tendril.bench.{sys.argv[1]}").grow
 print(json.dumps(grow(*json.loads(sys.argv[2])) | {"peak_mb": peak_memory()}))
 """
 
 
-@dataclass(frozen=True)
-class GroupBench:
-    """Orbits of crops beside warping and running whole images; time and memory in G and R."""
-
-    weights: str = ""
-    """Weights of InceptionV1; random by default."""
-    site: str = SITE
-    """Where activations are read."""
-    rotations: int = 16
-    """Turns of the group; with reflections twice as many elements."""
-    anchors: int = 2
-    """Anchors in a run of the yardstick."""
-    pairs: int = 7
-    """How often ours and the yardstick take turns."""
-
-
 def measure(bench: GroupBench) -> dict[str, object]:
-    """`crop_over_whole` (larger is better), and seconds and megabytes of the harvest and of a
-    training step, tied and not, at G 8, 16, 32, 64 and with twice as many anchors."""
+    """The ratio `crop_over_whole` (larger is better), and the growth of time and memory.
+
+    Seconds and megabytes of the harvest and of training steps of both group crosscoders, for
+    G = 8, 16, 32, 64 and for twice as many anchors.
+    """
     subject = _subject(bench.weights)
     window = find_window(subject, [bench.site])
     group = Dihedral(bench.rotations)
@@ -79,18 +64,18 @@ def measure(bench: GroupBench) -> dict[str, object]:
         warp = Warp(group, window.size, window.colour)
         read = stack.enter_context(window.reading(32))
         whole = stack.enter_context(_whole(subject, window, group, bench.site))
-        still_A = np.zeros(len(cells_A2))
+        unrotated_A = np.zeros(len(cells_A2))
 
         def ours() -> np.ndarray:
-            return image_orbits(image, cells_A2, still_A, window, warp, read)[bench.site]
+            return image_orbits(image, cells_A2, unrotated_A, window, warp, read)[bench.site]
 
         def yardstick() -> np.ndarray:
             return np.stack([whole(image, (int(y), int(x))) for y, x in cells_A2])
 
-        apart = float(np.abs(ours() - yardstick()).max() / np.abs(yardstick()).max())
+        difference = float(np.abs(ours() - yardstick()).max() / np.abs(yardstick()).max())
         note("orbits from crops against whole images ...")
         times = paired(ours, yardstick, bench.pairs)
-    note("growth with G and with the anchors ...")
+    note("growth with G and with the number of anchors ...")
     growth = {f"G{2 * n} x {a}": _grown("group", bench.weights, bench.site, n, a) for n, a in SIZES}
     seconds = {name: g["seconds"] for name, g in growth.items()}
     note("growth of a training step ...")
@@ -105,7 +90,7 @@ def measure(bench: GroupBench) -> dict[str, object]:
             "time_G32_over_G8": round(seconds["G32 x 16"] / seconds["G8 x 16"], 2),
             "time_R2_over_R1": round(seconds["G32 x 32"] / seconds["G32 x 16"], 2),
         },
-        "apart": apart,
+        "relative_difference": difference,
         "anchors_per_s": round(bench.anchors / float(np.median(times.ours)), 2),
         "growth": growth,
         "training": training,
@@ -116,8 +101,7 @@ def measure(bench: GroupBench) -> dict[str, object]:
 
 
 def grow(weights: str, site: str, rotations: int, anchors: int) -> dict[str, float]:
-    """Median seconds to read so many anchors' orbits, as the harvester does, in a process of its
-    own."""
+    """The median time in seconds to read the orbits of some anchors, as a harvest does."""
     keep_freed_memory()
     window = find_window(_subject(weights), [site])
     warp = Warp(Dihedral(rotations), window.size, window.colour)
@@ -133,17 +117,17 @@ def grow(weights: str, site: str, rotations: int, anchors: int) -> dict[str, flo
     return {"seconds": float(np.median(seconds))}
 
 
-def _grown(module: str, *asked: str | int) -> dict[str, float]:
-    """What the module's `grow` says of these arguments, and the peak of its process."""
-    command = [sys.executable, "-c", PEAK, module, json.dumps(asked)]
+def _grown(module: str, *arguments: str | int) -> dict[str, float]:
+    """The result of a module's `grow` in a process of its own, and the peak memory there."""
+    command = [sys.executable, "-c", PEAK, module, json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    grown: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return {name: round(value, 3) for name, value in grown.items()}
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return {name: round(value, 3) for name, value in result.items()}
 
 
 @contextmanager
 def _whole(subject: Subject, window: Window, group: Dihedral, site: str) -> Iterator[Whole]:
-    """The yardstick: an image's vectors [G, D] at a cell, from whole images turned about it."""
+    """The yardstick: the vectors [G, D] of an image at a cell, from rotated whole images."""
     modules = {site: subject.sites[site]}
     probe = subject.preprocess(torch.full((1, 3, 224, 224), 0.5))
     with (
@@ -153,10 +137,10 @@ def _whole(subject: Subject, window: Window, group: Dihedral, site: str) -> Iter
 
         def vectors(image_CHW: torch.Tensor, cell: tuple[int, int]) -> Float[np.ndarray, "g d"]:
             images_GCHW = _turned(image_CHW, window.centre(*cell), window, group)
-            few = torch.split(images_GCHW, BATCH)
-            acts = [as_grid(forward(subject.preprocess(part))[site]) for part in few]
-            found: np.ndarray = torch.cat(acts)[:, cell[0], cell[1]].numpy()
-            return found
+            batches = torch.split(images_GCHW, BATCH)
+            acts = [as_grid(forward(subject.preprocess(part))[site]) for part in batches]
+            vectors_GD: np.ndarray = torch.cat(acts)[:, cell[0], cell[1]].numpy()
+            return vectors_GD
 
         yield vectors
 
@@ -164,11 +148,11 @@ def _whole(subject: Subject, window: Window, group: Dihedral, site: str) -> Iter
 def _turned(
     image_CHW: torch.Tensor, middle: tuple[float, float], window: Window, group: Dihedral
 ) -> Float[torch.Tensor, "g 3 h w"]:
-    """A whole image through every element about a pixel, faded along the same circle."""
+    """A whole image under every element about a pixel, faded along the same circle as crops."""
     at_HW2 = np.stack(np.meshgrid(np.arange(224), np.arange(224), indexing="xy"), -1) - middle
     radius_HW = np.hypot(at_HW2[..., 0], at_HW2[..., 1]) / (window.size / 2)
     fade_HW = (1 + np.cos(np.pi * np.clip((radius_HW - FADE) / (1 - FADE), 0, 1))) / 2
-    places = np.einsum("gji,yxj->gyxi", group.matrix_G22, at_HW2) + middle  # the inverses' places
+    places = np.einsum("gji,yxj->gyxi", group.matrix_G22, at_HW2) + middle  # inverse: transposed
     grid = torch.from_numpy((2 * places / 223 - 1).astype(np.float32))
     turned_GCHW = functional.grid_sample(
         finer(image_CHW).expand(len(group), -1, -1, -1),

@@ -1,7 +1,7 @@
-"""How a training step of group crosscoders grows with G and with the orbits of a batch.
+"""Growth of a training step of group crosscoders with G and with the orbits in a batch.
 
-The tied one has F families of G copies, the other S latents, and both should grow as G. Each size
-runs in a process of its own, for its memory.
+The equivariant group crosscoder has F families of G copies, the untied one has S latents. The time
+of both should be linear in G.
 """
 
 import time
@@ -19,8 +19,10 @@ KINDS: tuple[ObjectiveName, ...] = ("orbit", "batch_topk")
 
 
 def grow(kind: ObjectiveName, rotations: int, orbits: int) -> dict[str, float]:
-    """Median seconds of a step, loss and gradients, on so many random orbits of D_n: 32 families
-    for `orbit`, 384 latents for `batch_topk`, 16 on, as the recipes have them."""
+    """The median time in seconds of a step (loss and gradients) on random orbits of D_n.
+
+    As in the recipes: 32 families for `orbit`, 384 latents for `batch_topk`, 16 active.
+    """
     group = Dihedral(rotations)
     config = TrainConfig(objective=kind, families=32, latents=384, k=16, bias="mean")
     width = len(group) * WIDTH
@@ -34,4 +36,4 @@ def grow(kind: ObjectiveName, rotations: int, orbits: int) -> dict[str, float]:
         began = time.perf_counter()
         torch.autograd.backward(objective.loss(dictionary, x_ND, none_S, 0.0).total)
         seconds.append(time.perf_counter() - began)
-    return {"seconds": float(np.median(seconds[1:]))}  # the first one warms up
+    return {"seconds": float(np.median(seconds[1:]))}  # the first step warms up

@@ -1,8 +1,8 @@
-"""Rows/s of a harvest beside the bare forward pass, the truncated pass beside the whole one,
-and peak memory beside that of ten times the inputs.
+"""A harvest against the bare forward pass, the truncated pass against the full one, and peak
+memory against that for ten times the inputs.
 
-The subject is InceptionV1; without `--weights` its weights are random, which changes no
-time. Without `--inputs` photographs are dead leaves, saved as JPEG.
+The subject is InceptionV1. Without `--weights` its weights are random, which does not change the
+times. Without `--inputs` the photographs are dead-leaves images saved as JPEG.
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,11 +29,12 @@ from tendril.harvest.vision_rows import PositionRule, to_rgb, vision_rows
 from tendril.models.sites.hooks import recording
 from tendril.models.subjects.inception import InceptionV1
 
+from .config import HarvestBench
 from .measure import machine, paired
 
 PEAK = """
 import json, sys
-from tendril.bench.peak import peak_memory
+from tendril.bench.measure import peak_memory
 from tendril.harvest.config import HarvestConfig
 from tendril.harvest.run import harvest
 harvest(HarvestConfig(**json.loads(sys.argv[1])))
@@ -41,26 +42,8 @@ print(peak_memory())
 """
 
 
-@dataclass(frozen=True)
-class HarvestBench:
-    """A harvest beside the bare forward pass of the same network."""
-
-    inputs: str = ""
-    """A folder of photographs; dead leaves by default."""
-    weights: str = ""
-    """Weights of InceptionV1; random by default."""
-    images: int = 800
-    """Images in a run; a quarter of them where all positions are kept."""
-    batch_size: int = 8
-    """Images in a slice."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the subject runs."""
-    memory: bool = True
-    """Also measure peak memory at `images` and ten times that."""
-
-
 def measure(bench: HarvestBench) -> dict[str, object]:
-    """All ratios (ours over the yardstick, larger is better) and what they were made of."""
+    """The ratios (ours over the yardstick, larger is better), rates and peak memory."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         config = _config(bench, folder)
@@ -68,13 +51,13 @@ def measure(bench: HarvestBench) -> dict[str, object]:
         ratios: dict[str, float] = {}
         settings: tuple[tuple[int | Literal["all"], str], ...] = ((10, ""), ("all", "_all"))
         for per_input, suffix in settings:
-            note(f"harvest at {per_input} positions against the bare forward pass ...")
+            note(f"harvest of {per_input} positions against the bare forward pass ...")
             limit = bench.images if per_input == 10 else -(-bench.images // 4)
             ours = replace(config, per_input=per_input, limit=limit)
             ratio, rows_per_s = _harvest_over_forward(ours, folder)
             ratios[f"harvest_over_forward{suffix}"] = ratio
             rates[f"harvest_rows_per_s{suffix}"] = rows_per_s
-        note("truncated pass against the whole ...")
+        note("truncated pass against the full pass ...")
         ratios["truncated_over_full"], rates["truncated_images_per_s"] = _truncated(config)
         memory = _memory(config, folder) if bench.memory else {}
         if memory:
@@ -114,9 +97,9 @@ def _photographs(folder: Path, count: int) -> None:
 
 
 def _harvest_over_forward(config: HarvestConfig, folder: Path) -> tuple[float, float]:
-    """From JPEG files to a complete store, against the network alone on ready tensors.
+    """JPEG files to a complete store, against the network alone on prepared tensors.
 
-    The network of the yardstick is as it was given; the harvest fuses its convolutions.
+    The yardstick runs the unmodified network; the harvest fuses its convolutions.
     """
     plan = plan_vision(config, resolve_device(config.device))
     layout = plan.layout()
@@ -166,7 +149,7 @@ def _harvest_over_forward(config: HarvestConfig, folder: Path) -> tuple[float, f
 
 
 def _truncated(config: HarvestConfig) -> tuple[float, float]:
-    """The pass that stops after mixed3b, against the pass to the end."""
+    """The pass that stops after mixed3b, against the full pass."""
     plan = plan_vision(config, resolve_device(config.device))
     module = plan.subject.module.to(plan.device)
     source = open_images(config.inputs, config.batch_size)
@@ -178,10 +161,9 @@ def _truncated(config: HarvestConfig) -> tuple[float, float]:
 
 
 def _memory(config: HarvestConfig, folder: Path) -> dict[str, float]:
-    """Peak memory of a process that harvests, and of one that harvests ten times as much.
+    """Peak memory of a process that harvests, and of one that harvests ten times as many inputs.
 
-    Both harvest more than one shard, else the smaller one would hold only a part of what a
-    writer ever holds.
+    Both harvest more than one shard; with less, the writer would not reach its full memory.
     """
     peaks = []
     for factor in (1, 10):

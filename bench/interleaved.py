@@ -1,5 +1,8 @@
-"""A harvest with the bare pass in its pauses, slice by slice: on a machine whose speed changes
-within seconds whole runs in turns still differ by ten percent, neighbouring slices do not."""
+"""Time a harvest and a bare forward pass slice by slice.
+
+On a machine whose speed changes within seconds, alternating whole runs still differ by 10 %;
+neighbouring slices do not.
+"""
 
 import shutil
 import time
@@ -23,13 +26,12 @@ def interleaved(
     location: Path,
     rounds: int,
 ) -> Paired:
-    """Seconds of `write(produce)`, which makes the whole store at `location`, without its
-    pauses, and of `yardstick` over the same slices; the first round warms up. What was at
-    `location` is removed before each round, untimed.
+    """Time `write(produce)`, which makes the whole store at `location`, and the yardstick.
 
-    There is a pause after each slice, but none while a shard is on its way to the disk: all
-    that a harvest does beside its pass weighs on the harvest. Slices that had none are caught
-    up with in the next one, the last ones when the store is complete.
+    The harvest pauses after a slice, and the yardstick runs on the same slice. There is no pause
+    while a shard is being written, so that all of this work counts for the harvest; the yardstick
+    runs on those slices in the next pause, or once the store is complete. Pauses do not count for
+    the harvest. The first round warms up. `location` is removed before each round, untimed.
     """
     ours: list[float] = []
     theirs: list[float] = []
@@ -61,5 +63,5 @@ def interleaved(
 
 
 def _on_disk(location: Path, shards: int) -> bool:
-    """Whether the first of the shards are there."""
+    """True if the first `shards` shards are written."""
     return all((location / record_name(shard)).is_file() for shard in range(shards))

@@ -1,17 +1,17 @@
-"""Harvest of a language model against the bare forward pass, and that against the whole one.
+"""A harvest of a language model against the bare forward pass, and that against the full pass.
 
-`harvest_over_forward`: from packed tokens to a complete store on the disk, against the same
-network cut after the last block wanted, without hooks and without keeping anything; slice by
-slice in turns, the median of seven rounds and, as `spread`, the least and the largest.
-`truncated_over_full`: the recorded pass that stops there, against the pass to the logits.
+`harvest_over_forward`: packed tokens to a complete store on disk, against the same network cut
+after the last block needed, without hooks. They alternate slice by slice. The ratio is the median
+of seven rounds; `spread` is their minimum and maximum.
+`truncated_over_full`: the recorded pass that stops at the site, against the pass to the logits.
 """
 
 import statistics
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,37 +26,15 @@ from tendril.models.sites.hooks import recording
 from tendril.models.subjects.language import LanguageSubject, language_subject
 from tendril.models.subjects.subject import site_modules
 
+from .config import PAIRS, LanguageBench
 from .interleaved import interleaved
-from .measure import PAIRS, Paired, machine, paired
+from .measure import Paired, machine, paired
 
-SHORT_PAIRS = 35  # of single passes
-
-
-@dataclass(frozen=True)
-class LanguageBench:
-    """A harvest of text beside the bare truncated pass, and beside the full one."""
-
-    subject: str = ""
-    """A language model: a folder, a name or package:NAME. By default a llama of random weights,
-    6 blocks of width 384."""
-    inputs: str = "docstrings"
-    """The text."""
-    site: str = "resid_post.-3"
-    """Where activations are read; blocks after it are cut off."""
-    contexts: int = 768
-    """How many are harvested; fewer, and making a store weighs on a short run."""
-    context: int = 128
-    """Tokens in each."""
-    batch_size: int = 8
-    """Contexts a pass."""
-    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    """Of the stored rows."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the subject runs."""
+SHORT_PAIRS = 35  # pairs of single passes
 
 
 def measure(bench: LanguageBench) -> Mapping[str, object]:
-    """Both ratios, and rows a second."""
+    """Both ratios, and rows per second."""
     keep_freed_memory()  # as every harvest does
     with tempfile.TemporaryDirectory() as folder:
         subject = bench.subject or str(_random_llama(Path(folder)))
@@ -72,9 +50,9 @@ def measure(bench: LanguageBench) -> Mapping[str, object]:
             home=folder,
         )
         plan = plan_language(config, resolve_device(bench.device))
-        note("harvest against the bare pass ...")
+        note("harvest against the bare forward pass ...")
         rows, times = _harvest_over_forward(plan, Path(folder))
-        note("the pass that stops against the whole one ...")
+        note("truncated pass against the full pass ...")
         truncated_over_full = _truncated_over_full(plan)
     return {
         "bench": "language",
@@ -90,18 +68,18 @@ def measure(bench: LanguageBench) -> Mapping[str, object]:
 
 
 def cut_after(subject: LanguageSubject, site: str) -> nn.Module:
-    """The plain network without the blocks after the one of a site, its final norm and its
-    logits: what any harvest of that site must at least compute. Takes ids [B, T].
+    """The network without the blocks after a site, the final norm and the logits.
 
-    Raises ConfigError where the blocks lie in no list that could be cut.
+    This is the least that a harvest of the site must compute. Takes token ids [B, T]. Raises
+    ConfigError if the blocks are not in a list.
     """
     path = subject.sites[site][0].removesuffix(":in")
     parent, _, number = path.rpartition(".")
     network: Any = language_subject(subject.origin).module
-    network.load_state_dict(subject.module.state_dict(), assign=True)  # in a cache only once
+    network.load_state_dict(subject.module.state_dict(), assign=True)  # shares the weights
     blocks = network.get_submodule(parent)
     if not isinstance(blocks, nn.ModuleList):
-        raise ConfigError(f"--site wants the residual stream at a block, and not {site!r}.")
+        raise ConfigError(f"--site must be a residual stream at a block; got {site!r}.")
     holder = network.get_submodule(parent.rpartition(".")[0])
     setattr(holder, parent.rpartition(".")[2], blocks[: int(number) + 1])
     if subject.final_norm:
@@ -146,7 +124,7 @@ def _truncated_over_full(plan: LanguagePlan) -> float:
 
 
 def _random_llama(folder: Path) -> Path:
-    """A model with random weights, and a tokenizer of bytes: speed asks no more."""
+    """A Llama with random weights and a tokenizer of bytes, which suffice to measure speed."""
     from tokenizers import Tokenizer, pre_tokenizers
     from tokenizers.models import WordLevel
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -1,17 +1,20 @@
-"""Two things measured in turns, so that a machine whose speed drifts treats them alike."""
+"""Time two functions in turns, so that a machine whose speed drifts treats both alike.
+
+torch is imported only where it is needed: processes whose memory is measured import this module.
+"""
 
 import os
 import platform
+import resource
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-PAIRS = 7
+from .config import PAIRS
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,12 @@ class Paired:
 
     @property
     def ratio(self) -> float:
-        """Median over pairs of the yardstick's time over ours: larger is better."""
+        """The median of `ratios`: larger is better."""
         return statistics.median(self.ratios)
 
     @property
     def ratios(self) -> list[float]:
-        """The yardstick's time over ours, of each pair."""
+        """The yardstick's time over ours, for each pair."""
         return [y / o for o, y in zip(self.ours, self.yardstick, strict=True)]
 
 
@@ -38,8 +41,10 @@ def paired(
     pairs: int = PAIRS,
     clear: Callable[[], object] = lambda: None,
 ) -> Paired:
-    """Warm both up, then let them take turns, each first in every other pair; `clear` runs
-    before each turn and is not timed."""
+    """Time both functions in turns, after one call of each to warm up.
+
+    Each goes first in every other pair. `clear` runs before each turn and is not timed.
+    """
     ours(), yardstick()
     times: dict[str, list[float]] = {"ours": [], "yardstick": []}
     for pair in range(pairs):
@@ -51,7 +56,9 @@ def paired(
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on, and the commit that was measured."""
+    """The machine and the commit that were measured."""
+    import torch
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": _cpu_model(),
@@ -64,7 +71,7 @@ def machine() -> dict[str, object]:
 
 
 def seconds_of(run: Callable[[], object]) -> float:
-    """How long something takes, with what it starts on a GPU."""
+    """The duration of a call, including the GPU work that it starts."""
     synchronise()
     began = time.perf_counter()
     run()
@@ -73,9 +80,23 @@ def seconds_of(run: Callable[[], object]) -> float:
 
 
 def synchronise() -> None:
-    """Wait for what a GPU still has to do."""
-    if torch.cuda.is_available():
+    """Wait until the GPU has finished, if torch is in use."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def peak_memory() -> float:
+    """The peak memory of this process in MiB.
+
+    Read from VmHWM on Linux. `ru_maxrss` would not do: the kernel keeps it over exec, so that it
+    starts at the peak of the parent process.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():  # macOS, where ru_maxrss counts bytes and starts at zero
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    (most,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(most.split()[1]) / 1024
 
 
 def _commit() -> str:

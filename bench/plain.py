@@ -1,4 +1,4 @@
-"""The yardstick of a training step: the dense loop as anyone writes it in PyTorch."""
+"""The yardstick of a training step: the straightforward dense loop in PyTorch."""
 
 from collections.abc import Iterator
 from typing import final
@@ -15,7 +15,7 @@ from tendril.train.optim import BETAS, EPS
 
 @final
 class PlainTopK(nn.Module):
-    """A TopK autoencoder of two linear layers, dense from end to end."""
+    """A TopK autoencoder of two dense linear layers."""
 
     def __init__(self, sae: SAE, k: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class PlainTopK(nn.Module):
             self.decoder.weight.copy_(sae.W_dec.T)
 
     def forward(self, x_ND: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """x_hat, through all S latents."""
+        """The reconstruction x_hat, computed with all S latents."""
         pre_NS = self.encoder(x_ND - self.b_dec)
         values_NK, indices_NK = pre_NS.topk(self.k, dim=-1)
         z_NS = torch.zeros_like(pre_NS).scatter(-1, indices_NK, functional.relu(values_NK))
@@ -39,7 +39,7 @@ class PlainTopK(nn.Module):
 
 @final
 class PlainLoop:
-    """Its training, step by step: autograd, torch.optim.Adam, clipped gradients, unit rows."""
+    """Training of `PlainTopK`: autograd, torch.optim.Adam, clipped gradients, unit decoder rows."""
 
     def __init__(self, sae: SAE, config: TrainConfig) -> None:
         self._model = PlainTopK(sae, config.k).to(sae.b_dec.device)
@@ -51,7 +51,7 @@ class PlainLoop:
         return self._model.parameters()
 
     def step(self, x_ND: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-        """One step; gives the loss from before it."""
+        """Take one step; returns the loss before it."""
         model = self._model
         loss: Tensor = (x_ND - model(x_ND)).pow(2).sum(dim=1).mean() / x_ND.shape[1]
         self._adam.zero_grad()

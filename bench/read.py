@@ -1,16 +1,14 @@
-"""Rows/s of shuffled batches from a store, beside a raw memmap with block shuffle and beside
-a loader of whole safetensors files with a shuffle buffer.
+"""Shuffled batches from a store, against a raw memmap and a loader of safetensors files.
 
-All give float32 batches of 4096 from the same float16 rows, file cache warm. The memmap is read
-in blocks of 4096 rows in random order, each permuted. The loader takes files in the order of
-their names into a buffer of twice a file, permutes it, and gives half of it away. The store is
-read in windows of 16 chunks (64 MiB) without end, as a trainer does, and not held in memory as a
-store of this size would be; `resident_rows_per_s` is that.
+All give float32 batches of 4096 from the same float16 rows, with a warm file cache. The memmap is
+read in blocks of 4096 rows in random order, each permuted. The loader reads files by name into a
+buffer of two files, permutes it and yields half of it. The store is read in windows of 16 chunks
+(64 MiB) without end, as a trainer reads a large store; `resident_rows_per_s` is measured with all
+rows in memory, which is the default for a store of this size.
 """
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,6 +23,7 @@ from tendril.data.device import keep_freed_memory
 from tendril.data.store.reader import open_store
 from tendril.harvest.loop import write_store
 
+from .config import ReadBench
 from .measure import machine, paired
 from .rows import SITE, layout_of, produce_ready, rows_like, spec_of
 
@@ -32,23 +31,11 @@ BLOCK = 4096
 WINDOW = 16
 
 
-@dataclass(frozen=True)
-class ReadBench:
-    """Shuffled batches beside a raw memmap and a loader of whole safetensors files."""
-
-    widths: tuple[int, ...] = (480, 4096)
-    """Widths of the rows; 480 stands for mixed3b, 4096 for a residual stream."""
-    megabytes: int = 384
-    """Raw float16 bytes of the rows."""
-    batch_size: int = 4096
-    """Rows in a batch."""
-    folder: str = ""
-    """Where the files are made; empty: the system's temporary folder."""
-
-
 def measure(bench: ReadBench) -> dict[str, object]:
-    """All ratios (ours over the yardstick, larger is better) and rows/s; what comes first has
-    the plain name, the other widths a suffix."""
+    """The ratios (ours over the yardstick, larger is better) and rows per second.
+
+    Names have the width as a suffix, except for the first width.
+    """
     keep_freed_memory()  # as every training run does
     ratios: dict[str, float] = {}
     rates: dict[str, float] = {}
@@ -102,7 +89,7 @@ def _measure_width(
 
 
 def memmap_batches(path: Path, batch_size: int) -> Iterator[torch.Tensor]:
-    """The yardstick: blocks of a memory-mapped array in random order, each permuted."""
+    """Yardstick: blocks of a memory-mapped array in random order, each permuted."""
     rows_RD: Float16[np.ndarray, "r d"] = np.load(path, mmap_mode="r")
     order = np.random.default_rng(0).permutation(len(rows_RD) // BLOCK)
     for block in order:
@@ -113,7 +100,7 @@ def memmap_batches(path: Path, batch_size: int) -> Iterator[torch.Tensor]:
 
 
 def safetensors_batches(folder: Path, batch_size: int) -> Iterator[torch.Tensor]:
-    """The yardstick: whole files by name, through a buffer that is permuted when refilled."""
+    """Yardstick: whole files by name, through a buffer that is permuted at each refill."""
     files = sorted(folder.iterdir())
     buffer_RD = load_file(files[0])[SITE]
     for file in [*files[1:], None]:

@@ -1,4 +1,4 @@
-"""Batches from a server that answers late, beside batches from a disk of this machine."""
+"""Batches from a server with a latency, against batches from the local disk."""
 
 import itertools
 import os
@@ -7,39 +7,19 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tendril.data.store.reader import Store, open_store
 from tendril.harvest.loop import write_store
 
-from .measure import PAIRS, machine, paired
+from .config import RemoteBench
+from .measure import machine, paired
 from .rows import SITE, layout_of, produce_ready, rows_like, spec_of
 
 
-@dataclass(frozen=True)
-class RemoteBench:
-    """Reading ahead over a server that answers late, beside the local rate."""
-
-    rows: int = 196_608
-    """Rows of the store: several windows of them."""
-    width: int = 480
-    """D."""
-    late_ms: float = 20.0
-    """How long the server waits before each answer."""
-    batch_size: int = 4096
-    """Rows a batch."""
-    window: int = 8
-    """Chunks that are mixed at a time; fewer than there are, so that all is read every epoch."""
-    pairs: int = PAIRS
-    """Pairs of measurements; the median ratio counts."""
-    scratch: str = ""
-    """Where the store is written; a temporary folder by default."""
-
-
 def measure(bench: RemoteBench) -> dict[str, Any]:
-    """Rows/s of an epoch from the server over those from the disk."""
+    """Rows per second of an epoch from the server, over those from the local disk."""
     with tempfile.TemporaryDirectory(dir=bench.scratch or None) as scratch:
         path = Path(scratch) / "store"
         layout = layout_of(bench.rows, bench.width, "zstd")
@@ -72,13 +52,13 @@ def measure(bench: RemoteBench) -> dict[str, Any]:
 
 
 def _epochs(store: Store, bench: RemoteBench) -> Iterator[int]:
-    """The number of rows of batch after batch, without end."""
+    """The number of rows in each batch of an endless stream."""
     stream = store.batches(SITE, bench.batch_size, window=bench.window, part="all")
     return (len(batch) for batch in stream)
 
 
 def _read(stream: Iterator[int], rows: int) -> None:
-    """Take as many rows as an epoch has."""
+    """Read one epoch of rows."""
     for total in itertools.accumulate(stream):
         if total >= rows:
             return
@@ -86,7 +66,7 @@ def _read(stream: Iterator[int], rows: int) -> None:
 
 @contextmanager
 def late_server(folder: Path, seconds: float) -> Iterator[str]:
-    """The URL of a server of a folder, in a process of its own."""
+    """Serve a folder from a process of its own; yields the URL."""
     command = [sys.executable, "-m", "tendril.bench.slow_server", str(folder), str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as server:
         assert server.stdout is not None

@@ -1,4 +1,4 @@
-"""A web server that answers late, as a distant one does.
+"""A web server with a latency, like a remote one.
 
 Run `python -m tendril.bench.slow_server FOLDER SECONDS`.
 """
@@ -13,18 +13,18 @@ from typing import Any
 
 
 class LateHandler(BaseHTTPRequestHandler):
-    """Files and parts of them (GET and HEAD, one Range), each answer `seconds` late."""
+    """Serves files and parts of files (GET and HEAD, one Range), each answer after a delay."""
 
-    protocol_version = "HTTP/1.1"  # connections stay open
+    protocol_version = "HTTP/1.1"  # keeps connections open
     disable_nagle_algorithm = True
-    wbufsize = -1  # an answer leaves in one piece
+    wbufsize = -1  # sends an answer in one piece
 
     def __init__(self, folder: Path, seconds: float, *args: Any) -> None:
         self._folder, self._seconds = folder, seconds
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        """A file, or the part that the request's Range names."""
+        """Answer with a file, or with the part that the header Range names."""
         time.sleep(self._seconds)
         file = self._folder / self.path.lstrip("/")
         if ".." in file.parts or not file.is_file():
@@ -60,18 +60,18 @@ class LateHandler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, *_: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 class LateServer(ThreadingHTTPServer):
-    """As many connections at once as are asked for."""
+    """Accepts many connections at once."""
 
     request_queue_size = 128
     daemon_threads = True
 
 
 def main() -> None:
-    """Serve a folder on loopback; the first line of stdout is the URL."""
+    """Serve a folder on the loopback interface; the first line of stdout is the URL."""
     handler = partial(LateHandler, Path(sys.argv[1]), float(sys.argv[2]))
     with LateServer(("127.0.0.1", 0), handler) as server:
         print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)

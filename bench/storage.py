@@ -1,10 +1,9 @@
-"""Bytes per row of every dtype x compressor, on the rows of a real store, and how fast a core
-packs and unpacks them. Raw float16 is the yardstick: `ratios` are bytes of it over bytes stored.
+"""Bytes per row of every dtype and compressor, on the rows of a store, and the speed of encoding
+and decoding on one core. `ratios` are the bytes of raw float16 over the bytes stored.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -15,28 +14,15 @@ from tendril.data.store.dtypes import DTYPES, encode_rows, quantise
 from tendril.data.store.layout import COMPRESSORS
 from tendril.data.store.reader import open_store
 
+from .config import StorageBench
 from .measure import machine
 
 REPEATS = 5
-ROWS = 4096  # of a chunk
-
-
-@dataclass(frozen=True)
-class StorageBench:
-    """Bytes a row and MB/s of every dtype and compressor."""
-
-    store: str = "latest"
-    """A store of real rows, float32 or float16."""
-    site: str = ""
-    """The site; empty: the first."""
-    chunks: int = 4
-    """Chunks of 4096 rows, spread over the store."""
-    home: str = ""
-    """The folder that holds store/."""
+ROWS = 4096  # in a chunk
 
 
 def measure(bench: StorageBench) -> dict[str, object]:
-    """A table of bytes per row and MB/s of raw float16, by dtype and compressor."""
+    """Bytes per row, and MB/s of raw float16, for each dtype and compressor."""
     store = open_store(find_store(bench.store, bench.home))
     site = store.check_site(bench.site or store.sites[0])
     valid = np.flatnonzero(store.column("valid"))
@@ -66,7 +52,7 @@ def measure(bench: StorageBench) -> dict[str, object]:
 def _measure_one(
     chunks: list[Float32[np.ndarray, "_ d"]], dtype: str, compressor: str
 ) -> dict[str, float]:
-    """Bytes a row (the scale of an int8 row too), and MB of raw float16 a second."""
+    """Bytes per row (with the scale for int8), and MB of raw float16 per second."""
     stored: list[Shaped[np.ndarray, "_ d"]] = []
     for chunk in chunks:
         stored.append(

@@ -1,4 +1,4 @@
-"""A sweep of sixteen dictionaries beside sixteen runs, one after the other, data included."""
+"""A sweep of sixteen dictionaries against sixteen runs one after the other, reading included."""
 
 import shutil
 import statistics
@@ -18,13 +18,14 @@ from tendril.train.sweep.config import SweepConfig
 from tendril.train.sweep.sweep import sweep
 
 from .measure import paired
+from .rows import sparse_sums
 
 RUNS, WIDTH, LATENTS, K, BATCH = 16, 480, 960, 32, 4096
 ROWS, PER_INPUT = 2**16, 16
 
 
 def measure_sweep(device: str) -> tuple[float, dict[str, float]]:
-    """The ratio (the runs' time over the sweep's), and seconds of both."""
+    """The time of the runs over that of the sweep, and seconds of both."""
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
         write_store(home)
@@ -58,9 +59,7 @@ def measure_sweep(device: str) -> tuple[float, dict[str, float]]:
 
 
 def write_store(home: Path) -> None:
-    """A store of one site of float16 rows."""
-    from .train import sparse_sums
-
+    """A store with one site of float16 rows."""
     rows_RD = sparse_sums(ROWS, WIDTH).to(torch.float16).numpy()
     spec = StoreSpec(
         subject={"name": "sums"},

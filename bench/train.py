@@ -1,23 +1,21 @@
-"""Vectors/s of a training step beside the plain dense loop, and of a sweep beside its runs one
-after the other.
+"""A training step against a dense PyTorch loop, and a sweep against its runs one by one.
 
-Both sides of a step do the same work: TopK without AuxK, squared error, clipped gradients,
-Adam, rows of W_dec at norm 1, from the same weights and on the same vectors. They take turns
-of `steps` steps, eight with the warm-up, so that their losses can be compared at the end.
+Both sides of a step do the same work: TopK without AuxK, squared error, clipped gradients, Adam,
+unit rows of W_dec, from the same weights and on the same vectors. They alternate in turns of
+`steps` steps, eight turns with the warm-up, and their final losses are compared.
 """
 
 import json
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal, final
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from tendril.data.cli import note
 from tendril.data.device import keep_freed_memory, resolve_device
@@ -26,43 +24,20 @@ from tendril.train.config import TrainConfig
 from tendril.train.objectives.registry import make_objective
 from tendril.train.trainer import Trainer
 
-from .measure import PAIRS, machine, paired
-from .peak import peak_memory
+from .config import PAIRS, TrainBench
+from .measure import machine, paired, peak_memory
 from .plain import PlainLoop
+from .rows import sparse_sums
 from .sweep import measure_sweep
 
-LARGE_PAIRS = 3  # a dense step of that size takes a minute
-POOL = 2**16  # vectors that both sides go round in
-LAST = 10  # losses that are averaged, at the end
-
-
-@dataclass(frozen=True)
-class TrainBench:
-    """Our training step beside the dense loop, and a sweep beside runs one after the other."""
-
-    width: int = 480
-    """D."""
-    latents: int = 3840
-    """S."""
-    k: int = 32
-    """Latents on."""
-    batch_size: int = 4096
-    """Vectors a step."""
-    steps: int = 25
-    """Steps a turn; there are eight turns, the first to warm up."""
-    large: bool = False
-    """Also D 4096, S 32768, a step a turn (12 GB of memory, five minutes on two cores)."""
-    memory: bool = True
-    """Also measure the memory that a step takes, in processes of their own."""
-    sweep: bool = True
-    """Also measure a sweep of sixteen dictionaries of 960 latents."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where both sides run."""
+LARGE_PAIRS = 3  # a dense step of the large size takes a minute
+POOL = 2**16  # vectors that both sides cycle through
+LAST = 10  # the last losses, which are averaged
 
 
 @final
 class Pool:
-    """Vectors in memory, batch after batch, round and round."""
+    """Batches of vectors in memory, in an endless cycle."""
 
     def __init__(self, width: int, batch_size: int, device: torch.device) -> None:
         self._x_ND = sparse_sums(POOL, width).to(device)
@@ -74,44 +49,32 @@ class Pool:
         return self._x_ND[first : first + self._batch_size]
 
     def state(self) -> dict[str, int]:
-        """How many batches have been given."""
+        """The number of the next batch."""
         return {"batch": self._batch}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go on from there."""
+        """Continue from a state."""
         self._batch = state["batch"]
 
 
-def sparse_sums(count: int, width: int) -> Float[Tensor, "n d"]:
-    """Sums of 20 of 4 D random directions each, with amounts from 0 to 1, and some noise;
-    E||x||^2 = D."""
-    generator = torch.Generator().manual_seed(0)
-    directions = functional.normalize(torch.randn(4 * width, width, generator=generator))
-    which = torch.randint(4 * width, (count, 20), generator=generator)
-    amounts = torch.rand(count, 20, generator=generator)
-    x_ND = functional.embedding_bag(which, directions, per_sample_weights=amounts, mode="sum")
-    x_ND += 0.02 * torch.randn(count, width, generator=generator)
-    return x_ND * (width / x_ND.square().sum(dim=1).mean()).sqrt()
-
-
 def measure(bench: TrainBench) -> dict[str, object]:
-    """All ratios (ours over the yardstick, larger is better) and what they were made of."""
+    """The ratios (ours over the yardstick, larger is better), rates, losses and memory."""
     keep_freed_memory()
-    note("a step against the dense loop ...")
+    note("a training step against the dense loop ...")
     figures = {"step": _step(bench)}
     if bench.large:
         note("a large step against the dense loop ...")
         figures["large"] = _step(large(bench), LARGE_PAIRS)
     ratios = {f"{name}_over_dense": figure.pop("ratio") for name, figure in figures.items()}
-    told: dict[str, object] = {**figures}
+    results: dict[str, object] = {**figures}
     if bench.memory:
-        told["memory_mb"] = _memory(bench)
+        results["memory_mb"] = _memory(bench)
     if bench.sweep:
-        note("sixteen dictionaries in one pass against one after the other ...")
-        ratios["sweep_over_sequential"], told["sweep"] = measure_sweep(bench.device)
+        note("a sweep of sixteen dictionaries against its runs one by one ...")
+        ratios["sweep_over_sequential"], results["sweep"] = measure_sweep(bench.device)
     return (
         {"what": "train", "ratios": ratios, "aux_k": "neither side"}
-        | told
+        | results
         | {
             "config": asdict(bench),
             **machine(),
@@ -120,7 +83,7 @@ def measure(bench: TrainBench) -> dict[str, object]:
 
 
 def large(bench: TrainBench) -> TrainBench:
-    """The same at the size of a language model."""
+    """The same benchmark at the size of a language model."""
     return replace(bench, width=4096, latents=32768, steps=1)
 
 
@@ -151,7 +114,7 @@ def _step(bench: TrainBench, pairs: int = PAIRS) -> dict[str, float]:
 
 
 def _sides(bench: TrainBench) -> tuple[Trainer, PlainLoop, Pool]:
-    """Ours and the yardstick, from the same weights."""
+    """Ours and the yardstick with the same initial weights, and the yardstick's batches."""
     device = resolve_device(bench.device)
     config = TrainConfig(
         objective="topk",
@@ -171,8 +134,10 @@ def _sides(bench: TrainBench) -> tuple[Trainer, PlainLoop, Pool]:
 
 
 def _memory(bench: TrainBench) -> dict[str, float]:
-    """Megabytes that a step takes at its peak, gradients counted, beyond what stays from step
-    to step; a process a side. `pre_activations` is what one [N, S] takes."""
+    """The peak memory of a step in MiB, with gradients, beyond what is kept between steps.
+
+    Each side runs in its own process. `pre_activations` is the size of one [N, S] tensor.
+    """
     peaks = {"pre_activations": 4 * bench.batch_size * bench.latents / 2**20}
     for side in ("ours", "dense"):
         code = (
@@ -186,14 +151,14 @@ def _memory(bench: TrainBench) -> dict[str, float]:
 
 
 def peak(side: str, fields: str) -> None:
-    """Print the megabytes of `_memory` for one side."""
+    """Print the figure of `_memory` for one side."""
     bench = TrainBench(**json.loads(fields))
     trainer, plain, batches = _sides(bench)
 
     def step() -> None:
         _ = trainer.advance() if side == "ours" else plain.step(next(batches))
 
-    step()  # makes Adam's moments, which stay
+    step()  # allocates Adam's moments, which are kept
     for parameter in (*trainer.sae.parameters(), *plain.parameters()):
         parameter.grad = None
     on_gpu = trainer.sae.b_dec.is_cuda
@@ -204,7 +169,7 @@ def peak(side: str, fields: str) -> None:
 
 
 def _peak(on_gpu: bool, *, forget: bool = False) -> float:
-    """The most megabytes used so far; `forget` makes it those in use now."""
+    """The peak memory so far in MiB; `forget` resets it to what is in use now."""
     if on_gpu:
         if forget:
             torch.cuda.reset_peak_memory_stats()

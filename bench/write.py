@@ -1,10 +1,9 @@
-"""Rows/s of writing a store, beside a plain safetensors writer with two threads.
+"""Writing a store, against a plain safetensors writer with two threads.
 
-The rows lie ready in memory; both write the same float16 rows in files of about 64 MiB. The
-store also checks rows for overflow, describes them (moments, norms), checksums chunks and
-files, and survives a power cut: every file is fsynced. The yardstick's files are fsynced, too,
-so that both end with rows on the disk; `..._over_unsynced_safetensors` is against files that
-may still be in the cache. What an earlier turn wrote is removed outside the timing.
+Both write the same float16 rows from memory in files of about 64 MiB. The store also checks rows
+for overflow, computes moments and norms, checksums chunks and files, and fsyncs every file. The
+yardstick fsyncs its files, too; `..._over_unsynced_safetensors` is against files that may still be
+in the cache. The files of earlier turns are removed outside the timing.
 """
 
 import os
@@ -12,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,28 +23,19 @@ from tendril.data.cli import note
 from tendril.data.device import keep_freed_memory
 from tendril.harvest.loop import write_store
 
+from .config import WriteBench
 from .measure import machine, paired
 from .rows import SITE, layout_of, produce_ready, rows_like, spec_of
 
 FILE_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True)
-class WriteBench:
-    """Writing a store beside a plain safetensors writer with two threads."""
-
-    widths: tuple[int, ...] = (480, 4096)
-    """Widths of the rows; 480 stands for mixed3b, 4096 for a residual stream."""
-    megabytes: int = 384
-    """Raw float16 bytes of the rows."""
-    folder: str = ""
-    """Where the files are made; empty: the system's temporary folder."""
-
-
 def measure(bench: WriteBench) -> dict[str, object]:
-    """All ratios (ours over the yardstick, larger is better) and rows/s; what comes first has
-    the plain name, the other widths a suffix."""
-    keep_freed_memory()  # as every harvest does
+    """The ratios (ours over the yardstick, larger is better) and rows per second.
+
+    Names have the width as a suffix, except for the first width.
+    """
+    keep_freed_memory()  # as in a harvest
     ratios: dict[str, float] = {}
     rates: dict[str, float] = {}
     for number, width in enumerate(bench.widths):
@@ -103,7 +92,7 @@ def _yardstick(folder: Path, rows_RD: Float16[np.ndarray, "r d"], sync: bool) ->
 
 
 def _clear(folder: Path) -> None:
-    """Remove what earlier turns wrote, and let the disk come to rest."""
+    """Remove the files of earlier turns, and flush the file cache."""
     for name in ("store", "files"):
         shutil.rmtree(folder / name, ignore_errors=True)
     os.sync()

@@ -1,1 +1,1 @@
-"""What is on disk, in which order it is read, and where inputs come from."""
+"""Stores on disk, the order of reading, sources of inputs, and the group of image symmetries."""

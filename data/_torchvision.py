@@ -1,9 +1,9 @@
-"""Makes `import torchvision` work beside a CPU build of torch.
+"""Make `import torchvision` work with a CPU build of torch.
 
-PyPI's torchvision is built for CUDA. Beside a CPU build of torch its compiled part cannot
-load, and the import fails where it registers fakes for two operators that are not there.
-Declaring their schemas first is enough for all of its Python parts. Where the compiled part
-loads, nothing is done. Import this module before torchvision, transformers or lucent.
+PyPI's torchvision is built for CUDA. With a CPU build of torch its compiled part cannot load, and
+the import fails where it registers fakes for two missing operators. Declaring the schemas of these
+operators first is enough for its Python parts. If the compiled part loads, nothing is done. Import
+this module before torchvision, transformers or lucent.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ SCHEMAS = {
 def _compiled_part_loads() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
-        return True  # no torchvision at all: nothing to mend
+        return True  # torchvision is not installed
     libraries = Path(spec.submodule_search_locations[0]).glob("_C*")
     for library in (path for path in libraries if path.suffix in (".so", ".pyd")):
         try:

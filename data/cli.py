@@ -32,12 +32,33 @@ class Outcome:
     next_command: str = ""
 
 
-def run_command(body: Callable[[], Outcome | Mapping[str, object] | None]) -> NoReturn:
+CAUSES = {
+    errno.ENOSPC: ("the disk is full", "Make room"),
+    errno.EDQUOT: ("the disk quota is used up", "Make room"),
+    errno.EFBIG: ("the file would exceed the size limit", "Raise the limit (`ulimit -f`)"),
+    errno.EROFS: ("the file system is read-only", "Choose another --home"),
+    errno.EACCES: ("permission is denied", "Change the permissions, or choose another path"),
+    errno.EPERM: ("the operation is not permitted", "Choose another path"),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter --name or --home"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "Check the path"),
+    errno.ELOOP: ("the path has too many links", "Check the path"),
+    errno.EMFILE: ("too many files are open", "Raise the limit (`ulimit -n`)"),
+    errno.ENFILE: ("too many files are open on this machine", "Close some"),
+    errno.ENOMEM: ("there is not enough memory", "Free some, or lower --batch-size"),
+    errno.EIO: ("the disk reports an error", "Check the disk"),
+}
+"""Errors of the operating system that are nobody's bug: the cause, and what to do."""
+
+
+def run_command(
+    body: Callable[[], Outcome | Mapping[str, object] | None], stopped: str = "stopped."
+) -> NoReturn:
     """Run a command and leave with its exit status; `body` is the first to import torch.
 
-    Status 0: done, with the outcome on stdout. Status 2: a `TendrilError` or a full disk, told
-    in one sentence on stderr. Status 130: Ctrl-C. Any other exception is a fault of Tendril and
-    keeps its traceback (status 1).
+    Status 0: done, with the outcome on stdout. Status 2: a `TendrilError`, or an error of the
+    operating system that is in CAUSES, told in one sentence on stderr. Status 130: Ctrl-C, with
+    the sentence `stopped`. Any other exception is a fault of Tendril and keeps its traceback
+    (status 1).
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
@@ -48,13 +69,18 @@ def run_command(body: Callable[[], Outcome | Mapping[str, object] | None]) -> No
         note(f"error: {error}")
         sys.exit(MISTAKE)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in CAUSES:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        note(f"error: the disk is full{where}; make room, then run the same command again.")
+        cause, remedy = CAUSES[error.errno]
+        place = f" ({error.filename})" if error.filename else ""
+        note(f"error: {cause}{place}. {remedy}, then run the same command again.")
+        sys.exit(MISTAKE)
+    except MemoryError:
+        cause, remedy = CAUSES[errno.ENOMEM]
+        note(f"error: {cause}. {remedy}, then run the same command again.")
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
-        note("stopped; the same command goes on from here.")
+        note(stopped)
         sys.exit(INTERRUPTED)
     sys.exit(DONE)
 
@@ -127,4 +153,13 @@ def _word(value: Any) -> str:
 
 def note(message: str) -> None:
     """A line for the person at the terminal; stdout belongs to the result."""
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """A text with control characters escaped, except line breaks, e.g. in the name of a file."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )

@@ -1,4 +1,4 @@
-"""Which device a command runs on."""
+"""The device that a command runs on, and its CPU threads and memory."""
 
 import ctypes
 import os
@@ -14,16 +14,18 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def resolve_device(device: str = "auto") -> torch.device:
-    """`auto` is the GPU where there is one, of several the one that belongs to this process of
-    a launcher's ($LOCAL_RANK); raises DeviceError for one that is not there."""
+    """The torch device for `auto`, `cpu` or `cuda`. Raises DeviceError if there is none.
+
+    `auto` is a GPU if there is one. Under torchrun each process has its own GPU ($LOCAL_RANK).
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device not in ("cpu", "cuda"):
-        raise DeviceError(f"--device is auto, cpu or cuda, and not {device!r}.")
+        raise DeviceError(f"--device must be auto, cpu or cuda; got {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
-            "--device cuda was asked for, but torch sees no CUDA device on this machine; "
-            "use --device cpu, or install a CUDA build of torch."
+            "--device cuda needs a GPU; torch sees no CUDA device on this machine. Use --device "
+            "cpu, or install a CUDA build of torch."
         )
     if device == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -31,11 +33,11 @@ def resolve_device(device: str = "auto") -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed arrays of up to 32 MiB for the next ones.
+    """Let glibc keep freed arrays of up to 32 MiB for reuse.
 
-    By default each large array is mapped anew and its pages are zeroed one by one, at every
-    layer of every batch: on two cores that took a third of InceptionV1's forward pass, and
-    most of it where another process was busy. Elsewhere than on glibc nothing is done.
+    By default every large array is mapped and zeroed anew, page by page, at every layer of every
+    batch. That took a third of InceptionV1's forward pass on two cores, and most of it on a busy
+    machine. Does nothing without glibc.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -46,11 +48,11 @@ def keep_freed_memory() -> None:
 
 
 def compute_alone() -> None:
-    """Let torch compute in this thread with no other beside it, without a word to the rest.
+    """Make torch use one CPU thread for work started in this thread; other threads keep theirs.
 
-    `torch.set_num_threads` is for the whole process; OpenMP's own number is the thread's. Torch
-    sets that at its first use in a thread, so that comes first. Where OpenMP cannot be reached
-    nothing is done.
+    `torch.set_num_threads` would apply to the whole process, while OpenMP's setting applies to a
+    thread. torch sets it on first use in a thread, so that use comes first here. Does nothing
+    without OpenMP.
     """
     torch.get_num_threads()
     set_threads = getattr(ctypes.CDLL(None), "omp_set_num_threads", None)
@@ -60,7 +62,7 @@ def compute_alone() -> None:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Within the body torch computes with `count` CPU threads."""
+    """A context in which torch uses `count` CPU threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,36 +1,37 @@
-"""The user's mistakes, each one sentence: what was expected, what was got, where, what to do.
+"""User errors: invalid options, missing or damaged files.
 
-Every class is also the builtin that a caller would expect, so `except FileNotFoundError`
-works without knowing of Tendril. Commands turn them into exit status 2 without a traceback.
+A message says what was expected, what was found, where, and what to do. Every class is also a
+builtin exception, so that `except FileNotFoundError` works. Commands print the message without a
+traceback and exit with status 2.
 """
 
 
 class TendrilError(Exception):
-    """What a configuration, a path or a file can cause. Our own faults are `assert`s."""
+    """An error caused by a configuration, a path or a file. Internal errors are assertions."""
 
 
 class ConfigError(TendrilError, ValueError):
-    """A field of a configuration has a value that cannot be used."""
+    """An option has an invalid value."""
 
 
 class DeviceError(TendrilError, RuntimeError):
-    """The device asked for is not on this machine."""
+    """The requested device does not exist on this machine."""
 
 
 class InputsNotFoundError(TendrilError, FileNotFoundError):
-    """There are no inputs where they were said to be."""
+    """There are no inputs at the given place."""
 
 
 class UnreadableInputError(TendrilError, ValueError):
-    """One input cannot be read; its rows become `valid = false`."""
+    """One input cannot be read; its rows become invalid (`valid` is false)."""
 
 
 class UnreadableInputsError(TendrilError, ValueError):
-    """Not one of the inputs can be read."""
+    """None of the inputs can be read."""
 
 
 class SubjectError(TendrilError, ValueError):
-    """What was given as a subject is none."""
+    """The given subject is not a usable network."""
 
 
 class UnknownSiteError(TendrilError, ValueError):
@@ -38,43 +39,43 @@ class UnknownSiteError(TendrilError, ValueError):
 
 
 class WeightsNotFoundError(TendrilError, FileNotFoundError):
-    """The file of weights is not there, or cannot be fetched."""
+    """The weights file does not exist or cannot be downloaded."""
 
 
 class WeightsError(TendrilError, ValueError):
-    """The file of weights is damaged, or does not fit the network."""
+    """The weights file is damaged or does not fit the network."""
 
 
 class OverflowingRowsError(TendrilError, OverflowError):
-    """Activations do not fit the dtype of the store."""
+    """Activations are not finite or do not fit into the dtype of the store."""
 
 
 class StoreNotFoundError(TendrilError, FileNotFoundError):
-    """There is no store at that path."""
+    """There is no such store."""
 
 
 class StoreIncompleteError(TendrilError, RuntimeError):
-    """The harvest of this store has not ended."""
+    """The harvest of this store has not finished."""
 
 
 class StoreUnreachableError(TendrilError, ConnectionError):
-    """The server that a store lies on does not answer, or does not let us in."""
+    """The server that holds a store does not answer or denies access."""
 
 
 class StoreVersionError(TendrilError, ValueError):
-    """The store was written in another version of the format."""
+    """The store has another version of the format."""
 
 
 class StoreDamagedError(TendrilError, OSError):
-    """A file of the store is missing, cut short or altered."""
+    """A file of the store is missing, short or altered."""
 
 
 class StoreLockedError(TendrilError, BlockingIOError):
-    """Another harvest is writing this store."""
+    """Another process is writing this store or run."""
 
 
 class StoreFullError(TendrilError, OSError):
-    """There is no room left on the disk."""
+    """The disk is full."""
 
 
 class RunNotFoundError(TendrilError, FileNotFoundError):
@@ -90,4 +91,4 @@ class RunDamagedError(TendrilError, ValueError):
 
 
 class EndpointError(TendrilError, ConnectionError):
-    """The endpoint of a language model refuses, or is not there."""
+    """The endpoint of a language model refuses the request or does not exist."""

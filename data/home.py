@@ -108,16 +108,14 @@ def find(kind: Kind, wanted: str | Path, home: str | None = None) -> Path:
     present = entries(folder, kind.marker)
     if name == LATEST and present:
         return newest(present, kind.marker)
-    fitting = [p for p in present if p.name == name]
-    fitting = fitting or [p for p in present if name and p.name.startswith(name)]
-    exact = [p for p in fitting if p.name.rpartition("-")[0] == name]  # all but the digest
-    fitting = exact or fitting
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
+    chosen = set(fitting(name, [p.name for p in present]))
+    candidates = [p for p in present if p.name in chosen]
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
         raise kind.error(
-            f"{name!r} must name one {kind.word}; in {folder} it fits {len(fitting)}: "
-            f"{_listed(fitting, kind.marker)}. Give more of the name."
+            f"{name!r} must name one {kind.word}; in {folder} it fits {len(candidates)}: "
+            f"{_listed(candidates, kind.marker)}. Give more of the name."
         )
     near = difflib.get_close_matches(name, [p.name for p in present], n=5, cutoff=0.4)
     holds = f"near names are {', '.join(near)}" if near else _holds(present)
@@ -127,16 +125,25 @@ def find(kind: Kind, wanted: str | Path, home: str | None = None) -> Path:
     )
 
 
+def fitting(wanted: str, names: list[str]) -> list[str]:
+    """The names that `wanted` may mean: itself, those that differ only in the digest at their
+    end, or else all that begin with it."""
+    if wanted in names:
+        return [wanted]
+    begun = [name for name in names if wanted and name.startswith(wanted)]
+    return [name for name in begun if name.rpartition("-")[0] == wanted] or begun
+
+
 def _holds(present: list[Path]) -> str:
     names = [p.name for p in present]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"it holds {', '.join(names[:SHOWN])}{more}" if names else "it holds none"
 
 
-def _listed(fitting: list[Path], marker: str) -> str:
+def _listed(candidates: list[Path], marker: str) -> str:
     """Names with their age, newest first."""
-    ages = {p: time.time() - (p / marker).stat().st_mtime for p in fitting}
-    ranked = sorted(fitting, key=lambda p: ages[p])
+    ages = {p: time.time() - (p / marker).stat().st_mtime for p in candidates}
+    ranked = sorted(candidates, key=lambda p: ages[p])
     shown = [f"{p.name} ({age_in_words(ages[p])} old)" for p in ranked[:SHOWN]]
     more = f" and {len(ranked) - SHOWN} more" if len(ranked) > SHOWN else ""
     return ", ".join(shown) + more

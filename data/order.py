@@ -1,14 +1,14 @@
-"""Order as a pure function: nothing here remembers what was drawn before.
+"""Random numbers and orders as pure functions of a key.
 
-All randomness is the raw output of numpy's Philox generator, keyed through SeedSequence; both
-are frozen by numpy's compatibility promise, so an order never changes with a numpy release
-(the shuffles of `Generator` may).
+All randomness is the raw output of numpy's Philox generator, keyed by SeedSequence. numpy
+guarantees that both stay the same in all releases, which it does not for the shuffles of
+`Generator`.
 """
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64, UInt64
 
-HELD_OUT = 0x4E1D  # the key of the held-out split, the same for every run and seed
+HELD_OUT = 0x4E1D  # the key of the held-out split, which is the same for every run and seed
 
 
 def raw(count: int, *key: int) -> UInt64[np.ndarray, " count"]:
@@ -26,23 +26,23 @@ def uniform(count: int, *key: int) -> Float64[np.ndarray, " count"]:
 
 def permutation(count: int, *key: int) -> Int64[np.ndarray, " count"]:
     """A permutation of 0..count-1, a pure function of `key`, e.g. of (seed, epoch)."""
-    # not the stable sort, which takes three times as long: no two words are alike
+    # a stable sort would take three times as long, and no two words are equal
     return np.argsort(raw(count, *key)).astype(np.int64, copy=False)
 
 
 def sample(population: int, count: int, *key: int) -> Int64[np.ndarray, " count"]:
-    """`count` different numbers below `population`, in ascending order."""
+    """`count` distinct numbers below `population`, in ascending order."""
     return np.sort(permutation(population, *key)[:count])
 
 
-def held_out(inputs: Int[np.ndarray, " r"], share: float) -> Bool[np.ndarray, " r"]:
-    """Which rows belong to the held-out share, decided by their *input*.
+def held_out(inputs: Int[np.ndarray, " r"], fraction: float) -> Bool[np.ndarray, " r"]:
+    """True for the rows whose *input* belongs to the held-out fraction of inputs.
 
-    Every row of an input falls on the same side, in every run over every store of the same
-    inputs, so that no dictionary is ever judged on an image that it has seen.
+    All rows of an input are on the same side, in every run and in every store of the same inputs.
+    So no dictionary is ever evaluated on an image that it was trained on.
     """
     if inputs.size == 0:
         return np.zeros(0, dtype=bool)
     draws = uniform(int(inputs.max()) + 1, HELD_OUT)
-    drawn: Bool[np.ndarray, " r"] = draws[inputs] < share
+    drawn: Bool[np.ndarray, " r"] = draws[inputs] < fraction
     return drawn

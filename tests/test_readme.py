@@ -1,6 +1,5 @@
 """Every command and every block of code of the README and the guides runs as printed."""
 
-import os
 import re
 import shlex
 import shutil
@@ -195,4 +194,4 @@ def test_a_network_of_ones_own_is_a_subject(tmp_path: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 170
-    assert shutil.which("make") and os.path.exists(ROOT / "LICENSE")
+    assert shutil.which("make") and (ROOT / "LICENSE").is_file()

@@ -114,8 +114,8 @@ class Source:
                 epochs=epochs,
                 rank=ranks.rank,
                 ranks=ranks.ranks,
-                huge=config.huge,
-                huge_times=config.huge_times,
+                norm_outliers=config.huge,
+                outlier_times=config.huge_times,
             )
             for store in (self.store, self.beside)
             if store is not None

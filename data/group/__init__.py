@@ -1,1 +1,1 @@
-"""Group."""
+"""Dihedral groups and their action on images."""

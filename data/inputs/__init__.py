@@ -1,1 +1,1 @@
-"""Inputs."""
+"""Sources of inputs: images, text and tokens."""

@@ -1,9 +1,9 @@
-"""Sources of images: a folder, a Hugging Face image set, or dead leaves.
+"""Sources of images: a folder, a Hugging Face dataset, or generated dead leaves.
 
-Every source gives square RGB images of the size that the subject takes, fitted as networks are
-evaluated on ImageNet: the shorter side is scaled to 8/7 of the size (256 for 224; bicubic,
-antialiased) and the centre cut out. Images whose shorter side lies between the two are only
-cut, smaller ones scaled up to the size itself.
+Every source gives square RGB images of the subject's input size, prepared as for ImageNet
+evaluation: images are resized (shorter side 256 for a 224-pixel network, that is 8/7; bicubic,
+antialiased) and centre-cropped. Images whose shorter side lies between the two sizes are only
+cropped; smaller images are enlarged to the input size.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ from .hugging_face import HUGGING_FACE, is_on_disk, open_table
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 DEAD_LEAVES = "dead-leaves"
-MARGIN = 8 / 7  # of a fitted image over what is cut out of it
+MARGIN = 8 / 7  # the shorter side after resizing over the side of the crop
 FIT = "shorter side to 8/7 bicubic, centre crop"
-ORIENTATION = 0x0112  # EXIF's tag of how the camera was held; 1 is upright
-IN_MEMORY = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # what Pillow calls a file
-SAMPLE = 0x5A3E  # the key of the sample that --limit takes
-HEAD_BYTES = 4096  # of each end of a file: what the fingerprint looks at, beside its size
+ORIENTATION = 0x0112  # the EXIF tag for the camera's orientation; 1 is upright
+IN_MEMORY = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # Pillow's name of a file
+SAMPLE = 0x5A3E  # the key of the sample that --limit draws
+HEAD_BYTES = 4096  # bytes at each end of a file that enter its fingerprint
 
 
 @final
@@ -39,9 +39,9 @@ HEAD_BYTES = 4096  # of each end of a file: what the fingerprint looks at, besid
 class ImageSource:
     """A numbered set of images.
 
-    `identity` is what the spec of a harvest says of them, `origin` where they were found on
-    this machine; `fetch` gives the image of a number at a size, or raises OSError, ValueError
-    or SyntaxError (as Pillow does) where it cannot.
+    `identity` is their entry in the spec of a harvest, and `origin` their place on this machine.
+    `fetch(index, size)` returns an image; it raises OSError, ValueError or SyntaxError (as Pillow
+    does) for an unreadable one.
     """
 
     identity: dict[str, Any]
@@ -53,29 +53,30 @@ class ImageSource:
         return len(self.names)
 
     def name(self, index: int) -> str:
-        """What image number `index` is called."""
+        """The name of image number `index`."""
         return self.names[index]
 
     def load(self, index: int, size: int) -> UInt8[np.ndarray, "size size 3"]:
-        """Image number `index` as RGB. Raises UnreadableInputError where it cannot be read."""
+        """Image number `index` as RGB. Raises UnreadableInputError if it cannot be read."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of damaged EXIF and the like: it reads or not
+                warnings.simplefilter("ignore")  # e.g. of damaged EXIF, which does no harm
                 return self.fetch(index, size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = IN_MEMORY.sub("", str(error))  # it goes on record, and an address is chance
+            reason = IN_MEMORY.sub("", str(error))  # recorded in the store, so without an address
             raise UnreadableInputError(f"{type(error).__name__}: {reason}") from error
 
 
 def open_images(inputs: str, limit: int | None = None) -> ImageSource:
-    """The images that `inputs` stands for: the path of a folder (or of a set written by
-    `datasets`), `hf:NAME_OR_PATH[@SPLIT]`, or `dead-leaves[:SEED]`.
+    """The images that `inputs` names.
 
-    `limit` takes that many of them at random, the same ones each time, in their order; of
-    dead leaves it says how many there are. Raises InputsNotFoundError, ConfigError.
+    `inputs` is a folder of images, a dataset written by `datasets.save_to_disk`,
+    `hf:NAME_OR_PATH[@SPLIT]`, or `dead-leaves[:SEED]`. `limit` draws that many images at random,
+    always the same ones, in their original order. For dead leaves it is the number of images.
+    Raises InputsNotFoundError, ConfigError.
     """
     if limit is not None and limit < 1:
-        raise ConfigError(f"--limit wants a number of images from 1 on, and got {limit}.")
+        raise ConfigError(f"--limit must be at least 1 image; got {limit}.")
     if inputs == DEAD_LEAVES or inputs.startswith(f"{DEAD_LEAVES}:"):
         return _dead_leaves(inputs, limit)
     if inputs.startswith(HUGGING_FACE):
@@ -83,8 +84,8 @@ def open_images(inputs: str, limit: int | None = None) -> ImageSource:
     folder = Path(inputs)
     if not inputs or not folder.is_dir():
         raise InputsNotFoundError(
-            f"--inputs wants a folder of images, {HUGGING_FACE}NAME or {DEAD_LEAVES}, and "
-            f"{inputs!r} is no folder here; check the path."
+            f"--inputs must be a folder of images, {HUGGING_FACE}NAME or {DEAD_LEAVES}; got "
+            f"{inputs!r}, which is not a folder. Check the path."
         )
     if is_on_disk(folder):
         return _hugging_face(inputs, limit)
@@ -92,7 +93,7 @@ def open_images(inputs: str, limit: int | None = None) -> ImageSource:
 
 
 def first_readable(source: ImageSource, size: int) -> int:
-    """The number of the first image that can be read; raises UnreadableInputsError."""
+    """The number of the first readable image. Raises UnreadableInputsError if there is none."""
     reason = ""
     for index in range(len(source)):
         try:
@@ -101,13 +102,13 @@ def first_readable(source: ImageSource, size: int) -> int:
         except UnreadableInputError as error:
             reason = reason or f"{source.name(index)}: {error}"
     raise UnreadableInputsError(
-        f"none of the {len(source)} images in {source.origin} can be read ({reason}); "
-        "give --inputs a folder with whole images."
+        f"none of the {len(source)} images in {source.origin} can be read ({reason}). Give "
+        "--inputs a folder of readable images."
     )
 
 
 def fit(content: bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """An encoded image as RGB: upright, transparent parts white, scaled and cut to a square."""
+    """Decode an image to RGB: upright, on white if transparent, resized and centre-cropped."""
     with Image.open(io.BytesIO(content)) as image:
         pixels_HWC = _plain_jpeg(content, image)
         if pixels_HWC is None:
@@ -115,25 +116,27 @@ def fit(content: bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
     height, width = pixels_HWC.shape[:2]
     shorter = min(height, width)
     scaled = min(max(shorter, size), round(size * MARGIN))
-    side = size * shorter / scaled  # of what is cut out, in pixels of the image as it is
+    side = size * shorter / scaled  # of the crop, in pixels of the original image
     left, top = (width - side) / 2, (height - side) / 2
     if scaled == shorter:
         cut_HWC = pixels_HWC[int(top) : int(top) + size, int(left) : int(left) + size]
-        return np.array(cut_HWC)  # a copy: Pillow's own memory is read-only
+        return np.array(cut_HWC)  # a copy, since Pillow's memory is read-only
     box = (left, top, left + side, top + side)
     whole = Image.fromarray(pixels_HWC)
     return np.array(whole.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
 def _plain_jpeg(content: bytes, image: Image.Image) -> UInt8[np.ndarray, "h w 3"] | None:
-    """The pixels of an upright colour JPEG without a fault, in half the time that Pillow takes
-    of two threads (its way into numpy holds the interpreter), and the same; None for others."""
+    """The pixels of an upright RGB JPEG, equal to Pillow's; None for other images.
+
+    With two threads it takes half of Pillow's time, whose conversion to numpy holds the GIL.
+    """
     if image.format != "JPEG" or image.mode != "RGB" or image.getexif().get(ORIENTATION, 1) != 1:
         return None
     try:
         pixels_HWC: UInt8[np.ndarray, "h w 3"] = simplejpeg.decode_jpeg(content, "RGB")
     except ValueError:
-        return None  # Pillow says what is wrong with it, or overlooks it
+        return None  # Pillow may read it, or say what is wrong
     return pixels_HWC
 
 
@@ -149,7 +152,10 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit, integer and float greys: the highest byte of 16 bits, the nearest grey else."""
+    """Grey levels of 16-bit, integer and float images as 8 bits.
+
+    Integers are divided by 257 if any exceeds 255; floats up to 1 are multiplied by 255.
+    """
     values = np.asarray(image).astype(np.float64)
     if image.mode.startswith("I"):
         values = values / 257 if values.max(initial=0) > 255 else values
@@ -166,8 +172,8 @@ def _folder(folder: Path, limit: int | None) -> ImageSource:
     )
     if not found:
         raise InputsNotFoundError(
-            f"the folder {folder} holds no image ({', '.join(SUFFIXES)}), also in its "
-            "subfolders; give --inputs a folder of images."
+            f"--inputs must be a folder of images; got {folder}, which holds none in any of its "
+            f"subfolders ({', '.join(SUFFIXES)})."
         )
     names = tuple(found[i] for i in _choose(len(found), limit))
 
@@ -186,15 +192,15 @@ def _folder(folder: Path, limit: int | None) -> ImageSource:
 
 
 def _hugging_face(name: str, limit: int | None) -> ImageSource:
-    import datasets  # takes a second to import, and few harvests need it
+    import datasets  # takes a second to import
 
     path, _, split = name.partition("@")
-    table = open_table(path, split, "image set")
+    table = open_table(path, split, "image dataset")
     columns = [c for c, kind in table.features.items() if isinstance(kind, datasets.Image)]
     if not columns:
         raise ConfigError(
-            f"the set {path!r} has no column of images (its columns are "
-            f"{', '.join(table.features)}); give --inputs a set of images."
+            f"the dataset {path!r} must have a column of images; it has "
+            f"{', '.join(table.features)}. Give --inputs another dataset."
         )
     encoded = table.cast_column(columns[0], datasets.Image(decode=False))
     chosen = _choose(len(encoded), limit)
@@ -222,9 +228,9 @@ def _dead_leaves(inputs: str, limit: int | None) -> ImageSource:
 
     text = inputs.removeprefix(DEAD_LEAVES).removeprefix(":") or "0"
     if not re.fullmatch(r"\d+", text):
-        raise ConfigError(f"--inputs {DEAD_LEAVES}:SEED wants a whole number, and got {text!r}.")
+        raise ConfigError(f"--inputs {DEAD_LEAVES}:SEED needs an integer seed; got {text!r}.")
     if limit is None:
-        raise ConfigError(f"--inputs {inputs} has no end; say how many with --limit, e.g. 500.")
+        raise ConfigError(f"--inputs {inputs} is endless. Set --limit, e.g. --limit 500.")
     seed = int(text)
 
     def fetch(index: int, size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -248,8 +254,11 @@ def _choose(count: int, limit: int | None) -> list[int]:
 def _identity(
     kind: str, names: tuple[str, ...], ends: Iterator[tuple[str, int, bytes]]
 ) -> dict[str, Any]:
-    """The fingerprint of many files without reading them whole: SHA-256 over name, size and
-    the first and last 4 KiB of each."""
+    """The identity of a set of files, with a fingerprint.
+
+    The fingerprint is the SHA-256 over the name, the size and the first and last 4 KiB of each
+    file, so that files need not be read whole.
+    """
     digest = hashlib.sha256()
     for name, length, content in ends:
         digest.update(f"{len(name)}:{name}:{length}:".encode())

@@ -1,11 +1,10 @@
-"""Images that need no file: dead leaves, drawn from a seed.
+"""Generated images without files: dead leaves, drawn from a seed.
 
-Opaque shapes of all sizes fall on one another until the ground is covered: discs, polygons,
-curved strokes and straight lines. With radii distributed as r^-3 the picture looks alike at
-every scale above the smallest shape and its power spectrum falls about as 1/f^2, as that of
-photographs does. Edges, lines,
-corners and arcs come in all orientations alike, arcs in all curvatures.
-Model: Lee, Mumford & Huang, "Occlusion models for natural images", IJCV 2001.
+Opaque shapes of many sizes are drawn over one another: discs, polygons, curved strokes and lines.
+With radii distributed as r^-3 an image is scale-invariant above the smallest shape, and its power
+spectrum falls about as 1/f^2, as that of photographs does. Edges, lines, corners and arcs have
+uniformly distributed orientations, and arcs have many curvatures. Model: Lee, Mumford & Huang,
+"Occlusion models for natural images", IJCV 2001.
 """
 
 from typing import Literal
@@ -18,14 +17,14 @@ from ..errors import ConfigError
 
 Kind = Literal["disc", "polygon", "stroke", "line"]
 KINDS: tuple[Kind, ...] = ("disc", "polygon", "stroke", "line")
-VERSION = 1  # of the pictures: a change of what is drawn is another source of inputs
-SHARES = (0.40, 0.20, 0.30, 0.10)
-COVERAGE = 2.5  # area of the shapes over that of the picture: some of the ground still shows
+VERSION = 1  # of the images, part of their identity; to be raised if they change
+FRACTIONS = (0.40, 0.20, 0.30, 0.10)  # of the kinds of shapes
+COVERAGE = 2.5  # area of the shapes over that of the image, which leaves some background
 SMALLEST = 8.0  # radius in pixels
-LARGEST = 0.45  # radius over the picture's side
-OVERSAMPLING = 2  # drawn larger and averaged down, for PIL draws without antialiasing
+LARGEST = 0.45  # radius over the side of the image
+OVERSAMPLING = 2  # images are drawn larger and averaged, since PIL does not antialias
 
-# Luminance carries most of the variance of natural colours, then blue-yellow, then red-green.
+# Luminance has most of the variance of natural colours, then blue-yellow, then red-green.
 OPPONENT = np.array([[1.0, 1.0, 1.0], [0.5, 0.3, -1.0], [0.6, -0.5, 0.0]])
 SPREAD = np.array([0.26, 0.10, 0.06])
 
@@ -33,20 +32,20 @@ Points = list[tuple[float, float]]
 
 
 def dead_leaves(seed: int, index: int, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Picture `index` of the series `seed`: RGB, size x size pixels.
+    """Image `index` of the series `seed`: RGB, size x size pixels.
 
-    A pure function of its arguments. Shapes are measured in pixels, so that a larger picture
-    shows more of them, not larger ones. Raises ConfigError for a negative seed or index, and
-    for a side below 16 pixels.
+    A pure function of its arguments. The sizes of shapes are in pixels, so that a larger image has
+    more shapes instead of larger ones. Raises ConfigError for a negative seed or index, and for a
+    size below 16 pixels.
     """
     if seed < 0 or index < 0 or size < 16:
         raise ConfigError(
-            "A generated image has a seed and an index of at least 0 and a side of at least 16 "
-            f"pixels, and not seed {seed}, index {index}, side {size}."
+            "a generated image must have a seed and an index of at least 0 and a side of at least "
+            f"16 pixels; got seed {seed}, index {index}, side {size}."
         )
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index))))
     radii = _radii(rng, size)
-    kinds = rng.choice(len(KINDS), size=len(radii), p=SHARES)
+    kinds = rng.choice(len(KINDS), size=len(radii), p=FRACTIONS)
     middles = rng.uniform(-0.1 * size, 1.1 * size, (len(radii), 2))
     colours = _colours(rng, len(radii) + 1)
     canvas = Image.new("RGB", (OVERSAMPLING * size, OVERSAMPLING * size), colours[-1])
@@ -57,17 +56,17 @@ def dead_leaves(seed: int, index: int, size: int) -> UInt8[np.ndarray, "size siz
 
 
 def _radii(rng: np.random.Generator, size: int) -> Float[np.ndarray, " n"]:
-    """Radii in pixels with density r^-3, as many as cover the picture COVERAGE times."""
+    """Radii in pixels with density r^-3, enough to cover the image COVERAGE times."""
     smallest, largest = SMALLEST, max(LARGEST * size, 2 * SMALLEST)
     mean_square = 2 * np.log(largest / smallest) / (smallest**-2 - largest**-2)
-    solid = SHARES[0] + 0.5 * SHARES[1]  # what polygons cover of their circle is about a half
+    solid = FRACTIONS[0] + 0.5 * FRACTIONS[1]  # a polygon covers about half of its circle
     count = COVERAGE * (1.2 * size) ** 2 / (solid * np.pi * mean_square)
     u = rng.random(int(np.ceil(count)))
     return (smallest**-2 + u * (largest**-2 - smallest**-2)) ** -0.5
 
 
 def _colours(rng: np.random.Generator, count: int) -> list[tuple[int, int, int]]:
-    """Colours about a mean of the picture's own, in levels 0..255."""
+    """Random colours about a random mean, as levels from 0 to 255."""
     mean = 0.5 + (rng.normal(size=3) * SPREAD * 0.4) @ OPPONENT
     rgb = mean + (rng.normal(size=(count, 3)) * SPREAD) @ OPPONENT
     levels = np.rint(255 * np.clip(rgb, 0, 1)).astype(int).tolist()
@@ -82,7 +81,7 @@ def _draw_shape(
     middle: Float[np.ndarray, "2"],
     colour: tuple[int, int, int],
 ) -> None:
-    """One shape of about `radius` pixels round `middle` = (x, y)."""
+    """Draw one shape of about `radius` pixels about `middle` = (x, y)."""
     x, y = OVERSAMPLING * middle
     turn = rng.uniform(0, 2 * np.pi)
     if kind == "disc":
@@ -104,7 +103,7 @@ def _draw_shape(
 
 
 def _around(x: float, y: float, radius: float, angles: Float[np.ndarray, " n"]) -> Points:
-    """Points of the circle at the angles (radians)."""
+    """The points of a circle at the given angles in radians."""
     return list(
         zip(
             (x + radius * np.cos(angles)).tolist(),
@@ -115,7 +114,7 @@ def _around(x: float, y: float, radius: float, angles: Float[np.ndarray, " n"]) 
 
 
 def _stroke(x: float, y: float, reach: float, bend: float, turn: float) -> Points:
-    """A stroke through (x, y) of length 4 `reach` that turns by `bend` radians on its way."""
+    """A stroke through (x, y) of length 4 `reach` that bends by `bend` radians."""
     if bend == 0.0:
         dx, dy = 2 * reach * np.cos(turn), 2 * reach * np.sin(turn)
         return [(x - dx, y - dy), (x + dx, y + dy)]

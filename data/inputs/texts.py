@@ -1,6 +1,6 @@
-"""Sources of text: files, folders, Hugging Face sets, the docstrings of Python.
+"""Sources of text: files, folders, Hugging Face datasets, and the docstrings of Python.
 
-A source gives documents, one after the other, always the same ones in the same order.
+A source yields documents, always the same ones in the same order.
 """
 
 import ast
@@ -20,16 +20,19 @@ from .hugging_face import HUGGING_FACE, is_on_disk, open_table
 SUFFIXES = (".txt", ".md", ".rst")
 LINES = (".jsonl", ".ndjson")
 DOCSTRINGS = "docstrings"
-CODE = (">>>", "...")  # what lines of an example begin with
+CODE = (">>>", "...")  # prefixes of lines of example code
 MIX = 0xD0C5  # the key of the order of the standard library's files
-SHORTEST = 80  # characters of a docstring that is taken: shorter ones say little
+SHORTEST = 80  # characters in a docstring; shorter ones are skipped
 
 
 @final
 @dataclass(frozen=True)
 class TextSource:
-    """Documents in order. `key` holds what decides which they are, as well as it can be known
-    without reading them; `origin` is where they were found on this machine."""
+    """Documents in order.
+
+    `key` identifies them as far as possible without reading them, and `origin` is their place on
+    this machine.
+    """
 
     key: dict[str, Any]
     origin: str
@@ -37,13 +40,15 @@ class TextSource:
 
 
 def open_text(inputs: str, column: str = "text", streaming: bool = False) -> TextSource:
-    """The documents that `inputs` stands for.
+    """The documents that `inputs` names.
 
-    A file (.txt, .md, .rst) is one document; .jsonl has one a line, in `column`; a folder has
-    the documents of all such files below it, by name. `hf:NAME_OR_PATH[@SPLIT]` is a set of the
-    `datasets` library, a document a row, with `streaming` read as it comes. `docstrings` are those
-    of Python's standard library. Raises InputsNotFoundError, ConfigError; reading raises
-    UnreadableInputsError where a file is no UTF-8, or a line no JSON.
+    A file .txt, .md or .rst is one document. A .jsonl file has one document per line, in `column`.
+    A folder has the documents of all such files below it, in the order of their names.
+    `hf:NAME_OR_PATH[@SPLIT]` is a dataset of the `datasets` library with one document per row; with
+    `streaming` it is not downloaded first. `docstrings` are those of Python's standard library.
+
+    Raises InputsNotFoundError, ConfigError. Reading documents raises UnreadableInputsError if a
+    file is not UTF-8 or a line is not JSON.
     """
     if inputs == DOCSTRINGS:
         return _docstrings()
@@ -54,16 +59,16 @@ def open_text(inputs: str, column: str = "text", streaming: bool = False) -> Tex
         return _files([place], place, column)
     if not inputs or not place.is_dir():
         raise InputsNotFoundError(
-            f"--inputs wants a file or folder of text, {HUGGING_FACE}NAME or {DOCSTRINGS}, and "
-            f"{inputs!r} is none here{_near(place)}; check the path."
+            f"--inputs must be a file or folder of text, {HUGGING_FACE}NAME or {DOCSTRINGS}; got "
+            f"{inputs!r}, which does not exist{_near(place)}. Check the path."
         )
     if is_on_disk(place):
         return _hugging_face(inputs, column, streaming)
     found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES + LINES)
     if not found:
         raise InputsNotFoundError(
-            f"the folder {place} holds no text ({', '.join(SUFFIXES + LINES)}), also in its "
-            "subfolders; give --inputs a folder of text."
+            f"--inputs must be a folder of text; got {place}, which holds none in any of its "
+            f"subfolders ({', '.join(SUFFIXES + LINES)})."
         )
     return _files(found, place, column)
 
@@ -101,8 +106,8 @@ def _decoded(file: Path) -> str:
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UnreadableInputsError(
-            f"{file} should be UTF-8 and has the byte 0x{content[error.start]:02x} at "
-            f"{error.start:,}; convert it, for example with `iconv -f LATIN1 -t UTF-8`."
+            f"{file} must be UTF-8; got the byte 0x{content[error.start]:02x} at "
+            f"{error.start:,}. Convert it, e.g. with `iconv -f LATIN1 -t UTF-8`."
         ) from error
 
 
@@ -114,14 +119,14 @@ def _lines(text: str, file: Path, column: str) -> Iterator[str]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UnreadableInputsError(
-                f"{file} should have a JSON object on each line, and line {number} has none "
-                f"({error.msg}); mend or remove it."
+                f"{file} must have a JSON object on each line; line {number} is not JSON "
+                f"({error.msg}). Correct or remove it."
             ) from error
         if not isinstance(row, dict) or not isinstance(row.get(column), str):
             has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
             raise ConfigError(
-                f"line {number} of {file} should have its text under {column!r}, and has {has}; "
-                "name the right one with --column."
+                f"line {number} of {file} must have its text under {column!r}; got {has}. Name the "
+                "right key with --column."
             )
         yield row[column]
 
@@ -132,18 +137,20 @@ def _hugging_face(name: str, column: str, streaming: bool) -> TextSource:
     columns = list(table.features or {column: None})
     if column not in columns:
         raise ConfigError(
-            f"the set {path!r} has the columns {', '.join(columns)} and no {column!r}; name the "
-            "one that holds the text with --column."
+            f"--column must be one of {', '.join(columns)}, the columns of the dataset {path!r}; "
+            f"got {column!r}. Name the column that holds the text."
         )
-    known = getattr(table, "_fingerprint", None)  # a stream has none: its name must do
+    known = getattr(table, "_fingerprint", None)  # a stream has none, only its name
     key = {"kind": "hugging-face", "name": name, "column": column, "fingerprint": known}
     origin = name if Path(path).exists() else f"{HUGGING_FACE}{name}"
     return TextSource(key, origin, lambda: (str(row[column]) for row in table))
 
 
 def _docstrings() -> TextSource:
-    """Every docstring of some length in the standard library, without its lines of code: files in
-    an order that mixes subjects, so that the first thousand are of many."""
+    """The longer docstrings of the standard library, without lines of code.
+
+    Files come in a shuffled order, so that the first documents cover many topics.
+    """
     folder = Path(sysconfig.get_paths()["stdlib"])
     skipped = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3"}
 
@@ -160,7 +167,7 @@ def _docstrings() -> TextSource:
 def _of_module(file: Path) -> Iterator[str]:
     try:
         tree = ast.parse(file.read_bytes())
-    except SyntaxError:  # some files there are written to be wrong
+    except SyntaxError:  # some files of the library are invalid on purpose
         return
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):

@@ -1,9 +1,8 @@
-"""Text -> contexts: tokens packed end to end and cut at a fixed length.
+"""Pack text into contexts: documents' tokens end to end, cut at a fixed length.
 
-Packing is a pure function of the documents, the tokenizer and the cut, so context number i is
-the same whoever makes it. It is made once and kept (tokens/ beside store/), so that slices are
-taken at random, a stopped harvest restarts exactly and nothing is fetched twice, also where
-the text is a stream.
+Packing is a pure function of the documents, the tokenizer and the cut, so that context number i is
+always the same. Packed text is kept on disk (in tokens/ next to store/). So slices can be read in
+any order, a stopped harvest resumes exactly, and a streamed dataset is fetched only once.
 """
 
 import hashlib
@@ -22,14 +21,14 @@ from ..errors import ConfigError
 from ..store.spec import canonical_json
 from .texts import TextSource
 
-VERSION = 1  # of the way that text is cut
-BATCH = 256  # documents given to the tokenizer at once
+VERSION = 1  # of packing; to be raised if contexts change
+BATCH = 256  # documents in a call of the tokenizer
 
 
 @final
 @dataclass(frozen=True)
 class TokenSource:
-    """Documents as tokens, in order, always the same ones. `key` holds what decides which."""
+    """Tokenised documents in a fixed order. `key` identifies them."""
 
     key: dict[str, Any]
     origin: str
@@ -39,9 +38,12 @@ class TokenSource:
 @final
 @dataclass(frozen=True)
 class Cut:
-    """How tokens become contexts: each of `length` tokens, begun by `prefix`, ended by
-    `suffix`; `between` stands between two documents and counts to the second one. `special`
-    lists the tokens that stand for no text."""
+    """How tokens become contexts.
+
+    A context has `length` tokens. It begins with `prefix` and ends with `suffix`. `between`
+    separates documents and belongs to the second one. `special` lists the tokens that stand for
+    no text.
+    """
 
     length: int
     prefix: tuple[int, ...] = ()
@@ -51,15 +53,18 @@ class Cut:
 
     @property
     def body(self) -> int:
-        """Tokens of a context that come from the text."""
+        """The number of tokens of text in a context."""
         return self.length - len(self.prefix) - len(self.suffix)
 
 
 @final
 @dataclass(frozen=True)
 class Contexts:
-    """Packed text: `tokens_BT`, and which document each token is of (what frames a context
-    counts to the document beside it). `digest` tells one packed text from another."""
+    """Packed text: tokens, and the number of the document that each token belongs to.
+
+    The prefix and suffix of a context belong to the adjacent document. `digest` identifies the
+    tokens and documents.
+    """
 
     tokens_BT: Int32[np.ndarray, "b t"]
     documents_BT: Int32[np.ndarray, "b t"]
@@ -70,7 +75,10 @@ class Contexts:
         return len(self.tokens_BT)
 
     def kept(self, inputs: range, skip_special: bool, skip_first: int) -> Bool[np.ndarray, "b t"]:
-        """The positions of some contexts that are wanted: no special tokens, none of the first."""
+        """True for the positions to keep in some contexts.
+
+        Leaves out special tokens and the first `skip_first` positions.
+        """
         tokens_BT = self.tokens_BT[inputs.start : inputs.stop]
         kept_BT = np.ones(tokens_BT.shape, bool)
         if skip_special:
@@ -82,8 +90,10 @@ class Contexts:
 def pack(
     documents: Iterable[Sequence[int]], cut: Cut
 ) -> Iterator[tuple[Int32[np.ndarray, " t"], Int32[np.ndarray, " t"]]]:
-    """Contexts, one after the other, as (tokens, documents): the documents end to end, cut
-    every `cut.body` tokens. What is left at the end and fills no context is dropped."""
+    """Yield contexts as (tokens, documents): documents end to end, cut every `cut.body` tokens.
+
+    The rest at the end that does not fill a context is dropped.
+    """
     tokens: list[int] = []
     owners: list[int] = []
     for number, document in enumerate(documents):
@@ -107,18 +117,17 @@ def _framed(
 
 
 def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) -> Contexts:
-    """The contexts of a source, at most `limit`: made, or found in `folder` as they were made.
+    """The contexts of a source, at most `limit`. They are packed once and kept in `folder`.
 
-    Raises ConfigError where the text does not fill one context, and what reading the source
-    raises.
+    Raises ConfigError if the text does not fill one context, and the errors of the source.
     """
     if cut.body < 1:
         raise ConfigError(
-            f"--context wants room for text beside {cut.length - cut.body} special tokens, and "
-            f"got {cut.length}."
+            f"--context must be larger than the {cut.length - cut.body} special tokens of a "
+            f"context; got {cut.length}."
         )
     if limit is not None and limit < 1:
-        raise ConfigError(f"--limit wants a number of contexts from 1 on, and got {limit}.")
+        raise ConfigError(f"--limit must be at least 1 context; got {limit}.")
     about = {"version": VERSION, "source": source.key, "cut": asdict(cut), "limit": limit}
     place = folder / hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
     if not (place / "digest").is_file():
@@ -134,7 +143,7 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
 def tokenised(
     text: TextSource, tokenise: Callable[[list[str]], list[list[int]]], tokenizer: str
 ) -> TokenSource:
-    """A text as tokens. `tokenizer` is the digest of what `tokenise` does."""
+    """A source of tokens from a source of text. `tokenizer` is the digest of the tokenizer."""
 
     def documents() -> Iterator[list[int]]:
         remaining = text.documents()
@@ -150,7 +159,7 @@ def _keep(
     cut: Cut,
     origin: str,
 ) -> None:
-    """Write contexts as they come, aside, and put them in place when all are there."""
+    """Write contexts to a temporary folder as they come, and rename it at the end."""
     aside = place.with_name(f"{place.name}.{os.getpid()}")
     aside.mkdir(parents=True, exist_ok=True)
     digest, count = hashlib.sha256(), 0
@@ -164,8 +173,8 @@ def _keep(
                 count += 1
         if not count:
             raise ConfigError(
-                f"the text of {origin} is shorter than one context of {cut.length} tokens; give "
-                "--inputs more text, or a smaller --context."
+                f"the text of {origin} is shorter than one context of {cut.length} tokens. Give "
+                "--inputs more text, or use a smaller --context."
             )
         for name in ("tokens", "documents"):
             _as_npy(aside / name, (count, cut.length))
@@ -174,14 +183,14 @@ def _keep(
             shutil.rmtree(place, ignore_errors=True)
             aside.replace(place)
     except OSError as error:
-        if not (place / "digest").is_file():  # else another process was first
+        if not (place / "digest").is_file():  # otherwise another process was first
             raise error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def _as_npy(raw: Path, shape: tuple[int, int]) -> None:
-    """A file of raw int32 -> one with numpy's header, for np.load to map."""
+    """Turn a file of raw int32 into a .npy file, which np.load can map into memory."""
     values = np.memmap(raw, np.int32, "r", shape=shape)
     np.save(raw.with_suffix(".npy"), values)
     raw.unlink()

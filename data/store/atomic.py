@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and the lock of a folder."""
+"""Atomic writes of files, and the lock of a folder."""
 
 import errno
 import fcntl
@@ -9,29 +9,32 @@ from pathlib import Path
 
 from ..errors import StoreFullError, StoreLockedError
 
-LARGE = 2**20  # bytes from which a piece is worth a word to the disk
-ASIDE = ".part"  # the end of the name of what is being written
+LARGE = 2**20  # bytes from which the kernel is asked to write a piece at once
+ASIDE = ".part"  # the suffix of temporary files
 
-Content = bytes | Sequence[bytes | memoryview]  # whole, or piece by piece
+Content = bytes | Sequence[bytes | memoryview]  # a file's content, whole or in pieces
 
 
 def pieces_of(content: Content) -> Sequence[bytes | memoryview]:
-    """A content as pieces."""
+    """A content as a sequence of pieces."""
     return [content] if isinstance(content, bytes) else content
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a crash at any moment leaves the old one, the new one or none.
+    """Write a file atomically: after a crash there is the old file, the new one or none.
 
-    Written aside, fsynced, renamed; then the folder is fsynced, so that the name lasts too.
-    Raises StoreFullError where the disk has no room; what was written aside is removed.
+    The content goes to a temporary file, which is fsynced and renamed; then the folder is
+    fsynced. Raises StoreFullError if the disk is full, and removes the temporary file.
     """
     write_together({path: content})
 
 
 def write_together(files: Mapping[Path, Content]) -> None:
-    """`write_whole` of several files that need no order among them: all are on their way before
-    the first is waited for. Raises StoreFullError; then none of them is there."""
+    """`write_whole` for several files in any order, which is faster than one after the other.
+
+    All files are written before the first one is fsynced. Raises StoreFullError if the disk is
+    full; then none of them is written.
+    """
     asides = {path: path.with_name(f"{path.name}.{os.getpid()}{ASIDE}") for path in files}
     folders = {path.parent for path in files}
     folders |= {folder.parent for folder in folders if not folder.exists()}
@@ -49,8 +52,8 @@ def write_together(files: Mapping[Path, Content]) -> None:
             raise
         size = sum(map(len, pieces_of(files[path])))
         raise StoreFullError(
-            f"the disk is full: {size:,} bytes for {path} found no room; what is "
-            "written so far is kept, so make room and run the same command again."
+            f"the disk is full: {path} needs {size:,} bytes. Make room and run the same command "
+            "again; it continues from what is already written."
         ) from error
     for path, aside in asides.items():
         aside.replace(path)
@@ -59,9 +62,11 @@ def write_together(files: Mapping[Path, Content]) -> None:
 
 
 def _fill(path: Path, content: Content) -> None:
-    """Write a file. The disk is told of each large piece as soon as it is there (on Linux, what
-    is said to be not needed is written at once), so that little is left to do when the file is
-    synced: otherwise the disk rests while rows are encoded, and then is waited for."""
+    """Write a file, asking the kernel to flush each large piece at once.
+
+    On Linux POSIX_FADV_DONTNEED starts writeback. Without it the disk is idle while rows are
+    encoded, and fsync has to wait for all of the data.
+    """
     with path.open("wb") as file:
         start = 0
         for piece in pieces_of(content):
@@ -73,7 +78,7 @@ def _fill(path: Path, content: Content) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content last, or the names in a folder."""
+    """fsync a file, or a folder so that renames in it are durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -83,10 +88,10 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
-    """Hold the lock of a folder (flock on the folder itself: it leaves no file, and the
-    system lets go of it when the process dies, however it dies), alone or `shared`.
+    """Hold the lock of a folder, exclusively or `shared`.
 
-    Raises StoreLockedError where another process holds it and `wait` is false.
+    The lock is flock on the folder itself, which leaves no file and ends with the process. Raises
+    StoreLockedError if another process holds it and `wait` is false.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -95,8 +100,8 @@ def locked(folder: Path, *, wait: bool = False, shared: bool = False) -> Iterato
             fcntl.flock(handle, kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise StoreLockedError(
-                f"another harvest is writing {folder}; wait until it ends, or stop it "
-                "and run this command again: it goes on where that one stopped."
+                f"another process is writing {folder}. Wait until it ends, or stop it and run "
+                "this command again: it continues where that one stopped."
             ) from None
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Memory for rows: in large pages, and lent again when nobody sees it any more."""
+"""Memory for rows: in huge pages, and reused when no view of it is left."""
 
 import ctypes
 import math
@@ -10,15 +10,15 @@ from typing import final
 import numpy as np
 from jaxtyping import Shaped
 
-KEPT = 4  # pieces of memory that wait to be lent again
+KEPT = 4  # free buffers that are kept for reuse
 LARGE_PAGE = 2**21
 
 
-def room(shape: tuple[int, ...], dtype: str) -> Shaped[np.ndarray, "..."]:
-    """An array of any content, in large pages where the system has them.
+def uninitialised(shape: tuple[int, ...], dtype: str) -> Shaped[np.ndarray, "..."]:
+    """An uninitialised array, in huge pages (2 MiB) if the system has them.
 
-    Rows gathered at random from half a gigabyte in pages of 4 KiB wait for the table of pages
-    as long as for the rows, and each page is a fault when it is first written to.
+    With pages of 4 KiB, random reads from half a gigabyte spend as much time on page table
+    lookups as on the rows, and the first write to each page is a page fault.
     """
     count = math.prod(shape)
     size = count * np.dtype(dtype).itemsize
@@ -31,10 +31,10 @@ def room(shape: tuple[int, ...], dtype: str) -> Shaped[np.ndarray, "..."]:
 
 @final
 class LentMemory:
-    """Arrays of one shape over memory that comes back with the last of their views.
+    """Arrays of one shape whose memory is reused once their last view is gone.
 
-    malloc gives what is above 32 MiB back to the system at once, and mapping it anew, page by
-    page, each zeroed, takes longer than filling it with rows.
+    malloc returns blocks above 32 MiB to the system at once. Mapping and zeroing such a block
+    again, page by page, takes longer than filling it with rows.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
@@ -42,10 +42,10 @@ class LentMemory:
         self._free: deque[np.ndarray] = deque(maxlen=KEPT)
 
     def array(self) -> Shaped[np.ndarray, "..."]:
-        """An array of any content, and of nobody else while it, a view of it or a tensor over
-        it lives."""
-        memory = self._free.pop() if self._free else room(self.shape, self.dtype)
-        # views of an array refer to what that is a view of: so to this, which is no array
+        """An uninitialised array. Its memory is not reused while the array, a view of it or a
+        tensor over it is alive."""
+        memory = self._free.pop() if self._free else uninitialised(self.shape, self.dtype)
+        # a view of an array holds the array's base: here this ctypes buffer, not the array
         lent = (ctypes.c_char * memory.nbytes).from_buffer(memory.data)
         back = weakref.finalize(lent, self._free.append, memory)
         back.atexit = False

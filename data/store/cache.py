@@ -1,4 +1,4 @@
-"""Parts of distant files, kept on this machine."""
+"""A cache on this machine for parts of remote files."""
 
 import hashlib
 import os
@@ -8,35 +8,38 @@ from pathlib import Path
 from threading import Lock, get_ident
 from typing import final
 
-CACHE_BYTES = 32 * 2**30  # of chunks of elsewhere that are kept here; the oldest go first
+CACHE_BYTES = 32 * 2**30  # the size of the cache
 
 
 @final
 class ChunkCache:
-    """Parts of distant files kept in a folder of this machine, CACHE_BYTES at most: beyond
-    that the oldest go. Several processes may share it; what is lost is fetched again."""
+    """Parts of remote files, kept in a local folder of at most CACHE_BYTES.
+
+    The oldest parts are evicted first. Several processes may share a folder; parts that are lost
+    are fetched again.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "chunks"  # a subfolder: nothing of the user's own is ever evicted
+        self._folder = folder / "chunks"  # a subfolder, so that the user's files are never evicted
         self._lock = Lock()
         self._kept: int | None = None
 
     def get(self, key: str) -> bytes | None:
-        """What was put under a key, if it is still here."""
+        """The content stored under a key, or None."""
         with suppress(FileNotFoundError):
             return self._place(key).read_bytes()
         return None
 
     def drop(self, key: str) -> None:
-        """Forget a key."""
+        """Remove a key."""
         self._place(key).unlink(missing_ok=True)
 
     def put(self, key: str, content: bytes) -> None:
-        """Keep a content, and let go of old ones where there are too many."""
+        """Store a content, and evict old ones if the cache is full."""
         path = self._place(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f"{path.name}.{os.getpid()}.{get_ident()}")
-        aside.write_bytes(content)  # not synced: what is lost is fetched again
+        aside.write_bytes(content)  # not fsynced: lost parts are fetched again
         aside.replace(path)
         with self._lock:
             if self._kept is None:
@@ -56,9 +59,9 @@ class ChunkCache:
             self._kept -= size
 
     def _entries(self) -> Iterator[tuple[Path, int, int]]:
-        """Every kept part, its size, and when it was kept."""
+        """The stored parts, with their sizes and modification times."""
         for path in self._folder.glob("*/*"):
-            with suppress(FileNotFoundError):  # another process evicts too
+            with suppress(FileNotFoundError):  # another process may evict it
                 about = path.stat()
                 yield path, about.st_size, about.st_mtime_ns
 

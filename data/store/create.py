@@ -1,6 +1,6 @@
-"""The store on disk: create it, and hold it for those who write its shards.
+"""Create a store, and hold its lock while its shards are written.
 
-The only file that imports zarr. FORMAT.md says what a store looks like to any program.
+This is the only module that imports zarr. FORMAT.md describes the store for other programs.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from .record import METADATA, RECORDS, exists
 from .spec import FORMAT, StoreSpec
 from .writer import FILL, QUANTILES, STATISTICS, StoreWriter
 
-CREATION_SECONDS = 600  # that other ranks wait for rank 0
+CREATION_SECONDS = 600  # how long other ranks wait for rank 0
 
 
 @contextmanager
@@ -44,11 +44,11 @@ def writing(
     ranks: int = 1,
     declared: bool = False,
 ) -> Iterator[StoreWriter]:
-    """Create the store, or go on with it, holding its lock. Raises StoreLockedError.
+    """Create the store or continue it, holding its lock. Raises StoreLockedError.
 
-    The ranks of one group write at once: rank 0 creates the store, and holds a lock against
-    other groups. At a URL there are no locks: whoever writes there has to have `declared` the
-    ranks, which says that nobody else does (ConfigError).
+    The `ranks` of one group write together; rank 0 creates the store and locks out other groups.
+    At a URL there are no locks: `declared` confirms that only these ranks write there. Raises
+    ConfigError without it.
     """
     folder = open_folder(location)
     with ExitStack() as locks:
@@ -58,8 +58,9 @@ def writing(
             locks.enter_context(_group_lock(path, spec, layout, origin, overwrite, rank, ranks))
         elif not declared:
             raise ConfigError(
-                f"{location} is at a URL, where nothing keeps two harvests apart; say --ranks 1 if "
-                "this is the only one, or --ranks N --rank I for each of N."
+                f"{location} is at a URL, where no lock prevents two harvests from writing the "
+                "same store. Give --ranks 1 if this is the only process, or --ranks N --rank I to "
+                "each of N processes."
             )
         elif rank == 0:
             if overwrite and exists(folder):
@@ -80,8 +81,11 @@ def _group_lock(
     rank: int,
     ranks: int,
 ) -> Iterator[None]:
-    """One process holds the folder's lock alone; of a group, all share it, and rank 0 holds
-    that of `records` alone, so that one group writes at a time."""
+    """Lock the folder, so that one group writes at a time.
+
+    A single process holds the folder's lock exclusively. The ranks of a group share it, and
+    rank 0 also holds the lock of `records` exclusively.
+    """
     folder = LocalFolder(path)
     with ExitStack() as locks:
         if rank == 0:
@@ -99,20 +103,23 @@ def _group_lock(
 
 
 def _await(folder: Folder) -> None:
-    """Wait for the store that rank 0 creates."""
+    """Wait until rank 0 has created the store."""
     until = time.monotonic() + CREATION_SECONDS
     while not exists(folder):
         if time.monotonic() > until:
             raise StoreNotFoundError(
-                f"rank 0 has not begun the store {folder.location} within {CREATION_SECONDS} "
-                "seconds; look at what it says, and start all ranks again."
+                f"rank 0 has not created the store {folder.location} within {CREATION_SECONDS} "
+                "seconds. Check its messages, and start all ranks again."
             )
         time.sleep(0.05)
 
 
 def _create(folder: Folder, spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> None:
-    """All metadata of an empty store: on this machine made aside and renamed, so that it is
-    there whole or not; elsewhere with the root's, which makes it a store, last."""
+    """Write the metadata of an empty store.
+
+    On this machine a temporary folder is renamed, which is atomic. At a URL the root's metadata,
+    which mark a store, are written last.
+    """
     files = _metadata(spec, layout, origin)
     root = files.pop(METADATA)
     if not isinstance(folder, LocalFolder):
@@ -127,7 +134,7 @@ def _create(folder: Folder, spec: StoreSpec, layout: Layout, origin: Mapping[str
 
 
 def _metadata(spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> dict[str, bytes]:
-    """Every zarr.json of an empty store, written by zarr."""
+    """Every zarr.json of an empty store, made by zarr in memory."""
     kept: dict[str, Buffer] = {}
     about = {
         "format": FORMAT,
@@ -173,7 +180,7 @@ def _add_activations(root: zarr.Group, site: str, spec: StoreSpec, layout: Layou
         shards=(layout.rows_per_shard, *shape),
         chunks=(layout.rows_per_chunk, *shape),
         dtype=STORED_AS[spec.dtype],
-        fill_value=NO_ROW[spec.dtype],  # a missing shard must never read as zeros
+        fill_value=NO_ROW[spec.dtype],  # so that a missing shard never reads as zeros
         compressors=_codecs(layout.compressor, ITEM_BYTES[spec.dtype]),
         dimension_names=("row", *("element", "channel")[-len(shape) :]),
         attributes=attributes,

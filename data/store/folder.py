@@ -1,11 +1,8 @@
-"""Where a store's files lie: a folder of this machine, or any fsspec URL.
-
-Both give the same few operations, so that nothing else of the store knows which it is.
-"""
+"""The folder of a store: a local path or any fsspec URL, behind one interface."""
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,62 +17,66 @@ from ..home import SCHEME as SCHEME
 from .atomic import ASIDE, Content, pieces_of, write_together, write_whole
 from .cache import ChunkCache
 
-PACKAGES = {  # that speak a protocol, where it is one of Tendril's extras
+PACKAGES = {  # what to install for a protocol, if it is one of Tendril's extras
     "s3": "pip install 'tendril[s3]' (s3fs)",
     "http": "pip install 'tendril[http]' (aiohttp)",
     "https": "pip install 'tendril[http]' (aiohttp)",
 }
 
-Buffer = UInt8[np.ndarray, " _"]  # of any length each
+Buffer = UInt8[np.ndarray, " _"]
 
 
 @runtime_checkable
 class Folder(Protocol):
-    """Named files, each there whole or not at all. Names are relative, with slashes."""
+    """Named files, written atomically. Names are relative paths with slashes."""
 
     @property
     def location(self) -> str:
-        """The path or URL, for messages and for opening it again."""
+        """The path or URL."""
         ...
 
     @property
     def distant(self) -> bool:
-        """Whether a read takes long enough that several at a time pay."""
+        """True if reads have such a latency that concurrent reads pay."""
         ...
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        """A file, or a part of it, counted from its end where `start` is negative; what lies
-        beyond the end is left out. Raises FileNotFoundError."""
+        """A file, or a part of it; a negative `start` counts from the end.
+
+        Returns fewer bytes if the file ends earlier. Raises FileNotFoundError.
+        """
         ...
 
     def read_into(self, name: str, start: int, parts: Sequence[Buffer]) -> int:
-        """Fill writable buffers, one after the other, with a part of a file; returns how many
-        bytes there were. Raises FileNotFoundError."""
+        """Read consecutive bytes of a file into buffers; returns the number of bytes read.
+
+        Raises FileNotFoundError.
+        """
         ...
 
     def forget(self, name: str, start: int, length: int) -> None:
-        """A part that was read is wrong: the next reading of it asks the file itself."""
+        """Drop a part from the cache, so that the next read asks the file itself."""
         ...
 
     def size(self, name: str) -> int | None:
-        """How long a file is; None where there is none."""
+        """The size of a file; None if there is none."""
         ...
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file that a crash leaves whole or not there. Raises StoreFullError."""
+        """Write a file atomically. Raises StoreFullError."""
         ...
 
     def write_together(self, files: Mapping[str, Content]) -> None:
-        """`write` of several files that need no order among them."""
+        """`write` for several files, in any order."""
         ...
 
     @property
     def listed(self) -> bool:
-        """Whether `sizes` can be asked: a web server does not say which files it has."""
+        """True if `sizes` works. It does not on a web server, which cannot list its files."""
         ...
 
     def sizes(self, under: str = "") -> dict[str, int]:
-        """Every file below a name, with its size."""
+        """Every file below a name -> its size."""
         ...
 
     def remove(self, under: str = "") -> None:
@@ -85,7 +86,7 @@ class Folder(Protocol):
 
 @final
 class LocalFolder:
-    """A folder of this machine."""
+    """A folder on this machine."""
 
     distant = False
     listed = True
@@ -109,7 +110,7 @@ class LocalFolder:
             os.close(handle)
 
     def read_into(self, name: str, start: int, parts: Sequence[Buffer]) -> int:
-        """See Folder: straight from the file cache, without memory in between."""
+        """See Folder: one system call, without an intermediate buffer."""
         handle = os.open(self.path / name, os.O_RDONLY)
         try:
             return os.preadv(handle, [part.data for part in parts], start)
@@ -117,7 +118,7 @@ class LocalFolder:
             os.close(handle)
 
     def forget(self, name: str, start: int, length: int) -> None:
-        """See Folder: nothing is remembered."""
+        """See Folder: there is no cache."""
 
     def size(self, name: str) -> int | None:
         """See Folder."""
@@ -125,7 +126,7 @@ class LocalFolder:
         return file.stat().st_size if file.is_file() else None
 
     def write(self, name: str, content: bytes) -> None:
-        """See Folder: written aside, fsynced, renamed."""
+        """See Folder."""
         write_whole(self.path / name, content)
 
     def write_together(self, files: Mapping[str, Content]) -> None:
@@ -148,26 +149,35 @@ class LocalFolder:
         return found
 
     def sweep(self) -> None:
-        """Remove what writers that died had written aside."""
+        """Remove the temporary files of writers that died."""
         for left in self.path.rglob(f"*{ASIDE}"):
             left.unlink(missing_ok=True)
 
     def remove(self, under: str = "") -> None:
-        """See Folder. Metadata go first, so that nothing half-removed looks whole."""
+        """See Folder. Metadata go first, so that a half-removed store does not look complete.
+
+        Symbolic links are removed and never followed.
+        """
         whole = self.path / under
-        self.sweep()
-        for name in _metadata_first(self.sizes(under)):
-            (self.path / name).unlink(missing_ok=True)
+        if whole.is_symlink():
+            whole.unlink()
+            return
+        names = []
+        for folder, folders, files in os.walk(whole):
+            links = [name for name in folders if (Path(folder) / name).is_symlink()]
+            names += [(Path(folder) / name).as_posix() for name in (*files, *links)]
+        for name in _metadata_first(names):
+            Path(name).unlink(missing_ok=True)
         for folder, _, _ in os.walk(whole, topdown=False):
             Path(folder).rmdir()
 
 
 @final
 class RemoteFolder:
-    """A folder behind fsspec: an object store, a web server, another process's memory.
+    """A folder at an fsspec URL: an object store, a web server, or in memory.
 
-    What is read in parts (chunks, which do not change in a complete store) is kept in `cache`,
-    where one is given.
+    Parts of files (chunks, which never change in a complete store) are kept in the folder `cache`
+    if one is given. Raises ConfigError for a URL that fsspec cannot open.
     """
 
     distant = True
@@ -178,10 +188,10 @@ class RemoteFolder:
             self._files, self._root = fsspec.core.url_to_fs(self._url)
         except (ImportError, ValueError) as error:
             protocol = self._url.partition(SCHEME)[0]
-            package = PACKAGES.get(protocol, "the package that fsspec names for it")
+            package = PACKAGES.get(protocol, "see fsspec's list of protocols")
             raise ConfigError(
-                f"{url} cannot be opened ({error}); give a path or a URL that fsspec knows, and "
-                f"install what speaks {protocol}: {package}."
+                f"a store must be at a path or at a URL that fsspec can open; got {url} ({error}). "
+                f"Install the package for {protocol}: {package}."
             ) from error
         self._cache = ChunkCache(cache) if cache is not None else None
         self.listed = not self._url.startswith(("http://", "https://"))
@@ -227,14 +237,14 @@ class RemoteFolder:
         return int(about["size"])
 
     def write(self, name: str, content: bytes) -> None:
-        """See Folder: object stores show an object whole or not at all."""
+        """See Folder: object stores write atomically."""
         path = f"{self._root}/{name}"
         with self._asking(name):
             self._files.makedirs(self._files._parent(path), exist_ok=True)
             self._files.pipe_file(path, content)
 
     def write_together(self, files: Mapping[str, Content]) -> None:
-        """See Folder: each is on its way while the others are."""
+        """See Folder: the files are sent concurrently."""
         with ThreadPoolExecutor(len(files)) as pool:
             list(pool.map(self.write, files, (b"".join(pieces_of(c)) for c in files.values())))
 
@@ -242,8 +252,8 @@ class RemoteFolder:
         """See Folder: one listing."""
         if not self.listed:
             raise ConfigError(
-                f"{self._url} is on a web server, which does not say what files it has; its rows "
-                "can be read from there, and for anything else copy the store here first."
+                f"{self._url} is on a web server, which cannot list its files. Reading rows works; "
+                "for anything else copy the store to this machine first."
             )
         self._files.invalidate_cache()
         whole = f"{self._root}/{under}" if under else self._root
@@ -268,7 +278,7 @@ class RemoteFolder:
                 content: bytes = self._files.cat_file(path, start=start or None, end=end)
             except FileNotFoundError:
                 raise
-            except Exception:  # of each protocol its own, for a part that lies beyond the end
+            except Exception:  # protocols differ in what they raise for a part beyond the end
                 size = self.size(name)
                 if size is None or size > max(start, 0):
                     raise
@@ -277,19 +287,19 @@ class RemoteFolder:
 
     @contextmanager
     def _asking(self, name: str) -> Iterator[None]:
-        """What a protocol may raise, as the errors that callers expect."""
+        """Turn the errors of protocols into those of Tendril."""
         try:
             yield
         except (FileNotFoundError, TendrilError):
             raise
-        except Exception as error:  # of each protocol its own
+        except Exception as error:  # protocols differ in what they raise
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreFullError(
-                    f"there is no room for {self._url}/{name}; what is written so far is kept, so "
-                    "make room and run the same command again."
+                    f"there is no room for {self._url}/{name}. Make room and run the same command "
+                    "again; it continues from what is already written."
                 ) from error
             raise StoreUnreachableError(
-                f"{self._url}/{name} cannot be reached ({type(error).__name__}: {error}); check "
+                f"{self._url}/{name} cannot be reached ({type(error).__name__}: {error}). Check "
                 "the address, the network and the credentials, and run the same command again."
             ) from error
 
@@ -297,7 +307,7 @@ class RemoteFolder:
 def open_folder(location: str | Path, cache: str | Path | None = None) -> Folder:
     """The folder at a path, or at a URL such as s3://bucket/store or memory://store.
 
-    Parts of files at a URL are kept in `cache`, by default `$TENDRIL_CACHE` where that is set.
+    Parts of remote files are kept in `cache`, by default $TENDRIL_CACHE if that is set.
     """
     if SCHEME not in str(location):
         return LocalFolder(Path(location))
@@ -305,5 +315,5 @@ def open_folder(location: str | Path, cache: str | Path | None = None) -> Folder
     return RemoteFolder(str(location), Path(kept) if kept else None)
 
 
-def _metadata_first(sizes: dict[str, int]) -> list[str]:
-    return sorted(sizes, key=lambda name: (not name.endswith("zarr.json"), name.count("/"), name))
+def _metadata_first(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (not name.endswith("zarr.json"), name.count("/"), name))

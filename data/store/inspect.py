@@ -1,44 +1,24 @@
-"""What stores there are, what one holds, and what its statistics say: as plain values, ready
-for JSON. Metadata only, but for the statistics: no row is read."""
+"""Describe a store by its metadata and statistics, as plain values. No row is read."""
 
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from ..errors import ConfigError, StoreNotFoundError, TendrilError
-from ..home import entries, store_location
-from .atomic import locked
+from ..errors import ConfigError, StoreNotFoundError
 from .chunks import StoredArrays
 from .dtypes import ITEM_BYTES
-from .folder import SCHEME, Folder, LocalFolder, open_folder
+from .folder import Folder, open_folder
 from .layout import Layout
-from .record import METADATA, RECORDS, layout_of, read_about, read_record, record_name
+from .record import METADATA, layout_of, read_about, read_record, record_name
 from .verify import quantile_levels
 
-MALFORMED = (TendrilError, OSError, KeyError, TypeError, ValueError)  # of a root that is altered
-REMOVING = "removing"
 
-
-def list_stores(home: str = "") -> list[dict[str, Any]]:
-    """Every store of a home, complete or not, by name; of one whose root cannot be read only
-    the reason."""
-    place = store_location("", home or None).rstrip("/")
-    if SCHEME in place:
-        names = {n.partition("/")[0] for n in open_folder(place).sizes() if n.endswith(METADATA)}
-    else:
-        names = {p.name for p in entries(Path(place), METADATA)}
-    found = []
-    for name in sorted(n for n in names if not n.startswith(".")):
-        folder = open_folder(f"{place}/{name}")
-        try:
-            found.append(_overview(folder, read_about(folder), name))
-        except MALFORMED as error:
-            found.append({"name": name, "state": "unreadable", "reason": str(error)})
-    return found
+def overview(location: str, name: str) -> dict[str, Any]:
+    """What a list of stores shows. Raises StoreNotFoundError, StoreVersionError."""
+    folder = open_folder(location)
+    return _overview(folder, read_about(folder), name)
 
 
 def _overview(folder: Folder, about: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -49,6 +29,7 @@ def _overview(folder: Folder, about: Mapping[str, Any], name: str) -> dict[str, 
     return {
         "name": name,
         "store": folder.location,
+        "label": _label(about, layout),
         "state": "complete" if complete else "incomplete",
         "shards": layout.shards,
         "shards_done": done,
@@ -63,20 +44,29 @@ def _overview(folder: Folder, about: Mapping[str, Any], name: str) -> dict[str, 
     }
 
 
+def _label(about: Mapping[str, Any], layout: Layout) -> str:
+    """Subject, sites and rows, e.g. `planted, mixed3a + mixed3b, 12,000 rows of 32 elements`."""
+    subject = about["spec"]["subject"].get("name", "unnamed subject")
+    elements = f" of {layout.elements} elements" if layout.elements else ""
+    return f"{subject}, {' + '.join(layout.widths)}, {layout.rows:,} rows{elements}"
+
+
 def _shards_done(layout: Layout, sizes: Mapping[str, int]) -> int:
     return sum(record_name(shard) in sizes for shard in range(layout.shards))
 
 
-def describe_store(location: str) -> dict[str, Any]:
-    """All that a store says of itself, complete or not. Raises StoreNotFoundError,
-    StoreVersionError, StoreDamagedError."""
+def describe_store(location: str, name: str) -> dict[str, Any]:
+    """Everything on record about a store, complete or not.
+
+    Raises StoreNotFoundError, StoreVersionError, StoreDamagedError.
+    """
     folder = open_folder(location)
     about = read_about(folder)
     layout, sizes = layout_of(about), folder.sizes()
     dtype = about["spec"]["dtype"]
     on_disk: dict[str, int] = {}
-    for name, size in sizes.items():
-        array, of_array, _ = name.partition("/c/")
+    for file, size in sizes.items():
+        array, of_array, _ = file.partition("/c/")
         if of_array and array in layout.arrays(dtype):
             on_disk[array] = on_disk.get(array, 0) + size
     records = [
@@ -84,7 +74,7 @@ def describe_store(location: str) -> dict[str, Any]:
     ]
     rows = sum(record["rows"][1] - record["rows"][0] for record in records)
     environments = {str(sorted(r["environment"].items())): r["environment"] for r in records}
-    return _overview(folder, about, Path(location).name) | {
+    return _overview(folder, about, name) | {
         "bytes": sum(sizes.values()),
         "rows_done": rows,
         "valid_rows": sum(record["valid_rows"] for record in records),
@@ -109,7 +99,7 @@ def describe_store(location: str) -> dict[str, Any]:
 def _describe_site(
     layout: Layout, site: str, dtype: str, rows: int, on_disk: Mapping[str, int]
 ) -> dict[str, Any]:
-    """`scales/<site>` belong to the rows of int8; a row's share of the rest is told apart."""
+    """Shape and bytes of a site. For int8, `scales/<site>` count as bytes of the rows."""
     stored = on_disk.get(f"activations/{site}", 0) + on_disk.get(f"scales/{site}", 0)
     scale = 4 if dtype == "int8" else 0
     row_bytes = int(np.prod(layout.row_shape(site))) * ITEM_BYTES[dtype] + scale
@@ -121,19 +111,21 @@ def _describe_site(
         "bytes": stored,
         "raw_bytes_per_row": row_bytes,
         "bytes_per_row": stored / rows if rows else None,
-        "share_of_raw": stored / (rows * row_bytes) if rows else None,
+        "fraction_of_raw": stored / (rows * row_bytes) if rows else None,
     }
 
 
 def summarise(location: str, site: str = "") -> dict[str, Any]:
-    """The stored statistics of one site or all, in a few numbers. Raises what opening a store
-    raises, and ConfigError for a site that it has not."""
+    """The stored statistics of one site or all sites, in a few numbers.
+
+    Raises ConfigError for an unknown site, and the errors of opening a store.
+    """
     arrays = StoredArrays(location)
     sites = list(arrays.layout.widths)
     if site and site not in sites:
         raise ConfigError(
-            f"the store {arrays.folder.location} has the sites {', '.join(sites)}, and not "
-            f"{site!r}; choose one of them with --site."
+            f"--site must be one of {', '.join(sites)}, the sites of the store "
+            f"{arrays.folder.location}; got {site!r}."
         )
     return {
         "store": location,
@@ -144,19 +136,19 @@ def summarise(location: str, site: str = "") -> dict[str, Any]:
 
 
 def _summarise_site(arrays: StoredArrays, site: str) -> dict[str, Any]:
-    """A channel is dead where all its values are zero, constant where all are another one; in
-    a store of a group it is the channel of one element, told as [element, channel]."""
+    """Statistics of a site. A channel is dead if all its values are zero, and constant if they
+    all equal another number. With a group, channels are listed as [element, channel]."""
     mean, variance, zeros = (arrays.statistic(site, n) for n in ("mean", "variance", "zeros"))
-    some = arrays.about["valid_rows"] > 0
-    dead = (zeros == 1) & some
-    constant = (variance == 0) & ~dead & some
+    has_rows = arrays.about["valid_rows"] > 0
+    dead = (zeros == 1) & has_rows
+    constant = (variance == 0) & ~dead & has_rows
     quantiles = arrays.statistic(site, "norm_quantiles").tolist()
     levels = quantile_levels(arrays, site).tolist()
     return {
         "channels": int(mean.size),
         "mean": _spread(mean) | {"norm": float(np.linalg.norm(mean))},
         "variance": _spread(variance) | {"total": float(variance.sum())},
-        "zeros": _spread(zeros) | {"share": float(zeros.mean())},
+        "zeros": _spread(zeros) | {"fraction": float(zeros.mean())},
         "norm_quantiles": {f"{level:g}": q for level, q in zip(levels, quantiles, strict=True)},
         "dead": _places(dead),
         "constant": _places(constant),
@@ -169,7 +161,7 @@ def _places(chosen: Bool[np.ndarray, "..."]) -> list[int] | list[list[int]]:
 
 
 def _spread(values: Float64[np.ndarray, "..."]) -> dict[str, float]:
-    """Of the channels: the least, the median and the greatest."""
+    """Minimum, median and maximum over the channels."""
     return {
         "min": float(values.min()),
         "median": float(np.median(values)),
@@ -177,36 +169,14 @@ def _spread(values: Float64[np.ndarray, "..."]) -> dict[str, float]:
     }
 
 
-def remove_store(location: str) -> dict[str, Any]:
-    """Remove a store, complete or not, of any version; what is no store is left alone.
-
-    On this machine it goes at once: renamed, then deleted. Raises StoreNotFoundError, and
-    StoreLockedError while a harvest writes it.
-    """
-    folder = open_folder(location)
-    check_ours(folder)
-    began = time.perf_counter()
-    freed = sum(folder.sizes().values())
-    if isinstance(folder, LocalFolder):
-        path = folder.path.resolve()
-        with locked(path):
-            aside = path.with_name(f".{path.name}.{REMOVING}")
-            LocalFolder(aside).remove()  # left by one that was stopped
-            path.rename(aside)
-            LocalFolder(aside).remove()
-    else:
-        folder.remove()
-    return {"removed": location, "bytes": freed, "seconds": round(time.perf_counter() - began, 2)}
-
-
-def check_ours(folder: Folder) -> None:
-    """Raises StoreNotFoundError where a folder is no store of Tendril's, whatever its state."""
+def check_store(folder: Folder) -> None:
+    """Raise StoreNotFoundError unless a folder is a store of Tendril, in any state or version."""
     try:
         ours = b'"tendril"' in folder.read(METADATA)
     except (FileNotFoundError, NotADirectoryError):
         ours = False
     if not ours:
         raise StoreNotFoundError(
-            f"{folder.location} is no store of Tendril's (its {METADATA} does not say so), and "
-            f"is left alone; it should hold {METADATA} and {RECORDS}/."
+            f"{folder.location} is not a store of Tendril: its {METADATA} has no attribute "
+            "`tendril`. It is left alone."
         )

@@ -1,25 +1,25 @@
-"""How the rows of a harvest are cut: inputs -> slices -> shards, rows -> chunks."""
+"""How the rows of a harvest are divided: inputs into slices and shards, rows into chunks."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .dtypes import STORED_AS
 
-CHUNK_BYTES = 4 * 2**20  # raw bytes of the widest site's chunk: about 4096 rows of width 480
+CHUNK_BYTES = 4 * 2**20  # raw bytes in a chunk of the widest site: about 4096 rows of width 480
 CHUNK_ROWS = 4096
-SHARD_BYTES = 64 * 2**20  # raw bytes of a site's shard: bounds what the writer holds
-SHARD_INPUTS = 256  # bounds the work that a stop costs
+SHARD_BYTES = 64 * 2**20  # raw bytes in a shard of a site: bounds the writer's memory
+SHARD_INPUTS = 256  # bounds the work that is lost when a harvest is stopped
 COMPRESSORS = ("zstd", "lz4", "none")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape of a store. Every input has the same number of rows; rows follow inputs.
+    """The shape of a store. Every input has the same number of rows, in the order of the inputs.
 
-    A chunk (read at once) and a shard (written at once) hold whole inputs, a shard whole
-    chunks; a slice is what the subject sees at once, and never crosses a shard. None of this
-    changes the rows, so none of it is in the spec; it is recorded in the store, and whoever
-    resumes a harvest goes by the record.
+    A chunk is read at once and a shard is written at once. Both hold whole inputs, and a shard
+    holds whole chunks. A slice is the inputs that the subject processes at once; it never crosses
+    a shard. None of this changes the rows, so it is not part of the spec. It is recorded in the
+    store, and a resumed harvest follows the record.
     """
 
     inputs: int
@@ -31,45 +31,45 @@ class Layout:
     inputs_per_shard: int
     compressor: str = "zstd"
     grids: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    elements: int = 0  # G, of the group that inputs were taken through; 0 is no group
+    elements: int = 0  # G, the order of the group applied to the inputs; 0 without a group
 
     @property
     def rows(self) -> int:
-        """R, the rows of the whole store."""
+        """R, the number of rows of the store."""
         return self.inputs * self.rows_per_input
 
     @property
     def values(self) -> int:
-        """Numbers in the rows of all sites."""
+        """The number of activation values of all sites."""
         return self.rows * sum(self.widths.values()) * max(self.elements, 1)
 
     @property
     def shards(self) -> int:
-        """How many shards there are; the last may be short."""
+        """The number of shards; the last one may be short."""
         return -(-self.inputs // self.inputs_per_shard)
 
     @property
     def rows_per_chunk(self) -> int:
-        """Rows read at once."""
+        """Rows in a chunk."""
         return self.inputs_per_chunk * self.rows_per_input
 
     @property
     def rows_per_shard(self) -> int:
-        """Rows written at once."""
+        """Rows in a shard."""
         return self.inputs_per_shard * self.rows_per_input
 
     @property
     def chunks_per_shard(self) -> int:
-        """How many chunks a shard holds; the last shard may hold fewer."""
+        """Chunks in a shard; the last shard may hold fewer."""
         return self.inputs_per_shard // self.inputs_per_chunk
 
     def row_shape(self, site: str) -> tuple[int, ...]:
-        """The shape of a row: [D], or [G, D]."""
+        """The shape of a row of a site: [D], or [G, D] with a group."""
         width = self.widths[site]
         return (self.elements, width) if self.elements else (width,)
 
     def arrays(self, dtype: str) -> dict[str, str]:
-        """Every array with a file a shard -> the dtype of its numbers."""
+        """The arrays that have one file per shard -> their zarr dtype."""
         scales = {f"scales/{s}": "float32" for s in self.widths} if dtype == "int8" else {}
         return (
             {f"activations/{site}": STORED_AS[dtype] for site in self.widths}
@@ -80,7 +80,7 @@ class Layout:
         )
 
     def shard_file(self, array: str, shard: int) -> str:
-        """The file of a shard in an array, as zarr names it: a number for each dimension."""
+        """The file of a shard of an array, as zarr names it: one number per dimension."""
         kind, _, site = array.partition("/")
         dimensions = len(self.row_shape(site)) if kind == "activations" else 0
         return f"{array}/c/{shard}{'/0' * dimensions}"
@@ -91,7 +91,7 @@ class Layout:
         return range(start, min(start + self.inputs_per_shard, self.inputs))
 
     def slices(self, shard: int) -> Iterator[range]:
-        """The slices of a shard, each a range of inputs."""
+        """The slices of a shard, as ranges of inputs."""
         inputs = self.shard_inputs(shard)
         for start in range(inputs.start, inputs.stop, self.inputs_per_slice):
             yield range(start, min(start + self.inputs_per_slice, inputs.stop))
@@ -114,8 +114,10 @@ def plan_layout(
     elements: int = 0,
     shard_inputs: int = SHARD_INPUTS,
 ) -> Layout:
-    """Chunks of about 4 MiB and at most 4096 rows; shards of at most 64 MiB and 256 inputs
-    (fewer where each takes long), but at least one chunk."""
+    """A layout with chunks of about 4 MiB and at most 4096 rows.
+
+    Shards hold at most 64 MiB and `shard_inputs` inputs, but at least one chunk.
+    """
     row_bytes = max(widths.values()) * item_bytes * max(elements, 1)
     chunk_rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes))
     per_chunk = min(inputs, shard_inputs, max(1, round(chunk_rows / rows_per_input)))

@@ -1,4 +1,4 @@
-"""Where a store says its subject and inputs were, and whether what is found is the same."""
+"""Find a store's subject and inputs again, and compare their identities."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,12 +6,15 @@ from typing import Any
 
 from .spec import canonical_json
 
-DIGEST = 40  # hex digits from which a text is a digest, and cut short
+DIGEST = 40  # texts of at least so many characters are taken for digests and abbreviated
 
 
 def located(store: str | Path, hint: str) -> str:
-    """A hint of a store's origin as it stands here: paths are relative to the store's folder,
-    names (`lucent`, `hf:NAME`) stay as they are."""
+    """A hint of a store's `origin`, as a path from here if it is one.
+
+    Paths in hints are relative to the store's folder. Names (`lucent`, `hf:NAME`) are returned
+    unchanged.
+    """
     file, python, function = hint.partition(".py:")
     place = Path(store) / (f"{file}.py" if python else file)
     if not file or not place.exists():
@@ -20,12 +23,12 @@ def located(store: str | Path, hint: str) -> str:
 
 
 def same_identity(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two identities are one, as JSON."""
+    """True if two identities have the same canonical JSON."""
     return canonical_json(dict(first)) == canonical_json(dict(second))
 
 
 def identity_in_words(identity: Mapping[str, Any]) -> str:
-    """An identity in a few words, digests cut short."""
+    """An identity as `key value, ...`, with digests abbreviated."""
     return ", ".join(
         f"{key} {value[:12] if isinstance(value, str) and len(value) >= DIGEST else value}"
         for key, value in identity.items()

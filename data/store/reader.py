@@ -1,5 +1,6 @@
-"""A complete store -> rows by number, and shuffled batches on a device."""
+"""Read a complete store: rows by number, and shuffled batches on a device."""
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache as remember
@@ -17,17 +18,17 @@ from ..home import SCHEME, find_store
 from .batches import Batches as Batches
 from .chunks import StoredArrays
 from .dtypes import ITEM_BYTES, decode_rows
-from .moments import HUGE, Moments
+from .moments import OUTLIER_TIMES, Moments
 from .record import read_record
 
 PARTS = ("train", "held_out", "all")
-HUGE_RULES = ("keep", "drop", "cap")
-WINDOW_BYTES = 2**29  # of stored rows that are mixed at a time, unless asked otherwise
-WINDOW_ROWS = 2**20  # at most: of narrow rows, so that the first batch is soon there
+OUTLIER_RULES = ("keep", "drop", "cap")
+WINDOW_BYTES = 2**29  # stored bytes of the default shuffle window
+WINDOW_ROWS = 2**20  # at most, so that narrow rows do not delay the first batch
 
 
 class BatchOptions(TypedDict, total=False):
-    """What `Store.batches` may be told; it says what each of them means."""
+    """The options of `Store.batches`, described there."""
 
     seed: int
     device: str | torch.device
@@ -38,8 +39,8 @@ class BatchOptions(TypedDict, total=False):
     where: Bool[np.ndarray, " r"] | None
     rank: int
     ranks: int
-    huge: str
-    huge_times: float
+    norm_outliers: str
+    outlier_times: float
 
 
 BATCH_DEFAULTS = BatchOptions(
@@ -52,20 +53,19 @@ BATCH_DEFAULTS = BatchOptions(
     where=None,
     rank=0,
     ranks=1,
-    huge="keep",
-    huge_times=HUGE,
+    norm_outliers="keep",
+    outlier_times=OUTLIER_TIMES,
 )
 
 
 def open_store(
     store: str | Path, cache: str | Path | None = None, home: str | None = None
 ) -> "Store":
-    """Open a complete store: at a path, at any fsspec URL (s3://bucket/store), or by its name,
-    as `find_store` resolves it.
+    """Open a complete store by path, by fsspec URL (s3://bucket/store) or by name.
 
-    Chunks of a URL are kept in the folder `cache` (by default $TENDRIL_CACHE, where set).
-    Raises StoreNotFoundError, StoreIncompleteError, StoreVersionError, and StoreDamagedError
-    where a file is missing or cut short.
+    `find_store` resolves names. Chunks read from a URL are kept in the folder `cache`, by default
+    $TENDRIL_CACHE if that is set. Raises StoreNotFoundError, StoreIncompleteError,
+    StoreVersionError, and StoreDamagedError if a file is missing or has the wrong size.
     """
     named = isinstance(store, str) and os.sep not in store and not Path(store).is_dir()
     return Store(find_store(store, home) if named else store, cache)
@@ -78,7 +78,7 @@ class Store:
     def __init__(self, path: str | Path, cache: str | Path | None = None) -> None:
         self.arrays = StoredArrays(path, cache)
         self.location = self.arrays.folder.location
-        self.path = Path(path)  # of no use where the location is a URL
+        self.path = Path(path)  # meaningless if the location is a URL
         self.name = self.path.name if SCHEME in self.location else self.path.resolve().name
         about = self.arrays.about
         self.spec: dict[str, Any] = about["spec"]
@@ -91,28 +91,31 @@ class Store:
 
     @property
     def group(self) -> Dihedral | None:
-        """The group that inputs were taken through; rows are then [G, D], in its order."""
+        """The group whose elements were applied to the inputs, or None.
+
+        With a group, rows have shape [G, D] in the order of its elements.
+        """
         return group_of(self.spec["inputs"])
 
     def width(self, site: str) -> int:
-        """D of a site."""
+        """The width D of a site."""
         return self.arrays.layout.widths[self.check_site(site)]
 
     def grid(self, site: str) -> tuple[int, ...]:
-        """Rows and columns of the map that a site's vectors were taken from."""
+        """Height and width of the activation map that a site's vectors were taken from."""
         return self.arrays.layout.grids.get(self.check_site(site), ())
 
     def check_site(self, site: str) -> str:
-        """The site itself; raises ConfigError, with those there are, where it is not stored."""
+        """Return `site` if the store has it. Raises ConfigError, listing the sites, if not."""
         if site not in self.sites:
             raise ConfigError(
-                f"the store {self.name} has the sites {', '.join(self.sites)}, and not "
-                f"{site!r}; choose one of them with --site, or harvest that one."
+                f"the site must be one of {', '.join(self.sites)}, the sites of the store "
+                f"{self.name}; got {site!r}. Choose one of them, or harvest that site."
             )
         return site
 
     def moments(self, site: str) -> Moments:
-        """Count, mean and variance of the valid rows of a site, float64."""
+        """Count, mean, variance and number of zeros over the valid rows of a site, in float64."""
         count = int(self.arrays.about["valid_rows"])
         mean, variance, zeros = (
             self.arrays.statistic(self.check_site(site), name).reshape(-1)
@@ -121,38 +124,38 @@ class Store:
         return Moments(count, mean, variance * count, np.rint(zeros * count).astype(np.int64))
 
     def norm_quantiles(self, site: str) -> Float64[np.ndarray, " q"]:
-        """Quantiles of the rows' L2 norms, at the levels `data.writer.QUANTILES`."""
+        """Quantiles of the L2 norms of the rows, at the levels `data.store.writer.QUANTILES`."""
         return self.arrays.statistic(self.check_site(site), "norm_quantiles")
 
     def norms(self, site: str) -> Float32[np.ndarray, " r"]:
-        """The L2 norm of every row of a site; NaN where the row is not valid."""
+        """The L2 norm of every row of a site; NaN for invalid rows."""
         return self.column(f"norms/{self.check_site(site)}")
 
-    def huge_rows(self, site: str, times: float = HUGE) -> Bool[np.ndarray, " r"]:
-        """Which rows have a norm of more than `times` the median."""
+    def norm_outliers(self, site: str, times: float = OUTLIER_TIMES) -> Bool[np.ndarray, " r"]:
+        """True for rows whose norm exceeds `times` the median norm."""
         norms = self.norms(site)
-        huge: Bool[np.ndarray, " r"] = norms > times * np.nanmedian(norms)
-        return huge
+        outliers: Bool[np.ndarray, " r"] = norms > times * np.nanmedian(norms)
+        return outliers
 
     def input_name(self, index: int) -> str:
-        """What input number `index` was called, e.g. the image's path in its folder."""
+        """The name of input number `index`, e.g. the path of an image in its folder."""
         shard, place = divmod(int(index), self.arrays.layout.inputs_per_shard)
         return str(self._record(shard)["inputs"][place])
 
     def read(self, site: str, rows: slice | Int[np.ndarray, " n"]) -> Float32[np.ndarray, " n *d"]:
-        """Rows by number, in the order asked for; invalid rows are NaN."""
+        """Rows by slice or by number, in the given order; invalid rows are NaN."""
         self.check_site(site)
         if isinstance(rows, slice):
             start, stop, step = rows.indices(self.rows)
-            assert step == 1, "rows are read by a slice of step 1, or by number"
+            assert step == 1, "a slice of rows must have step 1"
             rows = np.arange(start, stop)
         chosen = np.empty((len(rows), *self.arrays.layout.row_shape(site)), dtype=np.float32)
         chunks = rows // self.chunk_rows
         int8 = self.arrays.dtype == "int8"
         for chunk in np.unique(chunks):
             places = np.flatnonzero(chunks == chunk)
-            in_a_row = places[-1] - places[0] == len(places) - 1  # then no copy by number
-            at = slice(places[0], places[-1] + 1) if in_a_row else places
+            contiguous = places[-1] - places[0] == len(places) - 1  # a slice avoids a copy
+            at = slice(places[0], places[-1] + 1) if contiguous else places
             within = rows[at] - int(chunk) * self.chunk_rows
             scale = self.column(f"scales/{site}")[rows[at]] if int8 else None
             stored = self.arrays.read_chunk(site, int(chunk))[within]
@@ -172,30 +175,38 @@ class Store:
     def batches(
         self, site: str | Sequence[str], batch_size: int, **options: Unpack["BatchOptions"]
     ) -> Batches[Any]:
-        """Shuffled batches of valid rows, float32 on `device`: [n, D], or [n, G, D] of a group;
-        of several sites a dict of them, aligned row by row.
+        """Shuffled batches of valid rows, as float32 on `device`.
 
-        Over an epoch every valid row of the part comes once; batches flow over the border of
-        epochs, so that all are full; with `epochs` given the stream ends, the last one short.
-        `part` is train, held_out (a share of the *inputs*, the same in every run) or all;
-        `where` keeps only some rows, e.g. `where=store.column("y") > 3`. Each of `ranks` gets
-        other rows, all of them together everything.
+        A batch has shape [n, D], or [n, G, D] with a group. For several sites it is a dict with
+        one such tensor per site, aligned row by row.
 
-        `window` is how many chunks are mixed at a time: `"all"` holds all rows in memory (on a
-        GPU in its memory) and shuffles them exactly, and so does the default where they take
-        no more than half a gigabyte and are no more than a million; else it is as many chunks
-        as that holds, chosen anew every epoch. Rows of a `huge` norm (more than `huge_times`
-        the median) are kept, dropped, or capped: shortened to that norm.
+        seed: determines the order, together with the epoch and the rank.
+        device: where batches live; "cpu" by default.
+        part: "train", "held_out" (a fraction of the *inputs*, the same in every run) or "all".
+        held_out: the held-out fraction of the inputs, 0.05 by default.
+        epochs: how many passes to make; None, the default, never ends. Every valid row of the
+            part comes once per epoch. Batches continue over the end of an epoch, so only the last
+            batch of the last epoch may be short.
+        window: how many chunks are shuffled together; they are chosen anew every epoch. "all"
+            keeps all rows in memory (on a GPU in GPU memory) and shuffles them exactly. The
+            default is as many chunks as fit into 512 MiB and 2^20 rows.
+        where: keeps only some rows, e.g. `where=store.column("y") > 3`.
+        rank, ranks: each of `ranks` processes gets other rows; together they get all of them.
+        norm_outliers: "keep", "drop" or "cap" rows whose norm exceeds `outlier_times` the median
+            norm. "cap" scales them down to that norm.
+        outlier_times: 10 by default.
+
+        Raises ConfigError for an unknown site, an unknown option or value, and if no rows remain.
         """
-        how = BATCH_DEFAULTS | options
+        how = _with_defaults(options)
         sites = (site,) if isinstance(site, str) else tuple(site)
         for name in sites:
             self.check_site(name)
-        self._check(how, batch_size)
-        huge = how["huge"]
+        _check_values(how, batch_size)
+        rule = how["norm_outliers"]
         limits = (
-            {s: how["huge_times"] * float(np.nanmedian(self.norms(s))) for s in sites}
-            if huge != "keep"
+            {s: how["outlier_times"] * float(np.nanmedian(self.norms(s))) for s in sites}
+            if rule != "keep"
             else {}
         )
         return Batches(
@@ -210,58 +221,53 @@ class Store:
             window=self._window(sites, how["window"]),
             rank=how["rank"],
             ranks=how["ranks"],
-            multipliers={s: self._multiplier(s, limits if huge == "cap" else {}) for s in sites},
+            multipliers={s: self._multiplier(s, limits if rule == "cap" else {}) for s in sites},
         )
 
     def _wanted(self, how: "BatchOptions", limits: Mapping[str, float]) -> Bool[np.ndarray, " r"]:
+        """True for the rows that the options select."""
         wanted: Bool[np.ndarray, " r"] = self.column("valid").copy()
         if how["part"] != "all":
-            aside = order.held_out(self.column("input"), how["held_out"])
-            wanted &= aside if how["part"] == "held_out" else ~aside
+            held_out = order.held_out(self.column("input"), how["held_out"])
+            wanted &= held_out if how["part"] == "held_out" else ~held_out
         if how["where"] is not None:
             wanted &= how["where"]
-        if how["huge"] == "drop":
+        if how["norm_outliers"] == "drop":
             for site, limit in limits.items():
                 wanted &= ~(self.norms(site) > limit)
         if not wanted.any():
             raise ConfigError(
-                f"the {how['part']} part of {self.name} has no valid rows at "
-                f"held_out={how['held_out']}{' and `where`' if how['where'] is not None else ''}; "
-                "harvest more inputs, or choose another share."
+                f"the part {how['part']!r} of the store {self.name} has no valid rows with "
+                f"held_out={how['held_out']}{' and `where`' if how['where'] is not None else ''}. "
+                "Harvest more inputs, or choose another held_out fraction."
             )
         rank, ranks = how["rank"], how["ranks"]
         chunks = len(np.unique(np.flatnonzero(wanted) // self.chunk_rows)) if ranks > 1 else 1
         if not 0 <= rank < ranks <= chunks:
             raise ConfigError(
-                f"rank {rank} of {ranks} cannot read {self.name}: {chunks} of its chunks hold rows "
-                "that are asked for, and each rank needs one; use fewer processes, or harvest more."
+                f"each rank needs a chunk of its own; got rank {rank} of {ranks}, and the selected "
+                f"rows of the store {self.name} lie in {chunks} chunks. Use fewer processes, or "
+                "harvest more inputs."
             )
         return wanted
 
-    def _check(self, how: "BatchOptions", batch_size: int) -> None:
-        if how["part"] not in PARTS:
-            raise ConfigError(f"part is one of {', '.join(PARTS)}, and not {how['part']!r}.")
-        if how["huge"] not in HUGE_RULES:
-            raise ConfigError(f"huge is one of {', '.join(HUGE_RULES)}, and not {how['huge']!r}.")
-        if batch_size < 1:
-            raise ConfigError(f"a batch has at least one row, and not {batch_size}.")
-
     def _window(self, sites: Sequence[str], window: int | Literal["all"] | None) -> int:
+        """The number of chunks in a shuffle window."""
         layout = self.arrays.layout
         if window == "all":
             return self.arrays.chunks
         if window is not None:
             if window < 1:
-                raise ConfigError(f"a window has at least one chunk, and not {window}.")
+                raise ConfigError(f"window must be at least 1 chunk; got {window}.")
             return window
-        row_bytes = sum(int(np.prod(layout.row_shape(s))) for s in sites)
-        chunk_bytes = row_bytes * ITEM_BYTES[self.arrays.dtype] * layout.rows_per_chunk
+        row_values = sum(int(np.prod(layout.row_shape(s))) for s in sites)
+        chunk_bytes = row_values * ITEM_BYTES[self.arrays.dtype] * layout.rows_per_chunk
         return max(1, min(WINDOW_BYTES // chunk_bytes, WINDOW_ROWS // layout.rows_per_chunk))
 
     def _multiplier(
         self, site: str, limits: Mapping[str, float]
     ) -> Float32[np.ndarray, " r"] | None:
-        """What stored rows are multiplied by: the scale of int8 rows, the cap of huge ones."""
+        """The factor of each stored row: the scale of int8 rows times the cap of outliers."""
         factor: Shaped[np.ndarray, " r"] | None = None
         if self.arrays.dtype == "int8":
             factor = self.column(f"scales/{site}")
@@ -270,3 +276,27 @@ class Store:
                 cap = np.fmin(1, limits[site] / self.norms(site)).astype(np.float32)
             factor = cap if factor is None else factor * cap
         return factor
+
+
+def _with_defaults(options: BatchOptions) -> BatchOptions:
+    """All options of `Store.batches`. Raises ConfigError for an unknown name."""
+    for name in options.keys() - BATCH_DEFAULTS.keys():
+        near = difflib.get_close_matches(name, BATCH_DEFAULTS, n=1)
+        instead = f"Did you mean {near[0]!r}?" if near else "Leave it out."
+        raise ConfigError(
+            f"an option of Store.batches must be one of {', '.join(BATCH_DEFAULTS)}; got "
+            f"{name!r}. {instead}"
+        )
+    return BATCH_DEFAULTS | options
+
+
+def _check_values(how: BatchOptions, batch_size: int) -> None:
+    if how["part"] not in PARTS:
+        raise ConfigError(f"part must be one of {', '.join(PARTS)}; got {how['part']!r}.")
+    if how["norm_outliers"] not in OUTLIER_RULES:
+        raise ConfigError(
+            f"norm_outliers must be one of {', '.join(OUTLIER_RULES)}; got "
+            f"{how['norm_outliers']!r}."
+        )
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1; got {batch_size}.")

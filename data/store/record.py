@@ -1,9 +1,9 @@
-"""The metadata of a store, read and written as plain JSON: what it is about, and its records.
+"""The metadata of a store, read and written as plain JSON.
 
-A record is the commit of a shard: a zarr group without members whose attributes list the
-shard's files (sizes, digests), its inputs, and its moments. When the store is complete, the
-group `records` lists the sizes of all files once more, so that opening reads one file, and the
-digests of all metadata.
+The root's attribute `tendril` describes the store. Each shard has a record, whose presence commits
+the shard: a zarr group without members, whose attributes list the shard's files (sizes, digests),
+inputs and moments. In a complete store the group `records` repeats the sizes of all files, so that
+opening reads one file, and holds the digests of all metadata.
 """
 
 import base64
@@ -25,11 +25,11 @@ from .spec import FORMAT
 
 METADATA = "zarr.json"
 RECORDS = "records"
-DIGEST = "xxh128"  # of files, as records name it
+DIGEST = "xxh128"  # the key of file digests in records
 
 
 def read_about(folder: Folder) -> dict[str, Any]:
-    """The `tendril` attribute of a store's root: spec, layout, origin, complete.
+    """The attribute `tendril` of a store's root: spec, layout, origin, complete.
 
     Raises StoreNotFoundError and StoreVersionError.
     """
@@ -37,18 +37,19 @@ def read_about(folder: Folder) -> dict[str, Any]:
         about = read_attributes(folder, METADATA).get("tendril")
     except FileNotFoundError:
         raise StoreNotFoundError(
-            f"there is no store at {folder.location}{_beside(folder)}; `make harvest` makes one."
+            f"there is no store at {folder.location}{_neighbours(folder)}. "
+            "`tendril harvest --help` says how to make one."
         ) from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        found = about.get("format") if isinstance(about, dict) else "no Tendril store"
+        got = f"format {about.get('format')}" if isinstance(about, dict) else "no Tendril store"
         raise StoreVersionError(
-            f"{folder.location} should be a store of format {FORMAT} and is {found}; harvest "
-            "again with this version of Tendril, or read it with the one that wrote it."
+            f"{folder.location} must be a store of format {FORMAT}; got {got}. Harvest again with "
+            "this version of Tendril, or read the store with the version that wrote it."
         )
     return about
 
 
-def _beside(folder: Folder) -> str:
+def _neighbours(folder: Folder) -> str:
     if not isinstance(folder, LocalFolder):
         return ""
     present = [p.name for p in entries(folder.path.parent, METADATA)]
@@ -56,16 +57,16 @@ def _beside(folder: Folder) -> str:
 
 
 def exists(folder: Folder) -> bool:
-    """Whether there is a store, complete or not."""
+    """True if there is a store, complete or not."""
     try:
-        folder.read(METADATA)  # whole: parts may be kept in a cache
+        folder.read(METADATA)  # the whole file: only parts of files are cached
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
 
 
 def missing_shards(folder: Folder) -> list[int]:
-    """The shards without a record, or with a file that is missing or cut short, in order."""
+    """The shards without a record or with a missing or short file, in ascending order."""
     shards = layout_of(read_about(folder)).shards
     sizes = folder.sizes()
     recorded = [s for s in range(shards) if record_name(s) in sizes]
@@ -74,7 +75,7 @@ def missing_shards(folder: Folder) -> list[int]:
 
 
 def is_complete(folder: Folder) -> bool:
-    """Whether a store is there, its harvest has ended, and no file has gone since."""
+    """True if there is a store, its harvest has ended, and no file is missing or short."""
     if not exists(folder):
         return False
     about = read_about(folder)
@@ -89,8 +90,7 @@ def is_complete(folder: Folder) -> bool:
 def damaged_files(
     files: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]
 ) -> dict[str, int | None]:
-    """The files whose size is not the recorded one, with the size they have, None for a
-    missing one."""
+    """The files whose size differs from the recorded one -> their size, None if missing."""
     return {
         name: sizes.get(name) for name, file in files.items() if sizes.get(name) != file["bytes"]
     }
@@ -102,18 +102,18 @@ def record_name(shard: int) -> str:
 
 
 def read_record(folder: Folder, shard: int) -> dict[str, Any]:
-    """Everything that is on record of a shard. Raises StoreDamagedError."""
+    """The record of a shard. Raises StoreDamagedError."""
     try:
         return read_attributes(folder, record_name(shard))
     except FileNotFoundError:
         raise StoreDamagedError(
-            f"{folder.location}/{record_name(shard)}, the record of shard {shard}, is missing; "
+            f"{folder.location}/{record_name(shard)}, the record of shard {shard}, is missing. "
             f"{repair(folder, shard)}"
         ) from None
 
 
 def read_files(folder: Folder, layout: Layout, dtype: str) -> dict[str, dict[str, int]]:
-    """File -> `bytes` and `shard`, of a complete store. Raises StoreDamagedError."""
+    """The files of a complete store -> `bytes` and `shard`. Raises StoreDamagedError."""
     try:
         whole: dict[str, list[int]] = read_attributes(folder, f"{RECORDS}/{METADATA}")["bytes"]
         listed = {array: whole[array] for array in layout.arrays(dtype)}
@@ -121,8 +121,8 @@ def read_files(folder: Folder, layout: Layout, dtype: str) -> dict[str, dict[str
             raise KeyError("a shard")
     except (FileNotFoundError, KeyError) as error:
         raise StoreDamagedError(
-            f"{folder.location}/{RECORDS}/{METADATA} should list the sizes of the store's files "
-            "and does not; run the same harvest again, with --overwrite."
+            f"{folder.location}/{RECORDS}/{METADATA} must list the sizes of the store's files and "
+            "does not. Run the same harvest again with --overwrite."
         ) from error
     return {
         layout.shard_file(array, shard): {"bytes": size, "shard": shard}
@@ -132,8 +132,10 @@ def read_files(folder: Folder, layout: Layout, dtype: str) -> dict[str, dict[str
 
 
 def file_digest(content: Content) -> str:
-    """XXH128 of a file, in hex: it finds any accident to a file, at a tenth of the time that a
-    digest takes which also withstands a forger."""
+    """The XXH128 digest of a file, in hex.
+
+    It detects accidental changes and takes a tenth of the time of a cryptographic digest.
+    """
     digest = xxhash.xxh3_128()
     for piece in pieces_of(content):
         digest.update(piece)
@@ -141,8 +143,10 @@ def file_digest(content: Content) -> str:
 
 
 def metadata_digests(folder: Folder, root: bytes) -> dict[str, str]:
-    """The digest of every zarr.json but the one that lists them, the root's as it will be: no
-    checksum covers those."""
+    """The digest of every zarr.json except `records/zarr.json`, which will list them.
+
+    `root` is the final content of the root's. These files have no checksum of their own.
+    """
     names = [n for n in folder.sizes() if n.rpartition("/")[2] == METADATA]
     others = {n: folder.read(n) for n in sorted(names) if n != f"{RECORDS}/{METADATA}"}
     contents = others | {METADATA: root}
@@ -156,20 +160,19 @@ def read_attributes(folder: Folder, name: str) -> dict[str, Any]:
         return cast(dict[str, Any], json.loads(content)["attributes"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreDamagedError(
-            f"{folder.location}/{name} should be the JSON of a zarr group with attributes and is "
-            f"not ({error}); harvest again with --overwrite."
+            f"{folder.location}/{name} must be the JSON of a zarr group with attributes; got "
+            f"something else ({error}). Run the same harvest again with --overwrite."
         ) from error
 
 
 def group_json(attributes: Mapping[str, Any], indent: int | None = None) -> bytes:
-    """The zarr.json of a group with these attributes; on one line, which is quicker to write,
-    unless indented for the eye."""
+    """The zarr.json of a group with these attributes, on one line unless `indent` is given."""
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     return json.dumps(group, indent=indent, allow_nan=False).encode()
 
 
 def layout_of(about: Mapping[str, Any]) -> Layout:
-    """The layout that a store says it has."""
+    """The layout on record in a store's root."""
     fields = dict(about["layout"])
     fields["columns"] = tuple(fields["columns"])
     fields["grids"] = {site: tuple(grid) for site, grid in fields["grids"].items()}
@@ -177,8 +180,10 @@ def layout_of(about: Mapping[str, Any]) -> Layout:
 
 
 def moments_to_json(moments: Moments) -> dict[str, Any]:
-    """Moments as JSON, without loss: each vector's bytes (little-endian) in base64, since as
-    decimals they take longer to write than the rows they describe."""
+    """Moments as JSON without loss: the bytes of each vector (little-endian) in base64.
+
+    Writing decimals would take longer than writing the rows.
+    """
     return {
         "count": moments.count,
         "mean": _packed(moments.mean, "<f8"),
@@ -188,7 +193,7 @@ def moments_to_json(moments: Moments) -> dict[str, Any]:
 
 
 def moments_from_json(fields: Mapping[str, Any]) -> Moments:
-    """The way back from `moments_to_json`."""
+    """The inverse of `moments_to_json`."""
     return Moments(
         fields["count"],
         _unpacked(fields["mean"], "<f8"),
@@ -206,34 +211,34 @@ def _unpacked(text: str, dtype: str) -> Shaped[np.ndarray, " d"]:
 
 
 def check_complete(folder: Folder, about: Mapping[str, Any]) -> None:
-    """Raises StoreIncompleteError, which says how far the harvest has come."""
+    """Raise StoreIncompleteError, with the number of shards written, unless complete."""
     if about["complete"]:
         return
-    shards, far = layout_of(about).shards, ""
+    shards, progress = layout_of(about).shards, ""
     if folder.listed:
         sizes = folder.sizes(RECORDS)
         done = sum(record_name(s) in sizes for s in range(shards))
-        far = f" ({done} of {shards} shards are there)"
+        progress = f" ({done} of {shards} shards are written)"
     raise StoreIncompleteError(
-        f"the store {folder.location} is not complete{far}; run the harvest that began it again, "
-        "and it goes on from there."
+        f"the store {folder.location} is not complete{progress}. Run the same harvest again: it "
+        "continues where it stopped."
     )
 
 
 def damage(
     folder: Folder, name: str, wanted: int, size: int | None, rows: tuple[int, int]
 ) -> StoreDamagedError:
-    """The error that names a file which is missing or cut short."""
+    """The error for a file that is missing or has the wrong size."""
     return StoreDamagedError(
-        f"{folder.location}/{name} (rows {rows[0]} to {rows[1] - 1}) should have {wanted:,} bytes "
-        f"and {'is missing' if size is None else f'has {size:,}'}; "
-        "run the same harvest again to make that shard anew."
+        f"{folder.location}/{name} (rows {rows[0]} to {rows[1] - 1}) must have {wanted:,} bytes; "
+        f"it {'is missing' if size is None else f'has {size:,}'}. "
+        "Run the same harvest again, which writes that shard anew."
     )
 
 
 def repair(folder: Folder, shard: int) -> str:
-    """What to do about a shard whose files are whole but wrong."""
+    """What to do about a shard whose files have the right size and a wrong content."""
     return (
-        f"to make shard {shard} anew, remove {folder.location}/{RECORDS}/{shard:05d} and run the "
-        "same harvest again."
+        f"Remove {folder.location}/{RECORDS}/{shard:05d} and run the same harvest again, which "
+        f"writes shard {shard} anew."
     )

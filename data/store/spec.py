@@ -1,7 +1,7 @@
-"""What a harvest is, and its identity: canonical JSON -> SHA-256.
+"""The spec of a harvest and its identity: the SHA-256 of its canonical JSON.
 
-A spec holds all that can change the stored rows and nothing that cannot. Two harvests with
-the same spec are the same store.
+A spec holds everything that can change the stored rows and nothing else. Two harvests with the
+same spec make the same store.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ FORMAT = 3  # the version of the format that FORMAT.md describes
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """The identity of a harvest.
+    """The identity of a harvest. Raises ConfigError for an unknown dtype or repeated sites.
 
-    `subject` and `inputs` are the identities that a subject and a source of inputs give of
-    themselves (digest of the weights, fingerprint of the inputs, transforms). The first site
-    is the one on whose grid positions are drawn.
+    `subject` and `inputs` are the identities that a subject and a source of inputs report
+    (digest of the weights, fingerprint of the inputs, transforms). Positions are drawn on the
+    grid of the first site.
     """
 
     subject: Mapping[str, Any]
@@ -36,16 +36,18 @@ class StoreSpec:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise ConfigError(f"--dtype is one of {', '.join(DTYPES)}, and not {self.dtype!r}.")
+            raise ConfigError(f"--dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}.")
         if not self.sites or len(set(self.sites)) != len(self.sites):
-            raise ConfigError(f"--sites wants different names, and got {list(self.sites)}.")
+            raise ConfigError(
+                f"--sites must be one or more different names; got {list(self.sites)}."
+            )
 
     def canonical(self) -> str:
         """The spec as canonical JSON: keys sorted, no spaces, ASCII."""
         return canonical_json({"format": FORMAT, **dataclasses.asdict(self)})
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON, in hex."""
+        """The SHA-256 of the canonical JSON, in hex."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
     def folder(self, name: str) -> str:
@@ -54,10 +56,10 @@ class StoreSpec:
 
 
 def canonical_json(value: object) -> str:
-    """One text for one value; NaN is refused."""
+    """Equal values give equal texts. Raises ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def slug(text: str) -> str:
-    """A text as part of a file name."""
+    """A text made safe as part of a file name."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.") or "unnamed"

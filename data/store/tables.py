@@ -1,4 +1,4 @@
-"""The reports of stores as text that a person likes to read."""
+"""Descriptions of stores as text for a terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -10,8 +10,10 @@ SHOWN = 20  # entries of a long list; JSON has them all
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the first row the heads: the first column to the left, others to the
-    right."""
+    """Rows of cells as aligned text: the first column to the left, the others to the right.
+
+    The first row holds the heads.
+    """
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -23,13 +25,13 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def pairs(values: Mapping[str, Any]) -> str:
-    """Names and values, one a line."""
+    """Names and values, one pair per line."""
     width = max((len(name) for name in values), default=0)
     return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in values.items())
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested values by dotted names, digests cut short."""
+    """Nested values by dotted names, with digests abbreviated."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from flattened(value, f"{prefix}{name}.")
@@ -42,7 +44,7 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def size(count: int | float) -> str:
-    """Bytes, as people say them."""
+    """A number of bytes in its largest unit, e.g. `1.23 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -51,59 +53,38 @@ def size(count: int | float) -> str:
 
 
 def number(value: int | float | None) -> str:
-    """Four digits of a number, all of a count, a dash for none."""
+    """A float with four digits, an integer with all its digits, None as a dash."""
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def state(store: Mapping[str, Any]) -> str:
-    """Complete, or how far it has come."""
+    """The state of a store, with the number of shards if it is incomplete."""
     if store["state"] != "incomplete":
         return str(store["state"])
     done, shards = store["shards_done"], store["shards"]
     return f"{done} of {shards} shards ({done / shards:.0%})"
 
 
-def stores(found: Sequence[Mapping[str, Any]], place: str) -> str:
-    """What `ls` says."""
-    if not found:
-        return f"no store in {place}; `make harvest` makes one."
-    readable = [store for store in found if store["state"] != "unreadable"]
-    lines = [["store", "rows", "sites", "dtype", "size", "state"]] + [
-        [
-            store["name"],
-            f"{store['rows']:,}",
-            ", ".join(f"{site} ({width})" for site, width in store["sites"].items()),
-            store["dtype"],
-            size(store["bytes"]),
-            state(store),
-        ]
-        for store in readable
-    ]
-    told = [f"{s['name']} cannot be read: {s['reason']}" for s in found if s not in readable]
-    total = f"{len(found)} in {place}, {size(sum(s['bytes'] for s in readable))}"
-    return "\n".join([*([columns(lines)] if readable else []), *told, total])
-
-
 def store(about: Mapping[str, Any]) -> str:
-    """What `info` says."""
-    begun = {} if about["state"] == "complete" else {"rows so far": f"{about['rows_done']:,}"}
-    group = {"elements of the group": about["elements"]} if about["elements"] else {}
+    """What `tendril data info` prints of a store."""
+    partial = {} if about["state"] == "complete" else {"rows so far": f"{about['rows_done']:,}"}
+    group = {"group elements": about["elements"]} if about["elements"] else {}
     general = {
         "state": state(about),
         "inputs": f"{about['inputs']:,}, {about['rows_per_input']} rows each",
         "rows": f"{about['rows']:,}, {about['valid_rows']:,} valid",
-        **begun,
+        **partial,
         **group,
         "dtype": about["dtype"],
         "compressor": about["compressor"],
         "chunks": f"{about['chunks']:,} of {about['rows_per_chunk']:,} rows",
         "shards": f"{about['shards']:,} of {about['rows_per_shard']:,} rows",
-        "on the disk": size(about["bytes"]),
+        "size": size(about["bytes"]),
         "digest": f"{about['digest'][:12]}...",
     }
-    sites = [["site", "shape", "raw", "stored", "a row raw", "a row stored", "share"]] + [
+    sites = [["site", "shape", "raw", "stored", "raw row", "stored row", "stored / raw"]] + [
         [
             name,
             " x ".join(f"{n:,}" for n in site["shape"]),
@@ -111,51 +92,51 @@ def store(about: Mapping[str, Any]) -> str:
             size(site["bytes"]),
             f"{site['raw_bytes_per_row']:,} B",
             f"{number(site['bytes_per_row'])} B",
-            number(site["share_of_raw"]),
+            number(site["fraction_of_raw"]),
         ]
         for name, site in about["sites"].items()
     ]
     unreadable = about["unreadable"]
-    parts = [about["store"], pairs(general), columns(sites)]
+    parts = [f"store {about['store']}", pairs(general), columns(sites)]
     parts += ["spec", pairs(dict(flattened(about["spec"])))]
     parts += ["origin, relative to the store", pairs(about["origin"])]
     for environment in about["environments"]:
-        parts += ["harvested on", pairs(environment)]
+        parts += ["environment of the harvest", pairs(environment)]
     if unreadable:
-        parts += [f"{len(unreadable)} unreadable inputs"]
+        parts += [f"{len(unreadable)} inputs could not be read"]
         parts += [f"  {u['input']}  {u['name']}: {u['reason']}" for u in unreadable[:SHOWN]]
         parts += _rest(unreadable)
     return "\n".join(parts)
 
 
 def statistics(about: Mapping[str, Any]) -> str:
-    """What `stats` says."""
+    """What `tendril data stats` prints."""
     parts = [f"{about['store']}: {about['valid_rows']:,} valid rows, {about['dtype']}"]
     for name, site in about["sites"].items():
         lines = [[f"{name}, {site['channels']} channels", "min", "median", "max", ""]]
-        for what, of_all in (("mean", "norm"), ("variance", "total"), ("zeros", "share")):
+        for what, of_all in (("mean", "norm"), ("variance", "total"), ("zeros", "fraction")):
             spread = site[what]
             cells = [number(spread[key]) for key in ("min", "median", "max")]
             lines.append([f"  {what}", *cells, f"{of_all} {number(spread[of_all])}"])
         quantiles = site["norm_quantiles"]
-        parts += [columns(lines), "  quantiles of the rows' norms"]
+        parts += [columns(lines), "  quantiles of the norms of rows"]
         parts.append(columns([["   ", *quantiles], ["   ", *map(number, quantiles.values())]]))
-        for what, meaning in (("dead", "always zero"), ("constant", "always the same")):
+        for what, meaning in (("dead", "always zero"), ("constant", "always the same value")):
             channels = site[what]
-            some = ": " + ", ".join(map(str, channels[:SHOWN])) if channels else ""
-            parts.append(f"  {len(channels)} channels are {meaning} ({what}){some}")
+            few = ": " + ", ".join(map(str, channels[:SHOWN])) if channels else ""
+            parts.append(f"  {what} channels ({meaning}): {len(channels)}{few}")
             parts += _rest(channels)
     return "\n".join(parts)
 
 
 def verified(about: Mapping[str, Any]) -> str:
-    """What `verify` says."""
+    """What `tendril data verify` prints."""
     parts = [f"fault: {fault}" for fault in about["faults"]]
     for name, site in about["sites"].items():
         parts.append(
-            f"{name}: {site['valid_rows']:,} valid rows, {site['not_finite_rows']} of them not "
-            f"finite; {number(site['huge_rows'])} with a norm above 10 x the median "
-            f"({number(site['median_norm'])}); the largest:"
+            f"{name}: {site['valid_rows']:,} valid rows, {site['not_finite_rows']} not finite, "
+            f"{number(site['norm_outliers'])} norm outliers (above 10 times the median norm "
+            f"{number(site['median_norm'])}). The largest norms:"
         )
         for row in site["largest"]:
             place = {k: v for k, v in row.items() if k not in ("norm", "times_median", "name")}
@@ -163,13 +144,14 @@ def verified(about: Mapping[str, Any]) -> str:
             times = number(row["times_median"])
             parts.append(f"  {number(row['norm'])} ({times} x)  {row['name']} ({where})")
     count = len(about["faults"])
-    parts.append(f"{about['store']}: {about['files']:,} files, {count or 'no'} faults")
+    faults = f"{count or 'no'} fault{'' if count == 1 else 's'}"
+    parts.append(f"{about['store']}: {about['files']:,} files, {faults}")
     return "\n".join(parts)
 
 
 def recomputed(about: Mapping[str, Any]) -> str:
-    """What `tendril harvest verify --deep` says."""
-    share = about["exact_share"]
+    """What `tendril harvest verify --deep` prints."""
+    exact = about["exact_share"]
     then, now = (
         ", ".join(f"{key} {value}" for key, value in about[k].items()) for k in ("recorded", "here")
     )
@@ -179,20 +161,20 @@ def recomputed(about: Mapping[str, Any]) -> str:
     parts += [f"  {site}: largest difference {number(d)}" for site, d in about["largest"].items()]
     parts.append(f"  harvested on {then}" + ("" if about["same_environment"] else f"; here {now}"))
     if about["moved"]:
-        parts.append(f"  {about['moved']:,} rows are drawn at other positions here")
-    if about["same_environment"] and share is not None and share < 1:
-        parts.append("  device, threads and torch are as then, and yet not every bit is")
+        parts.append(f"  {about['moved']:,} rows have other positions here")
+    if about["same_environment"] and exact is not None and exact < 1:
+        parts.append("  some bits differ although device, threads and torch are the same")
     parts.append(
-        f"{about['store']}: {about['rows']:,} rows of {about['inputs']:,} inputs made once more, "
-        f"{'-' if share is None else format(share, '.2%')} of them bit for bit; "
-        f"{about['differing'] or 'none'} beyond {number(about['tolerance'])} of a row's largest "
-        "value"
+        f"{about['store']}: recomputed {about['rows']:,} rows of {about['inputs']:,} inputs; "
+        f"{'-' if exact is None else format(exact, '.2%')} are equal bit for bit, "
+        f"{about['differing'] or 'none'} differ by more than {number(about['tolerance'])} of the "
+        "row's largest value"
     )
     return "\n".join(parts)
 
 
 def refuse(about: Mapping[str, Any]) -> NoReturn:
-    """Raise StoreDamagedError for a store with faults: how many, and the first one."""
+    """Raise StoreDamagedError with the number of faults and the first one."""
     count = max(len(about["faults"]), about.get("differing", 0))
     raise StoreDamagedError(
         f"{about['store']} has {count:,} fault{'s' if count > 1 else ''}: {about['faults'][0]}"
@@ -201,4 +183,4 @@ def refuse(about: Mapping[str, Any]) -> NoReturn:
 
 def _rest(entries: Sequence[object]) -> list[str]:
     more = len(entries) - SHOWN
-    return [f"  and {more:,} more (--json tells all)"] if more > 0 else []
+    return [f"  and {more:,} more (--json lists all)"] if more > 0 else []

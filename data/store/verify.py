@@ -1,4 +1,4 @@
-"""Is a store what was written, and are its numbers numbers? Chunk by chunk, in flat memory."""
+"""Verify a store: checksums, digests, rows and statistics. One chunk is in memory at a time."""
 
 import heapq
 from collections.abc import Iterator, Mapping
@@ -10,45 +10,46 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from tqdm import tqdm
 
 from ..errors import StoreDamagedError
-from .chunks import StoredArrays, metadata_faults, shard_faults, statistics_faults
+from .chunks import StoredArrays
 from .dtypes import NO_ROW, decode_rows
+from .faults import metadata_faults, shard_faults, statistics_faults
 from .folder import open_folder
-from .moments import HUGE, MUCH, Moments, describe_rows, no_moments
+from .moments import COMPILE_FROM, OUTLIER_TIMES, Moments, describe_rows, no_moments
 from .record import METADATA, check_complete, read_about, read_attributes, read_record, repair
 
-LARGEST = 5  # rows of the largest norms that are named
-SAME = 1e-9  # relative: how near statistics come that were merged in another order
+LARGEST = 5  # how many rows with the largest norms are listed
+SAME = 1e-9  # relative tolerance of statistics that were merged in another order
 
 
 @final
 @dataclass
 class Tally:
-    """What the valid rows of a site add up to, as far as they are read."""
+    """Statistics of the valid rows of a site, over the rows read so far."""
 
     levels: Float64[np.ndarray, " q"]
     quantiles: Float64[np.ndarray, " q"]
     moments: Moments
     below: Int64[np.ndarray, " q"]  # rows whose norm is less than each quantile
-    up_to: Int64[np.ndarray, " q"]  # less or equal
+    up_to: Int64[np.ndarray, " q"]  # rows whose norm is at most each quantile
     not_finite: int = 0
-    huge: int = 0
-    whole: bool = True  # until a chunk cannot be read
+    outliers: int = 0
+    whole: bool = True  # False once a chunk could not be read
     largest: list[tuple[float, int]] = field(default_factory=list)  # norm, row
 
     @property
     def median(self) -> float:
-        """Of the norms, as the store's statistics say; NaN where they are damaged."""
+        """The median norm from the store's statistics; NaN if these are damaged."""
         return float(self.quantiles[self.levels == 0.5].sum()) if len(self.levels) else np.nan
 
     def add(
         self, described: Moments, norms: Float32[np.ndarray, " n"], rows: Int64[np.ndarray, " n"]
     ) -> None:
-        """Count some finite rows."""
+        """Add finite rows."""
         self.moments = self.moments.merge(described)
         ordered = np.sort(norms).astype(np.float64)
         self.below += np.searchsorted(ordered, self.quantiles, side="left")
         self.up_to += np.searchsorted(ordered, self.quantiles, side="right")
-        self.huge += int((norms > HUGE * self.median).sum())
+        self.outliers += int((norms > OUTLIER_TIMES * self.median).sum())
         few = np.argsort(norms)[-LARGEST:]
         pairs = zip(norms[few].tolist(), rows[few].tolist(), strict=True)
         self.largest = heapq.nlargest(LARGEST, [*self.largest, *pairs])
@@ -56,7 +57,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Verified:
-    """What was looked at and found; a store without faults is what was written."""
+    """What `verify_store` found. A store without faults is exactly what was written."""
 
     store: str
     files: int
@@ -65,23 +66,22 @@ class Verified:
 
 
 def verify_store(location: str, progress: bool = False) -> Verified:
-    """Read every chunk of a complete store against its checksum, every file against its
-    digest, and every valid row: whether it is finite, its norm, and the statistics of all.
+    """Verify a complete store.
 
-    One chunk is in memory at a time. Raises StoreNotFoundError, StoreIncompleteError,
-    StoreVersionError, and StoreDamagedError where the root or the list of files is unreadable.
+    Checks every chunk against its checksum, every file against its digest, that every valid row
+    is finite and has the stored norm, and that the statistics are those of the rows. Raises
+    StoreNotFoundError, StoreIncompleteError, StoreVersionError, and StoreDamagedError if the root
+    or the list of files cannot be read.
     """
     folder = open_folder(location)
     about = read_about(folder)
     if about.get("complete") is False:
         check_complete(folder, about)
-    arrays = None
-    told = metadata_faults(folder)
-    if METADATA not in told:  # else nothing it says can be gone by
-        arrays = StoredArrays(location, accounted=False)
-    found = [str(fault) for fault in told.values()]
-    if arrays is None:
+    damaged = metadata_faults(folder)
+    found = [str(fault) for fault in damaged.values()]
+    if METADATA in damaged:  # the layout cannot be trusted
         return Verified(location, 1, found, {})
+    arrays = StoredArrays(location, check_files=False)
     tallies = {site: _begin(arrays, site) for site in arrays.layout.widths}
     sizes = folder.sizes()
     for shard in tqdm(range(arrays.layout.shards), desc="verify", disable=not progress):
@@ -96,7 +96,7 @@ def verify_store(location: str, progress: bool = False) -> Verified:
 
 
 def quantile_levels(arrays: StoredArrays, site: str) -> Float64[np.ndarray, " q"]:
-    """The levels of the stored quantiles of norms."""
+    """The levels of the stored norm quantiles."""
     at = f"statistics/{site}/norm_quantiles/{METADATA}"
     return np.array(read_attributes(arrays.folder, at)["quantiles"], np.float64)
 
@@ -106,14 +106,14 @@ def _begin(arrays: StoredArrays, site: str) -> Tally:
         levels = quantile_levels(arrays, site)
         quantiles = arrays.statistic(site, "norm_quantiles")
     except (StoreDamagedError, FileNotFoundError, KeyError):
-        levels = quantiles = np.zeros(0)  # told by `statistics_faults`
+        levels = quantiles = np.zeros(0)  # `statistics_faults` reports it
     width = int(np.prod(arrays.layout.row_shape(site)))
     none = np.zeros(len(levels), np.int64)
     return Tally(levels, quantiles, no_moments(width), none, none.copy())
 
 
 def _scan(arrays: StoredArrays, site: str, shard: int, tally: Tally) -> Iterator[str]:
-    """Count the rows of a shard, and tell those that are not finite or not of their norm."""
+    """Add the rows of a shard to a tally; yields faults: non-finite rows and wrong norms."""
     layout = arrays.layout
     first = shard * layout.chunks_per_shard
     start = shard * layout.rows_per_shard
@@ -122,7 +122,7 @@ def _scan(arrays: StoredArrays, site: str, shard: int, tally: Tally) -> Iterator
         norms = arrays.column_shard(f"norms/{site}", shard)
         int8 = arrays.dtype == "int8"
         scales = arrays.column_shard(f"scales/{site}", shard) if int8 else None
-    except StoreDamagedError:  # told by `shard_faults`, like the chunks below
+    except StoreDamagedError:  # `shard_faults` reports it, as for chunks below
         tally.whole = False
         return
     for chunk in range(first, min(first + layout.chunks_per_shard, arrays.chunks)):
@@ -140,22 +140,22 @@ def _scan(arrays: StoredArrays, site: str, shard: int, tally: Tally) -> Iterator
             tally.not_finite += int((~finite).sum())
             yield (
                 f"{(~finite).sum()} valid rows of chunk {chunk} of array activations/{site} hold "
-                f"NaN or Inf, the first of them {row_in_words(arrays, int(rows[~finite][0]))}; "
+                f"NaN or Inf; the first is {row_in_words(arrays, int(rows[~finite][0]))}. "
                 f"{repair(arrays.folder, shard)}"
             )
         described, found = describe_rows(
             stored[finite],
             arrays.dtype,
             None if scale is None else scale[finite],
-            compiled=layout.values >= MUCH,
+            compiled=layout.values >= COMPILE_FROM,
         )
         tally.add(described, found, rows[finite])
-        said = norms[rows[finite] - start]
-        other = ~np.isclose(found, said, rtol=1e-5, atol=0)
-        if other.any():
+        stored_norms = norms[rows[finite] - start]
+        wrong = ~np.isclose(found, stored_norms, rtol=1e-5, atol=0)
+        if wrong.any():
             yield (
-                f"{other.sum()} norms of array norms/{site} are not those of the rows of chunk "
-                f"{chunk}, the first of them {row_in_words(arrays, int(rows[finite][other][0]))}; "
+                f"{wrong.sum()} norms of array norms/{site} differ from those of the rows of chunk "
+                f"{chunk}; the first is of {row_in_words(arrays, int(rows[finite][wrong][0]))}. "
                 f"{repair(arrays.folder, shard)}"
             )
 
@@ -163,7 +163,7 @@ def _scan(arrays: StoredArrays, site: str, shard: int, tally: Tally) -> Iterator
 def finite_rows(
     stored_RD: Shaped[np.ndarray, "r d"], dtype: str, scale: Float32[np.ndarray, " r"] | None
 ) -> Bool[np.ndarray, " r"]:
-    """Which stored rows are numbers throughout; -128 of int8 stands for none."""
+    """True for stored rows whose values are all finite; -128 in int8 counts as NaN."""
     finite: Bool[np.ndarray, " r"] = np.isfinite(decode_rows(stored_RD, dtype, scale)).all(axis=1)
     if dtype == "int8":
         finite &= (stored_RD != NO_ROW["int8"]).all(axis=1)
@@ -171,7 +171,7 @@ def finite_rows(
 
 
 def _compare(arrays: StoredArrays, site: str, tally: Tally) -> Iterator[str]:
-    """Where the stored statistics are not those of the rows, when all could be read."""
+    """Stored statistics that differ from those of the rows, if all rows could be read."""
     if not tally.whole or tally.not_finite or not len(tally.levels):
         return
     count = tally.moments.count
@@ -190,14 +190,15 @@ def _compare(arrays: StoredArrays, site: str, tally: Tally) -> Iterator[str]:
             continue
         if not (np.abs(stored - values) <= slack).all():
             wrong.append(name)
-    # x_k <= quantile <= x_(k+1) for k = level (n - 1) in the sorted norms: counting is enough
+    # a quantile lies between two neighbours of the sorted norms, which counting can check:
+    # x_k <= quantile <= x_(k+1) with k = floor(level (n - 1))
     place = np.floor(tally.levels * (count - 1) + 1e-6).astype(np.int64)
     if count and not ((tally.below <= place + 1) & (tally.up_to >= place)).all():
         wrong.append("norm_quantiles")
     for name in wrong:
         yield (
-            f"statistics/{site}/{name} of {arrays.folder.location} is not what its rows give; "
-            f"{repair(arrays.folder, 0)}"
+            f"statistics/{site}/{name} of {arrays.folder.location} differs from the statistics of "
+            f"its rows. {repair(arrays.folder, 0)}"
         )
 
 
@@ -207,7 +208,7 @@ def _describe(arrays: StoredArrays, tally: Tally) -> dict[str, Any]:
         "valid_rows": tally.moments.count + tally.not_finite,
         "not_finite_rows": tally.not_finite,
         "median_norm": tally.median if known else None,
-        "huge_rows": tally.huge if known else None,
+        "norm_outliers": tally.outliers if known else None,
         "largest": [
             {"norm": norm, "times_median": norm / tally.median if known else None}
             | dict(describe_row(arrays, row))
@@ -217,8 +218,10 @@ def _describe(arrays: StoredArrays, tally: Tally) -> dict[str, Any]:
 
 
 def describe_row(arrays: StoredArrays, row: int) -> Mapping[str, Any]:
-    """Where a row came from: its input, that one's name, and its place in it; what is damaged
-    is left out."""
+    """The origin of a row: number and name of its input, and its index columns.
+
+    Damaged columns are left out.
+    """
     layout = arrays.layout
     shard, place = divmod(row // layout.rows_per_input, layout.inputs_per_shard)
     about: dict[str, Any] = {"row": row, "input": row // layout.rows_per_input}
@@ -233,7 +236,7 @@ def describe_row(arrays: StoredArrays, row: int) -> Mapping[str, Any]:
 
 
 def row_in_words(arrays: StoredArrays, row: int) -> str:
-    """A row by its number, its input and its place."""
+    """A row's number, input and index columns, for messages."""
     about = dict(describe_row(arrays, row))
     index, name = about.pop("input"), about.pop("name")
     place = "".join(f", {key} {value}" for key, value in about.items() if key != "row")

@@ -1,4 +1,4 @@
-"""Windows of chunks: which rows are mixed at a time, read ahead by threads."""
+"""Shuffle windows: the chunks whose rows are shuffled together, read ahead by threads."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float32, Int, Int64, Shaped
 
 from .. import order
-from .buffers import room
+from .buffers import uninitialised
 from .chunks import FETCHES, StoredArrays
 
 TORCH = {
@@ -24,44 +24,44 @@ TORCH = {
 
 @dataclass(frozen=True)
 class Group:
-    """The chunks that are mixed at a time: which part of an epoch they are."""
+    """The chunks of one shuffle window, and their place in an epoch."""
 
     epoch: int
     number: int
-    begin: int  # in rows of the epoch, of this rank
+    begin: int  # the first row, counted over the epoch's rows of this rank
     rows: int
     chunks: Int64[np.ndarray, " c"]  # in ascending order
 
     @property
     def end(self) -> int:
-        """Where the next one begins."""
+        """The first row of the next group."""
         return self.begin + self.rows
 
 
 @dataclass(frozen=True)
-class Window:
-    """The rows of a group in memory, as stored, and the order they come in."""
+class ShuffleWindow:
+    """The stored rows of a group in memory, and the order in which to yield them."""
 
     group: Group
     rows: Mapping[str, Shaped[torch.Tensor, " r *d"]]
     multipliers: Mapping[str, Float32[torch.Tensor, " r"]]
     order: Int[torch.Tensor, " r"]
-    memory: Mapping[str, Shaped[torch.Tensor, " most *d"]]  # what the rows lie in
-    readers: list[Future[None]] = field(default_factory=list)  # of the memory, to be waited for
+    memory: Mapping[str, Shaped[torch.Tensor, " most *d"]]  # the buffers that hold the rows
+    readers: list[Future[None]] = field(default_factory=list)  # done before memory is reused
 
     def holds(self, epoch: int, offset: int) -> bool:
-        """Whether a row of an epoch is in here."""
+        """True if row `offset` of an epoch lies in this window."""
         group = self.group
         return group.epoch == epoch and group.begin <= offset < group.end
 
 
 @final
-class Windows:
-    """The windows of an endless stream, whose order is a pure function of (seed, epoch, rank).
+class ShuffleWindows:
+    """The windows of an endless stream; their order is a pure function of (seed, epoch, rank).
 
-    The chunks of an epoch are permuted and dealt to the ranks in turn; a rank mixes `window`
-    of its chunks at a time, and reads the next ones meanwhile. Where one window is all there
-    is, it is read once.
+    The chunks of an epoch are permuted and dealt to the ranks in turn. A rank shuffles `window`
+    of its chunks together and reads the next window meanwhile. If one window holds all chunks, it
+    is read only once.
     """
 
     def __init__(
@@ -81,28 +81,28 @@ class Windows:
         self._seed, self._device = seed, device
         self._window, self._rank, self._ranks = window, rank, ranks
         self._multipliers = {s: m for s, m in multipliers.items() if m is not None}
-        self._wanted = wanted  # a byte a row is all that grows with the store
+        self._wanted = wanted  # one byte per row: the only memory that grows with the store
         starts = [arrays.chunk_range(chunk).start for chunk in range(arrays.chunks)]
         self._counts = np.add.reduceat(wanted, starts, dtype=np.int64)
-        self._filled = np.flatnonzero(self._counts)  # chunks with nothing to read are not dealt
-        assert len(self._filled) >= ranks, "every rank has rows in every epoch"
+        self._filled = np.flatnonzero(self._counts)  # chunks without wanted rows are skipped
+        assert len(self._filled) >= ranks, "every rank needs rows in every epoch"
         self.rows_per_epoch = int(self._counts.sum())  # of all ranks together
         self._dealt: tuple[int, list[Group]] | None = None
-        self._current: Window | None = None
-        self._ahead: Future[Window] | None = None
+        self._current: ShuffleWindow | None = None
+        self._ahead: Future[ShuffleWindow] | None = None
 
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         threads = FETCHES if arrays.folder.distant else os.cpu_count() or 1
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def close(self) -> None:
-        """Let go of threads and memory."""
+        """Release threads and memory."""
         self._reader.shutdown(cancel_futures=True)
         self._decoders.shutdown(cancel_futures=True)
         self._current = self._ahead = None
 
     def groups(self, epoch: int) -> list[Group]:
-        """What this rank reads in an epoch, window by window."""
+        """The groups of chunks that this rank reads in an epoch, in order."""
         if self._dealt is None or self._dealt[0] != epoch:
             order_C = self._filled[order.permutation(len(self._filled), self._seed, epoch)]
             mine = order_C[self._rank :: self._ranks]
@@ -116,14 +116,16 @@ class Windows:
         return self._dealt[1]
 
     def at_hand(self, epoch: int, offset: int) -> bool:
-        """Whether `at` would return without waiting, and without an error."""
+        """True if `at` would return without waiting and without an error."""
         if self._current is not None and self._current.holds(epoch, offset):
             return True
         return self._ahead is not None and self._ahead.done() and not self._ahead.exception()
 
-    def at(self, epoch: int, offset: int) -> Window:
-        """The window that holds a row of an epoch; the one after it is read meanwhile, into the
-        memory of the one before it when all its `readers` are done."""
+    def at(self, epoch: int, offset: int) -> ShuffleWindow:
+        """The window that holds row `offset` of an epoch; starts reading the window after it.
+
+        The next window reuses the memory of the previous one once all its `readers` are done.
+        """
         if self._current is None or not self._current.holds(epoch, offset):
             ready = self._ahead.result() if self._ahead else None
             last, self._current = self._current, None
@@ -139,16 +141,16 @@ class Windows:
         later = self.groups(group.epoch)[group.number + 1 :]
         return later[0] if later else self.groups(group.epoch + 1)[0]
 
-    def _load(self, group: Group, old: Window | None) -> Window:
-        """Read a window; into the memory of an old one, where that is no longer used."""
+    def _load(self, group: Group, old: ShuffleWindow | None) -> ShuffleWindow:
+        """Read a window, into the memory of an old one if that is no longer used."""
         shuffled = torch.from_numpy(
             order.permutation(group.rows, self._seed, group.epoch, group.number, self._rank)
         ).to(self._device)
         current = self._current
-        for there in (current, old):
-            if there is not None and np.array_equal(there.group.chunks, group.chunks):
-                return replace(there, group=group, order=shuffled)
-        # one chunk may come twice in a row: then its memory is still in use
+        for loaded in (current, old):
+            if loaded is not None and np.array_equal(loaded.group.chunks, group.chunks):
+                return replace(loaded, group=group, order=shuffled)
+        # the same chunks may come twice in a row; then their memory is still in use
         free = old is not None and (current is None or old.memory is not current.memory)
         memory = old.memory if old is not None and free else self._memory()
         if old is not None:
@@ -159,10 +161,11 @@ class Windows:
             numbers = np.concatenate([self._wanted_of(int(c)) for c in group.chunks])
             for site, factor in self._multipliers.items():
                 multipliers[site] = torch.from_numpy(factor[numbers]).to(self._device)
-        return Window(group, rows, multipliers, shuffled, memory)
+        return ShuffleWindow(group, rows, multipliers, shuffled, memory)
 
     def _memory(self) -> dict[str, Shaped[torch.Tensor, " most *d"]]:
-        """Room for the rows of any window; fresh pages cost as much as filling them."""
+        """Buffers large enough for any window. They are reused: fresh pages cost as much time as
+        filling them."""
         layout = self._arrays.layout
         most = int(np.sort(self._counts)[-self._window :].sum())
         shapes = {site: (most, *layout.row_shape(site)) for site in self._sites}
@@ -172,22 +175,22 @@ class Windows:
             return {
                 s: torch.empty(shape, dtype=kind, pin_memory=True) for s, shape in shapes.items()
             }
-        # bfloat16 is its bits; torch has no uint16 to speak of
+        # bfloat16 is read as bits, through int16: torch hardly supports uint16
         stored = "int16" if dtype == "bfloat16" else dtype
         return {
-            site: torch.from_numpy(room(shape, stored)).view(TORCH[dtype])
+            site: torch.from_numpy(uninitialised(shape, stored)).view(TORCH[dtype])
             for site, shape in shapes.items()
         }
 
     def _wanted_of(self, chunk: int) -> Int64[np.ndarray, " r"]:
-        """The numbers of the wanted rows of a chunk."""
+        """The row numbers of the wanted rows of a chunk."""
         rows = self._arrays.chunk_range(chunk)
         return rows.start + np.flatnonzero(self._wanted[rows.start : rows.stop])
 
     def _read(
         self, site: str, group: Group, memory: Shaped[torch.Tensor, " most *d"]
     ) -> Shaped[torch.Tensor, " r *d"]:
-        """The wanted rows of a group's chunks, as stored, on the device."""
+        """The wanted rows of a group's chunks in their stored dtype, on the device."""
         rows = memory[: group.rows]
         stored = as_stored(rows)
         ends = np.cumsum(self._counts[group.chunks])
@@ -195,11 +198,11 @@ class Windows:
         list(self._decoders.map(lambda p: self._fill(site, int(p[0]), stored[p[1] : p[2]]), places))
         if self._device.type != "cuda":
             return rows
-        beside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(beside):  # while the main stream computes
-            there = rows.to(self._device, non_blocking=True)
-        beside.synchronize()
-        return there
+        copying = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(copying):  # the main stream computes meanwhile
+            on_device = rows.to(self._device, non_blocking=True)
+        copying.synchronize()
+        return on_device
 
     def _fill(self, site: str, chunk: int, out: Shaped[np.ndarray, " r *d"]) -> None:
         wanted = self._wanted_of(chunk) - self._arrays.chunk_range(chunk).start
@@ -211,7 +214,7 @@ class Windows:
 
 
 def as_stored(rows: Shaped[torch.Tensor, " r *d"]) -> Shaped[np.ndarray, " r *d"]:
-    """The same memory as numpy sees it: bfloat16 as its bits."""
+    """A numpy view of the same memory; bfloat16 as bits (uint16)."""
     if rows.dtype == torch.bfloat16:
         return rows.view(torch.int16).numpy().view(np.uint16)
     whole: np.ndarray = rows.numpy()

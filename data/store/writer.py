@@ -1,4 +1,4 @@
-"""Whole shards: from arrays in memory to files, records and statistics."""
+"""Write shards: from arrays in memory to files, records and statistics."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -15,7 +15,7 @@ from .chunks import read_column
 from .codec import Pieces, chunk_pieces, encode_chunk, shard_pieces
 from .dtypes import NO_ROW
 from .folder import Folder, LocalFolder
-from .moments import MUCH, Moments, describe_rows, no_moments
+from .moments import COMPILE_FROM, Moments, describe_rows, no_moments
 from .record import (
     DIGEST,
     METADATA,
@@ -34,12 +34,12 @@ from .record import (
 
 FILL = {"bool": False, "int32": -1, "float32": np.nan, "float64": np.nan}
 STATISTICS = ("mean", "variance", "zeros")
-QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1.0)  # of norms
+QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1.0)  # levels, for norms
 
 
 @dataclass(frozen=True)
 class Written:
-    """A shard's content, as the writer takes it: whole arrays, in the dtypes of the store."""
+    """The content of a shard for the writer: whole arrays in the dtypes of the store."""
 
     activations: Mapping[str, Shaped[np.ndarray, " r *d"]]
     columns: Mapping[str, Shaped[np.ndarray, " r"]]
@@ -50,7 +50,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A shard's files, and its record but for their digests."""
+    """The files of a shard, and its record without their digests."""
 
     shard: int
     files: Mapping[str, Content]
@@ -59,7 +59,7 @@ class Encoded:
 
 @final
 class StoreWriter:
-    """A writer of the shards whose number is `rank` modulo `ranks`; `writing` makes it."""
+    """Writes the shards whose number is `rank` modulo `ranks`. `writing` makes one."""
 
     def __init__(
         self, folder: Folder, environment: Mapping[str, Any], rank: int = 0, ranks: int = 1
@@ -71,16 +71,18 @@ class StoreWriter:
         self.environment = dict(environment)
 
     def missing(self) -> list[int]:
-        """The shards that this writer still has to write, in order."""
+        """The shards that this writer still has to write, in ascending order."""
         return [s for s in missing_shards(self.folder) if s % self._ranks == self._rank]
 
     def write_shard(self, shard: int, written: Written) -> int:
-        """Encode a shard and commit it; returns the bytes written."""
+        """Encode a shard and commit it; returns the number of bytes written."""
         return self.commit(self.encode(shard, written))
 
     def encode(self, shard: int, written: Written, pool: Executor | None = None) -> Encoded:
-        """The files of a shard, and what goes on record of it; chunks are encoded by the
-        threads of `pool`. A pure function, in whatever order they finish."""
+        """The files and the record of a shard. The threads of `pool` encode the chunks.
+
+        A pure function: the result does not depend on the order in which threads finish.
+        """
         layout, start = self.layout, shard * self.layout.rows_per_shard
         valid = written.columns["valid"]
         run = pool.map if pool else map
@@ -124,7 +126,7 @@ class StoreWriter:
     def _encode_chunk(
         self, written: Written, site: str, at: slice
     ) -> tuple[Pieces, Moments, Float32[np.ndarray, " r"]]:
-        """A chunk as its file has it, the moments of its valid rows, and the norms of all."""
+        """An encoded chunk, the moments of its valid rows, and the norms of all its rows."""
         rows, valid = written.activations[site][at], written.columns["valid"][at]
         scale = written.scales[site][at] if site in written.scales else None
         flat = rows.reshape(len(rows), -1)
@@ -134,21 +136,21 @@ class StoreWriter:
             flat[kept],
             self.dtype,
             None if scale is None else scale[kept],
-            compiled=self.layout.values >= MUCH,
+            compiled=self.layout.values >= COMPILE_FROM,
         )
         if not np.isfinite(norms[kept]).all():
             raise OverflowingRowsError(
-                f"a row of {site} is not finite as {self.dtype}; check the weights and the "
-                "preprocessing of the subject, or harvest with --dtype float32."
+                f"rows must be finite; got a row of {site} that is not as {self.dtype}. Check the "
+                "subject's weights and preprocessing, or harvest with --dtype float32."
             )
         whole = _padded(rows, self.layout.rows_per_chunk, NO_ROW[self.dtype])
         return chunk_pieces(whole, self.layout.compressor), described, norms
 
     def commit(self, encoded: Encoded) -> int:
-        """Write all files of a shard, then its record; returns the bytes written.
+        """Write the files of a shard, then its record; returns the number of bytes written.
 
-        The record is the commit: without it the shard counts as not there, whatever lies on
-        the disk. Raises StoreFullError where the disk is full.
+        The record commits the shard: a shard without one counts as missing, whatever files exist.
+        Raises StoreFullError if the disk is full.
         """
         files = {name: _digest(content) for name, content in encoded.files.items()}
         self.folder.write_together(encoded.files)
@@ -157,9 +159,11 @@ class StoreWriter:
         return sum(file["bytes"] for file in files.values())
 
     def finish(self) -> bool:
-        """Where all shards are there, whoever wrote them: merge the moments in shard order,
-        write the statistics, and mark the store complete. Every rank calls it; the last one
-        to do so finds them all. Returns whether the store is complete."""
+        """Complete the store if all shards are written; returns whether it is complete.
+
+        Merges the moments in shard order, writes the statistics and marks the store complete.
+        Every rank calls this; the last one finds all shards.
+        """
         if missing_shards(self.folder):
             return False
         with ExitStack() as alone:
@@ -167,14 +171,14 @@ class StoreWriter:
                 alone.enter_context(locked(self.folder.path / "statistics", wait=True))
                 self.folder.sweep()
             if self.about["complete"] or not read_about(self.folder)["complete"]:
-                self._complete()  # unless another rank just has
+                self._complete()  # unless another rank has just done so
         return True
 
     def _complete(self) -> None:
         layout, valid_rows = self.layout, 0
         totals = {s: no_moments(w * max(layout.elements, 1)) for s, w in layout.widths.items()}
         sizes: dict[str, list[int]] = {array: [] for array in layout.arrays(self.dtype)}
-        for shard in range(layout.shards):  # one at a time: a record holds the moments, as text
+        for shard in range(layout.shards):  # one record in memory at a time
             record = read_record(self.folder, shard)
             valid_rows += record["valid_rows"]
             for site, moments in record["moments"].items():
@@ -203,21 +207,21 @@ class StoreWriter:
         self.folder.write(METADATA, root)
 
     def _norms(self, site: str) -> Float32[np.ndarray, " r"]:
-        """The norms of all valid rows: four bytes a row, the one thing held of every row."""
+        """The norms of all valid rows: the only array of the writer that grows with the store."""
         norms = read_column(self.folder, self.layout, f"norms/{site}", np.dtype("float32"))
         kept: Float32[np.ndarray, " r"] = norms[np.isfinite(norms)]
         return kept
 
 
 def _digest(content: Content) -> dict[str, Any]:
-    """What a record says of a file."""
+    """The entry of a file in a record."""
     return {"bytes": sum(map(len, pieces_of(content))), DIGEST: file_digest(content)}
 
 
 def _padded(
     rows: Shaped[np.ndarray, " r *d"], length: int, fill: float | int
 ) -> Shaped[np.ndarray, " length *d"]:
-    """Rows and what stands for none after them, as zarr pads the last chunk."""
+    """Rows padded with a fill value to a length, as zarr pads the last chunk."""
     if len(rows) == length:
         return rows
     whole = np.full((length, *rows.shape[1:]), fill, rows.dtype)

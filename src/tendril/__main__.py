@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from .data.cli import run_command
+from .data.cli import Outcome, run_command
 from .data.errors import ConfigError
 
 STAGES = {
@@ -14,6 +14,11 @@ STAGES = {
     "study": "a run -> a report: a page of findings, tables and figures",
     "data": "list, describe, verify and remove stores, runs and reports",
     "bench": "measure speed, each beside its yardstick",
+}
+STOPPED = {
+    "harvest": "stopped. The same command continues after the last finished shard.",
+    "train": "stopped. The same command continues from the last checkpoint, if there is one.",
+    "study": "stopped. The same command starts the study again.",
 }
 HELP = ("-h", "--help")
 
@@ -24,10 +29,10 @@ def main() -> NoReturn:
     if not arguments or arguments[0] in HELP:
         print(usage())
         sys.exit(0)
-    run_command(lambda: run_stage(arguments))
+    run_command(lambda: run_stage(arguments), STOPPED.get(arguments[0], "stopped."))
 
 
-def run_stage(arguments: Sequence[str]) -> Mapping[str, object] | None:
+def run_stage(arguments: Sequence[str]) -> Outcome | Mapping[str, object] | None:
     """Run the stage that the first argument names. Imports no other stage."""
     stage, *rest = arguments
     if stage not in STAGES:
@@ -35,8 +40,10 @@ def run_stage(arguments: Sequence[str]) -> Mapping[str, object] | None:
             f"the first word must be one of {', '.join(STAGES)}; got {stage!r}. "
             "`tendril --help` says what each does."
         )
-    result: Mapping[str, object] | None = import_module(f"tendril.{stage}.__main__").main(rest)
-    return result
+    made: Outcome | Mapping[str, object] | None = import_module(f"tendril.{stage}.__main__").main(
+        rest
+    )
+    return made
 
 
 def usage() -> str:

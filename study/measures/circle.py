@@ -1,32 +1,34 @@
-"""Whether the decoder rows of a curve family lie on a circle, in numbers and in pictures.
+"""Do the decoder rows of a family of curve detectors lie on a circle?
 
-Rows are centred and of norm 1; an orientation theta belongs to each. Two numbers ask the same
-without each other's assumptions, each with what chance gives: the same rows, their
-orientations dealt out anew.
+Rows are normalised and centred, and each has an orientation theta. Two measures with different
+assumptions are compared with chance, which is estimated by permuting the orientations.
 """
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 from jaxtyping import Float
 
 MODES = 4
-DEALS = 200  # permutations that tell what chance gives
-FEWEST = 6  # rows that a circle can be asked of
+PERMUTATIONS = 200  # for the chance level of `order`
+MODE_PERMUTATIONS = 50  # for that of the modes
+FEWEST = 6  # rows; fewer lie on some circle in any case
 NEIGHBOURS = 15
 
 
+@final
 @dataclass(frozen=True)
 class Circle:
-    """How much decoder rows follow the orientations of their latents.
+    """How closely decoder rows follow the orientations of their latents.
 
     order:  circular correlation of the angle in the first two principal components with the
-            orientation, |mean exp(i(phi -+ theta))|, either way round; 1 for a circle
-    chance: the 95th percentile of `order` with the orientations dealt out anew
-    modes:  share of the rows' variance linear in cos(k theta) and sin(k theta), k = 1 ... 4
-    modes_chance: the mean share of one mode by chance
+            orientation, |mean exp(i(phi -+ theta))|, in the better of both senses; 1 for a circle
+    chance: 95th percentile of `order` with permuted orientations
+    modes:  fraction of the rows' variance linear in cos(k theta) and sin(k theta), k = 1 ... 4
+    modes_chance: mean fraction of mode 1 with permuted orientations
     """
 
     count: int
@@ -39,32 +41,34 @@ class Circle:
 def measure_circle(
     rows_SD: Float[np.ndarray, "s d"], orientations: Sequence[float], seed: int = 0
 ) -> Circle | None:
-    """The numbers; None of fewer than six rows, which lie on some circle anyhow."""
+    """Measure rows with their orientations in degrees; None for fewer than six rows."""
     if len(rows_SD) < FEWEST:
         return None
     theta_S = np.deg2rad(np.asarray(orientations, dtype=float))
     x_SD = centred(rows_SD)
     plane_SP = principal(x_SD, 2)
     rng = np.random.default_rng(seed)
-    dealt = [rng.permutation(theta_S) for _ in range(DEALS)]
-    by_chance = [angular_order(plane_SP, some_S) for some_S in dealt]
+    permuted = [rng.permutation(theta_S) for _ in range(PERMUTATIONS)]
+    by_chance = [angular_order(plane_SP, some_S) for some_S in permuted]
+    first_modes = [fourier_fractions(x_SD, some_S)[0] for some_S in permuted[:MODE_PERMUTATIONS]]
     return Circle(
         len(x_SD),
         angular_order(plane_SP, theta_S),
         float(np.quantile(by_chance, 0.95)),
-        fourier_shares(x_SD, theta_S),
-        float(np.mean([fourier_shares(x_SD, some_S)[0] for some_S in dealt[:50]])),
+        fourier_fractions(x_SD, theta_S),
+        float(np.mean(first_modes)),
     )
 
 
 def centred(rows_SD: Float[np.ndarray, "s d"]) -> Float[np.ndarray, "s d"]:
-    """Rows brought to norm 1, then their mean taken away."""
+    """Rows of norm 1, minus their mean."""
     unit_SD = rows_SD / np.maximum(np.linalg.norm(rows_SD, axis=1, keepdims=True), 1e-30)
     return np.asarray(unit_SD - unit_SD.mean(axis=0), dtype=np.float64)
 
 
 def principal(x_SD: Float[np.ndarray, "s d"], count: int) -> Float[np.ndarray, "s p"]:
-    """The first principal components of centred rows; signs such that the largest is positive."""
+    """The first principal components of centred rows, signed so that the largest value of each is
+    positive."""
     u, s, _ = np.linalg.svd(x_SD, full_matrices=False)
     scores = (u * s)[:, :count]
     signs = np.sign(scores[np.abs(scores).argmax(axis=0), np.arange(scores.shape[1])])
@@ -72,39 +76,44 @@ def principal(x_SD: Float[np.ndarray, "s d"], count: int) -> Float[np.ndarray, "
 
 
 def angular_order(plane_SP: Float[np.ndarray, "s 2"], theta_S: Float[np.ndarray, " s"]) -> float:
-    """|mean exp(i (phi -+ theta))|, the larger of both senses, phi the angle in the plane.
+    """The larger of |mean exp(i (phi - theta))| and |mean exp(i (phi + theta))|, where phi is the
+    angle in the plane.
 
-    Components are scaled to equal variance first, so that an ellipse counts as a circle.
+    Components are first scaled to equal variance, so that an ellipse counts as a circle.
     """
     scaled = plane_SP / np.maximum(plane_SP.std(axis=0), 1e-30)
     phi_S = np.arctan2(scaled[:, 1], scaled[:, 0])
     return float(max(abs(np.exp(1j * (phi_S + sense * theta_S)).mean()) for sense in (-1, 1)))
 
 
-def fourier_shares(
+def fourier_fractions(
     x_SD: Float[np.ndarray, "s d"], theta_S: Float[np.ndarray, " s"], modes: int = MODES
 ) -> tuple[float, ...]:
-    """The share of the rows' variance that each mode explains by least squares, the modes
-    before it taken out: angles are uneven, so that the modes are not orthogonal."""
+    """The fraction of the rows' variance that each Fourier mode adds by least squares.
+
+    Orientations are unevenly spaced, so modes are not orthogonal: each counts only what the modes
+    before it leave unexplained.
+    """
     total = float((x_SD**2).sum())
     basis = [np.ones_like(theta_S)]
-    left, shares = x_SD - x_SD.mean(axis=0), []
+    left, fractions = x_SD - x_SD.mean(axis=0), []
     for k in range(1, modes + 1):
         basis += [np.cos(k * theta_S), np.sin(k * theta_S)]
         q, _ = np.linalg.qr(np.stack(basis, axis=1))
         rest = x_SD - q @ (q.T @ x_SD)
-        shares.append(float(((left**2).sum() - (rest**2).sum()) / max(total, 1e-30)))
+        fractions.append(float(((left**2).sum() - (rest**2).sum()) / max(total, 1e-30)))
         left = rest
-    return tuple(shares)
+    return tuple(fractions)
 
 
 def umap_then_pca(rows_SD: Float[np.ndarray, "s d"], seed: int = 0) -> Float[np.ndarray, "s 3"]:
-    """UMAP to four dimensions, then the first three principal components of these.
+    """UMAP to four dimensions, then the first three principal components of the result.
 
-    The picture of Gorton, The Missing Curve Detectors (2406.03662). The same for a seed.
+    The same seed gives the same picture. Source: Gorton, The Missing Curve Detectors of
+    InceptionV1 (2406.03662).
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of numba's and of umap's own, about their threads
+        warnings.simplefilter("ignore")  # numba and umap warn about their threads
         from umap import UMAP
 
         drawn = UMAP(

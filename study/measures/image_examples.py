@@ -109,18 +109,24 @@ def cut_patches(
     return patches
 
 
-def pixel_of(store: Store, site: str, field: ReceptiveField, row: int) -> tuple[int, int]:
-    """The pixel (y, x) that the cell of a row is centred on.
+def cell_of(store: Store, site: str, row: int) -> tuple[int, int]:
+    """The cell (y, x) of a site at a row of the store.
 
-    The columns `y` and `x` number the cells of the store's first site; on another one it is
-    the cell that holds the middle of that cell.
+    The columns `y` and `x` number the cells of the store's first site; on another site it is the
+    cell that holds the middle of that cell.
     """
     drawn_on, grid = store.grid(store.sites[0]), store.grid(site)
     y, x = (
-        float((2 * int(store.column(name)[row]) + 1) * grid[axis] // (2 * drawn_on[axis]))
+        (2 * int(store.column(name)[row]) + 1) * grid[axis] // (2 * drawn_on[axis])
         for axis, name in enumerate(("y", "x"))
     )
-    across, down = field.pixel(y, x)
+    return y, x
+
+
+def pixel_of(store: Store, site: str, field: ReceptiveField, row: int) -> tuple[int, int]:
+    """The pixel (y, x) that the cell of a row is centred on."""
+    y, x = cell_of(store, site, row)
+    across, down = field.pixel(float(y), float(x))
     return round(down), round(across)
 
 

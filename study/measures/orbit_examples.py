@@ -12,7 +12,7 @@ from tendril.data.inputs.images import ImageSource
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.equivariant import OrbitCrosscoder
 from tendril.models.dictionaries.sae import Stored
-from tendril.models.sites.window import Window
+from tendril.models.sites.window import ReceptivePatch
 
 from .image_examples import Patch, Row, strongest_rows
 from .latent_families import directed
@@ -57,7 +57,7 @@ def pose_normalised_patches(
     site: str,
     dictionary: Stored,
     source: ImageSource,
-    window: Window,
+    patch: ReceptivePatch,
     image_size: int,
     best: Sequence[Sequence[Row]],
     latents: Sequence[int],
@@ -71,7 +71,7 @@ def pose_normalised_patches(
     """
     group = store.group
     assert group is not None
-    warp = Warp(group, window.size, window.colour)
+    warp = Warp(group, patch.size, patch.colour)
     inputs, turns = store.column("input"), store.column("turn")
     ys, xs = store.column("y"), store.column("x")
     wanted = sorted({int(inputs[row.number]) for rows in best for row in rows})
@@ -82,7 +82,7 @@ def pose_normalised_patches(
         for row in rows:
             _, poses_1S = coded(dictionary, store.read(site, np.array([row.number])))
             index = int(inputs[row.number])
-            centre = window.centre(int(ys[row.number]), int(xs[row.number]))
+            centre = patch.centre(int(ys[row.number]), int(xs[row.number]))
             turn = float(turns[row.number]) / MILLI
             pixels = pose_normalised(
                 warp, images[index], centre, turn, int(poses_1S[0, latent]), angle, group

@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from tendril.data.group.dihedral import Dihedral
-from tendril.models.sites.window import find_window
+from tendril.models.sites.window import find_receptive_patch
 from tendril.models.subjects.subject import Subject
 
 from .feature_visualisation import Aim, Visualised, sites_to_read, visualise
@@ -39,8 +39,8 @@ def pose_images(
     The list of a latent is empty where no image excites the site along the block, for example
     because the site is silent on noise and has no gradient there.
     """
-    window = find_window(subject, sites_to_read(subject, site))
-    window.module.to(device)
+    patch = find_receptive_patch(subject, sites_to_read(subject, site))
+    patch.module.to(device)
     named = poses(group)
     aims = [
         Aim(name, torch.from_numpy(blocks_GD[g]).float())
@@ -48,7 +48,7 @@ def pose_images(
         for g, name in named.items()
     ]
     with exact_arithmetic():
-        made = visualise(window, site, aims, steps=STEPS, device=device)
+        made = visualise(patch, site, aims, steps=STEPS, device=device)
     by_latent = [made[i : i + len(named)] for i in range(0, len(made), len(named))]
     return [
         images if max(image.cosine for image in images) >= LEAST_COSINE else []

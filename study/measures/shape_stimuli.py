@@ -20,7 +20,7 @@ from tendril.data.group.dihedral import Dihedral
 from tendril.data.group.warp import Warp
 from tendril.models.dictionaries.equivariant import OrbitCrosscoder
 from tendril.models.dictionaries.sae import SAE, Stored
-from tendril.models.sites.window import Window
+from tendril.models.sites.window import ReceptivePatch
 
 from .curve_family import REFERENCE_FIELD
 from .curve_scores import mean_direction
@@ -79,7 +79,7 @@ def moved(group: Dihedral) -> Int64[np.ndarray, "a g"]:
 
 
 def shape_vectors(
-    window: Window,
+    patch: ReceptivePatch,
     site: str,
     group: Dihedral,
     chosen: list[Shape],
@@ -88,12 +88,12 @@ def shape_vectors(
 ) -> Float32[np.ndarray, "q a d"]:
     """The site's vector for every shape in every direction. Shapes fade towards the rim as the
     harvested patches do."""
-    size = window.size
-    warp = Warp(group, size, window.colour, device)
+    size = patch.size
+    warp = Warp(group, size, patch.colour, device)
     middle_12 = np.full((1, 2), (size - 1) / 2)
-    window.module.to(device)
+    patch.module.to(device)
     vectors = []
-    with exact_arithmetic(), torch.inference_mode(), window.reading(BATCH) as read:
+    with exact_arithmetic(), torch.inference_mode(), patch.reading(BATCH) as read:
         for shape in chosen:
             drawn = [
                 torch.from_numpy(shape.draw(float(a), size, line_width)) for a in directions(group)
@@ -188,7 +188,7 @@ class ShapeTuning:
 
 def shape_tuning(
     dictionary: Stored,
-    window: Window,
+    patch: ReceptivePatch,
     site: str,
     group: Dihedral,
     radii: tuple[float, ...],
@@ -197,11 +197,11 @@ def shape_tuning(
 ) -> ShapeTuning:
     """Show the shapes to a network, and the orbits of their vectors at a site to a dictionary.
 
-    `radii` are those of the curves, by default `patch_radii` of the window. The dictionary is on
+    `radii` are those of the curves, by default `patch_radii` of the patch. The dictionary is on
     the CPU afterwards.
     """
-    chosen = shapes(tuple(sorted(radii or patch_radii(window.size))))
-    vectors_QAD = shape_vectors(window, site, group, chosen, line_width, device)
+    chosen = shapes(tuple(sorted(radii or patch_radii(patch.size))))
+    vectors_QAD = shape_vectors(patch, site, group, chosen, line_width, device)
     z_QAS = shape_responses(dictionary.to(device), vectors_QAD, group, device)
     dictionary.to("cpu")
     return ShapeTuning(tuple(chosen), directions(group), z_QAS)

@@ -1,47 +1,49 @@
-"""What a study of missing curve detectors has found: of runs, of sites, in figures."""
+"""Curve units of a site and curve latents of the runs trained there, with their gaps."""
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float
 
 from tendril.models.dictionaries.sae import SAE
 
-from ..curves.findings import Family, Patch
 from ..measures.circle import Circle
+from ..measures.curve_family import CurveFamily
 from ..measures.curve_scores import Gap, gaps
-from .decompose import Piece
+from .decompose import Decomposition
 
 WIDE = 30.0
+"""Degrees from which on a gap between neighbouring curve units is studied."""
 BASELINES = ("pca", "ica", "random", "neurons")
 
 
+@final
 @dataclass(frozen=True)
 class Trained:
-    """One run of a site: its curve latents, and how it was trained."""
+    """One run of a site: how it was trained, and its curve latents."""
 
     name: str
     objective: str
     seed: int
     held_out: float
-    """The share of the inputs that it was not trained on."""
+    """Fraction of the inputs that it was not trained on."""
     fvu: float
     dictionary: SAE
-    family: Family
+    family: CurveFamily
     circle: Circle | None
 
     @property
     def control(self) -> bool:
-        """Whether it is a baseline, which nobody expects to find anything."""
+        """True for a baseline, which is not expected to find missing curves."""
         return self.objective in BASELINES
 
     @property
     def orientations(self) -> list[float]:
-        """Those of the curve latents."""
+        """Orientations of the curve latents, in degrees."""
         return [self.family.orientation(m) for m in self.family.members]
 
     @property
@@ -51,47 +53,44 @@ class Trained:
         return chosen[self.family.members]
 
 
-@dataclass(frozen=True)
-class TakenApart:
-    """A unit and the latents of one run that write it."""
-
-    unit: int
-    peaks: Sequence[float]
-    run: str
-    pieces: Sequence[Piece]
-    all_latents: float
-    """The share of the unit's held-out variance that the whole dictionary explains."""
-    control: Sequence[float]
-    """What as many latents of a random dictionary explain; empty where there is none."""
-    patches: Sequence[Sequence[Patch]]
-    """Of the unit, then of each piece."""
-
-
+@final
 @dataclass(frozen=True)
 class Site:
     """A site of a subject: its units, the runs trained on it, and what they show together."""
 
     name: str
     subject: str
-    units: Family
+    units: CurveFamily
     runs: Sequence[Trained]
-    apart: Sequence[TakenApart]
-    umap: Float[np.ndarray, "s 3"] | None
+    decompositions: Sequence[Decomposition] = ()
+    umap: Float[np.ndarray, "s 3"] | None = None
+    examples_note: str = ""
+    """Why there are no dataset examples, if examples were asked for and there are none."""
 
     @cached_property
     def trained(self) -> list[Trained]:
-        """The runs that are no controls."""
+        """The runs that are not controls."""
         return [run for run in self.runs if not run.control]
 
     @cached_property
     def gaps(self) -> list[Gap]:
-        """The wide gaps of the units."""
+        """The gaps of 30 degrees and more between neighbouring curve units."""
         found = gaps([self.units.orientation(m) for m in self.units.members])
         return [gap for gap in found if gap.degrees >= WIDE]
 
+    @property
+    def empty(self) -> bool:
+        """True if neither the site nor any of its runs has a curve detector."""
+        return not self.units.members and not any(run.family.members for run in self.runs)
+
+    def gap_of(self, orientation: float) -> int | None:
+        """The number, from 1, of the gap that holds an orientation; None outside all gaps."""
+        inside = (i for i, gap in enumerate(self.gaps, 1) if within(gap, orientation))
+        return next(inside, None)
+
     @cached_property
     def pooled(self) -> tuple[Float[np.ndarray, "s d"], list[float]]:
-        """Decoder rows and orientations of the curve latents of all trained runs."""
+        """Decoder rows and orientations of the curve latents of all runs but controls."""
         angles = [angle for run in self.trained for angle in run.orientations]
         rows = [run.rows for run in self.trained]
         width = self.units.responses.shape[-1]
@@ -99,12 +98,20 @@ class Site:
 
     @cached_property
     def circle(self) -> Circle | None:
-        """Of the first trained run: seeds find the same rows again, and to deal out orientations
-        among copies would make chance look too small."""
+        """The circle of the first run that is no control.
+
+        Runs are not pooled: different seeds find the same rows, and permuting orientations among
+        such copies would make the chance level too low.
+        """
         return self.trained[0].circle if self.trained else None
 
 
-def left_of(gap: Gap, orientations: Sequence[float]) -> float:
+def within(gap: Gap, orientation: float) -> bool:
+    """True if an orientation lies inside a gap, its ends excluded."""
+    return 0 < (orientation - gap.start) % 360 < gap.degrees
+
+
+def remaining(gap: Gap, orientations: Sequence[float]) -> float:
     """The widest stretch of a gap without a curve detector once those orientations are added."""
     inside = [(o - gap.start) % 360 for o in orientations]
     edges = sorted([0.0, gap.degrees, *(o for o in inside if 0 < o < gap.degrees)])
@@ -112,12 +119,32 @@ def left_of(gap: Gap, orientations: Sequence[float]) -> float:
 
 
 def chance_gap(count: int) -> float:
-    """The widest gap that `count` directions drawn at random leave, on average: 360 H_n / n."""
+    """The expected widest gap between `count` random directions: 360 H_n / n degrees."""
     return 360.0 * sum(1 / i for i in range(1, count + 1)) / count if count else 360.0
 
 
+def preferred(family: CurveFamily, latent: int) -> float | None:
+    """The orientation that a latent prefers; None if no drawn curve activates it."""
+    return round(family.orientation(latent), 1) if family.scores.max[latent] > 0 else None
+
+
+def study_figures(sites: Sequence[Site]) -> dict[str, Any]:
+    """Counts over all sites and runs without controls, the widest gap of units, the mean of the
+    runs' widest gaps, and the figures of each site."""
+    trained = [run for site in sites for run in site.trained]
+    widest = [run.family.gap.degrees for run in trained]
+    return {
+        "runs": sum(len(site.runs) for site in sites),
+        "curve_units": sum(len(site.units.members) for site in sites),
+        "curve_latents": sum(len(run.family.members) for run in trained),
+        "gap_units": round(max(site.units.gap.degrees for site in sites), 1),
+        "gap_latents_mean": round(float(np.mean(widest)), 1) if widest else None,
+        "sites": [site_figures(site) for site in sites],
+    }
+
+
 def site_figures(site: Site) -> dict[str, Any]:
-    """The figures of a site, for the result of the command."""
+    """Gaps, runs, circle and decompositions of a site; angles in degrees."""
     trained = [round(run.family.gap.degrees, 1) for run in site.trained]
     return {
         "subject": site.subject,
@@ -135,40 +162,78 @@ def site_figures(site: Site) -> dict[str, Any]:
                 "curve_latents": len(run.family.members),
                 "gap": round(run.family.gap.degrees, 1),
                 "gap_by_chance": round(chance_gap(len(run.family.members)), 1),
-                "left": [round(left_of(gap, run.orientations), 1) for gap in site.gaps],
+                "left": [round(remaining(gap, run.orientations), 1) for gap in site.gaps],
                 "circle": _rounded(run.circle),
             }
             for run in site.runs
         ],
         "gaps": [{"from": round(g.start, 1), "degrees": round(g.degrees, 1)} for g in site.gaps],
         "circle": _rounded(site.circle),
-        "apart": [
-            {
-                "unit": one.unit,
-                "peaks": list(one.peaks),
-                "latents": [piece.latent for piece in one.pieces],
-                "orientations": [
-                    answered(site.trained[0].family, piece.latent) for piece in one.pieces
-                ],
-                "explained": [round(piece.explained, 3) for piece in one.pieces],
-                "all_latents": round(one.all_latents, 3),
-                "random": [round(share, 3) for share in one.control],
-            }
-            for one in site.apart
-        ],
+        "decompositions": [_decomposition(site, one) for one in site.decompositions],
     }
 
 
-def answered(family: Family, latent: int) -> float | None:
-    """The orientation that a latent prefers; None of one that no drawn curve turns on."""
-    return round(family.orientation(latent), 1) if family.scores.max[latent] > 0 else None
+def _decomposition(site: Site, one: Decomposition) -> dict[str, Any]:
+    family = site.trained[0].family
+    return {
+        "unit": one.unit,
+        "peaks": list(one.peaks),
+        "latents": [component.latent for component in one.components],
+        "orientations": [preferred(family, component.latent) for component in one.components],
+        "explained": [round(component.explained, 3) for component in one.components],
+        "all_latents": round(one.all_latents, 3),
+        "random": [round(fraction, 3) for fraction in one.control],
+    }
+
+
+def latent_records(sites: Sequence[Site]) -> list[dict[str, Any]]:
+    """One record a curve latent, for latents.csv. `gap` numbers the gaps of gaps.csv; it is empty
+    outside all gaps."""
+    return [
+        {
+            "subject": site.subject,
+            "site": site.name,
+            "run": run.name,
+            "objective": run.objective,
+            "seed": run.seed,
+            "latent": latent,
+            "orientation": f"{orientation:.6g}",
+            "gap": site.gap_of(orientation) or "",
+        }
+        for site in sites
+        for run in site.runs
+        for latent, orientation in zip(run.family.members, run.orientations, strict=True)
+    ]
+
+
+def gap_records(sites: Sequence[Site]) -> list[dict[str, Any]]:
+    """One record for each gap between curve units and each run, for gaps.csv.
+
+    `remaining` is the widest stretch of the gap, in degrees, without a curve latent of the run.
+    """
+    return [
+        {
+            "subject": site.subject,
+            "site": site.name,
+            "gap": number,
+            "start": f"{gap.start:.6g}",
+            "degrees": f"{gap.degrees:.6g}",
+            "run": run.name,
+            "objective": run.objective,
+            "seed": run.seed,
+            "curve_latents": sum(within(gap, o) for o in run.orientations),
+            "remaining": f"{remaining(gap, run.orientations):.6g}",
+        }
+        for site in sites
+        for number, gap in enumerate(site.gaps, 1)
+        for run in site.runs
+    ]
 
 
 def _rounded(circle: Circle | None) -> dict[str, Any] | None:
     if circle is None:
         return None
-    told = asdict(circle)
     return {
-        k: [round(x, 3) for x in v] if isinstance(v, tuple) else round(v, 3)
-        for k, v in told.items()
+        name: [round(x, 3) for x in v] if isinstance(v, tuple) else round(v, 3)
+        for name, v in asdict(circle).items()
     }

@@ -1,4 +1,4 @@
-"""The pictures of the page of missing curve detectors: findings in, shapes for the template out."""
+"""What the page of missing curve detectors shows."""
 
 import math
 from collections.abc import Sequence
@@ -7,20 +7,53 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..curves.figures import PATCH_PIXELS
-from ..curves.findings import Family, Patch
-from ..measures.circle import MODES, Circle, centred, principal
+from ..measures.circle import Circle, centred, principal
+from ..measures.curve_family import CurveFamily
+from ..measures.curve_scores import Gap
+from ..measures.image_examples import Patch
 from ..page import svg as drawing
-from .decompose import Piece
-from .findings import Site, TakenApart, Trained, answered, chance_gap, left_of
+from . import words
+from .decompose import Component, Decomposition
+from .findings import Site, Trained, chance_gap, preferred, remaining
 
 INNER, FIRST, NEXT = 104.0, 128.0, 15.0
 CLOUD = 130.0
+PATCH_PIXELS = 100
+STRONGEST = 10
 
 
-def site_context(site: Site) -> dict[str, Any]:
-    """Everything that the template says of one site."""
+def context(sites: Sequence[Site]) -> dict[str, Any]:
+    """What page.html shows of the findings."""
+    return {
+        "numbers": _tiles(sites[0]) if len(sites) == 1 else [],
+        "sites": [_site(site) for site in sites],
+        "method": words.method(sites[0].units.thresholds),
+        "caveats": words.CAVEATS,
+    }
+
+
+def _tiles(site: Site) -> list[dict[str, str]]:
+    units, trained = site.units, site.trained
+    tiles = [(str(len(units.members)), f"of {len(units.scores.max)}", "units are curve detectors")]
+    if units.members:
+        tiles.append((f"{units.gap.degrees:.0f}°", "", "widest gap between curve units"))
+    if any(run.family.members for run in trained):
+        widths = [run.family.gap.degrees for run in trained]
+        runs = "of one run" if len(trained) == 1 else f"mean of {len(trained)} runs"
+        tiles += [
+            (f"{np.mean(widths):.0f}°", "", f"widest gap between curve latents, {runs}"),
+            (
+                f"{np.mean([chance_gap(len(run.family.members)) for run in trained]):.0f}°",
+                "",
+                "expected widest gap of as many random directions",
+            ),
+        ]
+    return [{"value": value, "of": of, "text": text} for value, of, text in tiles]
+
+
+def _site(site: Site) -> dict[str, Any]:
     rows, angles = site.pooled
+    gaps = site.gaps if site.units.members else []
     return {
         "name": site.name,
         "subject": site.subject,
@@ -28,60 +61,53 @@ def site_context(site: Site) -> dict[str, Any]:
         "units": len(site.units.members),
         "width": len(site.units.scores.max),
         "gap_units": f"{site.units.gap.degrees:.0f}°",
-        "sentence": sentence(site),
-        "rings": rings(site),
-        "runs": [_run_row(site, run) for run in site.runs],
-        "gaps": [f"{gap.degrees:.0f}° about {gap.middle:.0f}°" for gap in site.gaps],
-        "apart": [_apart(site, one) for one in site.apart],
+        "sentence": words.sentence(site),
+        "strongest": strongest(site) if site.empty else [],
+        "rings": None if site.empty else rings(site),
+        "runs": [_run_row(run, gaps) for run in site.runs],
+        "gaps": [f"{g.degrees:.0f}° about {degrees(g.middle)}" for g in gaps],
+        "decompositions": [_decomposition(site, one) for one in site.decompositions],
+        "examples_note": site.examples_note,
         "clouds": clouds(rows, angles, site.umap),
-        "circle": None if site.circle is None else circle_words(site.circle),
+        "circle": None if site.circle is None else words.circle(site.circle),
         "modes": None if site.circle is None else mode_bars(site.circle),
     }
 
 
-NARROWER = 2.5
-"""Degrees: a gap that is narrower by less is as wide; half a step of the drawn orientations."""
+def degrees(angle: float) -> str:
+    """A rounded orientation, from 0° to 359°."""
+    return f"{round(angle) % 360}°"
 
 
-def sentence(site: Site) -> str:
-    """What became of the widest gap, over the runs."""
-    if not site.trained:
-        return "Only controls were trained here."
-    own = site.units.gap.degrees
-    widths = [run.family.gap.degrees for run in site.trained]
-    closer = sum(width < own - NARROWER for width in widths)
-    chance = [run.family.gap.degrees for run in site.runs if run.control]
-    controls = (
-        f" Controls leave {min(chance):.0f}° to {max(chance):.0f}°: where that is narrower too, "
-        "a narrow gap alone is no sign of what was learnt."
-        if chance
-        else ""
-    )
-    counts = ", ".join(str(len(run.family.members)) for run in site.trained)
-    return (
-        f"{len(site.units.members)} of {len(site.units.scores.max)} units are curve detectors, "
-        f"and leave a gap of {own:.0f}°. The dictionaries have {counts} curve latents, with "
-        f"widest gaps of {np.mean(widths):.0f}° on average ({min(widths):.0f}° to "
-        f"{max(widths):.0f}°): more than {NARROWER:g}° narrower than the units' in "
-        f"{closer} of {len(widths)}.{controls}"
-    )
+def strongest(site: Site) -> list[dict[str, Any]]:
+    """The units, and the latents of each run, with the highest tuning curves."""
+    families = [("units", site.units)]
+    families += [(f"latents of {run.name}", run.family) for run in site.runs]
+    tables = []
+    for title, family in families:
+        order = np.argsort(-family.scores.max, kind="stable")[:STRONGEST]
+        active = [int(i) for i in order if family.scores.max[i] > 0]
+        rows = [(i, family.orientation(i), family.scores.row(i)) for i in active]
+        cells = [
+            {
+                "index": i,
+                "angle": angle,
+                "figures": [degrees(angle)]
+                + [f"{scores[name]:.2f}" for name in ("resultant", "echo", "max")],
+            }
+            for i, angle, scores in rows
+        ]
+        tables.append({"title": title, "kind": family.kind, "rows": cells})
+    return tables
 
 
 def rings(site: Site) -> dict[str, Any]:
-    """The units' circle, and one ring outside it for every run's curve latents."""
+    """The tuning curves of the units, and a ring outside them for the curve latents of each run."""
     outer = FIRST + NEXT * max(len(site.runs) - 1, 0)
     return {
-        "view": f"{-outer - 44:.0f} {-outer - 30:.0f} {2 * outer + 88:.0f} {2 * outer + 60:.0f}",
+        "view": f"{-outer - 76:.0f} {-outer - 30:.0f} {2 * outer + 152:.0f} {2 * outer + 60:.0f}",
         "inner": INNER,
-        "gaps": [
-            {
-                "path": drawing.wedge_path(g.start, g.start + min(g.degrees, 359.9), outer + 6),
-                "text": f"{g.degrees:.0f}°",
-                "x": f"{drawing.point(g.middle, outer + 22)[0]:.1f}",
-                "y": f"{drawing.point(g.middle, outer + 22)[1]:.1f}",
-            }
-            for g in site.gaps
-        ],
+        "gaps": [_sector(g, outer) for g in site.gaps],
         "units": [
             {
                 "h": f"{site.units.orientation(m):.1f}",
@@ -96,7 +122,7 @@ def rings(site: Site) -> dict[str, Any]:
                 "r": FIRST + NEXT * i,
                 "control": run.control,
                 "dots": [
-                    dict(zip("xy", _told(drawing.point(a, FIRST + NEXT * i)), strict=True))
+                    dict(zip("xy", _text(drawing.point(a, FIRST + NEXT * i)), strict=True))
                     | {"h": f"{a:.1f}", "title": f"latent {m}, {a:.1f}° ({run.name})"}
                     for m, a in zip(run.family.members, run.orientations, strict=True)
                 ],
@@ -106,55 +132,68 @@ def rings(site: Site) -> dict[str, Any]:
     }
 
 
-def _run_row(site: Site, run: Trained) -> dict[str, Any]:
+def _sector(gap: Gap, outer: float) -> dict[str, str]:
+    """A gap as a grey sector, and its width beside it."""
+    x, y = drawing.point(gap.middle, outer + 14)
+    side = x / outer
+    return {
+        "path": drawing.wedge_path(gap.start, gap.start + min(gap.degrees, 359.9), outer + 6),
+        "text": f"{gap.degrees:.0f}° wide",
+        "anchor": "mid" if abs(side) < 0.4 else "end" if side < 0 else "",
+        "x": f"{x:.1f}",
+        "y": f"{y:.1f}",
+    }
+
+
+def _run_row(run: Trained, gaps: Sequence[Gap]) -> dict[str, Any]:
     circle = run.circle
     return {
         "name": run.name,
+        "short": run.name.rpartition("-")[0] or run.name,
         "objective": run.objective,
         "seed": run.seed,
         "latents": len(run.family.scores.max),
-        "fvu": f"{run.fvu:.3f}",
+        "fvu": "" if math.isnan(run.fvu) else f"{run.fvu:.3f}",
         "curves": len(run.family.members),
         "gap": f"{run.family.gap.degrees:.0f}°",
         "chance": f"{chance_gap(len(run.family.members)):.0f}°",
-        "left": [f"{left_of(gap, run.orientations):.0f}°" for gap in site.gaps],
-        "order": "" if circle is None else f"{circle.order:.2f}",
-        "order_chance": "" if circle is None else f"{circle.chance:.2f}",
+        "left": [f"{remaining(gap, run.orientations):.0f}°" for gap in gaps],
+        "circle": "" if circle is None else f"{circle.order:.2f} ({circle.chance:.2f})",
         "control": run.control,
     }
 
 
-def _apart(site: Site, one: TakenApart) -> dict[str, Any]:
+def _decomposition(site: Site, one: Decomposition) -> dict[str, Any]:
     run = site.trained[0]
     return {
         "unit": one.unit,
-        "peaks": " and ".join(f"{angle:.0f}°" for angle in one.peaks[:3]),
+        "peaks": " and ".join(degrees(angle) for angle in one.peaks[:3]),
         "h": f"{one.peaks[0] if one.peaks else 0:.1f}",
         "petal": _petal(site.units, one.unit, 60.0),
         "patches": _patches(one.patches[0]) if one.patches else [],
         "all": f"{100 * one.all_latents:.0f} %",
-        "control": ", ".join(f"{100 * share:.0f}" for share in one.control),
-        "run": one.run,
-        "pieces": [
-            _piece(run.family, piece, one.patches[i + 1] if one.patches else ())
-            for i, piece in enumerate(one.pieces)
+        "control": ", ".join(f"{100 * fraction:.0f}" for fraction in one.control),
+        "components": [
+            _component(run.family, component, one.patches[i + 1] if one.patches else ())
+            for i, component in enumerate(one.components)
         ],
     }
 
 
-def _piece(family: Family, piece: Piece, patches: Sequence[Patch]) -> dict[str, Any]:
-    scores = family.scores.row(piece.latent)
-    angle = answered(family, piece.latent)
-    told = f"{scores['orientation']:.0f}°, resultant {scores['resultant']:.2f}"
-    kind = ", a curve" if piece.latent in family.members else ""
+def _component(
+    family: CurveFamily, component: Component, patches: Sequence[Patch]
+) -> dict[str, Any]:
+    scores = family.scores.row(component.latent)
+    angle = preferred(family, component.latent)
+    tuning = f"{degrees(angle or 0.0)}, resultant {scores['resultant']:.2f}"
+    kind = ", a curve detector" if component.latent in family.members else ""
     return {
-        "latent": piece.latent,
+        "latent": component.latent,
         "h": f"{scores['orientation']:.1f}",
-        "answers": told + kind if angle is not None else "silent on drawn curves",
-        "weight": f"{piece.weight:.2f}",
-        "explained": f"{100 * piece.explained:.0f} %",
-        "bar": f"{max(0.0, min(1.0, piece.explained)) * 100:.1f}",
-        "petal": _petal(family, piece.latent, 60.0),
+        "tuning": tuning + kind if angle is not None else "silent on drawn curves",
+        "weight": f"{component.weight:.2f}",
+        "explained": f"{100 * component.explained:.0f} %",
+        "petal": _petal(family, component.latent, 60.0),
         "patches": _patches(patches),
     }
 
@@ -172,7 +211,7 @@ def _patches(patches: Sequence[Patch]) -> list[dict[str, str]]:
 def clouds(
     rows: Float[np.ndarray, "s d"], angles: Sequence[float], umap: Float[np.ndarray, "s 3"] | None
 ) -> list[dict[str, Any]]:
-    """Decoder rows as points: principal components, and UMAP's; empty of fewer than three."""
+    """Decoder rows as points in principal components and in UMAP; none for fewer than three."""
     if len(rows) < 3:
         return []
     drawn = [("principal components 1 and 2", principal(centred(rows), 2))]
@@ -192,27 +231,15 @@ def _cloud(at_SP: Float[np.ndarray, "s 2"], angles: Sequence[float]) -> list[dic
     ]
 
 
-def circle_words(circle: Circle) -> str:
-    """The two numbers of a circle with what chance gives."""
-    modes = ", ".join(f"{100 * share:.0f} %" for share in circle.modes)
-    return (
-        f"Of the {circle.count} rows of the first run, the angle in the first two principal "
-        f"components correlates with the orientation at {circle.order:.2f} (95 % of dealt-out "
-        f"orientations stay below {circle.chance:.2f}). Fourier modes 1 to {MODES} of the "
-        f"orientation hold {modes} of their variance, one mode by chance "
-        f"{100 * circle.modes_chance:.0f} %."
-    )
-
-
 def mode_bars(circle: Circle) -> list[dict[str, str]]:
-    """One bar a mode."""
+    """A bar for each Fourier mode."""
     return [
-        {"k": str(k + 1), "share": f"{100 * share:.0f} %", "bar": f"{100 * max(share, 0):.1f}"}
+        {"k": str(k + 1), "text": f"{100 * share:.0f} %", "bar": f"{100 * max(share, 0):.1f}"}
         for k, share in enumerate(circle.modes)
     ]
 
 
-def _petal(family: Family, member: int, radius: float) -> str:
+def _petal(family: CurveFamily, member: int, radius: float) -> str:
     curve = family.radial[:, member]
     return drawing.polar_path(curve / max(float(curve.max()), 1e-30), radius)
 
@@ -221,6 +248,6 @@ def _about(angle: float, half: float) -> tuple[float, float]:
     return angle - half, angle + half
 
 
-def _told(point: tuple[float, float]) -> tuple[str, str]:
+def _text(point: tuple[float, float]) -> tuple[str, str]:
     assert all(math.isfinite(value) for value in point)
     return f"{point[0]:.1f}", f"{point[1]:.1f}"

@@ -1,267 +1,206 @@
-"""The study of missing curve detectors: do latents of several dictionaries fill the gaps that
-the units leave, do they take polysemantic units apart, and do their rows lie on a circle?
+"""The study `missing`: do latents fill the gaps that the curve units leave?
 
+It also decomposes polysemantic units into latents, and measures whether the decoder rows of curve
+latents lie on a circle.
 Source: Gorton, The Missing Curve Detectors of InceptionV1 (arXiv 2406.03662).
 """
 
-import shlex
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run
 from tendril.data.store.reader import BATCH_DEFAULTS, BatchOptions, Store
 from tendril.data.store.spec import canonical_json
-from tendril.models.dictionaries.checkpoint import DICTIONARY, RESULT, load_sae
-from tendril.models.dictionaries.checkpoint import read_config as read_run
-from tendril.models.dictionaries.sae import SAE
-from tendril.models.sites.receptive import ReceptiveField, receptive_field
+from tendril.models.dictionaries.checkpoint import load_sae
+from tendril.models.dictionaries.run import Run
+from tendril.models.sites.receptive import receptive_field
 
-from ..core.report import file_digest, report_of, sources_config
-from ..core.vision_inputs import Sources, find_sources
-from ..curves.findings import Family
-from ..curves.study import curve_grid, read_figures
-from ..measures.circle import measure_circle, umap_then_pca
+from ..core.report import write_records
+from ..core.study import Study
+from ..core.vision_inputs import VisionInputs, find_vision_inputs
+from ..measures.circle import FEWEST, measure_circle, umap_then_pca
+from ..measures.curve_family import CurveFamily, latent_family, unit_family
 from ..measures.image_examples import cut_patches, strongest_rows
-from ..measures.tuning import latent_tuning, unit_tuning
-from ..page.render import render
+from . import page
 from .config import MissingConfig
-from .decompose import Piece, doubled, peaks, take_apart
-from .findings import Site, TakenApart, Trained, site_figures
-from .page import site_context
+from .decompose import Decomposition, decompose_units, encode, polysemantic
+from .findings import Site, Trained, gap_records, latent_records, study_figures
 
-FORMAT = 3  # raised when the same sources would give another page
-STRONG = 0.25
-"""Least maximum of a unit that is taken apart, as a share of the strongest one's."""
+Inputs = Sequence[VisionInputs]
+Findings = Sequence[Site]
 
 
-def study_missing(config: MissingConfig) -> dict[str, Any]:
-    """Hold the curve latents of every run against the curve units of its site; make a page.
+@final
+class MissingCurvesStudy(Study[MissingConfig, Inputs, Findings]):
+    """Compare the curve latents of runs with the curve units of their sites.
 
-    Raises children of TendrilError for all that the config, its paths or its files can cause.
+    The report holds latents.csv, the curve latents with the gaps in which they lie, and gaps.csv.
     """
-    began = time.monotonic()
-    config.check()
-    device = resolve_device(config.device)
-    folders = [find_run(run, config.home) for run in config.run]
-    made = {
-        "format": FORMAT,
-        "runs": [[f.resolve().name, file_digest(f / DICTIONARY)] for f in folders],
-        **{k: v for k, v in asdict(config).items() if k in DETERMINE},
-    }
-    report = report_of(config.home, config.name or "missing", made)
-    figures = None if config.overwrite else report.figures()
-    reused = figures is not None
-    if figures is None:
-        sites = find_missing(config, folders, device)
-        figures = {"sites": [site_figures(site) for site in sites]}
-        context = {"sites": [site_context(site) for site in sites], "command": command(folders)}
-        report.write(render(Path(__file__).parent, context), figures)
-    seconds = round(time.monotonic() - began, 2)
-    return {"report": str(report.page), **figures, "seconds": seconds, "reused": reused}
+
+    name = "missing"
+    version = 4
+    config = MissingConfig
+
+    def find(self, config: MissingConfig) -> Inputs:
+        examples = config.examples > 0
+        runs = [find_run(run, config.home) for run in config.run]
+        return [find_vision_inputs(config, str(run), images=examples) for run in runs]
+
+    def identity(self, config: MissingConfig, inputs: Inputs) -> Mapping[str, Any]:
+        return {"runs": [one.identity() for one in inputs]}
+
+    def title(self, config: MissingConfig, inputs: Inputs) -> str:
+        places = dict.fromkeys(f"{one.site} of {one.subject.name}" for one in inputs)
+        return f"Missing curve detectors at {', '.join(places)}"
+
+    def label(self, config: MissingConfig, inputs: Inputs) -> str:
+        return "-".join(dict.fromkeys(one.site for one in inputs))
+
+    def compute(self, config: MissingConfig, inputs: Inputs, device: torch.device) -> Findings:
+        groups: dict[str, list[VisionInputs]] = {}
+        for one in inputs:
+            place = {"subject": dict(one.subject.identity), "site": one.site}
+            groups.setdefault(canonical_json(place), []).append(one)
+        return [study_site(config, members, device) for members in groups.values()]
+
+    def figures(self, findings: Findings) -> dict[str, Any]:
+        return study_figures(findings)
+
+    def headline(self, figures: Mapping[str, Any]) -> str:
+        return " ".join(_site_headline(site) for site in figures["sites"])
+
+    def write_tables(self, findings: Findings, folder: Path) -> None:
+        for name, records in (("latents", latent_records), ("gaps", gap_records)):
+            if rows := records(findings):
+                write_records(folder / f"{name}.csv", rows)
+
+    def page(self, config: MissingConfig, inputs: Inputs, findings: Findings) -> Mapping[str, Any]:
+        return page.context(findings)
 
 
-DETERMINE = {
-    *("units", "most_units", "pieces", "rows", "examples", "umap", "orientation_step"),
-    *("radii", "thresholds"),
-}
+def _site_headline(site: Mapping[str, Any]) -> str:
+    text = (
+        f"{site['site']}: {site['curve_units']} curve units, widest gap "
+        f"{site['gap_units']:.0f} degrees"
+    )
+    count = len(site["gap_latents"])
+    if count:
+        runs = "one run" if count == 1 else f"{count} runs on average"
+        text += f"; widest gap of curve latents {site['gap_latents_mean']:.0f} degrees in {runs}"
+    return f"{text}."
 
 
-def find_missing(
-    config: MissingConfig, folders: Sequence[Path], device: torch.device
-) -> list[Site]:
-    """Every site of every subject that the runs are of, in the order of the runs."""
-    groups: dict[str, list[tuple[Path, Sources]]] = {}
-    for folder in folders:
-        sources = find_sources(sources_config(config, str(folder)))
-        key = canonical_json({"subject": dict(sources.subject.identity), "site": sources.site})
-        groups.setdefault(key, []).append((folder, sources))
-    return [_site(config, members, device) for members in groups.values()]
-
-
-def _site(
-    config: MissingConfig, members: Sequence[tuple[Path, Sources]], device: torch.device
+def study_site(
+    config: MissingConfig, members: Sequence[VisionInputs], device: torch.device
 ) -> Site:
-    sources = members[0][1]
-    field = receptive_field(sources.subject, sources.site)
-    asked = replace(
-        sources_config(config, ""),
-        orientation_step=config.orientation_step,
-        radii=config.radii,
-        thresholds=config.thresholds,
-    )
-    grid = curve_grid(asked, sources.subject, field)
-    units = Family(
-        "unit",
-        unit_tuning(sources.subject, sources.site, field, grid, device),
-        np.array(grid.orientations),
-        np.array(grid.radii),
-        grid.styles,
-        config.thresholds,
-    )
-    runs = [_trained(folder, units, device) for folder, _ in members]
-    site = Site(sources.site, _subject_words(sources), units, runs, (), None)
-    rows_SD = site.pooled[0]
+    """Everything that is found at one site of one subject; `members` are its runs."""
+    inputs = members[0]
+    units = unit_family(inputs.subject, inputs.site, config.curves, device)
+    runs = [measure_run(one.run, units, device) for one in members if one.run]
+    weights = str(inputs.subject.identity.get("weights", ""))[:8]
+    site = Site(inputs.site, f"{inputs.subject.name} {weights}".strip(), units, runs)
+    rows_SD, _ = site.pooled
     return replace(
         site,
-        apart=_apart(config, sources, site, field, device),
-        umap=umap_then_pca(rows_SD) if config.umap and len(rows_SD) >= 6 else None,
+        decompositions=decompositions(config, inputs, site, device),
+        umap=umap_then_pca(rows_SD) if config.umap and len(rows_SD) >= FEWEST else None,
+        examples_note=inputs.no_images if config.examples else "",
     )
 
 
-def _subject_words(sources: Sources) -> str:
-    weights = str(sources.subject.identity.get("weights", ""))[:8]
-    return f"{sources.subject.name} {weights}".strip()
-
-
-def _trained(folder: Path, units: Family, device: torch.device) -> Trained:
-    config = read_run(folder)
+def measure_run(folder: Path, units: CurveFamily, device: torch.device) -> Trained:
+    """The curve latents of a run, measured on the same drawn curves as the units."""
+    run = Run(folder)
     dictionary = load_sae(folder).to(device)
-    responses = latent_tuning(units.responses, dictionary.encode, device)
-    family = replace(units, kind="latent", responses=responses)
+    family = latent_family(units, dictionary, device)
     rows = dictionary.W_dec.detach().float().cpu().numpy()[family.members]
-    angles = [family.orientation(m) for m in family.members]
     return Trained(
-        folder.resolve().name,
-        str(config.get("objective", "")),
-        int(config.get("seed", 0)),
-        float(config.get("held_out", BATCH_DEFAULTS["held_out"])),
-        read_figures(folder / RESULT).get("fvu", float("nan")),
+        run.name,
+        str(run.config.get("objective", "")),
+        int(run.config.get("seed", 0)),
+        float(run.config.get("held_out", BATCH_DEFAULTS["held_out"])),
+        float(run.figures.get("fvu", "nan")),
         dictionary,
         family,
-        measure_circle(rows, angles),
+        measure_circle(rows, [family.orientation(m) for m in family.members]),
     )
 
 
-def _apart(
-    config: MissingConfig,
-    sources: Sources,
-    site: Site,
-    field: ReceptiveField,
-    device: torch.device,
-) -> list[TakenApart]:
-    """The units with two peaks, or those asked for, taken apart by the first trained run."""
+def decompositions(
+    config: MissingConfig, inputs: VisionInputs, site: Site, device: torch.device
+) -> list[Decomposition]:
+    """The units named, or those with two peaks, decomposed by the first run that is no control.
+
+    Raises ConfigError for units that the site lacks and where there are no held-out rows.
+    """
     chosen = list(config.units) or polysemantic(site.units)[: config.most_units]
-    if not chosen or not site.trained or sources.store is None:
+    if not chosen or not site.trained or inputs.store is None:
         return []
     width = site.units.responses.shape[-1]
     if max(chosen) >= width or min(chosen) < 0:
-        raise ConfigError(f"--units are from 0 to {width - 1} at {site.name}, unlike {chosen}.")
-    store, run = sources.store, site.trained[0]
-    fit_ND = store_rows(store, site.name, "train", run, config.rows)
-    held_MD = store_rows(store, site.name, "held_out", run, config.rows)
-    control = next((one for one in site.runs if one.objective == "random"), None)
-    fit, held = encode(run.dictionary, fit_ND, device), encode(run.dictionary, held_MD, device)
-    theirs = [encode(control.dictionary, x, device) for x in (fit_ND, held_MD)] if control else []
-    found = []
-    for unit in chosen:
-        pieces = _pieces(run, unit, config.pieces, fit_ND, fit, held_MD, held)
-        others: Sequence[Piece] = ()
-        if control:
-            others = _pieces(control, unit, config.pieces, fit_ND, theirs[0], held_MD, theirs[1])
-        whole = held @ run.dictionary.W_dec[:, unit].cpu().numpy()
-        error = held_MD[:, unit] - whole - float(run.dictionary.b_dec[unit])
-        shares = 1 - (error**2).mean() / max(float(held_MD[:, unit].var()), 1e-30)
-        radial_A = site.units.radial[:, unit]
-        found.append(
-            TakenApart(
-                unit,
-                peaks(radial_A, site.units.orientations.tolist()),
-                run.name,
-                pieces,
-                float(shares),
-                [piece.explained for piece in others],
-                (),
-            )
-        )
-    return with_patches(config, sources, run, field, found, device)
-
-
-def _pieces(
-    run: Trained,
-    unit: int,
-    count: int,
-    fit_ND: np.ndarray,
-    fit_NS: np.ndarray,
-    held_MD: np.ndarray,
-    held_MS: np.ndarray,
-) -> list[Piece]:
-    weights = run.dictionary.W_dec[:, unit].detach().float().cpu().numpy()
-    return take_apart(fit_ND[:, unit], fit_NS, weights, count, held_MD[:, unit], held_MS)
-
-
-def polysemantic(units: Family) -> list[int]:
-    """The units whose tuning curves have the peaks of two curves, strongest first."""
-    strongest = float(units.scores.max.max(initial=0.0))
-    strong = np.flatnonzero(units.scores.max >= STRONG * strongest)
-    angles = units.orientations.tolist()
-    found = [int(u) for u in strong if doubled(peaks(units.radial[:, u], angles))]
-    return sorted(found, key=lambda u: -float(units.scores.max[u]))
+        raise ConfigError(f"--units must be from 0 to {width - 1} at {site.name}; got {chosen}.")
+    run = site.trained[0]
+    fit_ND, held_MD = (
+        store_rows(inputs.store, site.name, part, run, config.rows)
+        for part in ("train", "held_out")
+    )
+    control = next((one.dictionary for one in site.runs if one.objective == "random"), None)
+    found = decompose_units(
+        site.units, chosen, run.dictionary, control, (fit_ND, held_MD), config.components, device
+    )
+    return with_patches(found, inputs, run, config.examples, device)
 
 
 def store_rows(
     store: Store, site: str, part: str, run: Trained, most: int
 ) -> Float[np.ndarray, "n d"]:
-    """Rows of a part of a store at random, the same ones each time, at most so many.
+    """At most `most` random rows of a part of a store, the same each time.
 
-    Raises ConfigError where the part has none."""
-    how: BatchOptions = {"part": part, "held_out": run.held_out, "epochs": 1, "seed": 0}
+    Raises ConfigError where the part has none.
+    """
+    options: BatchOptions = {"part": part, "held_out": run.held_out, "epochs": 1, "seed": 0}
     try:
-        batch = next(store.batches(site, most, **how))
+        batch = next(store.batches(site, most, **options))
     except ConfigError as error:
         raise ConfigError(
-            f"{run.name} kept {run.held_out:g} of the inputs of {store.name} out of training, and "
-            "its units are taken apart on rows of those, of which there are none; pass "
-            "--most-units 0 and no --units, or train on a store of more inputs."
+            f"units are decomposed on held-out rows, and {run.name} held out a fraction of "
+            f"{run.held_out:g} of the inputs of {store.name}, which leaves none. Pass "
+            "--most-units 0 without --units, or train on a store of more inputs."
         ) from error
     return np.asarray(batch.double().numpy())
 
 
-def encode(
-    dictionary: SAE, x_ND: Float[np.ndarray, "n d"], device: torch.device
-) -> Float[np.ndarray, "n s"]:
-    """The latents of many rows, some thousands at a time."""
-    with torch.inference_mode():
-        parts = torch.split(torch.from_numpy(x_ND).float(), 4096)
-        return torch.cat([dictionary.encode(x.to(device)).cpu() for x in parts]).numpy()
-
-
 def with_patches(
-    config: MissingConfig,
-    sources: Sources,
+    found: Sequence[Decomposition],
+    inputs: VisionInputs,
     run: Trained,
-    field: ReceptiveField,
-    found: Sequence[TakenApart],
+    count: int,
     device: torch.device,
-) -> list[TakenApart]:
-    """The dataset examples of every unit and piece, from one pass over the store."""
-    store, images = sources.store, sources.images
-    if not config.examples or store is None or images is None:
+) -> list[Decomposition]:
+    """Decompositions with the dataset examples of each unit and component, from one pass over
+    the store."""
+    store, images, site = inputs.store, inputs.images, inputs.site
+    if not count or store is None or images is None:
         return list(found)
     units = [one.unit for one in found]
-    latents = [piece.latent for one in found for piece in one.pieces]
+    latents = [component.latent for one in found for component in one.components]
 
     def respond(x_ND: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n m"]:
         z_NS = encode(run.dictionary, x_ND, device)
         return np.concatenate([x_ND[:, units], z_NS[:, latents]], axis=1)
 
-    best = strongest_rows(store, sources.site, respond, len(units) + len(latents), config.examples)
-    patches = cut_patches(store, sources.site, field, images, sources.subject.input_size, best)
-    of_pieces = iter(patches[len(units) :])
+    best = strongest_rows(store, site, respond, len(units) + len(latents), count)
+    field = receptive_field(inputs.subject, site)
+    patches = cut_patches(store, site, field, images, inputs.subject.input_size, best)
+    of_components = iter(patches[len(units) :])
     return [
-        replace(one, patches=[own, *(next(of_pieces) for _ in one.pieces)])
+        replace(one, patches=[own, *(next(of_components) for _ in one.components)])
         for one, own in zip(found, patches, strict=False)
     ]
-
-
-def command(folders: Sequence[Path]) -> str:
-    """The command that makes the page again, in words that name no folder of a machine."""
-    return shlex.join(["tendril", "study", "missing", "--run", *(f.name for f in folders)])

@@ -26,7 +26,7 @@ class SymmetryConfig(VisionConfig):
     """Runs trained as controls (random weights, shuffled elements ...), shown for comparison."""
     thresholds: Annotated[SymmetryThresholds, Flat] = field(default_factory=SymmetryThresholds)
     anchors: int = 1024
-    """Raw anchors of the null distribution."""
+    """Raw anchors, which are orbits of rows of the store, in the null distribution."""
     margin: float = 0.1
     """A latent is a curve if its response to a curve exceeds that to every line, edge, corner and
     line end by this fraction."""

@@ -11,7 +11,7 @@ import torch
 from tendril.data.errors import ConfigError, RunNotFoundError, TendrilError
 from tendril.models.dictionaries.checkpoint import load_dictionary
 from tendril.models.dictionaries.sae import Stored
-from tendril.models.sites.window import Window, find_window
+from tendril.models.sites.window import ReceptivePatch, find_receptive_patch
 
 from ..core.report import write_records
 from ..core.stores import store_of_run
@@ -106,15 +106,15 @@ class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
         )
         notes = [] if vision.images else [vision.no_images]
         try:
-            window = find_window(vision.subject, studied.store.sites)
-            tuning = tuning_of(config, inputs, dictionary, window, findings, device)
+            patch = find_receptive_patch(vision.subject, studied.store.sites)
+            tuning = tuning_of(config, inputs, dictionary, patch, findings, device)
         except TendrilError as error:
             shapes = f"No shapes were shown to the subject ({error})."
             return replace(findings, notes=[shapes, *notes])
         findings = replace(findings, tuning=tuning, notes=notes)
         if config.visualise:
             findings = with_images(findings, config.visualise, vision, device)
-        return replace(findings, patches=examples(findings, config, inputs, dictionary, window))
+        return replace(findings, patches=examples(findings, config, inputs, dictionary, patch))
 
     def figures(self, findings: SymmetryFindings) -> dict[str, Any]:
         return findings.figures()
@@ -153,13 +153,13 @@ def tuning_of(
     config: SymmetryConfig,
     inputs: SymmetryInputs,
     dictionary: Stored,
-    window: Window,
+    patch: ReceptivePatch,
     findings: SymmetryFindings,
     device: torch.device,
 ) -> ShapeTuning:
     """Responses of the rows of the analysis to drawn shapes."""
     site, group = inputs.studied.site, inputs.studied.group
-    tuning = shape_tuning(dictionary, window, site, group, config.radii, config.line_width, device)
+    tuning = shape_tuning(dictionary, patch, site, group, config.radii, config.line_width, device)
     return replace(tuning, z_QAS=tuning.z_QAS[..., findings.analysis.latents])
 
 
@@ -187,7 +187,7 @@ def examples(
     config: SymmetryConfig,
     inputs: SymmetryInputs,
     dictionary: Stored,
-    window: Window,
+    patch: ReceptivePatch,
 ) -> dict[int, list[Patch]]:
     """By head of a family shown: the patches that excite it most, pose-normalised."""
     vision, store = inputs.vision, inputs.studied.store
@@ -200,7 +200,7 @@ def examples(
         vision.site,
         dictionary,
         vision.images,
-        window,
+        patch,
         vision.subject.input_size,
         best,
         latents,

@@ -1,73 +1,71 @@
-"""Feature visualisation: images made to excite units, latents, or blocks of a group crosscoder.
+"""The study `visualise`: images optimised to excite units and latents."""
 
-An image is a patch of the receptive field's size and a margin, in lucent's parametrisation
-(Fourier coefficients, colours decorrelated). Gradients come through the part of the network
-that the cell needs and nothing more, with the true gradient of ReLU. From step to step the
-patch is shifted and scaled a little, never turned: what has a direction must keep it.
-Source: Olah et al., Feature Visualization, Distill 2017; lucent (github.com/greentfrapp/lucent).
-"""
-
-import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from tendril.data import _torchvision  # noqa: F401  lucent imports torchvision
-from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError
-from tendril.models.dictionaries.checkpoint import DICTIONARY, load_sae
+from tendril.models.dictionaries.checkpoint import load_sae
+from tendril.models.sites.hooks import describe_sites
 from tendril.models.sites.window import find_window
 
-from ..core.report import file_digest, report_of, sources_config
-from ..core.vision_inputs import Sources, find_sources
-from ..measures.feature_visualisation import Aim, Visualised, sites_to_read, visualise
+from ..core.report import write_records
+from ..core.study import Study
+from ..core.vision_inputs import VisionInputs, find_vision_inputs
+from ..measures.feature_visualisation import Aim, sites_to_read, visualise
 from ..measures.tuning import exact_arithmetic
-from ..missing_curves.config import VisualiseConfig
-from ..page import svg as drawing
-from ..page.render import render
-
-FORMAT = 1  # raised when the same sources would give other images
-AT_ONCE = 16
-SCALES = (0.95, 1.05)
-LEAST_COSINE = 0.1
-RATE = 5e-2  # lucent's
+from . import page
+from .config import VisualiseConfig
+from .findings import Images
 
 
-def study_visualise(config: VisualiseConfig) -> dict[str, Any]:
-    """Make the images of some units and latents of a site, and a page of them.
+@final
+class VisualiseStudy(Study[VisualiseConfig, VisionInputs, Images]):
+    """Make images of units and latents of a site; their figures are in images.csv."""
 
-    Raises children of TendrilError for all that the config, its paths or its files can cause.
-    """
-    began = time.monotonic()
-    config.check()
-    device = resolve_device(config.device)
-    sources = find_sources(sources_config(config, config.run, config.site))
-    made = {
-        "format": FORMAT,
-        "subject": dict(sources.subject.identity),
-        "site": sources.site,
-        "run": file_digest(sources.run / DICTIONARY) if sources.run else None,
-        **{
-            name: getattr(config, name)
-            for name in ("units", "latents", "cosine", "steps", "margin", "seed")
-        },
-    }
-    report = report_of(config.home, config.name or f"visualise-{sources.site}", made)
-    figures = None if config.overwrite else report.figures()
-    reused = figures is not None
-    if figures is None:
-        aims = find_aims(config, sources)
-        window = find_window(sources.subject, sites_to_read(sources.subject, sources.site))
-        window.module.to(device)
-        started = time.monotonic()
+    name = "visualise"
+    version = 2
+    config = VisualiseConfig
+
+    def find(self, config: VisualiseConfig) -> VisionInputs:
+        inputs = find_vision_inputs(config, config.run, config.site, images=False)
+        if config.latents and inputs.run is None:
+            raise ConfigError(
+                '--latents must be those of a run; got --run "". Name a run, or pass --units.'
+            )
+        return inputs
+
+    def identity(self, config: VisualiseConfig, inputs: VisionInputs) -> Mapping[str, Any]:
+        names = ("subject", "site", "run", "dictionary")
+        return {name: inputs.identity()[name] for name in names}
+
+    def title(self, config: VisualiseConfig, inputs: VisionInputs) -> str:
+        return f"Feature visualisation at {inputs.site} of {inputs.subject.name}"
+
+    def label(self, config: VisualiseConfig, inputs: VisionInputs) -> str:
+        return inputs.site
+
+    def resolved(self, config: VisualiseConfig, inputs: VisionInputs) -> VisualiseConfig:
+        if inputs.run:
+            return super().resolved(replace(config, run=str(inputs.run)), inputs)
+        return replace(config, run="", site=inputs.site)
+
+    def compute(
+        self, config: VisualiseConfig, inputs: VisionInputs, device: torch.device
+    ) -> Images:
+        aims = find_aims(inputs, config.units, config.latents)
+        patch = find_window(inputs.subject, sites_to_read(inputs.subject, inputs.site))
+        patch.module.to(device)
+        began = time.monotonic()
         with exact_arithmetic():
             images = visualise(
-                window,
-                sources.site,
+                patch,
+                inputs.site,
                 aims,
                 cosine=config.cosine,
                 steps=config.steps,
@@ -75,92 +73,48 @@ def study_visualise(config: VisualiseConfig) -> dict[str, Any]:
                 seed=config.seed,
                 device=device,
             )
-        each = (time.monotonic() - started) / len(images)
-        figures = visualise_figures(images, each, window.size)
-        context = page_context(images, each, window.size, config, sources)
-        report.write(render(Path(__file__).parent, context), figures)
-    seconds = round(time.monotonic() - began, 2)
-    return {"report": str(report.page), **figures, "seconds": seconds, "reused": reused}
+        return Images(images, patch.size, (time.monotonic() - began) / len(images))
+
+    def figures(self, findings: Images) -> dict[str, Any]:
+        return findings.figures()
+
+    def headline(self, figures: Mapping[str, Any]) -> str:
+        images = "1 image" if figures["images"] == 1 else f"{figures['images']} images"
+        return (
+            f"{images} of {figures['pixels']} pixels; median cosine with the direction "
+            f"{figures['median_cosine']:.2f}."
+        )
+
+    def write_tables(self, findings: Images, folder: Path) -> None:
+        write_records(folder / "images.csv", findings.figures()["visualised"])
+
+    def page(
+        self, config: VisualiseConfig, inputs: VisionInputs, findings: Images
+    ) -> Mapping[str, Any]:
+        return page.context(config, findings)
 
 
-def find_aims(config: VisualiseConfig, sources: Sources) -> list[Aim]:
-    """Units as the basis of the site, latents as their decoder rows: of a dictionary of orbits
-    one for each element of the group, the image that block g of the latent asks for."""
-    group = sources.store.group if sources.store else None
-    W_SD: Tensor | None = None
-    if sources.run is not None:
-        W_SD = load_sae(sources.run).W_dec.detach().float()
-    elif config.latents:
-        raise ConfigError('--latents are those of a run, and --run "" names none; name one.')
-    blocks = len(group) if group else 1
-    width = unit_width(sources) if W_SD is None else W_SD.shape[1] // blocks
-    _within("units", config.units, width)
-    aims = [Aim(f"unit {unit}", torch.eye(width)[unit]) for unit in config.units]
-    if W_SD is not None:
-        _within("latents", config.latents, len(W_SD))
-        for latent in config.latents:
-            rows = W_SD[latent].view(blocks, width)
-            aims += [
-                Aim(f"latent {latent}" + (f", element {g}" if group else ""), row)
-                for g, row in enumerate(rows)
-            ]
+def find_aims(inputs: VisionInputs, units: Sequence[int], latents: Sequence[int]) -> list[Aim]:
+    """The directions of units, which are axes of the site, and of latents, which are decoder rows.
+
+    A row of a group crosscoder holds one block [D] for each element of the group, and each block
+    is an aim. Raises ConfigError for numbers beyond those of the site or the dictionary.
+    """
+    width = describe_sites(inputs.subject, [inputs.site])[inputs.site].width
+    _check_numbers("units", units, width)
+    aims = [Aim(f"unit {unit}", torch.eye(width)[unit]) for unit in units]
+    if inputs.run is None:
+        return aims
+    W_SD: Tensor = load_sae(inputs.run).W_dec.detach().float()
+    _check_numbers("latents", latents, len(W_SD))
+    for latent in latents:
+        blocks_GD = W_SD[latent].view(-1, width)
+        for g, row in enumerate(blocks_GD):
+            element = f", element {g}" if len(blocks_GD) > 1 else ""
+            aims.append(Aim(f"latent {latent}{element}", row))
     return aims
 
 
-def unit_width(sources: Sources) -> int:
-    """How many units a site has."""
-    from tendril.models.sites.hooks import describe_sites
-
-    return describe_sites(sources.subject, [sources.site])[sources.site].width
-
-
-def _within(name: str, numbers: Sequence[int], count: int) -> None:
+def _check_numbers(name: str, numbers: Sequence[int], count: int) -> None:
     if any(not 0 <= number < count for number in numbers):
-        raise ConfigError(f"--{name} are from 0 to {count - 1}, and not {list(numbers)}.")
-
-
-def visualise_figures(
-    images: Sequence[Visualised], seconds_each: float, size: int
-) -> dict[str, Any]:
-    """The figures of the command's result."""
-    return {
-        "images": len(images),
-        "pixels": size,
-        "seconds_an_image": round(seconds_each, 2),
-        "made": [
-            {"of": one.name, "cosine": round(one.cosine, 3), "dot": round(one.dot, 2)}
-            for one in images
-        ],
-    }
-
-
-def page_context(
-    images: Sequence[Visualised],
-    seconds_each: float,
-    size: int,
-    config: VisualiseConfig,
-    sources: Sources,
-) -> dict[str, Any]:
-    """What the template shows."""
-    words = ["tendril", "study", "visualise", "--run", sources.run.name if sources.run else ""]
-    words += ["--site", sources.site]
-    for flag, numbers in (("--units", config.units), ("--latents", config.latents)):
-        words += [flag, *map(str, numbers)] if numbers else []
-    words += ["--steps", str(config.steps), "--seed", str(config.seed)]
-    return {
-        "title": f"What excites {sources.site} of {sources.subject.name}",
-        "size": size,
-        "steps": config.steps,
-        "seconds": f"{seconds_each:.1f}",
-        "cosine": f"{config.cosine:g}",
-        "images": [
-            {
-                "name": one.name,
-                "url": drawing.data_url(one.pixels, "PNG"),
-                "cosine": f"{one.cosine:.2f}",
-                "dot": f"{one.dot:.4g}",
-            }
-            for one in images
-        ],
-        "command": shlex.join(words),
-    }
+        raise ConfigError(f"--{name} must be from 0 to {count - 1}; got {list(numbers)}.")

@@ -1,1 +1,1 @@
-"""Bench."""
+"""Tests of bench."""

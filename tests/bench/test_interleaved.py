@@ -1,4 +1,4 @@
-"""A harvest measured beside a bare pass that runs in its pauses."""
+"""A harvest timed together with a bare forward pass that runs in its pauses."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ SLICE, SHARD, INPUTS = 2, 4, 11
 SHORT = 0.005  # seconds
 
 
-def test_all_that_a_harvest_does_is_its_own_and_no_pause_of_it_is(tmp_path: Path) -> None:
+def test_all_work_of_a_harvest_counts_and_no_pause_does(tmp_path: Path) -> None:
     layout = _layout()
     slices = [part for shard in range(layout.shards) for part in layout.slices(shard)]
     paused_at: list[tuple[range, int]] = []
@@ -27,9 +27,9 @@ def test_all_that_a_harvest_does_is_its_own_and_no_pause_of_it_is(tmp_path: Path
         for shard in range(layout.shards):
             for number, _ in enumerate(layout.slices(shard)):
                 next(stream)
-                if shard and number == 0:  # the shard before reaches the disk only now
+                if shard and number == 0:  # the previous shard is written only now
                     _commit(tmp_path, shard - 1)
-        time.sleep(4 * SHORT)  # the last shard
+        time.sleep(4 * SHORT)  # writing the last shard
 
     def yardstick(inputs: range) -> None:
         paused_at.append((inputs, sum(1 for _ in tmp_path.glob("records/*/zarr.json"))))
@@ -39,7 +39,7 @@ def test_all_that_a_harvest_does_is_its_own_and_no_pause_of_it_is(tmp_path: Path
     times = interleaved(write, _produce, yardstick, layout, tmp_path, rounds=2)
     whole = time.perf_counter() - began
     assert [inputs for inputs, _ in paused_at] == 3 * slices
-    # Slices 0 | 1 | 2: after slice 1 the first shard is complete but not there, so it waits.
+    # After slice 1 the first shard is produced but not yet written, so the yardstick waits.
     assert [committed for _, committed in paused_at[:6]] == [0, 1, 1, 2, 2, 2]
     at_least = 6 * SHORT + 4 * SHORT
     assert len(times.ours) == len(times.yardstick) == 2

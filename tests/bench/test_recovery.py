@@ -1,5 +1,4 @@
-"""Known directions are found again, by every objective: the small form of
-`tendril bench recovery`."""
+"""Every objective recovers planted directions: the small form of `tendril bench recovery`."""
 
 from typing import Any
 
@@ -7,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from tendril.bench.planted_vectors import Frequencies, Truth
+from tendril.bench.config import Frequencies, RecoveryBench
+from tendril.bench.planted_vectors import PlantedVectors
 from tendril.bench.recovery import SETTINGS, recover
 
-SMALL: dict[str, Any] = {"width": 32, "features": 64, "on": 2.0, "batch_size": 256}
+SMALL: dict[str, Any] = {"width": 32, "features": 64, "active": 2.0, "batch_size": 256}
 QUICK: dict[str, dict[str, Any]] = {
     "topk": {"k": 3},
     "batch_topk": {"k": 3},
@@ -23,12 +23,16 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
-SLOWER = ("batch_topk", "matryoshka")  # of which fewer steps leave latents dead
+SLOWER = ("batch_topk", "matryoshka")  # with fewer steps, latents stay dead
+
+
+def test_all_settings_are_tried_by_default() -> None:
+    assert RecoveryBench().objectives == tuple(SETTINGS)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.many_steps
-def test_every_objective_recovers_a_known_truth(name: str) -> None:
+def test_every_objective_recovers_planted_directions(name: str) -> None:
     steps, lr = (700, 1e-2) if name in SLOWER else (400, 2e-2)
     fields = SETTINGS[name][0] | {"lr": lr, "dead_after": 10_000} | QUICK[name]
     found = recover("uniform", 0, steps, fields, **SMALL)
@@ -39,10 +43,10 @@ def test_every_objective_recovers_a_known_truth(name: str) -> None:
 
 @pytest.mark.parametrize("frequencies", ["uniform", "power-law", "correlated"])
 def test_features_are_on_as_often_as_they_should_be(frequencies: Frequencies) -> None:
-    """Found by regression on the directions, of which there are fewer than dimensions."""
-    truth = Truth(frequencies, 0, width=80, features=64, on=4.0)
-    x_ND = torch.cat([next(truth) for _ in range(20)]).double().numpy()
-    amount_NF = x_ND @ np.linalg.pinv(truth.directions_FD.astype(np.float64))
+    """By regression on the directions, which are fewer than the dimensions."""
+    planted = PlantedVectors(frequencies, 0, width=80, features=64, active=4.0)
+    x_ND = torch.cat([next(planted) for _ in range(20)]).double().numpy()
+    amount_NF = x_ND @ np.linalg.pinv(planted.directions_FD.astype(np.float64))
     on_NF = amount_NF > 0.5
     assert amount_NF[on_NF].min() == pytest.approx(1, abs=0.01)
     assert amount_NF.max() == pytest.approx(2, abs=0.01)
@@ -60,11 +64,11 @@ def test_features_are_on_as_often_as_they_should_be(frequencies: Frequencies) ->
 
 
 def test_a_stream_is_a_function_of_seed_and_batch() -> None:
-    truth, again = Truth("uniform", 3), Truth("uniform", 3)
-    first, second = next(truth), next(truth)
+    planted, again = PlantedVectors("uniform", 3), PlantedVectors("uniform", 3)
+    first, second = next(planted), next(planted)
     assert not torch.equal(first, second)
     again.restore({"batch": 1})
     assert torch.equal(next(again), second)
-    assert again.state() == truth.state() == {"batch": 2}
-    assert float((first * truth.scale).square().sum(dim=1).mean()) == pytest.approx(64, rel=0.05)
-    assert truth.recovery(torch.from_numpy(truth.directions_FD) * 3) == pytest.approx(1)
+    assert again.state() == planted.state() == {"batch": 2}
+    assert float((first * planted.scale).square().sum(dim=1).mean()) == pytest.approx(64, rel=0.05)
+    assert planted.recovery(torch.from_numpy(planted.directions_FD) * 3) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""Batches against a slow reference, and what must hold of them for any arguments."""
+"""Batches: equal to a slow reference, and properties that hold for any arguments."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ from tendril.data.store.writer import Written
 PER_INPUT = 5
 INPUTS = 47
 WIDTHS = {"near": 3, "far": 4}
-BROKEN = (0, 11, 12, 13)  # a whole chunk among them
+BROKEN = (0, 11, 12, 13)  # 11 to 13 include a whole chunk
 
 
 def write(path: Path, dtype: str = "float32", elements: int = 0, inputs: int = INPUTS) -> Path:
-    """A small store of random rows; the first number of a row of float32 is the row's own."""
+    """A small store of random rows; in float32 the first value of a row is its number."""
     spec = StoreSpec({"name": "random"}, {}, tuple(WIDTHS), {"rule": "all"}, 0, dtype)
     planned = plan_layout(inputs, PER_INPUT, WIDTHS, elements=elements)
     shape = Layout(**vars(planned) | {"inputs_per_chunk": 2, "inputs_per_shard": 6})
@@ -49,7 +49,7 @@ def rows_of(shape: Layout, site: str) -> np.ndarray:
 
 
 def shard_of(shape: Layout, dtype: str, shard: int) -> Written:
-    """A shard as the writer takes it."""
+    """The content of a shard for the writer."""
     inputs = shape.shard_inputs(shard)
     at = shape.row_range(inputs)
     rows = {site: rows_of(shape, site)[at] for site in WIDTHS}
@@ -71,7 +71,7 @@ def shard_of(shape: Layout, dtype: str, shard: int) -> Written:
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Store]:
-    """One of each kind."""
+    """A store of each kind."""
     home = tmp_path_factory.mktemp("home")
     kinds = {"float32": {}, "bfloat16": {"dtype": "bfloat16"}, "int8": {"dtype": "int8"}}
     kinds |= {"float16": {"dtype": "float16"}, "group": {"elements": 3}}
@@ -81,7 +81,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Store]:
 
 @dataclass(frozen=True)
 class Asked:
-    """Arguments of a stream."""
+    """The arguments of a stream."""
 
     batch: int
     seed: int
@@ -92,7 +92,7 @@ class Asked:
     from_y: int
 
     def where(self, store: Store) -> np.ndarray:
-        """Only some rows, by a column."""
+        """A selection of rows by a column."""
         mask: np.ndarray = store.column("y") >= self.from_y
         return mask
 
@@ -112,7 +112,7 @@ class Asked:
         )
 
     def wanted(self, store: Store) -> np.ndarray:
-        """The numbers of the rows that an epoch holds, in order."""
+        """The row numbers in an epoch, in order."""
         aside = order.held_out(store.column("input"), self.held_out)
         part = {"train": ~aside, "held_out": aside, "all": aside | True}[self.part]
         return np.flatnonzero(store.column("valid") & part & self.where(store))
@@ -133,14 +133,16 @@ KINDS = st.sampled_from(["float32", "float16", "bfloat16", "int8", "group", "gro
 
 @cache
 def whole(store: Store, site: str) -> np.ndarray:
-    """All rows of a site; NaN where an input could not be read."""
+    """All rows of a site; NaN for unreadable inputs."""
     return store.read(site, slice(0, store.rows))
 
 
 def reference(store: Store, site: str, asked: Asked, rank: int) -> Iterator[np.ndarray]:
-    """Batches written as plainly as can be: the chunks with rows in them permuted by (seed,
-    epoch), dealt in turn, a window's rows in ascending order permuted by (seed, epoch, number
-    of the window, rank)."""
+    """A plain implementation of batches.
+
+    The chunks with wanted rows are permuted by (seed, epoch) and dealt in turn. The rows of a
+    window, in ascending order, are permuted by (seed, epoch, number of the window, rank).
+    """
     wanted, waiting, epoch = asked.wanted(store), np.empty(0, np.int64), 0
     chunk_of = wanted // store.chunk_rows
     chunks = np.unique(chunk_of)
@@ -192,7 +194,7 @@ def test_any_state_of_any_rank_is_gone_on_from(
     for _ in range(before):
         next(whole)
     if data.draw(st.booleans()):
-        next(other)  # something else is in its memory
+        next(other)  # overwrites the memory of the first batch
     other.restore(whole.state())
     for _ in range(6):
         assert torch.equal(next(whole), next(other))
@@ -209,12 +211,12 @@ def test_sites_come_aligned_row_by_row(
         rows = both["near"].reshape(len(both["near"]), -1)[:, 0].long().numpy()
         for site, batch in both.items():
             assert np.array_equal(batch.numpy(), whole(store, site)[rows])
-    stream.close()  # its threads, under beartype, draw random numbers: hypothesis minds
+    stream.close()  # under beartype its threads draw random numbers, which hypothesis forbids
 
 
 @pytest.mark.parametrize("kind", ["group", "group int8"])
 def test_rows_of_a_group(stores: Mapping[str, Store], kind: str) -> None:
-    """[R, G, D], to us and to plain zarr."""
+    """They have shape [R, G, D] for Tendril and for plain zarr."""
     store = stores[kind]
     shape = store.arrays.layout
     expected, valid = rows_of(shape, "far"), store.column("valid")
@@ -239,12 +241,12 @@ def test_rows_of_a_group(stores: Mapping[str, Store], kind: str) -> None:
 
 def test_more_ranks_than_chunks_with_rows(stores: Mapping[str, Store]) -> None:
     store = stores["float32"]
-    where = store.column("input") < 3  # two chunks, the first input broken
+    where = store.column("input") < 3  # two chunks; the first input is unreadable
     rows = [
         b
         for r in (0, 1)
         for b in store.batches("near", 3, where=where, rank=r, ranks=2, part="all", epochs=1)
     ]
     assert sorted(torch.cat(rows)[:, 0].tolist()) == list(range(5, 15))
-    with pytest.raises(ConfigError, match="2 of its chunks hold rows that are asked for"):
+    with pytest.raises(ConfigError, match="lie in 2 chunks"):
         store.batches("near", 3, where=where, rank=0, ranks=3, part="all")

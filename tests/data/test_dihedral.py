@@ -1,4 +1,4 @@
-"""The dihedral group: its axioms, its matrices, its characters."""
+"""The dihedral group: axioms, matrices and characters."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_every_element_is_another_and_has_an_inverse(group: Dihedral) -> None:
 def test_a_turn_is_clockwise_on_screen_and_a_reflection_turns_angles_about() -> None:
     group = Dihedral(8)
     right = np.array([1.0, 0.0])
-    assert np.allclose(group.matrix_G22[group.element(0, 2)] @ right, [0, 1])  # down: y is down
+    assert np.allclose(group.matrix_G22[group.element(0, 2)] @ right, [0, 1])  # y points down
     slanted = np.array([np.cos(0.3), np.sin(0.3)])
     assert np.allclose(group.matrix_G22[group.element(1, 0)] @ slanted, [slanted[0], -slanted[1]])
     axis = np.radians(180 * 3 / 8)

@@ -1,4 +1,4 @@
-"""Batches gathered by pieces are those gathered plainly; a thread that computes alone."""
+"""`gather` equals `gather_plainly`; `compute_alone` affects only its thread."""
 
 from concurrent.futures import ThreadPoolExecutor
 

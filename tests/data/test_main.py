@@ -1,4 +1,4 @@
-"""`tendril data` as a person meets it: tables, JSON, statistics that are numpy's, mistakes."""
+"""The command `tendril data` for stores: text, JSON, statistics as numpy's, user errors."""
 
 import fcntl
 import io
@@ -60,13 +60,16 @@ def as_json(out: str) -> dict[str, Any]:
 
 def test_help_is_there_under_a_second_and_without_torch() -> None:
     check_help("data", "verify", shows="--json", never=("torch", "zarr", "numba"))
+    check_help("data", "ls", shows="--home", never=("torch", "zarr", "numba"))
 
 
 def test_no_command_needs_torch(home: Path) -> None:
     code = "import sys; from tendril.data.store.verify import verify_store\n"
-    code += "from tendril.data.store import inspect as report, tables as table\n"
-    code += "for p in sys.argv[1:]: table.verified(vars(verify_store(p))); report.summarise(p); "
-    code += "report.describe_store(p)\nassert not {'torch', 'numba'} & sys.modules.keys()"
+    code += "from tendril.data.store import inspect, tables\n"
+    code += "from tendril.data.listing import describe, entries, remove, tables as listing\n"
+    code += "for p in sys.argv[1:]: tables.verified(vars(verify_store(p))); inspect.summarise(p); "
+    code += "listing.description(describe.describe(entries.find_entry(p)))\n"
+    code += "assert not {'torch', 'numba'} & sys.modules.keys()"
     stores = [str(p) for p in (home / "store").glob("sparse*")][:2]
     subprocess.run([sys.executable, "-c", code, *stores], cwd=ROOT, check=True)
 
@@ -88,13 +91,13 @@ def test_ls_lists_all_stores_and_how_far_they_have_come(run, home: Path) -> None
 
 def test_ls_of_nothing_and_of_what_cannot_be_read(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     status, out, _ = run("ls", home=tmp_path)
-    assert (status, "`make harvest` makes one" in out) == (0, True)
+    assert (status, "`tendril harvest --help`" in out) == (0, True)
     (tmp_path / "store/old").mkdir(parents=True)
     (tmp_path / "store/old/zarr.json").write_text('{"attributes": {"tendril": {"format": 1}}}')
     status, out, _ = run("ls", home=tmp_path)
     assert status == 0
     assert "old cannot be read" in out
-    assert "format 3 and is 1" in out
+    assert "format 3; got format 1" in out
 
 
 @pytest.mark.parametrize(("dtype", "elements"), STORES)
@@ -106,17 +109,17 @@ def test_info_says_what_is_on_the_disk(run, home: Path, dtype: str, elements: in
     assert about["bytes"] == sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     item = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1}[dtype]
     for site, width in arithmetic.WIDTHS.items():
-        told = about["sites"][site]
+        shown = about["sites"][site]
         scale = 4 if dtype == "int8" else 0
-        assert told["raw_bytes_per_row"] == width * max(elements, 1) * item + scale
+        assert shown["raw_bytes_per_row"] == width * max(elements, 1) * item + scale
         stored = sum(
             p.stat().st_size
             for kind in ("activations", "scales")
             for p in (path / kind / site).rglob("c/**/*")
             if p.is_file()
         )
-        assert told["bytes"] == stored
-        assert told["bytes_per_row"] == pytest.approx(stored / 180)
+        assert shown["bytes"] == stored
+        assert shown["bytes_per_row"] == pytest.approx(stored / 180)
     assert about["spec"]["dtype"] == dtype
     assert (about["rows"], about["valid_rows"], about["rows_per_chunk"]) == (180, 174, 12)
     assert about["unreadable"] == [{"input": 3, "name": "number 3", "reason": "three is broken"}]
@@ -142,7 +145,7 @@ def test_statistics_are_numpys_on_the_stored_rows(  # type: ignore[no-untyped-de
     group = zarr.open_group(about["store"], mode="r")
     valid = np.asarray(group["valid"][:])
     assert (status, about["valid_rows"]) == (0, valid.sum())
-    for site, told in about["sites"].items():
+    for site, shown in about["sites"].items():
         rows = sparse_store.decoded(Path(about["store"]), site)[valid]
         flat = rows.reshape(len(rows), -1)
         mean, variance, zeros = rows.mean(0), rows.var(0), (rows == 0).mean(0)
@@ -153,20 +156,20 @@ def test_statistics_are_numpys_on_the_stored_rows(  # type: ignore[no-untyped-de
         assert np.array_equal(kept["zeros"][:], zeros)
         for name, values in (("mean", mean), ("variance", variance), ("zeros", zeros)):
             expected = [values.min(), np.median(values), values.max()]
-            got = [told[name][key] for key in ("min", "median", "max")]
+            got = [shown[name][key] for key in ("min", "median", "max")]
             np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-14)
-        assert told["mean"]["norm"] == pytest.approx(np.linalg.norm(mean), rel=1e-12)
-        assert told["variance"]["total"] == pytest.approx(variance.sum(), rel=1e-10)
-        assert told["zeros"]["share"] == pytest.approx((rows == 0).mean(), rel=1e-12)
-        levels = [float(level) for level in told["norm_quantiles"]]
-        quantiles = list(told["norm_quantiles"].values())
+        assert shown["mean"]["norm"] == pytest.approx(np.linalg.norm(mean), rel=1e-12)
+        assert shown["variance"]["total"] == pytest.approx(variance.sum(), rel=1e-10)
+        assert shown["zeros"]["fraction"] == pytest.approx((rows == 0).mean(), rel=1e-12)
+        levels = [float(level) for level in shown["norm_quantiles"]]
+        quantiles = list(shown["norm_quantiles"].values())
         np.testing.assert_allclose(quantiles, np.quantile(norms, levels), rtol=1e-6)
-        assert told["channels"] == flat.shape[1]
+        assert shown["channels"] == flat.shape[1]
         dead = np.argwhere((rows == 0).all(0)).tolist()
-        assert told["dead"] == (dead if elements else [d[0] for d in dead])
+        assert shown["dead"] == (dead if elements else [d[0] for d in dead])
         assert len(dead) == max(elements, 1)
         same = np.argwhere((rows == rows[0]).all(0) & ~(rows == 0).all(0)).tolist()
-        assert told["constant"] == (same if elements else [c[0] for c in same])
+        assert shown["constant"] == (same if elements else [c[0] for c in same])
 
 
 def test_stats_as_text_and_of_one_site(run) -> None:  # type: ignore[no-untyped-def]
@@ -174,18 +177,20 @@ def test_stats_as_text_and_of_one_site(run) -> None:  # type: ignore[no-untyped-
     assert status == 0
     assert "wave, 5 channels" in out
     assert "sine" not in out
-    assert "1 channels are always zero (dead): 2" in out
+    assert "dead channels (always zero): 1: 2" in out
     status, _, err = run("stats", "sparse-float16-0", "--site", "waves")
-    assert (status, "has the sites sine, wave, and not 'waves'" in err) == (2, True)
+    assert (status, "--site must be one of sine, wave" in err) == (2, True)
 
 
 MISTAKES = {
     "no store": (["info", "sparsefloat32"], "near names are sparse-float32-0"),
-    "an ambiguous name": (["verify", "sparse-"], "is the beginning of 6 stores"),
+    "an ambiguous name": (["verify", "sparse-"], "must name one store; "),
     "a path that is none": (["stats", "/nowhere/at/all"], "there is no store '/nowhere/at/all'"),
-    "an incomplete one": (["verify", "begun"], "2 of 13 shards are there"),
+    "an incomplete one": (["verify", "begun"], "2 of 13 shards are written"),
     "statistics of an incomplete one": (["stats", "begun"], "is not complete"),
-    "rm without a word": (["rm", "begun"], "say --yes"),
+    "rm by a beginning": (["rm", "begun"], "rm needs the full name"),
+    "info of nothing": (["info", "zzz"], "there is no store, run or report 'zzz'"),
+    "a kind without any": (["info", "begun", "--kind", "run"], "there is no run 'begun'"),
 }
 
 
@@ -203,7 +208,7 @@ def test_a_mistake_is_a_sentence_and_status_2(  # type: ignore[no-untyped-def]
 
 
 class Terminal(io.StringIO):
-    """A person who types."""
+    """A terminal on which someone types."""
 
     def isatty(self) -> bool:
         return True
@@ -228,18 +233,18 @@ def test_rm_asks_and_removes_complete_and_incomplete_stores(  # type: ignore[no-
 def test_rm_leaves_alone_what_is_written_or_is_no_store(run, home: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     shutil.copytree(home / "store", tmp_path / "store")
     (begun,) = (tmp_path / "store").glob("begun*")
-    for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH):  # one process, and one of several
+    for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH):  # a single process, and one of several
         handle = os.open(begun, os.O_RDONLY)
         fcntl.flock(handle, kind)
-        status, _, err = run("rm", "begun", "--yes", home=tmp_path)
-        assert (status, "another harvest is writing" in err) == (2, True)
+        status, _, err = run("rm", begun.name, "--yes", home=tmp_path)
+        assert (status, "another process is writing" in err) == (2, True)
         assert (begun / "zarr.json").is_file()
         os.close(handle)
     other = tmp_path / "store/mine"
     other.mkdir()
     (other / "zarr.json").write_text('{"zarr_format": 3, "attributes": {}}')
     status, _, err = run("rm", "mine", "--yes", home=tmp_path)
-    assert (status, "no store of Tendril's" in err, other.exists()) == (2, True, True)
+    assert (status, "not a store of Tendril" in err, other.exists()) == (2, True, True)
 
 
 def test_a_home_at_a_url(run, home: Path) -> None:  # type: ignore[no-untyped-def]
@@ -256,7 +261,7 @@ def test_a_home_at_a_url(run, home: Path) -> None:  # type: ignore[no-untyped-de
     assert not memory.exists(f"/tools/store/{path.name}/zarr.json")
 
 
-def test_a_reader_that_has_seen_enough_is_no_fault(home: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(home: Path) -> None:
     """`tendril data ls | head -1`"""
     command = [sys.executable, "-m", "tendril", "data", "ls", "--home", str(home)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""How well rows are mixed, and stores larger than what is held of them."""
+"""How well shuffling mixes rows, and stores larger than the memory used to read them."""
 
 import subprocess
 import sys
@@ -17,8 +17,10 @@ from tendril.data.store.writer import Written
 
 
 def phi(inputs_per_batch: Iterator[np.ndarray], rows: int, per_input: int) -> tuple[float, float]:
-    """The correlation, over all pairs of rows, of 'of the same input' and 'in the same batch';
-    and its standard deviation under an exact permutation, about sqrt(2) / R."""
+    """The correlation over all pairs of rows between 'of the same input' and 'in the same batch'.
+
+    Also its standard deviation under an exact permutation, about sqrt(2) / R.
+    """
     total = rows * (rows - 1) / 2
     both = together = 0
     for inputs in inputs_per_batch:
@@ -32,7 +34,7 @@ def phi(inputs_per_batch: Iterator[np.ndarray], rows: int, per_input: int) -> tu
 
 
 def numbered(path: Path, inputs: int, per_input: int, width: int = 1) -> Path:
-    """A store of one number a row: its input's (float32: exact up to 2**24)."""
+    """A store whose rows hold the number of their input (float32, exact up to 2**24)."""
     spec = StoreSpec({"name": "numbered"}, {}, ("own",), {"rule": "all"}, 0, "float32")
     shape = plan_layout(inputs, per_input, {"own": width}, item_bytes=4)
     with writing(path, spec, shape, origin={}, environment={}) as writer:
@@ -49,18 +51,20 @@ def numbered(path: Path, inputs: int, per_input: int, width: int = 1) -> Path:
 def mixing(
     store: Store, window: int | str | None, batch: int, seed: int = 0
 ) -> tuple[float, float]:
-    """phi of an epoch and its standard deviation by chance."""
+    """phi of an epoch, and its standard deviation under exact shuffling."""
     stream = store.batches("own", batch, window=window, part="all", epochs=1, seed=seed)  # type: ignore[arg-type]
     inputs = (b[:, 0].numpy() for b in stream)
     return phi(inputs, store.rows, store.arrays.layout.rows_per_input)
 
 
-def test_rows_of_an_input_meet_no_more_than_chance_has_it(
+def test_rows_of_an_input_share_batches_as_rarely_as_expected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """phi = sqrt((P - 1) b) (n - 1) / R for an epoch of n windows: it falls as they grow, and
-    is chance's own for an exact permutation. The default window mixes a million
-    rows, or half a gigabyte; here, in proportion, half of the store."""
+    """phi = sqrt((P - 1) b) (n - 1) / R for an epoch of n windows.
+
+    It falls as windows grow, and an exact permutation has that of chance. The default window holds
+    a million rows or half a gigabyte; here, in proportion, half of the store.
+    """
     per_input, batch = 10, 256
     store = open_store(numbered(tmp_path / "store", 16_000, per_input))
     found = {}
@@ -78,15 +82,17 @@ def test_rows_of_an_input_meet_no_more_than_chance_has_it(
 
 @pytest.fixture(scope="session")
 def ten_million(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten million rows of a million inputs."""
+    """A store of ten million rows from a million inputs."""
     return numbered(tmp_path_factory.mktemp("large") / "store", 1_000_000, 10)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [2048])
 def test_mixing_of_ten_million_rows(ten_million: Path, batch: int) -> None:
-    """The default window: at most 3e-4, that is .02 rows of the same input more a batch than
-    chance has it; an exact permutation within four standard deviations of nothing."""
+    """At most 3e-4 with the default window, within four standard deviations of 0 with "all".
+
+    3e-4 means 0.02 more rows of the same input per batch than by chance.
+    """
     store = open_store(ten_million)
     found = {w: mixing(store, w, batch) for w in (1, 4, 16, None, "all")}
     print("phi of batches of", batch, {str(w): f"{v:.2e}" for w, (v, _) in found.items()})
@@ -96,7 +102,7 @@ def test_mixing_of_ten_million_rows(ten_million: Path, batch: int) -> None:
 
 @pytest.mark.slow
 def test_ten_million_rows_open_in_a_second_and_yield_in_two(ten_million: Path) -> None:
-    """The best of three, each in a process of its own: the machine may be busy."""
+    """The best of three processes counts, since the machine may be busy."""
     times = []
     for _ in range(3):
         done = subprocess.run(
@@ -125,7 +131,7 @@ print(opened - began, time.perf_counter() - opened, flush=True)
 
 READ = """
 import sys
-from tendril.bench.peak import peak_memory
+from tendril.bench.measure import peak_memory
 from tendril.data.store.reader import open_store
 store = open_store(sys.argv[1])
 taken = sum(len(b) for b in store.batches("own", 4096, epochs=2, window=4, part="all"))
@@ -136,7 +142,7 @@ print(peak_memory())
 WRITE = """
 import sys
 from pathlib import Path
-from tendril.bench.peak import peak_memory
+from tendril.bench.measure import peak_memory
 from tests.data.test_mixing import numbered
 numbered(Path(sys.argv[1]), int(sys.argv[2]), 10, width=128)
 print(peak_memory())
@@ -146,7 +152,7 @@ print(peak_memory())
 @pytest.mark.slow
 def test_memory_of_writer_and_reader_is_flat_when_rows_grow_tenfold(tmp_path: Path) -> None:
     peaks: dict[str, list[float]] = {"write": [], "read": []}
-    for inputs in (5_000, 50_000):  # of ten rows: 26 MB and 256 MB, windows of 8 MB
+    for inputs in (5_000, 50_000):  # ten rows each: 26 MB and 256 MB, windows of 8 MB
         path = str(tmp_path / str(inputs))
         for what, code in (("write", WRITE), ("read", READ)):
             command = [sys.executable, "-c", code, path, str(inputs)]

@@ -59,8 +59,8 @@ def test_luminance_varies_more_than_colour(pictures: np.ndarray):
     assert 0.4 < luminance.mean() < 0.6
 
 
-def test_larger_pictures_hold_more_shapes_not_larger_ones():
-    """Borders per pixel depend little on the side."""
+def test_larger_images_have_more_shapes_instead_of_larger_ones():
+    """The density of borders depends little on the size."""
 
     def borders(size: int) -> float:
         grey = np.stack([dead_leaves(1, i, size).mean(axis=2) for i in range(8)])

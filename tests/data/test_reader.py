@@ -21,7 +21,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def keys(rows: torch.Tensor | np.ndarray) -> list[tuple[float, ...]]:
-    """Rows as sorted tuples; all rows of `sine` differ."""
+    """Rows as sorted tuples. All rows of `sine` are different."""
     return sorted(map(tuple, np.asarray(rows).tolist()))
 
 
@@ -95,9 +95,24 @@ def test_rows_by_number_come_in_the_order_asked_for(store: Store) -> None:
 
 
 def test_what_is_not_there_is_named(store: Store) -> None:
-    with pytest.raises(ConfigError, match="sine, wave, and not 'cosine'"):
+    with pytest.raises(ConfigError, match=r"must be one of sine, wave, .* got 'cosine'"):
         store.batches("cosine", 4)
-    with pytest.raises(ConfigError, match="part is one of"):
+    with pytest.raises(ConfigError, match="part must be one of"):
         store.batches("sine", 4, part="test")
     with pytest.raises(ConfigError, match="no valid rows"):
         store.batches("sine", 4, part="held_out", held_out=0.0)
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("windw", "Did you mean 'window'"),
+        ("huge", "Leave it out"),
+        ("norm_outlier", "'norm_outliers'"),
+    ],
+)
+def test_an_unknown_option_is_an_error_that_names_the_near_one(
+    store: Store, option: str, instead: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"got '{option}'.*{instead}"):
+        store.batches("sine", 4, **{option: "drop"})  # type: ignore[call-overload]

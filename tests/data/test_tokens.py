@@ -1,4 +1,4 @@
-"""Packing: no token lost or double at any border, and the same contexts every time."""
+"""Packing: no token is lost or doubled at a border, and contexts are always the same."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,8 +100,8 @@ def test_which_positions_are_kept(tmp_path: Path) -> None:
     ("cut", "limit", "match"),
     [
         (Cut(64), None, "shorter than one context of 64 tokens"),
-        (Cut(2, (1,), (2,)), None, "--context wants room for text beside 2 special tokens"),
-        (Cut(8), 0, "--limit wants"),
+        (Cut(2, (1,), (2,)), None, "--context must be larger than the 2 special tokens"),
+        (Cut(8), 0, "--limit must be at least 1"),
     ],
 )
 def test_what_cannot_be_cut(tmp_path: Path, cut: Cut, limit: int | None, match: str) -> None:
@@ -135,7 +135,7 @@ def test_hugging_face_sets_of_this_machine(tmp_path: Path) -> None:
     assert _documents(tmp_path / "set", column="story") == ["eins", "zwei"]
     stream = open_text(str(tmp_path / "set"), streaming=True)
     assert list(stream.documents()) == list(stream.documents()) == ["one", "two"]
-    with pytest.raises(ConfigError, match=r"has the columns text, story and no 'body'.*--column"):
+    with pytest.raises(ConfigError, match=r"--column must be one of text, story, .* got 'body'"):
         open_text(str(tmp_path / "set"), column="body")
 
 
@@ -152,16 +152,16 @@ def test_texts_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputsNotFoundError, match=r"near names are stories\.txt"):
         open_text(str(tmp_path / "storie.txt"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputsNotFoundError, match="holds no text"):
+    with pytest.raises(InputsNotFoundError, match="holds none in any of its"):
         open_text(str(tmp_path / "empty"))
     (tmp_path / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
-    with pytest.raises(UnreadableInputsError, match=r"byte 0xe9 at 3; convert it"):
+    with pytest.raises(UnreadableInputsError, match=r"byte 0xe9 at 3\. Convert it"):
         _documents(tmp_path / "latin.txt")
     (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n{"text": \n')
-    with pytest.raises(UnreadableInputsError, match="line 2 has none"):
+    with pytest.raises(UnreadableInputsError, match="line 2 is not JSON"):
         _documents(tmp_path / "rows.jsonl")
     (tmp_path / "rows.jsonl").write_text('{"body": "one"}')
-    with pytest.raises(ConfigError, match=r"under 'text', and has body; name .* --column"):
+    with pytest.raises(ConfigError, match=r"under 'text'; got body\. Name .* --column"):
         _documents(tmp_path / "rows.jsonl")
 
 
@@ -176,6 +176,6 @@ def test_tokens_decode_to_the_text(tmp_path: Path, shared: Path) -> None:
     body = contexts.tokens_BT[:, len(cut.prefix) :].ravel().tolist()
     decoded = subject.tokenizer.decode(body, clean_up_tokenization_spaces=False)
     whole = next(iter(text.documents()))
-    assert "<unk>" in whole  # a word like any other here, and no special token
+    assert "<unk>" in whole  # an ordinary word here, not a special token
     assert decoded[:-4].strip() == whole[: len(decoded) + 9].strip()[: len(decoded[:-4].strip())]
     assert len(decoded) > 30_000

@@ -1,4 +1,4 @@
-"""Whatever is altered in a store is found, and told with its place."""
+"""`verify_store` finds every change of a store and names its place."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import pytest
 from tendril.data.__main__ import main
 from tendril.data.cli import run_command
 from tendril.data.errors import TendrilError
-from tendril.data.store.chunks import faults
+from tendril.data.store.faults import shard_faults
 from tendril.data.store.reader import open_store
 from tendril.data.store.verify import finite_rows, verify_store
 
@@ -29,7 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def path(whole: Path, tmp_path: Path) -> Path:
-    """A copy to harm."""
+    """A copy to damage."""
     return Path(shutil.copytree(whole, tmp_path / whole.name))
 
 
@@ -49,8 +49,8 @@ def test_a_whole_store_has_no_faults_and_tells_its_largest_norms(
         norms = np.linalg.norm(rows.reshape(len(rows), -1), axis=1)
         assert told["valid_rows"] == valid.sum() == 174
         assert told["median_norm"] == pytest.approx(np.median(norms[valid]), rel=1e-6)
-        huge = np.flatnonzero(norms > 10 * np.median(norms[valid])).tolist()
-        assert told["huge_rows"] == len(huge) == 2
+        outliers = np.flatnonzero(norms > 10 * np.median(norms[valid])).tolist()
+        assert told["norm_outliers"] == len(outliers) == 2
         assert [row["row"] for row in told["largest"][:2]] == [37, 100]
         first = told["largest"][0]
         assert (first["input"], first["name"], first["y"], first["x"]) == (6, "number 6", 1, 0)
@@ -72,7 +72,7 @@ KINDS = {
     "an array's metadata": ("activations/wave/zarr.json", r"activations/wave/zarr\.json, metadata"),
     "a group's metadata": ("activations/zarr.json", r"activations/zarr\.json, metadata"),
     "the list of files": ("records/zarr.json", r"records/zarr\.json|metadata of the store"),
-    "the root": ("zarr.json", r"zarr\.json|should be a store of format"),
+    "the root": ("zarr.json", r"zarr\.json|must be a store of format"),
 }
 
 
@@ -84,9 +84,9 @@ def test_a_flipped_bit_in_any_kind_of_file_is_found(path: Path, kind: str, part:
     sparse_store.flip(file, int(part * file.stat().st_size))
     try:
         found = "\n".join(verify_store(str(path)).faults)
-    except TendrilError as error:  # where nothing else can be gone by
+    except TendrilError as error:  # the root or the list of files is damaged
         found = str(error)
-    if "chunk 7" in place:  # which of the two chunks, or the index of both, it was
+    if "chunk 7" in place:  # the bit may be in either chunk or in the index
         place = r"chunk [67] of array activations/sine \(rows (72 to 83|84 to 95)\)"
     assert re.search(place, found), found
 
@@ -129,7 +129,9 @@ def test_every_fault_is_listed_and_the_command_leaves_with_2(
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_found_though_every_digest_is_right(path: Path, value: float) -> None:
     sparse_store.plant(path, "sine", 75, value)
-    assert not list(faults(open_store(path).arrays))
+    arrays = open_store(path).arrays
+    sizes = arrays.folder.sizes()
+    assert not [f for s in range(arrays.layout.shards) for f in shard_faults(arrays, s, sizes)]
     found = verify_store(str(path))
     (fault,) = found.faults
     assert "1 valid rows of chunk 6 of array activations/sine hold NaN or Inf" in fault
@@ -147,7 +149,7 @@ def test_nan_where_the_input_was_unreadable_is_no_fault(whole: Path) -> None:
 def test_rows_that_are_not_those_of_their_norms_and_statistics(path: Path) -> None:
     sparse_store.plant(path, "sine", 75, 9.0)
     told = "\n".join(verify_store(str(path)).faults)
-    assert "1 norms of array norms/sine are not those of the rows of chunk 6" in told
+    assert "1 norms of array norms/sine differ from those of the rows of chunk 6" in told
     for name in ("mean", "variance", "zeros"):
         assert f"statistics/sine/{name}" in told
     assert "wave" not in told
@@ -161,7 +163,7 @@ def test_int8_rows_without_a_scale_or_of_no_row_are_not_finite() -> None:
 
 PEAK = """
 import sys
-from tendril.bench.peak import peak_memory
+from tendril.bench.measure import peak_memory
 from tendril.data.store.verify import verify_store
 assert verify_store(sys.argv[1]).faults == []
 print(peak_memory())

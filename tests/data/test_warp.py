@@ -1,4 +1,4 @@
-"""The action on images: a homomorphism, exact where only pixels move."""
+"""The action on images: a homomorphism, exact for elements that permute pixels."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ MIDDLE = np.array([[47.0, 47.0]])
 
 
 def image(seed: int = 0) -> torch.Tensor:
-    """Band-limited noise: no wave shorter than five pixels."""
+    """Band-limited noise without wavelengths below five pixels."""
     noise = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
     spectrum = torch.fft.rfft2(noise)
     fy, fx = torch.fft.fftfreq(SIDE)[:, None], torch.fft.rfftfreq(SIDE)[None]
@@ -38,11 +38,11 @@ def test_the_identity_is_the_image_but_for_the_fade() -> None:
 
 @pytest.mark.parametrize("rotations", [3, 4, 6, 8])
 def test_elements_move_points_as_their_matrices_say(rotations: int) -> None:
-    """A spot at a known place comes to the place that the matrix sends it to."""
+    """A spot moves to the place given by the matrix."""
     group = Dihedral(rotations)
     spot = torch.zeros(3, SIDE, SIDE)
     yy, xx = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
-    at = np.array([7.0, 4.0])  # x, y from the middle
+    at = np.array([7.0, 4.0])  # x, y from the centre
     spot += torch.exp(-((xx - 47 - at[0]) ** 2 + (yy - 47 - at[1]) ** 2) / 6.0)
     patches = orbit(Warp(group, SIZE, (0.0, 0.0, 0.0)), spot)[:, 0]
     offset = torch.arange(SIZE) - SIZE // 2
@@ -59,7 +59,7 @@ def test_the_orbit_of_a_transformed_image_is_the_orbit_permuted(rotations: int) 
     """x(T_h p)[g] = x(p)[gh], exactly for quarter turns and reflections."""
     group = Dihedral(rotations)
     warp = Warp(group, SIZE, GREY)
-    side = 95  # odd, so that the image's middle is the patch's, and flips keep it there
+    side = 95  # odd, so that the centre of the patch is a pixel and flips keep it
     picture = image()[:, :side, :side]
     turns = {0: lambda p: p, rotations / 4: lambda p: torch.rot90(p, -1, (1, 2))}
     turns |= {rotations / 2: lambda p: torch.rot90(p, 2, (1, 2))}
@@ -75,7 +75,7 @@ def test_the_orbit_of_a_transformed_image_is_the_orbit_permuted(rotations: int) 
 
 
 def test_two_small_turns_are_one_large_one() -> None:
-    """22.5 degrees twice against 45 once, on band-limited images, within 1 % of their spread."""
+    """Rotating twice by 22.5 degrees equals 45 degrees on band-limited images, within 1 %."""
     warp = Warp(Dihedral(16), SIDE - 1, GREY)
     middle = np.array([[(SIDE - 1) / 2] * 2])
     warp._window_PP.fill_(1)

@@ -166,7 +166,7 @@ def test_another_subject_or_other_inputs_are_told(home: Path, store: Path, tmp_p
     Image.new("RGB", (40, 40)).save(others / "8.png")
     with pytest.raises(InputsNotFoundError, match=r"fingerprint .*photos holds .*fingerprint"):
         deep(inputs=str(others))
-    with pytest.raises(InputsNotFoundError, match="no folder here"):
+    with pytest.raises(InputsNotFoundError, match="is not a folder"):
         deep(inputs=str(tmp_path / "nowhere"))
     with pytest.raises(SubjectError, match=r"pass --subject"):
         deep(subject="nowhere.py:network")

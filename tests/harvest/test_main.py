@@ -60,15 +60,15 @@ def test_the_last_line_says_what_was_made(
 
 
 MISTAKES = {
-    "no such folder": (["--inputs", "nowhere"], "no folder here"),
-    "no inputs": ([], "--inputs wants a folder"),
-    "an empty folder": (["--inputs", "{empty}"], "holds no image"),
+    "no such folder": (["--inputs", "nowhere"], "is not a folder"),
+    "no inputs": ([], "--inputs must be a folder"),
+    "an empty folder": (["--inputs", "{empty}"], "holds none in any of its"),
     "an unknown site": (["--inputs", "{photos}", "--sites", "lat"], "near names are late"),
-    "no site": (["--inputs", "{photos}", "--sites", ","], "--sites wants"),
+    "no site": (["--inputs", "{photos}", "--sites", ","], "--sites must be"),
     "no weights": (["--inputs", "{photos}", "--subject", "inceptionv1"], "--weights lucent"),
     "weights that are not there": (
         ["--inputs", "{photos}", "--subject", "inceptionv1", "--weights", "x.pth"],
-        "no file of weights",
+        "no weights file",
     ),
     "another subject": (["--inputs", "{photos}", "--subject", "vgg"], "FILE.py:FUNCTION"),
     "too many positions": (["--inputs", "{photos}", "--per-input", "99"], "64 positions"),
@@ -118,7 +118,7 @@ def test_two_harvesters_on_one_store(photos: Path) -> None:
         [sys.executable, "-m", "tests.helpers.lock", str(store)], capture_output=True, text=True
     )
     assert with_lock.returncode == 2, with_lock.stderr
-    assert "another harvest is writing" in with_lock.stderr
+    assert "another process is writing" in with_lock.stderr
     out, err = first.communicate()
     assert first.returncode == 0, err
     assert json.loads(out)["rows"] == 60 * 4

@@ -176,9 +176,9 @@ def test_a_second_group_is_told(tmp_path: Path) -> None:
     with join(0, 2) as first, join(1, 2) as second:
         assert sorted(first.missing() + second.missing()) == list(range(13))
         for rank, ranks in ((0, 2), (0, 3), (0, 1)):
-            with pytest.raises(StoreLockedError, match="another harvest"), join(rank, ranks):
+            with pytest.raises(StoreLockedError, match="another process"), join(rank, ranks):
                 pass
-    with join(0, 1), pytest.raises(StoreLockedError, match="another harvest"), join(0, 2):
+    with join(0, 1), pytest.raises(StoreLockedError, match="another process"), join(0, 2):
         pass
 
 

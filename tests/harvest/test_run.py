@@ -181,7 +181,7 @@ def test_a_gpu_harvests_what_the_cpu_harvests(config: HarvestConfig, tmp_path: P
 
 PEAK = """
 import sys
-from tendril.bench.peak import peak_memory
+from tendril.bench.measure import peak_memory
 from tendril.harvest.config import HarvestConfig
 from tendril.harvest.run import harvest
 harvest(HarvestConfig(inputs="dead-leaves", subject=sys.argv[1], sites=("late",),

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import zarr
 
-from tendril.data.store.codec import encode_chunk, join_shard
+from tendril.data.store.codec import encode_chunk, shard_pieces
 from tendril.data.store.record import DIGEST, file_digest, group_json
 from tendril.harvest.loop import SliceRows, write_store
 
 from . import arithmetic
 
 DEAD, CONSTANT = 2, 3  # channels of every site
-HUGE_ROWS = {37: 1000.0, 100: 40.0}  # and what they are multiplied by
+OUTLIERS = {37: 1000.0, 100: 40.0}  # and what they are multiplied by
 
 
 def harvest(home: Path, dtype: str = "float16", elements: int = 0, inputs: int = 30) -> Path:
-    """relu(sin - 0.3), with a dead channel, a constant one and two rows of huge norm."""
+    """relu(sin - 0.3), with a dead channel, a constant one and two norm outliers."""
     shape = dataclasses.replace(arithmetic.layout(inputs=inputs), elements=elements)
     plain = arithmetic.produce_slowly(shape)
 
@@ -40,7 +40,7 @@ def altered(part: SliceRows, elements: int) -> Mapping[str, np.ndarray]:
         rows = np.maximum(rows - 0.3, 0).astype(np.float32)
         rows[:, DEAD], rows[:, CONSTANT] = 0, 0.5
         first = part.inputs.start * 6
-        for row, times in HUGE_ROWS.items():
+        for row, times in OUTLIERS.items():
             if first <= row < first + len(rows):
                 rows[row - first] *= times
         if elements:
@@ -98,7 +98,7 @@ def plant(path: Path, site: str, row: int, value: float) -> None:
         encode_chunk(padded[i : i + size], shape.compressor) for i in range(0, len(mine), size)
     ]
     name = shape.shard_file(f"activations/{site}", shard)
-    content = join_shard(chunks, shape.chunks_per_shard)
+    content = b"".join(shard_pieces([[c] for c in chunks], shape.chunks_per_shard))
     (path / name).write_bytes(content)
     record_at = path / f"records/{shard:05d}/zarr.json"
     record = json.loads(record_at.read_bytes())["attributes"]

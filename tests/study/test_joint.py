@@ -1,19 +1,32 @@
 """Joint tuning and feature visualisation, on a network of templates."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
 import torch
 
 from tendril.data.errors import ConfigError
-from tendril.study.joint_tuning.study import Detector, Joint, align, combine, study_joint
-from tendril.study.missing_curves.config import JointConfig, VisualiseConfig
-from tendril.study.visualise.study import shifted, study_visualise, toward
+from tendril.study.__main__ import main
+from tendril.study.core.study import StudyResult
+from tendril.study.joint_tuning.findings import Detector, Joint, combine
+from tendril.study.measures.feature_visualisation import shifted, toward
+from tendril.study.measures.turned_patches import align
+from tendril.study.run import study
 
 from .test_curves import QUICK, SUBJECT, home  # noqa: F401  the fixture
+from .test_page import check
 
 TURNS = np.arange(72) * 5.0
+
+
+def made_again(result: StudyResult) -> dict[str, object]:
+    """What the command of a report's about.json gives; it must find the report."""
+    about = json.loads((result.report.parent / "about.json").read_text())
+    again = dict(main(shlex.split(about["command"])[2:]).result)
+    assert again["reused"] and again["report"] == str(result.report)
+    return again
 
 
 def test_orientations_come_from_the_differences_between_peaks_alone():
@@ -43,54 +56,95 @@ def test_a_detector_that_answers_to_no_patch_of_its_own_is_left_out():
     bump = np.exp(4 * (np.cos(np.deg2rad(TURNS)) - 1))
     loud = np.stack([bump, np.zeros_like(bump), np.roll(bump, 6)], axis=1)
     curves = [loud, loud, np.roll(loud, -6, axis=0)]
-    joint = combine(told, curves, [1, 1, 1], [0, 1, 2])
+    joint = combine(told, curves, [1, 1, 1])
     assert [d.index for d in joint.detectors] == [0, 2]
     np.testing.assert_allclose(np.diff(joint.orientations()), 30, atol=0.1)
     with pytest.raises(ConfigError, match="two detectors"):
-        combine(told, curves, [1, 0, 0], [0, 1, 2])
+        combine(told, curves, [1, 0, 0])
+
+
+def test_detectors_are_sorted_by_orientation():
+    bump = np.exp(4 * (np.cos(np.deg2rad(TURNS)) - 1))
+    told = [Detector("unit", i, at, 60.0) for i, at in enumerate((60.0, 0.0))]
+    curves = [np.stack([np.roll(bump, s) for s in (0, -12)], axis=1), np.ones((72, 2))]
+    joint = combine(told, curves, [3, 4])
+    assert [d.index for d in joint.detectors] == [1, 0] and joint.patches == [4, 3]
+    np.testing.assert_array_equal(joint.curves[1, :, 1], bump / bump.max())
 
 
 def test_turned_drawings_agree_with_the_drawn_curves(home):  # noqa: F811
-    config = JointConfig(run="reversed", home=str(home), images=1, step=5.0, latents=(9,), **QUICK)
-    told = study_joint(config)
-    assert len(told["detectors"]) == 9 and told["median_off"] < 2.0 and told["worst_off"] < 6.0
-    assert {"unit", "latent"} <= set().union(*told["detectors"])
-    page = next((home / "reports").glob("joint-*/index.html")).read_text()
-    assert "study joint" in page and str(home) not in page
-    again = study_joint(config)
-    assert again["reused"] and again["detectors"] == json.loads(json.dumps(told["detectors"]))
-    with pytest.raises(ConfigError, match="--latents"):
-        study_joint(JointConfig(run="reversed", home=str(home), latents=(10,), **QUICK))
+    fields = {"run": "reversed", "home": str(home), "images": 1, "step": 5.0, **QUICK}
+    assert study("joint", **fields, latents=(9,), dry_run=True).dry_run
+    assert not list((home / "reports").glob("joint-*")), "a dry run writes nothing"
+    result = study("joint", **fields, latents=(9,))
+    figures = result.figures
+    assert len(figures["detectors"]) == 9
+    assert figures["median_off"] < 2.0 and figures["worst_off"] < 6.0
+    assert {"unit", "latent"} <= set().union(*figures["detectors"])
+    page = result.report.read_text()
+    check(page)
+    assert "study joint" in page and str(home) not in page.replace(f"--home {home}", "")
+    table = (result.report.parent / "detectors.csv").read_text().splitlines()
+    assert len(table) == 10 and table[0].startswith("kind,index,orientation,")
+    again = study("joint", **fields, latents=(9,))
+    assert again.reused
+    assert again.figures["detectors"] == json.loads(json.dumps(figures["detectors"]))
+    assert made_again(result)["median_off"] == figures["median_off"]
 
 
-def test_images_excite_what_they_were_made_for(home, tmp_path):  # noqa: F811
-    # no margin, so no shifts: these units answer in no place but one
-    flags = {"run": "", "subject": SUBJECT, "site": "match", "device": "cpu", "margin": 0}
-    both = study_visualise(VisualiseConfig(units=(0, 3), home=str(tmp_path), **flags))
-    assert [one["of"] for one in both["made"]] == ["unit 0", "unit 3"]
-    assert all(one["dot"] > 0.5 for one in both["made"])  # the drawn curve gives .5
-    page = next((tmp_path / "reports").glob("visualise-*/index.html")).read_text()
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"latents": (10,)}, "--latents must be from 0 to 9; got"),
+        ({"step": 7.0}, "--step must divide 360 degrees into at least 12 equal turns; got 7"),
+        ({"images": 0}, "--images must be 1 or more; got 0"),
+        ({"run": ""}, "--run must name a run"),
+        ({"resultant": 1.0, "orientation_step": 5.0}, "needs two curve detectors; units has 0"),
+    ],
+)
+def test_mistakes_of_joint_tuning_are_sentences(home, fields, message):  # noqa: F811
+    with pytest.raises(ConfigError, match=message):
+        study("joint", **{"run": "reversed", "home": str(home), **QUICK, **fields})
+
+
+def test_images_excite_what_they_were_made_for(tmp_path):
+    # no margin, so no shifts: these units respond at one place only
+    fields = {"run": "", "subject": SUBJECT, "site": "match", "device": "cpu", "margin": 0}
+    fields |= {"home": str(tmp_path)}
+    assert study("visualise", **fields, units=(0, 3), dry_run=True).dry_run
+    assert not (tmp_path / "reports").exists(), "a dry run writes nothing"
+    result = study("visualise", **fields, units=(0, 3))
+    both = result.figures["visualised"]
+    assert [one["of"] for one in both] == ["unit 0", "unit 3"]
+    assert all(one["dot"] > 0.5 for one in both)  # the drawn curve gives .5
+    page = result.report.read_text()
+    check(page)
     assert page.count("data:image/png") == 2
+    assert study("visualise", **fields, units=(0, 3)).reused
+    assert made_again(result)["images"] == 2
     few = [
-        study_visualise(VisualiseConfig(units=units, steps=5, home=str(tmp_path), **flags))["made"]
+        study("visualise", **fields, units=units, steps=5).figures["visualised"]
         for units in ((0, 3), (3,))
     ]
     assert few[0][1]["of"] == few[1][0]["of"]
     assert few[0][1]["dot"] == pytest.approx(few[1][0]["dot"], abs=2e-3)
-    with pytest.raises(ConfigError, match="--units"):
-        study_visualise(VisualiseConfig(home=str(tmp_path), **flags))
+    with pytest.raises(ConfigError, match="--units or --latents must say what to show"):
+        study("visualise", **fields)
+    with pytest.raises(ConfigError, match="--units must be from 0 to 9; got"):
+        study("visualise", **fields, units=(10,))
+    with pytest.raises(ConfigError, match="--latents must be those of a run"):
+        study("visualise", **fields, latents=(1,))
 
 
 def test_latents_are_shown_by_their_decoder_rows(home):  # noqa: F811
-    told = study_visualise(
-        VisualiseConfig(
-            run="reversed", latents=(1,), steps=2, margin=2, home=str(home), device="cpu"
-        )
-    )
-    assert told["made"][0]["of"] == "latent 1"
+    fields = {"latents": (1,), "steps": 2, "margin": 2, "home": str(home), "device": "cpu"}
+    result = study("visualise", run="latest", **fields)
+    assert result.figures["visualised"][0]["of"] == "latent 1"
+    assert study("visualise", run="reversed", **fields).reused
+    made_again(result)
 
 
-def test_the_objective_wants_the_direction_and_not_mere_length():
+def test_the_objective_rewards_the_direction_more_than_length():
     aim = torch.tensor([[1.0, 0.0]])
     straight, long = torch.tensor([[2.0, 0.0]]), torch.tensor([[2.5, 9.0]])
     assert toward(straight, aim, 1.0) > toward(long, aim, 1.0)

@@ -1,21 +1,44 @@
-"""Missing curve detectors: gaps, units taken apart, circles; then the whole on templates."""
+"""Missing curve detectors: gaps, decompositions, circles; then the whole study on templates."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
 import pytest
 
 from tendril.data.errors import ConfigError
-from tendril.study.curves.findings import Family
+from tendril.models.dictionaries.sae import SAE
+from tendril.models.dictionaries.sparsity import Sparsity
+from tendril.study.__main__ import main
+from tendril.study.core.study import StudyResult, run_study
 from tendril.study.measures.circle import centred, measure_circle, principal, umap_then_pca
+from tendril.study.measures.curve_family import CurveFamily
 from tendril.study.measures.curve_scores import CurveThresholds, Gap
 from tendril.study.missing_curves.config import MissingConfig
-from tendril.study.missing_curves.decompose import doubled, explained, peaks, take_apart
-from tendril.study.missing_curves.findings import answered, chance_gap, left_of
-from tendril.study.missing_curves.study import study_missing
+from tendril.study.missing_curves.decompose import decompose, explained, peaks, two_curves
+from tendril.study.missing_curves.findings import (
+    Site,
+    Trained,
+    chance_gap,
+    gap_records,
+    latent_records,
+    preferred,
+    remaining,
+    within,
+)
+from tendril.study.missing_curves.study import MissingCurvesStudy
+from tendril.study.run import with_fields
 
+from ..helpers.study_example import family
 from .test_curves import QUICK, draw_inputs, make_home
+from .test_page import check
+
+
+def study_missing(**fields: object) -> StudyResult:
+    """The study with a quick search for curves and without UMAP."""
+    config: MissingConfig = with_fields(MissingConfig(), {**QUICK, "umap": False, **fields})
+    return run_study(MissingCurvesStudy(), config)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +64,7 @@ def bump(*orientations: float, heights: tuple[float, ...] = ()) -> np.ndarray:
     return np.sum(each, axis=0)
 
 
-def test_peaks_are_told_highest_first_and_only_where_the_curve_falls_between():
+def test_peaks_come_highest_first_and_only_where_the_curve_falls_between():
     assert peaks(bump(30), ANGLES.tolist()) == [30]
     assert peaks(bump(30, 150, heights=(0.6, 1.0)), ANGLES.tolist()) == [150, 30]
     assert peaks(bump(30, 150, heights=(0.2, 1.0)), ANGLES.tolist()) == [150]
@@ -51,17 +74,20 @@ def test_peaks_are_told_highest_first_and_only_where_the_curve_falls_between():
 
 
 def test_a_line_is_no_double_curve():
-    assert doubled([30.0, 150.0])
-    assert not doubled([30.0, 205.0])
-    assert not doubled([30.0])
+    assert two_curves([30.0, 150.0])
+    assert not two_curves([30.0, 205.0])
+    assert not two_curves([30.0])
 
 
-def test_what_is_left_of_a_gap():
+def test_what_remains_of_a_gap():
     gap = Gap(340.0, 60.0)
-    assert left_of(gap, []) == 60
-    assert left_of(gap, [0.0]) == 40
-    assert left_of(gap, [350.0, 10.0, 25.0]) == 20
-    assert left_of(gap, [100.0, 339.0]) == 60
+    assert remaining(gap, []) == 60
+    assert remaining(gap, [0.0]) == 40
+    assert remaining(gap, [350.0, 10.0, 25.0]) == 20
+    assert remaining(gap, [100.0, 339.0]) == 60
+    assert [within(gap, at) for at in (340.0, 350.0, 0.0, 39.9, 40.0, 200.0)] == [
+        *(False, True, True, True, False, False)
+    ]
 
 
 def test_the_gap_by_chance_is_that_of_directions_drawn_at_random():
@@ -81,16 +107,20 @@ def mixture(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return unit_N, z_NS
 
 
-def test_a_unit_comes_apart_into_the_latents_that_write_it():
+def test_a_unit_is_decomposed_into_the_latents_that_write_it():
     unit_N, z_NS = mixture(0)
     held_unit_M, held_z_MS = mixture(1)
     weights_S = np.full(10, 0.01)
+    # latent 5 is active with the unit and has a negative weight
     weights_S[[3, 7, 5]] = 2.0, 1.2, -1.0
-    pieces = take_apart(unit_N, z_NS, weights_S, 3, held_unit_M, held_z_MS)
-    assert [piece.latent for piece in pieces[:2]] == [3, 7]  # and not 5, which writes it down
-    assert 0.5 < pieces[0].explained < 0.85
-    assert pieces[1].explained == pytest.approx(0.995, abs=0.01)
-    assert pieces[2].explained == pytest.approx(pieces[1].explained, abs=0.01)
+    components = decompose(unit_N, z_NS, weights_S, 3, held_unit_M, held_z_MS)
+    assert [component.latent for component in components[:2]] == [
+        3,
+        7,
+    ]
+    assert 0.5 < components[0].explained < 0.85
+    assert components[1].explained == pytest.approx(0.995, abs=0.01)
+    assert components[2].explained == pytest.approx(components[1].explained, abs=0.01)
 
 
 def test_explained_is_measured_on_rows_that_were_not_fitted():
@@ -142,55 +172,86 @@ def test_umap_is_the_same_for_a_seed():
 
 
 def test_the_whole_study_on_templates(home):
-    config = MissingConfig(
-        run=("reversed",),
-        home=str(home),
-        device="cpu",
-        umap=False,
-        orientation_step=QUICK["orientation_step"],
-        radii=QUICK["radii"],
-        units=(2,),
-        pieces=2,
-        examples=1,
-        rows=1000,
-    )
-    told = study_missing(config)
-    (site,) = told["sites"]
+    fields = {
+        **{"run": ("reversed",), "home": str(home), "units": (2,), "components": 2},
+        **{"examples": 1, "rows": 1000},
+    }
+    assert not study_missing(**fields, dry_run=True).reused
+    assert not (home / "reports").exists(), "a dry run writes nothing"
+    result = study_missing(**fields)
+    (site,) = result.figures["sites"]
     assert site["curve_units"] == 8 and site["runs"][0]["curve_latents"] == 8
     assert site["gap_latents"] == [pytest.approx(site["gap_units"], abs=0.1)]
-    (apart,) = site["apart"]
-    assert apart["latents"][0] == 7  # latent 9 - i is unit i
-    assert apart["explained"][0] > 0.99
-    page = (home / "reports").rglob("index.html")
-    text = next(p for p in page if p.parent.name.startswith("missing")).read_text()
-    assert "latent 7" in text and "data:image/jpeg" in text and str(home) not in text
-    again = study_missing(config)
-    assert again["reused"] and again["sites"] == json.loads(json.dumps(told["sites"]))
+    (decomposition,) = site["decompositions"]
+    assert decomposition["latents"][0] == 7  # latent 9 - i is unit i
+    assert decomposition["explained"][0] > 0.99
+    text = result.report.read_text()
+    check(text)
+    assert "latent 7" in text and "data:image/jpeg" in text
+    assert str(home) not in text.replace(f"--home {home}", "")
+    again = study_missing(**fields)
+    assert again.reused and again.figures == json.loads(json.dumps(result.figures))
+    tables = {path.name for path in result.report.parent.glob("*.csv")}
+    assert tables == {"latents.csv", "gaps.csv"}
+    about = json.loads((result.report.parent / "about.json").read_text())
+    rerun = main(shlex.split(about["command"])[2:])
+    assert rerun.result["reused"] and rerun.result["report"] == str(result.report)
+    assert rerun.result["curve_latents"] == 8 and "sites" not in rerun.result
 
 
-def test_a_latent_that_no_curve_turns_on_has_no_orientation():
+def test_tables_hold_the_curve_latents_and_the_gaps_in_which_they_lie():
+    units = family("unit", (10.0, 30.0, 100.0, 220.0), others=0)
+    latents = family("latent", (20.0, 50.0, 150.0, 160.0, 300.0), others=0)
+    width, count = units.responses.shape[-1], latents.responses.shape[-1]
+    dictionary = SAE(width, count, Sparsity("relu", 0), pre_bias=False)
+    run = Trained("run-0", "topk", 7, 0.1, 0.5, dictionary, latents, None)
+    site = Site("mixed3b", "planted", units, [run])
+    assert [round(gap.degrees) for gap in site.gaps] == [70, 120, 150]
+    rows = latent_records([site])
+    assert [(row["latent"], row["seed"], row["gap"]) for row in rows] == [
+        *((0, 7, ""), (1, 7, 1), (2, 7, 2), (3, 7, 2), (4, 7, 3))
+    ]
+    assert [round(float(row["orientation"])) for row in rows] == [20, 50, 150, 160, 300]
+    gaps = gap_records([site])
+    assert [(row["gap"], row["curve_latents"]) for row in gaps] == [(1, 1), (2, 2), (3, 1)]
+    assert [round(float(row["remaining"])) for row in gaps] == [50, 60, 80]
+
+
+def test_a_site_without_curve_detectors_shows_its_strongest_units(home):
+    result = study_missing(run=("reversed",), home=str(home), resultant=1.0, orientation_step=5.0)
+    (site,) = result.figures["sites"]
+    assert site["curve_units"] == 0 and site["runs"][0]["curve_latents"] == 0
+    text = result.report.read_text()
+    check(text)
+    assert "Strongest units" in text and "Strongest latents of reversed" in text
+    assert "Units inside, latents outside" not in text
+    assert not list(result.report.parent.glob("latents.csv"))
+
+
+def test_a_latent_that_no_curve_activates_has_no_orientation():
     responses = np.zeros((36, 1, 1, 2), np.float32)
     responses[9, :, :, 1] = 1.0
     angles = np.arange(0.0, 360.0, 10.0)
-    family = Family("latent", responses, angles, np.array([30.0]), ("edge",), CurveThresholds())
-    assert answered(family, 0) is None
-    assert answered(family, 1) == pytest.approx(90.0)
+    family = CurveFamily(
+        "latent", responses, angles, np.array([30.0]), ("edge",), CurveThresholds()
+    )
+    assert preferred(family, 0) is None
+    assert preferred(family, 1) == pytest.approx(90.0)
 
 
-def test_mistakes_are_told_in_a_sentence(home):
-    quick = {"home": str(home), **QUICK}
-    with pytest.raises(ConfigError, match="--run"):
-        study_missing(MissingConfig(run=(), **quick))
-    with pytest.raises(ConfigError, match="--units"):
-        study_missing(MissingConfig(run=("reversed",), units=(10,), umap=False, **quick))
+def test_mistakes_are_sentences(home):
+    with pytest.raises(ConfigError, match="--run must give the name of a run; got 0"):
+        study_missing(run=(), home=str(home))
+    with pytest.raises(ConfigError, match="--units must be from 0 to 9 at units; got"):
+        study_missing(run=("reversed",), units=(10,), home=str(home))
+    with pytest.raises(ConfigError, match="--components must be 1 or more; got 0"):
+        study_missing(run=("reversed",), components=0, home=str(home))
 
 
-def test_a_run_that_kept_no_input_back_is_told_so(home):
+def test_a_run_without_held_out_inputs_is_named(home):
     kept, none = (home / "runs" / f"{name}-0123456789ab" for name in ("reversed", "greedy"))
     shutil.copytree(kept, none)
     trained = json.loads((none / "config.json").read_text())
     (none / "config.json").write_text(json.dumps(trained | {"held_out": 1e-9}))
-    with pytest.raises(ConfigError, match=r"kept 1e-09 of the inputs .* --most-units 0"):
-        study_missing(
-            MissingConfig(run=("greedy",), home=str(home), units=(2,), umap=False, **QUICK)
-        )
+    with pytest.raises(ConfigError, match=r"held out a fraction of 1e-09 .* --most-units 0"):
+        study_missing(run=("greedy",), home=str(home), units=(2,))

@@ -64,7 +64,7 @@ def test_a_recipe_with_fields_of_its_own_ends_in_json(home: Path) -> None:
         (["relu_l1", "--site", "hre"], "near it: here."),
         (["topkk"], "not 'topkk'; near it: topk"),
         (["topk", "--sites", "here", "here"], "--sites names each site once"),
-        (["topk", "--device", "tpu"], "--device is auto, cpu or cuda"),
+        (["topk", "--device", "tpu"], "--device must be auto, cpu or cuda"),
     ],
 )
 def test_mistakes_are_a_sentence_and_status_2(

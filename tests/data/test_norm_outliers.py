@@ -1,4 +1,4 @@
-"""Rows of huge norm: what a trainer may keep, drop or cap."""
+"""Norm outliers: rows that a trainer may keep, drop or cap."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def epoch(path: Path, site: str = "sine", **options: object) -> np.ndarray:
 
 
 def stored(path: Path, site: str = "sine") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Valid rows by plain zarr, which of them are huge, and the limit."""
+    """Valid rows by plain zarr, which of them are norm outliers, and the limit."""
     rows = sparse_store.decoded(path, site)[open_store(path).column("valid")]
     norms = np.linalg.norm(rows, axis=1)
     limit = 10 * np.median(norms)
@@ -38,22 +38,22 @@ def test_norms_are_those_of_the_rows_as_a_reader_gets_them(path: Path) -> None:
     expected = np.linalg.norm(sparse_store.decoded(path, "sine"), axis=1)
     np.testing.assert_allclose(norms[valid], expected[valid], rtol=1e-6)
     assert np.isnan(norms[~valid]).all()
-    assert np.flatnonzero(store.huge_rows("sine")).tolist() == list(sparse_store.HUGE_ROWS)
+    assert np.flatnonzero(store.norm_outliers("sine")).tolist() == list(sparse_store.OUTLIERS)
 
 
-def test_drop_removes_exactly_the_huge_rows(path: Path) -> None:
-    rows, huge, _ = stored(path)
-    assert huge.sum() == 2
-    expected = rows[~huge]
-    assert np.array_equal(epoch(path, huge="drop"), expected[np.lexsort(expected.T)])
-    assert np.array_equal(epoch(path, huge="keep"), rows[np.lexsort(rows.T)])
+def test_drop_removes_exactly_the_outliers(path: Path) -> None:
+    rows, outliers, _ = stored(path)
+    assert outliers.sum() == 2
+    expected = rows[~outliers]
+    assert np.array_equal(epoch(path, norm_outliers="drop"), expected[np.lexsort(expected.T)])
+    assert np.array_equal(epoch(path, norm_outliers="keep"), rows[np.lexsort(rows.T)])
 
 
-def test_cap_shortens_the_huge_rows_to_the_limit_and_no_others(path: Path) -> None:
-    rows, huge, limit = stored(path)
+def test_cap_scales_the_outliers_to_the_limit_and_no_other_rows(path: Path) -> None:
+    rows, outliers, limit = stored(path)
     norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    expected = np.where(huge[:, None], rows * (limit / norms), rows).astype(np.float32)
-    got = epoch(path, huge="cap")
+    expected = np.where(outliers[:, None], rows * (limit / norms), rows).astype(np.float32)
+    got = epoch(path, norm_outliers="cap")
     expected = expected[np.lexsort(expected.T)]
     np.testing.assert_allclose(got, expected, rtol=2e-6)
     lengths = np.linalg.norm(got.astype(np.float64), axis=1)
@@ -65,18 +65,18 @@ def test_the_limit_is_a_number_of_medians(path: Path) -> None:
     rows, _, limit = stored(path)
     norms = np.linalg.norm(rows, axis=1)
     for times in (1.1, 50.0):
-        kept = epoch(path, huge="drop", huge_times=times)
+        kept = epoch(path, norm_outliers="drop", outlier_times=times)
         assert len(kept) == (norms <= times * limit / 10).sum() < len(rows)
 
 
-def test_of_several_sites_a_row_goes_where_it_is_huge_in_any(path: Path) -> None:
+def test_of_several_sites_a_row_is_dropped_if_it_is_an_outlier_of_any(path: Path) -> None:
     store = open_store(path)
-    huge = store.huge_rows("sine", 1.05) | store.huge_rows("wave", 1.05)
-    options = {"part": "all", "epochs": 1, "huge": "drop", "huge_times": 1.05}
+    outliers = store.norm_outliers("sine", 1.05) | store.norm_outliers("wave", 1.05)
+    options = {"part": "all", "epochs": 1, "norm_outliers": "drop", "outlier_times": 1.05}
     batches = list(store.batches(["sine", "wave"], 50, **options))  # type: ignore[arg-type]
-    assert sum(len(batch["sine"]) for batch in batches) == (store.column("valid") & ~huge).sum()
+    assert sum(len(batch["sine"]) for batch in batches) == (store.column("valid") & ~outliers).sum()
 
 
 def test_an_unknown_rule_is_named(path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"keep, drop, cap, and not 'clip'"):
-        open_store(path).batches("sine", 4, huge="clip")
+    with pytest.raises(ConfigError, match=r"must be one of keep, drop, cap; got 'clip'"):
+        open_store(path).batches("sine", 4, norm_outliers="clip")

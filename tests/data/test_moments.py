@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tendril.data.store import sums_compiled as sums
+from tendril.data.store import sums_compiled
 from tendril.data.store.dtypes import DTYPES, decode_rows, encode_rows, quantise
-from tendril.data.store.moments import describe_rows, moments_of, no_moments, sums_of
+from tendril.data.store.moments import describe_rows, moments_of, no_moments
+from tendril.data.store.sums import sums_of
 
 
 @given(st.lists(st.integers(0, 6000), min_size=1, max_size=4), st.integers(0, 99))
@@ -28,7 +29,7 @@ def test_nothing_has_no_variance() -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8"])
 def test_moments_are_numpys_whatever_cancels(dtype: str) -> None:
-    """Channels far from zero, without any spread, of both signs, all zero, and mostly zero."""
+    """Channels far from zero, constant, of both signs, all zero, and mostly zero."""
     random = np.random.default_rng(0)
     x = random.standard_normal((3000, 6)).astype(np.float32)
     rows = np.stack([x[:, 0], 100 + x[:, 1] / 4, x[:, 2] * 0 - 7, x[:, 3] * 0], axis=1)
@@ -44,8 +45,7 @@ def test_moments_are_numpys_whatever_cancels(dtype: str) -> None:
 
 
 def some_rows(rows: int, width: int, dtype: str, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Stored rows: channels of very different size, zeros of both signs, and the smallest and
-    largest numbers there are."""
+    """Stored rows: channels of very different scale, zeros of both signs, extreme values."""
     random = np.random.default_rng(seed)
     x = random.standard_normal((rows, width)) * np.exp(3 * random.standard_normal(width))
     x *= random.choice([0, -0.0, 1, 1, 1e-7], (rows, width))
@@ -59,7 +59,7 @@ def some_rows(rows: int, width: int, dtype: str, seed: int) -> tuple[np.ndarray,
 def test_compiled_sums_are_numpys_bit_for_bit(dtype: str, rows: int, width: int, seed: int) -> None:
     stored, scale = some_rows(rows, width, dtype, seed)
     for ours, numpys in zip(
-        sums.sums_of(stored, dtype, scale), sums_of(stored, dtype, scale), strict=True
+        sums_compiled.sums_of(stored, dtype, scale), sums_of(stored, dtype, scale), strict=True
     ):
         assert ours.dtype == numpys.dtype
         assert ours.tobytes() == numpys.tobytes()
@@ -68,7 +68,7 @@ def test_compiled_sums_are_numpys_bit_for_bit(dtype: str, rows: int, width: int,
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [1, 480])
 def test_a_description_is_the_same_compiled(dtype: str, width: int) -> None:
-    """Of several blocks, of every other row, and of a single channel, too."""
+    """For several blocks, for strided rows, and for a single channel."""
     stored, scale = some_rows(2600, width, dtype, 0)
     stored, scale = stored[::2], None if scale is None else scale[::2]
     (plain, norms), (ours, our_norms) = (
@@ -83,12 +83,12 @@ def test_a_description_is_the_same_compiled(dtype: str, width: int) -> None:
 def test_where_no_cache_can_be_written_it_is_compiled_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    njit = sums.numba.njit
+    njit = sums_compiled.numba.njit
 
     def refusing(cache: bool = False, **options: bool) -> object:
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return njit(**options)
 
-    monkeypatch.setattr(sums.numba, "njit", refusing)
-    assert sums._cached(lambda x: x + 1)(1) == 2
+    monkeypatch.setattr(sums_compiled.numba, "njit", refusing)
+    assert sums_compiled._cached(lambda x: x + 1)(1) == 2

@@ -1,4 +1,4 @@
-"""Stores at URLs: in another process's memory, and behind an S3 server on loopback."""
+"""Stores at URLs: in memory, on an S3 server and on a web server on the loopback interface."""
 
 import json
 import sys
@@ -37,7 +37,7 @@ from tendril.train.loop import train
 from ..harvest.test_run import MINE, config
 from ..helpers import arithmetic
 
-__all__ = ["config"]  # a fixture
+__all__ = ["config"]  # imported as a fixture
 
 NAME = arithmetic.spec().folder("arithmetic")
 HARMS = ("delete", "empty", "truncate", "flip")
@@ -73,7 +73,7 @@ def bucket() -> Iterator[str]:
 def harvest(
     location: str, rank: int = 0, ranks: int = 1, declared: bool = True, inputs: int = 50
 ) -> Harvested:
-    """An arithmetic harvest to a location."""
+    """Harvest the arithmetic subject to a location."""
     shape, spec = arithmetic.layout(inputs=inputs), arithmetic.spec()
     produce = arithmetic.produce_slowly(shape)
     about = {"origin": {}, "environment": {"device": "none"}}
@@ -92,7 +92,7 @@ def check_everything(url: str, tmp_path: Path, inputs: int) -> None:
     """Write, read, resume and copy a store at a URL."""
     local, shape = tmp_path / "here" / NAME, arithmetic.layout(inputs=inputs)
     harvest(str(local), inputs=inputs)
-    with pytest.raises(ConfigError, match="say --ranks 1 if"):
+    with pytest.raises(ConfigError, match="Give --ranks 1 if"):
         harvest(url, declared=False, inputs=inputs)
     with writing(url, arithmetic.spec(), shape, origin={}, environment={}, declared=True) as writer:
         assert writer.missing() == list(range(shape.shards))
@@ -104,7 +104,7 @@ def check_everything(url: str, tmp_path: Path, inputs: int) -> None:
     open_folder(url).remove("records/00002")
     with pytest.raises(StoreDamagedError, match="records/00002"):
         open_store(url)
-    assert harvest(url, inputs=inputs).rows == 24  # a shard's
+    assert harvest(url, inputs=inputs).rows == 24  # of one shard
     assert contents(url) == contents(local)
     here, there = (open_store(at) for at in (local, url))
     assert (there.name, there.location) == (NAME, url)
@@ -123,12 +123,12 @@ def test_a_store_in_memory(memory: str, tmp_path: Path) -> None:
 
 
 def test_a_store_on_s3(bucket: str, tmp_path: Path) -> None:
-    """Of five shards, the last one short: a request takes ten milliseconds."""
+    """With five shards, the last one short: a request takes ten milliseconds."""
     check_everything(f"{bucket}/store/{NAME}", tmp_path, inputs=18)
 
 
 def test_ranks_write_a_store_elsewhere(memory: str, tmp_path: Path) -> None:
-    """Here one after the other; rank 0, which waits for the others, last."""
+    """One after the other, rank 0 last, since it waits for the others."""
     url, local = f"{memory}/store/{NAME}", tmp_path / NAME
     spec, shape = arithmetic.spec(), arithmetic.layout()
     with writing(url, spec, shape, origin={}, environment={}, declared=True, ranks=2) as first:
@@ -143,7 +143,7 @@ def test_ranks_write_a_store_elsewhere(memory: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def on_s3(bucket: str) -> str:
-    """A store of seven shards, which each test below leaves whole."""
+    """A store of seven shards; each test that damages it repairs it."""
     url = f"{bucket}/whole/{NAME}"
     harvest(url, inputs=28)
     return url
@@ -162,8 +162,7 @@ def test_a_damaged_object_on_s3_is_named(on_s3: str, harm: str) -> None:
 
 
 def check_damage(url: str, harm: str) -> None:
-    """A file that is not what it was is named on opening, or where it is read; the same harvest
-    makes it anew."""
+    """A damaged file is named on opening or on reading; the same harvest writes it anew."""
     whole = contents(url)
     store, name = open_store(url), "activations/sine/c/5/0"
     content = bytearray(whole[name])
@@ -185,7 +184,7 @@ def check_damage(url: str, harm: str) -> None:
 
 
 def test_a_store_behind_a_web_server(tmp_path: Path) -> None:
-    """A server lists nothing, so what is missing is found when it is read."""
+    """A web server cannot list files, so missing ones are found when they are read."""
     harvest(str(tmp_path / NAME))
     here = open_store(tmp_path / NAME)
     with late_server(tmp_path, 0.001) as url:
@@ -199,23 +198,23 @@ def test_a_store_behind_a_web_server(tmp_path: Path) -> None:
         file = tmp_path / NAME / "activations/sine/c/5/0"
         for content in (file.read_bytes()[:40], b""):
             file.write_bytes(content)
-            with pytest.raises(StoreDamagedError, match=rf"sine/c/5/0 .* has {len(content)};"):
+            with pytest.raises(StoreDamagedError, match=rf"sine/c/5/0 .* has {len(content)}\."):
                 open_store(f"{url}/{NAME}").read("sine", slice(0, 300))
-            with pytest.raises(StoreDamagedError, match=rf"sine/c/5/0 .* has {len(content)};"):
+            with pytest.raises(StoreDamagedError, match=rf"sine/c/5/0 .* has {len(content)}\."):
                 there.read("sine", slice(0, 300))
         file.unlink()
         with pytest.raises(StoreDamagedError, match=r"sine/c/5/0 .* is missing"):
             open_store(f"{url}/{NAME}").read("sine", slice(0, 300))
         with pytest.raises(StoreNotFoundError, match="no store at http"):
             open_store(f"{url}/nowhere")
-        with pytest.raises(ConfigError, match="does not say what files it has"):
+        with pytest.raises(ConfigError, match="cannot list its files"):
             is_complete(open_folder(f"{url}/{NAME}"))
         about = tmp_path / NAME / "zarr.json"
         about.write_text(about.read_text().replace('"complete": true', '"complete": false'))
-        with pytest.raises(StoreIncompleteError, match="is not complete; run the harvest"):
+        with pytest.raises(StoreIncompleteError, match=r"is not complete\. Run the same harvest"):
             open_store(f"{url}/{NAME}")
     with pytest.raises(StoreUnreachableError, match="cannot be reached"):
-        there.read("wave", slice(0, 300))  # the server has gone
+        there.read("wave", slice(0, 300))  # the server has stopped
 
 
 def test_no_store_and_no_protocol_are_sentences(
@@ -223,11 +222,13 @@ def test_no_store_and_no_protocol_are_sentences(
 ) -> None:
     with pytest.raises(StoreNotFoundError, match=f"no store at {memory}/nowhere"):
         open_store(f"{memory}/nowhere")
-    with pytest.raises(ConfigError, match="a URL that fsspec knows"):
+    with pytest.raises(ConfigError, match="a URL that fsspec can open"):
         open_store("gopher://hole/store")
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(_registry, "s3", raising=False)
-    with pytest.raises(ConfigError, match=r"install what speaks s3: pip install 'tendril\[s3\]'"):
+    with pytest.raises(
+        ConfigError, match=r"Install the package for s3: pip install 'tendril\[s3\]'"
+    ):
         open_store("s3://bucket/store")
     with pytest.raises(StoreUnreachableError, match=r"127\.0\.0\.1:9/store/zarr\.json cannot"):
         open_store("http://127.0.0.1:9/store")
@@ -236,7 +237,7 @@ def test_no_store_and_no_protocol_are_sentences(
 
 
 class Counted:
-    """What is asked of the folder at a URL, by name of file."""
+    """Records the files that are requested from a URL."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.parts: list[str] = []
@@ -270,7 +271,7 @@ def test_the_second_epoch_asks_the_server_for_nothing(
     store = open_store(url)
     stream = store.batches("sine", 50, window=2)
     per_epoch = -(-stream.rows_per_epoch // 50)
-    first = torch.cat(list(islice(stream, per_epoch + 3)))  # reads ahead into the second
+    first = torch.cat(list(islice(stream, per_epoch + 3)))  # reads ahead into the second epoch
     asked.parts.clear()
     assert torch.equal(epoch_of(url, None), first[: stream.rows_per_epoch])
     assert not [name for name in asked.parts if name.startswith("activations")]
@@ -295,7 +296,7 @@ def test_what_a_cache_holds_wrong_is_fetched_again(cached: tuple[str, Path], har
 def test_chunks_that_are_not_compressed_are_fetched_whole_and_again(
     memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading in pieces pays on a disk; elsewhere each piece would wait for an answer."""
+    """Remote chunks are read in one request, since each request has a latency."""
     monkeypatch.setattr(arrays, "PIECE", 64)
     shape = type(arithmetic.layout())(**vars(arithmetic.layout()) | {"compressor": "none"})
     url, folder = f"{memory}/plain", tmp_path / "cache"
@@ -305,7 +306,7 @@ def test_chunks_that_are_not_compressed_are_fetched_whole_and_again(
     )
     whole = epoch_of(url, folder)
     parts = [p for p in folder.rglob("*") if p.is_file()]
-    assert len(parts) == 25 + 13  # chunks, and the index of each shard
+    assert len(parts) == 25 + 13  # chunks and shard indexes
     for part in parts:
         part.write_bytes(part.read_bytes()[:-1] + b"?")
     assert torch.equal(epoch_of(url, folder), whole)
@@ -314,7 +315,7 @@ def test_chunks_that_are_not_compressed_are_fetched_whole_and_again(
 def test_a_store_made_anew_under_a_cache(
     cached: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other offsets, the same rows: what the cache holds of the old one does no harm."""
+    """The new store has other offsets; cached parts of the old one must do no harm."""
     url, folder = cached
     whole = epoch_of(url, folder)
     monkeypatch.setenv("TENDRIL_CACHE", str(folder))
@@ -368,12 +369,12 @@ def test_the_command_at_a_url(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Refused unless the ranks are declared; then harvested, found again, and trained on."""
+    """It is refused unless ranks are declared; then harvested, reused, and trained on."""
     flags = ["--subject", f"{MINE}:network", "--inputs", config.inputs, "--sites", "late"]
     flags += ["--per-input", "20", "--home", memory, "--device", "cpu", "--batch-size", "4"]
     status, out, err = command(monkeypatch, capsys, *flags)
     assert (status, out) == (2, "")
-    assert "nothing keeps two harvests apart; say --ranks 1" in err
+    assert "no lock prevents two harvests from writing the same store. Give --ranks 1" in err
     assert not fsspec.filesystem("memory").exists("/home")
     status, out, err = command(monkeypatch, capsys, *flags, "--ranks", "1")
     assert status == 0, err

@@ -1,4 +1,4 @@
-"""What is lent belongs to nobody else while anything sees it, and then comes back."""
+"""LentMemory: memory is not reused while a view of it is alive, and is reused afterwards."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tendril.data.store.buffers import LARGE_PAGE, LentMemory, room
+from tendril.data.store.buffers import LARGE_PAGE, LentMemory, uninitialised
 
 VIEWS: dict[str, Callable[[np.ndarray], Any]] = {
     "itself": lambda a: a,
@@ -31,10 +31,10 @@ def test_memory_is_lent_to_one_at_a_time(kind: str, rows: int) -> None:
     seen = VIEWS[kind](first)
     del first
     other = lent.array()
-    assert other.ctypes.data != place, "somebody still sees it"
+    assert other.ctypes.data != place, "a view is still alive"
     del seen
     again = lent.array()
-    assert again.ctypes.data == place, "nobody does any more"
+    assert again.ctypes.data == place, "no view is left"
     assert again.shape == (rows, 16)
     again[...] = 1
     other[...] = 2
@@ -51,7 +51,7 @@ def test_memory_outlives_who_lent_it() -> None:
 
 @pytest.mark.parametrize("shape", [(0, 3), (5, 3), (LARGE_PAGE // 2, 3)])
 def test_room_is_as_asked_for(shape: tuple[int, ...]) -> None:
-    array = room(shape, "int16")
+    array = uninitialised(shape, "int16")
     assert array.shape == shape
     assert array.dtype == np.int16
     array[...] = 7

@@ -1,0 +1,1 @@
+"""Stores, runs and reports of a home: list, describe and remove them."""
