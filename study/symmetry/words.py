@@ -88,8 +88,8 @@ def name_text(findings: SymmetryFindings) -> str:
 def no_curves_text(findings: SymmetryFindings) -> str:
     """That no latent is a curve, and which come nearest."""
     text = (
-        f"No latent of one reflection responds to curves {1 + findings.margin:g} times as much as "
-        "to every other shape."
+        "No latent is a curve: fixed by exactly one reflection, and with a response to some curve "
+        f"of at least {1 + findings.margin:g} times that to any other shape."
     )
     nearest = findings.nearest_curves(CANDIDATES)
     if not nearest:
@@ -100,8 +100,8 @@ def no_curves_text(findings: SymmetryFindings) -> str:
         for row, ratio in nearest
     )
     return (
-        f"{text} Those that come nearest, with their class and the ratio of their best response to "
-        f"a curve to that to any other shape: {latents}."
+        f"{text} The nearest ones, with their class and the ratio of their largest response to a "
+        f"curve to that to any other shape: {latents}."
     )
 
 

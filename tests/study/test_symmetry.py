@@ -238,8 +238,8 @@ def test_a_run_without_curves_shows_what_comes_nearest(home: Path) -> None:
     result = run_study(SymmetryStudy(), config)
     page = result.report.read_text()
     assert result.figures["names"] == {}
-    assert "No latent of one reflection responds to curves" in page
-    assert "Those that come nearest" in page and "Orientations of curves" not in page
+    assert "No latent is a curve: fixed by exactly one reflection" in page
+    assert "The nearest ones, with their class" in page and "Orientations of curves" not in page
     assert f"{DEAD} of {DEAD + 1} latents fire" in result.headline
 
 
