@@ -15,7 +15,7 @@ from tendril.data.inputs.images import ImageSource, first_readable
 from tendril.data.store.dtypes import ITEM_BYTES
 from tendril.data.store.layout import Layout
 from tendril.models.sites.hooks import recording
-from tendril.models.sites.window import Window
+from tendril.models.sites.window import ReceptivePatch
 from tendril.models.subjects.subject import Subject, site_modules
 
 from .orbit_rows import PATCHES, image_orbits
@@ -79,7 +79,11 @@ def seconds_per_image(
 
 
 def seconds_per_orbit(
-    subject: Subject, source: ImageSource, window: Window, group: Dihedral, device: torch.device
+    subject: Subject,
+    source: ImageSource,
+    window: ReceptivePatch,
+    group: Dihedral,
+    device: torch.device,
 ) -> float:
     """Seconds of one patch under the whole group."""
     size = subject.input_size

@@ -15,7 +15,7 @@ from tendril.data.group.warp import FADE, VERSION, Warp, finer
 from tendril.data.inputs.images import ImageSource
 from tendril.models.sites.fused import fused
 from tendril.models.sites.hooks import as_grid, recording
-from tendril.models.sites.window import Read, Window, device_of
+from tendril.models.sites.window import Read, ReceptivePatch, device_of
 from tendril.models.subjects.subject import Subject, site_modules
 
 from .loop import SliceRows
@@ -38,7 +38,7 @@ class OrbitRule:
     turn: str  # "random" or "none"
     seed: int
 
-    def identity(self, window: Window) -> dict[str, Any]:
+    def identity(self, window: ReceptivePatch) -> dict[str, Any]:
         """What a spec records, besides positions and seed: all that determines the patches."""
         return {
             "rotations": self.group.rotations,
@@ -62,7 +62,7 @@ class OrbitRule:
 def orbit_rows(
     subject: Subject,
     source: ImageSource,
-    window: Window,
+    window: ReceptivePatch,
     rule: OrbitRule,
     *,
     device: torch.device,
@@ -123,7 +123,7 @@ def image_orbits(
     rgb_CHW: Float[torch.Tensor, "3 h w"],
     yx_A2: Int[np.ndarray, "a 2"],
     degrees_A: Float[np.ndarray, " a"],
-    window: Window,
+    window: ReceptivePatch,
     warp: Warp,
     read: Read,
     dtype: str = "float32",
@@ -147,7 +147,7 @@ def image_orbits(
 
 def _norms(
     subject: Subject,
-    window: Window,
+    window: ReceptivePatch,
     cells_P2: Int[np.ndarray, "p 2"],
     batch_size: int,
     stack: ExitStack,

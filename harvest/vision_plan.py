@@ -15,7 +15,7 @@ from tendril.data.store.dtypes import ITEM_BYTES
 from tendril.data.store.layout import SHARD_INPUTS, Layout, plan_layout
 from tendril.data.store.spec import StoreSpec
 from tendril.models.sites.hooks import describe_sites
-from tendril.models.sites.window import Window, find_window
+from tendril.models.sites.window import ReceptivePatch, find_receptive_patch
 from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject, site_modules
 
@@ -38,7 +38,7 @@ class VisionPlan(Plan):
     config: HarvestConfig
     subject: Subject
     source: ImageSource
-    window: Window | None = None
+    window: ReceptivePatch | None = None
 
     @property
     def settings(self) -> HarvestConfig:
@@ -142,7 +142,7 @@ def plan_vision(config: HarvestConfig, device: torch.device) -> VisionPlan:
     everywhere = config.per_input == "all"
     drawn = {"rule": config.positions, "per_input": config.per_input}
     inputs: dict[str, Any] = source.identity | {"size": subject.input_size}
-    window = find_window(subject, sites) if config.rotations else None
+    window = find_receptive_patch(subject, sites) if config.rotations else None
     if window:
         inputs["orbit"] = orbit_rule(config).identity(window)
     spec = StoreSpec(
