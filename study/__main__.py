@@ -30,9 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> Outcome:
         from .run import unknown_study
 
         raise unknown_study(first)
-    configs = {name: entry.config for name, entry in STUDIES.items()}
-    if first in STUDIES:  # other studies' flags are not built
-        configs = {first: configs[first]}
+    names = [first] if first in STUDIES else list(STUDIES)  # other studies' flags are not built
+    configs = {name: STUDIES[name].config for name in names}
     config = _parse(configs, words or ["--help"])
     name = next(name for name, kind in configs.items() if kind is type(config))
     return _run(STUDIES[name].load(), config)

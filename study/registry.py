@@ -8,44 +8,49 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, final
 
-from .ablate.config import AblateConfig
-from .compare.config import CompareConfig
 from .core.config import StudyConfig
-from .crosscoder_parts.config import PartsConfig
-from .curves.config import CurvesConfig
-from .joint_tuning.config import JointConfig
-from .missing_curves.config import MissingConfig
-from .patching.config import PatchingConfig
-from .splice.config import SpliceConfig
-from .visualise.config import VisualiseConfig
 
 
 @final
 @dataclass(frozen=True)
 class Entry:
-    """A study's config, and where its class is: "module:Class", imported when it runs."""
+    """Where a study's config and its class are, each as "module:Class" in this package.
 
-    config: type[StudyConfig]
+    They are imported when they are used, so that a study loads nothing of the others.
+    """
+
+    config_target: str
     target: str
+
+    @property
+    def config(self) -> type[StudyConfig]:
+        """The class of the study's config."""
+        found: type[StudyConfig] = _load(self.config_target)
+        return found
 
     def load(self) -> Any:
         """The study, ready for `run_study`."""
-        module, _, name = self.target.partition(":")
-        return getattr(import_module(module), name)()
+        return _load(self.target)()
 
 
-def _entry(config: type[StudyConfig], target: str) -> Entry:
-    return Entry(config, f"{__package__}.{target}")
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(import_module(f"{__package__}.{module}"), name)
 
 
 STUDIES: Mapping[str, Entry] = {
-    "curves": _entry(CurvesConfig, "curves.study:CurvesStudy"),
-    "missing": _entry(MissingConfig, "missing_curves.study:MissingCurvesStudy"),
-    "joint": _entry(JointConfig, "joint_tuning.study:JointStudy"),
-    "visualise": _entry(VisualiseConfig, "visualise.study:VisualiseStudy"),
-    "parts": _entry(PartsConfig, "crosscoder_parts.study:PartsStudy"),
-    "splice": _entry(SpliceConfig, "splice.study:SpliceStudy"),
-    "ablate": _entry(AblateConfig, "ablate.study:AblateStudy"),
-    "patching": _entry(PatchingConfig, "patching.study:PatchingStudy"),
-    "compare": _entry(CompareConfig, "compare.study:CompareStudy"),
+    "curves": Entry("curves.config:CurvesConfig", "curves.study:CurvesStudy"),
+    "missing": Entry(
+        "missing_curves.config:MissingConfig", "missing_curves.study:MissingCurvesStudy"
+    ),
+    "joint": Entry("joint_tuning.config:JointConfig", "joint_tuning.study:JointStudy"),
+    "visualise": Entry("visualise.config:VisualiseConfig", "visualise.study:VisualiseStudy"),
+    "parts": Entry("crosscoder_parts.config:PartsConfig", "crosscoder_parts.study:PartsStudy"),
+    "symmetry": Entry("symmetry.config:SymmetryConfig", "symmetry.study:SymmetryStudy"),
+    "splice": Entry("splice.config:SpliceConfig", "splice.study:SpliceStudy"),
+    "ablate": Entry("ablate.config:AblateConfig", "ablate.study:AblateStudy"),
+    "patching": Entry("patching.config:PatchingConfig", "patching.study:PatchingStudy"),
+    "features": Entry("features.config:FeaturesConfig", "features.study:FeaturesStudy"),
+    "interpret": Entry("interpret.config:InterpretConfig", "interpret.study:InterpretStudy"),
+    "compare": Entry("compare.config:CompareConfig", "compare.study:CompareStudy"),
 }

@@ -15,7 +15,6 @@ from jaxtyping import UInt8
 from ..errors import ConfigError, StoreFullError, StoreUnreachableError, TendrilError
 from ..home import SCHEME as SCHEME
 from .atomic import ASIDE, Content, pieces_of, write_together, write_whole
-from .cache import ChunkCache
 
 PACKAGES = {  # what to install for a protocol, if it is one of Tendril's extras
     "s3": "pip install 'tendril[s3]' (s3fs)",
@@ -193,7 +192,11 @@ class RemoteFolder:
                 f"a store must be at a path or at a URL that fsspec can open; got {url} ({error}). "
                 f"Install the package for {protocol}: {package}."
             ) from error
-        self._cache = ChunkCache(cache) if cache is not None else None
+        self._cache = None
+        if cache is not None:
+            from .cache import ChunkCache
+
+            self._cache = ChunkCache(cache)
         self.listed = not self._url.startswith(("http://", "https://"))
 
     @property

@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 
 from .dtypes import widen
-from .sums import Sums, sums_of
 
 OUTLIER_TIMES = 10.0  # a norm outlier has a norm of more than this many medians
 BLOCK_BYTES = 2**22  # of float64 per block; threads contend for memory with smaller ones
@@ -71,7 +70,9 @@ def describe_rows(
 
     `compiled` uses numba, which pays for many rows; the bits are the same.
     """
-    add = sums_of
+    from . import sums  # which readers of a store do without
+
+    add = sums.sums_of
     if compiled and stored_RD.shape[1] > 1:  # numpy adds a single column in another order
         from . import sums_compiled  # importing numba takes half a second
 
@@ -82,28 +83,31 @@ def describe_rows(
     for start in range(0, len(stored_RD), step):
         at = slice(start, start + step)
         stored_BD, scale_B = stored_RD[at], None if scale is None else scale[at]
-        sums = add(stored_BD, dtype, scale_B)
-        norms[at] = np.sqrt(sums.row_squares_B)
-        total = total.merge(_moments(sums, stored_BD, dtype, scale_B))
+        total_D, squares_D, zeros_D, row_squares_B = add(stored_BD, dtype, scale_B)
+        norms[at] = np.sqrt(row_squares_B)
+        m2_D = _squared_deviations(total_D, squares_D, stored_BD, dtype, scale_B)
+        count = len(stored_BD)
+        total = total.merge(Moments(count, total_D / count, m2_D, zeros_D))
     return total, norms
 
 
-def _moments(
-    sums: Sums,
+def _squared_deviations(
+    total_D: Float64[np.ndarray, " d"],
+    squares_D: Float64[np.ndarray, " d"],
     stored_BD: Shaped[np.ndarray, "b d"],
     dtype: str,
     scale: Float32[np.ndarray, " b"] | None,
-) -> Moments:
-    """Moments from sums: sum_b (x_b - mean)^2 = sum_b x_b^2 - B mean^2.
+) -> Float64[np.ndarray, " d"]:
+    """m2 from sums: sum_b (x_b - mean)^2 = sum_b x_b^2 - B mean^2.
 
     The right-hand side saves a pass over the rows. Channels in which it would cancel more than
     CANCELLED of the sum of squares use the left-hand side.
     """
     count = len(stored_BD)
-    mean_D = sums.total_D / count
-    m2_D: Float64[np.ndarray, " d"] = sums.squares_D - count * mean_D**2
-    near = np.flatnonzero(~(m2_D >= (1 - CANCELLED) * sums.squares_D))
+    mean_D = total_D / count
+    m2_D: Float64[np.ndarray, " d"] = squares_D - count * mean_D**2
+    near = np.flatnonzero(~(m2_D >= (1 - CANCELLED) * squares_D))
     if len(near):
         off_BN = widen(stored_BD[:, near], dtype, scale) - mean_D[near]
         m2_D[near] = np.einsum("bn,bn->n", off_BN, off_BN)
-    return Moments(count, mean_D, m2_D, sums.zeros_D)
+    return m2_D

@@ -35,7 +35,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tendril.data.errors import ConfigError, SubjectError
-from tendril.data.inputs.tokens import Cut
+from tendril.data.inputs.cut import Cut
 
 from .lens import lens_sites
 from .subject import weights_digest

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tendril.data.errors import ConfigError, StoreNotFoundError
+from tendril.data.errors import ConfigError, RunDamagedError, StoreNotFoundError
 from tendril.data.home import SCHEME, STORE, find_store, folder_of
 from tendril.data.store.reader import Store, open_store
 from tendril.models.dictionaries.checkpoint import DICTIONARY, read_config
@@ -22,6 +22,20 @@ def store_of_run(run: Path, home: str, store: str = "") -> Store:
             f"nor in {folder_of(STORE, home)}. Pass --store with its path, or harvest it again."
         )
     return found
+
+
+def trained_sites(run: Path, store: Store, width: int) -> tuple[str, ...]:
+    """The sites that a run was trained on. Raises RunDamagedError where their vectors in the store
+    are not of the dictionary's `width`."""
+    trained = read_config(run)
+    sites = tuple(trained.get("sites") or (trained["site"],))
+    stored = sum(store.width(site) for site in sites)
+    if stored != width:
+        raise RunDamagedError(
+            f"the dictionary of {run.name} takes vectors of width {width}; {' + '.join(sites)} of "
+            f"{store.name} has {stored}. Pass --store with the store that it was trained on."
+        )
+    return sites
 
 
 def stored_run(run: Path | None, trained: Mapping[str, Any], store: str, home: str) -> Store | None:

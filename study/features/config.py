@@ -1,54 +1,46 @@
-"""What can be asked of a study of a language model's features. Imports no torch."""
+"""What a study of a language model's features can be asked. Imports no torch."""
 
 from dataclasses import dataclass
 
 from tendril.data.errors import ConfigError
 
-PARTS = ("train", "held_out", "all")  # data.reader's, which imports torch
+from ..core.config import LanguageConfig, at_least
+
+PARTS = ("train", "held_out", "all")
 LARGEST_WINDOW = 1024
+MOST_QUANTILES = 20
 
 
 @dataclass(frozen=True)
-class FeaturesConfig:
-    """Every latent of a dictionary of a language model: where it is on, and what it writes."""
+class FeaturesConfig(LanguageConfig):
+    """Every latent of a language model's dictionary: where it is active, and what it promotes.
+
+    Reads the run's store once and makes a page on which latents can be searched and sorted, and
+    a CSV file. 250,000 tokens and 512 latents take seconds on two CPU cores; a million tokens and
+    4,096 latents take some minutes. Memory: under 1 GB, and 6 kB a latent for its examples. The
+    page takes about 4 kB a latent.
+    """
 
     run: str = "latest"
-    """The run: a path, a name in runs/, the beginning of one, or latest."""
-    store: str = ""
-    """The store whose text is read; the run's own by default."""
-    subject: str = ""
-    """The language model: a folder, a name, or package:NAME; where the store's was by default."""
+    """Run: a path, a name in runs/, the beginning of just one, or latest."""
     part: str = "all"
-    """The contexts that are read: train, held_out (those kept back from training), or all."""
+    """Contexts that are read: train, held_out (those held out of training), or all."""
     limit: int | None = None
-    """So many contexts, spread evenly over the part; all of them by default."""
+    """Most contexts that are read, spread evenly over the part; by default all."""
     top: int = 10
-    """Contexts shown of those that excite each latent most."""
+    """Activating examples of each latent: its strongest contexts."""
     quantiles: int = 5
-    """Examples shown of weaker activations, at evenly spread quantiles; 0 for none."""
+    """Weaker examples of each latent, at evenly spread quantiles of its activation; 0 for none."""
     window: int = 32
-    """Tokens shown of a context, two thirds of them before the one that it is shown for."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    home: str = ""
-    """Folder that holds store/, runs/ and reports/; $TENDRIL_HOME, or here, by default."""
-    name: str = ""
-    """First part of the report's name; subject and site by default."""
-    overwrite: bool = False
-    """Make the report anew where it is there already."""
+    """Tokens that an example shows, two thirds of them before the one it is about."""
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""
         if self.part not in PARTS:
-            raise ConfigError(f"--part is one of {', '.join(PARTS)}, and not {self.part!r}.")
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"--limit is 1 context or more, and not {self.limit}.")
-        if self.top < 1 or not 0 <= self.quantiles <= 20:
-            raise ConfigError(
-                f"--top is 1 or more and --quantiles from 0 to 20, and not {self.top} and "
-                f"{self.quantiles}."
-            )
-        if not 1 <= self.window <= LARGEST_WINDOW:
-            raise ConfigError(
-                f"--window is from 1 to {LARGEST_WINDOW} tokens, and not {self.window}."
-            )
+            raise ConfigError(f"--part must be one of {', '.join(PARTS)}; got {self.part!r}.")
+        at_least(self, top=1, quantiles=0, window=1)
+        if self.limit is not None:
+            at_least(self, limit=1)
+        for name, most in (("quantiles", MOST_QUANTILES), ("window", LARGEST_WINDOW)):
+            if getattr(self, name) > most:
+                raise ConfigError(f"--{name} must be {most} or less; got {getattr(self, name)}.")

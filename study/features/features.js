@@ -1,11 +1,11 @@
-// The page of features. Numbers of all latents come with data/index.js; the rest of a latent comes
-// in a piece of data/, when it is looked at. The list draws only the rows that can be seen.
+// The page of features. The numbers of all latents come with data/index.js; the rest of a latent
+// comes in a piece of data/ when it is shown. The list draws only the rows that are visible.
 const features = (() => {
   const byId = (id) => document.getElementById(id);
   const ROW = 34, SPARE = 8, PIECES = 24; // pixels a row, rows drawn beyond the edge, pieces kept
   let all = null; // the index
   let order = []; // latents that are listed, in order
-  let by = "number", rising = true, shown = -1, asked = -1, lowered = [];
+  let by = "number", rising = true, shown = -1, requested = -1, lowered = [];
   const pieces = new Map(), waiting = new Map();
 
   // ---- data
@@ -20,13 +20,12 @@ const features = (() => {
     const kind = table.bytes === 2 ? Uint16Array : Uint32Array;
     return { each: table.each, data: new kind(bytes(table.data)) };
   }
-  function index(told) {
-    all = { ...told, fires: unpack(told.fires), promotes: unpack(told.promotes) };
-    for (const name of ["frequency", "max", "nearest"]) all[name] = new Float32Array(bytes(told[name]));
+  function index(given) {
+    all = { ...given, fires: unpack(given.fires), promotes: unpack(given.promotes) };
+    for (const name of ["frequency", "max", "nearest"]) all[name] = new Float32Array(bytes(given[name]));
     lowered = all.tokens.map((text) => text.toLowerCase());
     list();
-    const told_latent = linked();
-    show(told_latent >= 0 ? told_latent : order[0] ?? 0, true);
+    show(linked() >= 0 ? linked() : order[0] ?? 0, true);
     document.body.dataset.drawn = Math.round(performance.now()); // milliseconds to the first row
     requestAnimationFrame(map);
   }
@@ -37,7 +36,7 @@ const features = (() => {
     waiting.delete(number);
   }
   function missing(file) {
-    byId("detail").innerHTML = `<p><b>${file}</b> is not there. Keep the folder data/ beside this page.</p>`;
+    byId("detail").innerHTML = `<p><b>${file}</b> is missing. Keep the folder data/ beside this page.</p>`;
   }
   function withLatent(latent, then) {
     const number = Math.floor(latent / all.piece);
@@ -52,11 +51,11 @@ const features = (() => {
     document.body.append(script);
   }
 
-  // ---- words
+  // ---- text
   const escaped = (text) => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
   const number = (value, digits = 3) =>
     value === 0 ? "0" : Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3 ? value.toExponential(1) : String(+value.toPrecision(digits));
-  const percent = (share) => (share === 0 ? "never" : share < 1e-5 ? "<.001 %" : `${+(share * 100).toPrecision(share < 0.001 ? 1 : 2)} %`);
+  const percent = (part) => (part === 0 ? "never" : part < 1e-5 ? "<0.001 %" : `${+(part * 100).toPrecision(part < 0.001 ? 1 : 2)} %`);
   const visible = (text) => escaped(text).replace(/\r\n|\r|\n/g, "↵").replace(/\t/g, "⇥");
   const chip = (token, hit) => {
     const text = visible(all.tokens[token]).replace(/^ +/, (s) => `<span class="mark">${"·".repeat(s.length)}</span>`);
@@ -105,13 +104,13 @@ const features = (() => {
     const last = Math.min(order.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + SPARE);
     let html = "";
     for (let place = first; place < last; place++) html += row(order[place], place);
-    byId("rows").innerHTML = html || '<p class="soft" style="padding:12px">No latent answers to that.</p>';
+    byId("rows").innerHTML = html || '<p class="soft" style="padding:12px">No latent matches.</p>';
   }
   function row(latent, place) {
-    const share = all.frequency[latent];
-    const width = share > 0 ? Math.max(4, Math.min(100, 100 + 25 * Math.log10(share))) : 0;
+    const part = all.frequency[latent];
+    const width = part > 0 ? Math.max(4, Math.min(100, 100 + 25 * Math.log10(part))) : 0;
     return `<div class="row${latent === shown ? " here" : ""}" data-latent="${latent}" style="top:${place * ROW}px">` +
-      `<span>${latent}</span><span class="share">${percent(share)}<i style="--w:${width}%"></i></span>` +
+      `<span>${latent}</span><span class="fraction">${percent(part)}<i style="--w:${width}%"></i></span>` +
       `<span>${number(all.max[latent])}</span><span>${all.nearest[latent].toFixed(2)}</span>` +
       `<span>${chips(tokensOf(all.fires, latent).slice(0, 8), found.hit)}</span>` +
       (all.promotes ? `<span>${chips(tokensOf(all.promotes, latent).slice(0, 8), found.hit)}</span>` : "") + "</div>";
@@ -120,11 +119,11 @@ const features = (() => {
   // ---- one latent
   function show(latent, quietly) {
     if (!(latent >= 0 && latent < all.latents)) return;
-    asked = latent;
-    withLatent(latent, (told) => {
-      if (asked !== latent) return; // another one was asked for meanwhile
+    requested = latent;
+    withLatent(latent, (entry) => {
+      if (requested !== latent) return; // another one was requested meanwhile
       shown = latent;
-      byId("detail").innerHTML = detail(latent, told);
+      byId("detail").innerHTML = detail(latent, entry);
       if (!quietly && linked() !== latent) history.replaceState(null, "", `#latent=${latent}`);
       bringIntoView(latent);
       draw();
@@ -138,23 +137,23 @@ const features = (() => {
     if (top < scroller.scrollTop || top + ROW > scroller.scrollTop + scroller.clientHeight)
       scroller.scrollTop = top - scroller.clientHeight / 3;
   }
-  function detail(latent, told) {
-    const fired = told.fired.toLocaleString("en");
+  function detail(latent, entry) {
+    const fired = entry.fired.toLocaleString("en");
     const head = `<header><h2><a href="#latent=${latent}" title="a link to this latent">Latent ${latent}</a></h2>` +
-      `<span class="steps"><button data-step="-1" title="the one before in the list (k)">‹</button><button data-step="1" title="the next one in the list (j)">›</button></span></header>` +
-      `<p class="facts"><span>on at <b>${percent(all.frequency[latent])}</b> of tokens (${fired})</span><span>at most <b>${number(all.max[latent])}</b></span>` +
-      `<span>where on, <b>${number(told.mean)}</b> on average</span><span>decoder length <b>${number(told.norm)}</b></span></p>`;
-    if (!told.fired) return head + `<p style="margin-top:18px">It is on at none of the tokens read.</p>` + writes(told) + kin(told);
-    return head + `<h3>Activations</h3>${histogram(told.histogram)}` + writes(told) +
-      `<h3>Where it is strongest</h3>${told.strongest.map((e) => example(e, all.max[latent])).join("")}` +
-      (told.weaker.length ? `<h3>Where it is weaker</h3>${told.weaker.map((e) => example(e, all.max[latent])).join("")}` : "") + kin(told);
+      `<span class="steps"><button data-step="-1" title="the previous one in the list (k)">‹</button><button data-step="1" title="the next one in the list (j)">›</button></span></header>` +
+      `<p class="facts"><span>active on <b>${percent(all.frequency[latent])}</b> of tokens (${fired})</span><span>maximum <b>${number(all.max[latent])}</b></span>` +
+      `<span>mean where active <b>${number(entry.mean)}</b></span><span>decoder norm <b>${number(entry.norm)}</b></span></p>`;
+    if (!entry.fired) return head + `<p style="margin-top:18px">It is active on none of the tokens read.</p>` + writes(entry) + kin(entry);
+    return head + `<h3>Activations</h3>${histogram(entry.histogram)}` + writes(entry) +
+      `<h3>Strongest examples</h3>${entry.strongest.map((e) => example(e, all.max[latent])).join("")}` +
+      (entry.weaker.length ? `<h3>Weaker examples</h3>${entry.weaker.map((e) => example(e, all.max[latent])).join("")}` : "") + kin(entry);
   }
-  function writes(told) {
-    if (!told.up) return "";
-    const most = Math.max(...[...told.up, ...told.down].map(([, weight]) => Math.abs(weight)), 1e-9);
+  function writes(entry) {
+    if (!entry.up) return "";
+    const most = Math.max(...[...entry.up, ...entry.down].map(([, weight]) => Math.abs(weight)), 1e-9);
     const line = ([token, weight]) => `<li><span>${chip(token, found.hit)}</span><i style="--w:${(Math.abs(weight) / most) * 100}%"></i><span>${weight > 0 ? "+" : "−"}${number(Math.abs(weight))}</span></li>`;
-    return `<div class="twin"><div><h3>Promotes</h3><ol class="weights">${told.up.map(line).join("")}</ol></div>` +
-      `<div><h3>Suppresses</h3><ol class="weights down">${told.down.map(line).join("")}</ol></div></div>`;
+    return `<div class="twin"><div><h3>Promotes</h3><ol class="weights">${entry.up.map(line).join("")}</ol></div>` +
+      `<div><h3>Suppresses</h3><ol class="weights down">${entry.down.map(line).join("")}</ol></div></div>`;
   }
   function histogram([first, ...counts]) {
     const most = Math.max(...counts), width = 600 / Math.max(counts.length, 6), edge = (bin) => 2 ** ((first + bin) / 4 - 24);
@@ -165,11 +164,11 @@ const features = (() => {
     let ticks = "", last = -100;
     for (let bin = 0; bin <= counts.length; bin++) {
       const x = bin * width;
-      if ((first + bin) % 4 || x - last < 46) continue; // a whole power of two, with room
-      ticks += `<path class="axis" d="M${x.toFixed(1)} 76v4"/><text class="soft mid" x="${x.toFixed(1)}" y="93">${number(edge(bin))}</text>`;
+      if ((first + bin) % 4 || x - last < 64) continue; // a whole power of two, with room
+      ticks += `<path class="axis" d="M${x.toFixed(1)} 76v4"/><text class="soft mid" x="${x.toFixed(1)}" y="96">${number(edge(bin))}</text>`;
       last = x;
     }
-    return `<svg class="bars" viewBox="-14 0 640 98" role="img" aria-label="histogram of activations"><path class="axis" d="M0 76.5H600"/>${bars.join("")}${ticks}</svg>`;
+    return `<svg class="bars" viewBox="-14 0 640 102" role="img" aria-label="histogram of activations"><path class="axis" d="M0 76.5H600"/>${bars.join("")}${ticks}</svg>`;
   }
   function example([context, position, document_, value, at, tokens, acts, borders, level], highest) {
     const starts = new Map(borders), begin = position - at, end = begin + tokens.length;
@@ -182,16 +181,16 @@ const features = (() => {
       html += `<span class="${kind}"${part > 0 ? ` style="--a:${(part / 1000).toFixed(2)}"` : ""} title="${says}, position ${begin + place}">${text}</span>`;
     });
     if (end < all.length) html += '<span class="cut"> …</span>';
-    const share = level === null ? "" : `<small>${Math.round(level * 100)} %</small>`;
-    return `<div class="example"><div class="value">${number(value)}${share}</div><p class="text">${html}<span class="source" title="position ${position} of the context">context ${context}, document ${document_}</span></p></div>`;
+    const quantile = level === null ? "" : `<small>${Math.round(level * 100)} %</small>`;
+    return `<div class="example"><div class="value">${number(value)}${quantile}</div><p class="text">${html}<span class="source" title="position ${position} of the context">context ${context}, document ${document_}</span></p></div>`;
   }
-  function kin(told) {
-    if (!told.neighbours.length) return "";
+  function kin(entry) {
+    if (!entry.neighbours.length) return "";
     const link = ([latent, cosine]) => `<a href="#latent=${latent}"><b>${latent}</b><span class="soft">${cosine.toFixed(2)}</span><span>${chips(tokensOf(all.fires, latent).slice(0, 3))}</span></a>`;
-    return `<h3>Nearest in the decoder</h3><div class="kin">${told.neighbours.map(link).join("")}</div>`;
+    return `<h3>Nearest in the decoder</h3><div class="kin">${entry.neighbours.map(link).join("")}</div>`;
   }
 
-  // ---- all of them
+  // ---- the map of all latents
   function map() {
     const canvas = byId("map"), scale = window.devicePixelRatio || 1, width = canvas.clientWidth, height = 300;
     canvas.width = width * scale; canvas.height = height * scale;
@@ -206,13 +205,18 @@ const features = (() => {
     };
     const [x0, x1] = span(all.frequency), [y0, y1] = span(all.max);
     const x = (latent) => 52 + ((Math.log10(all.frequency[latent]) - x0) / (x1 - x0)) * (width - 76);
-    const y = (latent) => height - 34 - ((Math.log10(all.max[latent]) - y0) / (y1 - y0)) * (height - 56);
+    const y = (latent) => height - 48 - ((Math.log10(all.max[latent]) - y0) / (y1 - y0)) * (height - 76);
     pen.font = "12px system-ui, sans-serif"; pen.fillStyle = style.getPropertyValue("--soft");
     pen.textAlign = "center"; pen.strokeStyle = style.getPropertyValue("--rule");
-    const steps = (low, high) => { const made = []; for (let p = Math.floor(low); p <= high; p++) for (const m of high - low < 1.6 ? [1, 2, 5] : [1]) { const v = p + Math.log10(m); if (v > low && v < high) made.push([v, m * 10 ** p]); } return made; };
-    for (const [v, at] of steps(x0, x1)) { const px = 52 + ((v - x0) / (x1 - x0)) * (width - 76); pen.fillText(percent(at), px, height - 12); pen.beginPath(); pen.moveTo(px, 10); pen.lineTo(px, height - 30); pen.stroke(); }
+    const steps = (low, high) => { // round values, at least three of them where there is room
+      const at = (factors) => { const values = []; for (let p = Math.floor(low); p <= high; p++) for (const m of factors) { const v = p + Math.log10(m); if (v > low && v < high) values.push([v, m * 10 ** p]); } return values; };
+      return [[1], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 7]].map(at).find((values) => values.length > 2) ?? at([1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9]);
+    };
+    for (const [v, at] of steps(x0, x1)) { const px = 52 + ((v - x0) / (x1 - x0)) * (width - 76); pen.fillText(percent(at), px, height - 26); pen.beginPath(); pen.moveTo(px, 10); pen.lineTo(px, height - 44); pen.stroke(); }
+    pen.fillText("fraction of tokens on which it is active", 52 + (width - 76) / 2, height - 6);
+    pen.textAlign = "left"; pen.fillText("largest activation", 52, 14);
     pen.textAlign = "right";
-    for (const [v, at] of steps(y0, y1)) { const py = height - 34 - ((v - y0) / (y1 - y0)) * (height - 56); pen.fillText(number(at), 44, py + 4); pen.beginPath(); pen.moveTo(50, py); pen.lineTo(width - 16, py); pen.stroke(); }
+    for (const [v, at] of steps(y0, y1)) { const py = height - 48 - ((v - y0) / (y1 - y0)) * (height - 76); pen.fillText(number(at), 44, py + 4); pen.beginPath(); pen.moveTo(50, py); pen.lineTo(width - 16, py); pen.stroke(); }
     pen.globalAlpha = on.length > 4000 ? 0.35 : 0.7;
     for (const inside of [false, true]) {
       pen.fillStyle = inside ? style.getPropertyValue("--cold") : style.getPropertyValue("--rule");
@@ -230,7 +234,7 @@ const features = (() => {
     };
   }
 
-  // ---- what a reader does
+  // ---- input
   const linked = () => { const match = location.hash.match(/^#latent=(\d+)$/); return match ? Number(match[1]) : -1; };
   const step = (by_) => { const place = order.indexOf(shown) + by_; if (order[place] !== undefined) show(order[place]); };
   const again = () => { if (all) { list(); map(); } };

@@ -1,7 +1,6 @@
-"""What a study of features found, latent by latent: numbers, examples, and the table of them."""
+"""What the study of features finds, latent by latent: figures, examples, and the table."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -12,20 +11,19 @@ from torch import Tensor
 
 from ..core.language_inputs import StoredText
 from ..measures.decoder_directions import Promoted
-from ..measures.latent_activity import Activity
-from ..measures.top_examples import Best
+from ..measures.latent_activity import Activity, TopEntries
 
-DENSE = 0.1  # on at more than this share of tokens
+DENSE = 0.1  # a latent is dense if it is active on more than this fraction of tokens
 
 
 @final
 @dataclass(frozen=True)
 class Example:
-    """A token that a latent is on at, in its context: tokens[at] of `tokens`, on by `value`.
+    """An activating example: the latent has activation `value` on tokens[at] of `tokens`.
 
-    `acts` are the latent's activations on the tokens, NaN where the row does not count. `borders`
-    are the places where another document begins, with its number. `level` is the quantile that
-    it stands for, None for one of the strongest.
+    `acts` are its activations on all the tokens, NaN where the row is not valid. `borders` are
+    the places where another document begins, with the document's number. `level` is the quantile
+    that the example stands for; None for one of the strongest.
     """
 
     context: int
@@ -42,8 +40,11 @@ class Example:
 @final
 @dataclass(frozen=True)
 class FeatureFindings:
-    """All that the page shows, but the words around it. `text_of` is each token's text, the id
-    its place; `note` says why there are no logit weights, where there are none."""
+    """All that the page shows except the words around it.
+
+    `text_of[i]` is the text of token i. `note` says why there are no logit weights, where there
+    are none.
+    """
 
     run: str
     store: str
@@ -59,8 +60,6 @@ class FeatureFindings:
     neighbours: tuple[Int64[Tensor, "s k"], Float32[Tensor, "s k"]]
     norm_S: Float32[np.ndarray, " s"]
     note: str
-    command: str
-    made: Mapping[str, Any]
 
     @property
     def latents(self) -> int:
@@ -68,7 +67,7 @@ class FeatureFindings:
         return self.activity.latents
 
     def strongest(self, latent: int) -> list[Example]:
-        """The contexts that excite a latent most, the strongest first."""
+        """The activating examples of a latent, the strongest first, one a context."""
         best = self.activity.top
         return [
             self._example(best, latent, i) for i in range(best.count) if best.row_SN[latent, i] >= 0
@@ -76,7 +75,7 @@ class FeatureFindings:
 
     def weaker(self, latent: int) -> list[Example]:
         """Examples at the middles of `quantiles` equal parts of the sampled activations, the
-        highest first; none twice, and none of the strongest again."""
+        highest first; no example appears twice, here or among the strongest."""
         best = self.activity.sample
         if best is None:
             return []
@@ -91,12 +90,14 @@ class FeatureFindings:
         return found
 
     def peak_tokens(self, latent: int) -> list[int]:
-        """The different tokens of the strongest contexts' peaks, the strongest first."""
+        """The distinct tokens at the peaks of the strongest contexts, the strongest first."""
         rows = self.activity.top.row_SN[latent]
         tokens = self.text.tokens_BT.reshape(-1)[rows[rows >= 0]]
         return list(dict.fromkeys(tokens.tolist()))
 
-    def _example(self, best: Best, latent: int, place: int, level: float | None = None) -> Example:
+    def _example(
+        self, best: TopEntries, latent: int, place: int, level: float | None = None
+    ) -> Example:
         row, length = int(best.row_SN[latent, place]), self.activity.length
         begin = int(self.activity.begin(np.array(row)))
         window = slice(begin, begin + self.activity.window)
@@ -116,7 +117,7 @@ class FeatureFindings:
 
     @cached_property
     def figures(self) -> dict[str, Any]:
-        """The result of the command."""
+        """The figures of result.json."""
         frequency = self.activity.frequency_S
         alive = frequency > 0
         nearest = self.neighbours[1][:, 0].numpy() if self.neighbours[1].numel() else np.zeros(0)
@@ -137,7 +138,7 @@ class FeatureFindings:
         }
 
     def row(self, latent: int) -> dict[str, Any]:
-        """A latent as a line of latents.csv; lists of tokens are JSON."""
+        """A latent as a row of latents.csv; lists of tokens are JSON."""
         activity, (numbers, cosines) = self.activity, self.neighbours
         up = down = up_weight = down_weight = "[]"
         if self.promoted:
@@ -176,5 +177,5 @@ class FeatureFindings:
 
 
 def short(value: Any) -> float:
-    """A number in four significant digits."""
+    """A number to four significant digits."""
     return float(f"{float(value):.4g}")

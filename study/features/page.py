@@ -1,155 +1,317 @@
-"""The page of features: what stands around the list of latents, in words."""
+"""The page of features: the data of its latents, and the words around their list.
 
+data/index.js     what the list, its search and its order need of every latent
+data/000.js ...   the rest, 128 latents a file, loaded when one of them is shown
+
+The data has files of its own so that the page opens at once. Each file is one call of a function
+with JSON, because a page that is opened from a disk may load only scripts. Numbers of all latents
+are little-endian arrays in base64.
+"""
+
+import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Int64, Shaped
+from torch import Tensor
+
+from tendril.data.store.atomic import write_whole
 
 from ..measures.latent_activity import SAMPLE
-from ..page.render import render
-from .findings import DENSE, FeatureFindings
-from .page_data import PIECE
+from .findings import DENSE, Example, FeatureFindings, short
+
+PIECE = 128  # latents a file
+THOUSAND = 1000  # activations are written in thousandths of the latent's largest
+NOT_COUNTED = -1
 
 
-def render_page(found: FeatureFindings) -> str:
-    """The page as HTML; its latents are in `data/` beside it."""
-    return render(
-        Path(__file__).parent,
-        {
-            "title": f"Features at {' + '.join(found.sites)} of {found.subject}",
-            "lead": lead(found),
-            "headline": headline(found),
-            "logits": found.promoted is not None,
-            "reading": reading(found),
-            "method": method(found),
-            "caveats": caveats(found),
-            "command": found.command,
-            "made": json.dumps(found.made, indent=2),
-        },
-    )
+def context(findings: FeatureFindings) -> dict[str, Any]:
+    """What page.html shows; its latents are in `data/` beside it."""
+    return {
+        "lead": lead(findings),
+        "numbers": numbers(findings),
+        "logits": findings.promoted is not None,
+        "reading": reading(findings),
+        "method": method(findings),
+        "caveats": caveats(findings),
+    }
 
 
-def lead(found: FeatureFindings) -> str:
-    """What the page is of."""
+def lead(findings: FeatureFindings) -> str:
+    """The first sentences: what the page shows, and from which text."""
+    promoted = "the tokens it promotes, " if findings.promoted else ""
     return (
-        f"{found.latents:,} latents of the dictionary {found.run}: the text that each one is on "
-        f"at, {'the tokens it promotes, ' if found.promoted else ''}and the latents nearest to it. "
-        f"Read off {found.activity.rows:,} tokens in {found.contexts:,} contexts of {found.store}."
+        f"The {findings.latents:,} latents of the dictionary {findings.run}: for each one the text "
+        f"on which it is active, {promoted}and the latents most like it. From "
+        f"{findings.activity.rows:,} tokens in {findings.contexts:,} contexts of {findings.store}."
     )
 
 
-def headline(found: FeatureFindings) -> list[dict[str, str]]:
-    """The numbers on top."""
-    activity, figures = found.activity, found.figures
+def numbers(findings: FeatureFindings) -> list[dict[str, str]]:
+    """The figures at the top of the page, each with what it means."""
+    activity, figures = findings.activity, findings.figures
     frequency = activity.frequency_S[activity.fired_S > 0]
     median = f"{100 * np.median(frequency):.2g} %" if len(frequency) else "none"
-    alive = found.latents - figures["latents_never_on"]
+    alive = findings.latents - figures["latents_never_on"]
     nearest = figures["nearest_median"]
     return [
-        {"value": f"{alive:,}", "of": f"of {found.latents:,}", "text": "latents are ever on"},
+        {
+            "value": f"{alive:,}",
+            "of": f"of {findings.latents:,}",
+            "text": "latents are active on some token",
+        },
         {
             "value": f"{figures['l0']:.3g}",
             "of": "",
-            "text": "latents are on at a token, on average",
+            "text": "latents are active on a token, on average",
         },
-        {"value": median, "of": "", "text": "of tokens: how often the middle one of them is on"},
+        {"value": median, "of": "", "text": "of tokens activate the median latent"},
         {
             "value": f"{figures['latents_dense']:,}",
             "of": "",
-            "text": f"are on at more than {100 * DENSE:g} % of tokens",
+            "text": f"latents are active on more than {100 * DENSE:g} % of tokens",
         },
         {
             "value": "none" if nearest is None else f"{nearest:.2f}",
             "of": "",
-            "text": "is the middle cosine of a latent's decoder row with its nearest other",
+            "text": "is the median cosine of a decoder row with its nearest neighbour",
         },
     ]
 
 
-def reading(found: FeatureFindings) -> list[str]:
+def reading(findings: FeatureFindings) -> list[str]:
     """How to read the parts of the page."""
-    activity = found.activity
-    told = [
-        "The list: a click on a column's head orders by it, a second one the other way. Search "
+    activity = findings.activity
+    promoted = " and in those that it promotes" if findings.promoted else ""
+    parts = [
+        "The list: click a column's head to sort by it, and again to reverse the order. Search "
         "finds text in the tokens that a latent fires on (the peaks of its strongest contexts)"
-        + (" and in those that it promotes" if found.promoted else "")
-        + "; in quotation marks the whole token, and a number the latent of that number. Keys j "
-        "and k go down and up the list, / to the search. The address of the page (#latent=12) "
-        "leads back to a latent.",
-        "Text: the darker a token's ground, the higher the latent's activation, in parts of its "
-        "largest one. The framed token is the one that the line is shown for, its activation to "
-        "the left. ↵ is a line break, ⇥ a tab, · a leading space, \\x.. part of a letter. A mark "
-        "shows where another document begins; the network sees across it. Faint tokens (special "
-        "ones, or those that the harvest skipped) do not count. Rest on one for its activation.",
-        "Activations: how many tokens have which activation, on a logarithmic axis, four bars an "
-        "octave. Zeros are left out: “on at” tells how many tokens are not among them.",
-        f"Where it is strongest: the {activity.top.count} contexts with the largest activations, "
-        "one token a context. "
+        f"{promoted}; text in quotation marks must be the whole token, and a number finds the "
+        "latent of that number. Keys: j and k move down and up the list, / goes to the search. "
+        "The page's address (#latent=12) is a link to the latent shown.",
+        "Text: the darker a token's background, the higher the latent's activation, relative to "
+        "its maximum. The framed token is the one that the example is about; its activation is on "
+        "the left. ↵ is a line break, ⇥ a tab, · a leading space, and \\x.. part of a character. A "
+        "mark shows where another document begins; the network sees across it. Faint tokens "
+        "(special ones, or those that the harvest skipped) are not counted. Hover over a token to "
+        "see its activation.",
+        "Activations: how many tokens have which activation, on a logarithmic axis with four bars "
+        "an octave. Zeros are left out; “active on” gives the fraction of tokens that are not "
+        "zero.",
+        f"Strongest examples: the {activity.top.count} contexts with the largest activations, one "
+        "token a context."
         + (
-            f"Where it is weaker: the percentages are quantiles of the activations above zero, "
-            f"read from {SAMPLE} tokens a latent that were drawn evenly from all that it is on at."
+            " Weaker examples: the percentages are quantiles of the activations above zero, "
+            f"estimated from {SAMPLE} tokens of each latent, drawn evenly from all on which it is "
+            "active."
             if activity.sample
             else ""
         ),
         "Nearest in the decoder: the latents whose decoder rows have the highest cosine with this "
-        "one's, and what they fire on.",
+        "one's, and the tokens they fire on.",
     ]
-    if found.promoted:
-        told.append(
-            "Promotes, suppresses: logit weights, the change of each token's logit by the "
-            "latent's direction alone, above the mean of the vocabulary. Directions are of one "
-            "length, so that weights of different latents can be compared."
+    if findings.promoted:
+        parts.append(
+            "Promotes, suppresses: logit weights, the change of each token's logit by the latent's "
+            "direction alone, relative to the mean over the vocabulary. All directions are scaled "
+            "to one length, so weights of different latents can be compared."
         )
-    return told
+    return parts
 
 
-def method(found: FeatureFindings) -> list[str]:
-    """How the figures came to be."""
-    part = {"all": "All contexts", "train": "The contexts trained on"}.get(
-        found.part, "The contexts kept back from training"
+def method(findings: FeatureFindings) -> list[str]:
+    """How the figures were computed."""
+    part = {"all": "All contexts", "train": "The contexts of the training set"}.get(
+        findings.part, "The contexts held out of training"
     )
-    told = [
-        f"{part} of the store were read once, {found.contexts:,} of them, and encoded by the "
-        f"dictionary as it is used after training; a token counts as on where its activation is "
-        f"above zero. Frequencies, histograms, largest values and strongest contexts are of all "
-        f"those tokens, none of them estimated.",
+    parts = [
+        f"{part} of the store were read once ({findings.contexts:,} contexts) and encoded by the "
+        "trained dictionary. A latent is active on a token if its activation there is above zero. "
+        "Frequencies, histograms, maxima and strongest examples are exact: they come from all of "
+        "these tokens.",
     ]
-    if found.promoted:
-        told.append(
-            "Logit weights: W_U · N(v) less its mean over the vocabulary. v is the latent's "
-            "decoder row scaled to root-mean-square 1, N the model's final norm without its bias: "
-            "its scale times v, and where it is a LayerNorm of v less its mean."
-            + (
-                f" Of several sites, {found.sites[-1]} counts: the last one."
-                if len(found.sites) > 1
-                else ""
-            )
+    if findings.promoted:
+        last = (
+            f" Of several sites the last one counts, {findings.sites[-1]}."
+            if len(findings.sites) > 1
+            else ""
+        )
+        parts.append(
+            "Logit weights are W_U · N(v) minus its mean over the vocabulary. v is the latent's "
+            "decoder row scaled to a root mean square of 1. N is the model's final norm without "
+            f"its bias: its scale times v, where for a LayerNorm v is first centred.{last}"
         )
     else:
-        told.append(found.note)
-    told.append(
-        f"What the page shows of a latent lies in data/, {PIECE} latents a file, and is loaded "
-        "when one of them is looked at; the list itself draws only the rows that can be seen."
+        parts.append(findings.note)
+    parts.append(
+        f"The data of the latents lies in data/, {PIECE} latents a file, and is loaded when one of "
+        "them is shown; the list draws only the rows that are visible."
     )
-    return told
+    return parts
 
 
-def caveats(found: FeatureFindings) -> list[str]:
+def caveats(findings: FeatureFindings) -> list[str]:
     """What the numbers do not say."""
-    told = [
-        "The strongest contexts say what a latent answers to most, and little of what it does at "
-        "its usual strength: look at the weaker examples, too.",
-        "A latent that was never on here may be on in other text.",
-        "A high cosine between two decoder rows says that they write alike, and not that they "
-        "are on together.",
+    parts = [
+        "The strongest examples show what activates a latent most, and little of what it does at "
+        "its usual strength. Look at the weaker examples too.",
+        "A latent that is never active here may be active on other text.",
+        "A high cosine between two decoder rows means that the latents write alike. They need not "
+        "be active together.",
     ]
-    if found.promoted:
-        told.append(
-            "Logit weights follow the direct path from the site to the logits. What later blocks "
-            "make of the latent they do not see; at early sites that may be most of it."
+    if findings.promoted:
+        parts.append(
+            "Logit weights follow the direct path from the site to the logits. They leave out what "
+            "later blocks do with the latent, which at early sites may be most of its effect."
         )
-    if found.part == "all":
-        told.append(
-            "Most of these contexts were trained on; --part held_out reads the others only."
+    if findings.part == "all":
+        parts.append(
+            "Most of these contexts were trained on; --part held_out reads only the others."
         )
-    return told
+    return parts
+
+
+def write_data(findings: FeatureFindings, folder: Path) -> None:
+    """Write the index and the pieces, in place of those that are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.js"):
+        old.unlink()
+    place = places(findings)
+    write_index(findings, place, folder)
+    for number in range(-(-findings.latents // PIECE)):
+        write_piece(findings, number, place, folder)
+
+
+def write_index(findings: FeatureFindings, place: Int64[np.ndarray, " v"], folder: Path) -> int:
+    """data/index.js; returns its bytes."""
+    content = _script("features.index", index_of(findings, place))
+    write_whole(folder / "index.js", content)
+    return len(content)
+
+
+def write_piece(
+    findings: FeatureFindings, number: int, place: Int64[np.ndarray, " v"], folder: Path
+) -> int:
+    """One file of PIECE latents; returns its bytes."""
+    latents = range(number * PIECE, min((number + 1) * PIECE, findings.latents))
+    piece = [latent_of(findings, latent, place) for latent in latents]
+    content = _script("features.piece", number, piece)
+    write_whole(folder / f"{number:03d}.js", content)
+    return len(content)
+
+
+def places(findings: FeatureFindings) -> Int64[np.ndarray, " v"]:
+    """Token id -> its number among the tokens that the page shows, from 1 on; 0 for others."""
+    shown = [np.unique(findings.text.tokens_BT)]
+    if findings.promoted:
+        shown += [
+            np.unique(t.numpy()) for t in (findings.promoted.up_SP, findings.promoted.down_SP)
+        ]
+    tokens = np.unique(np.concatenate(shown))
+    place = np.zeros(len(findings.text_of), np.int64)
+    place[tokens] = np.arange(1, len(tokens) + 1)
+    return place
+
+
+def index_of(findings: FeatureFindings, place: Int64[np.ndarray, " v"]) -> dict[str, Any]:
+    """What the list needs of all latents."""
+    activity = findings.activity
+    _, cosines = findings.neighbours
+    peaks = np.zeros((findings.latents, activity.top.count), np.int64)
+    for latent in range(findings.latents):
+        tokens = findings.peak_tokens(latent)
+        peaks[latent, : len(tokens)] = place[tokens]
+    nearest = cosines[:, 0].numpy() if cosines.numel() else np.zeros(findings.latents)
+    return {
+        "latents": findings.latents,
+        "piece": PIECE,
+        "rows": activity.rows,
+        "length": activity.length,
+        "tokens": ["", *(findings.text_of[t] for t in np.flatnonzero(place))],
+        "frequency": _floats(activity.frequency_S),
+        "max": _floats(activity.max_S),
+        "nearest": _floats(nearest),
+        "fires": _tokens(peaks),
+        "promotes": _tokens(place[findings.promoted.up_SP.numpy()]) if findings.promoted else None,
+    }
+
+
+def latent_of(
+    findings: FeatureFindings, latent: int, place: Int64[np.ndarray, " v"]
+) -> dict[str, Any]:
+    """The rest that the page shows of one latent."""
+    activity = findings.activity
+    histogram = activity.histogram_SH[latent]
+    full = np.flatnonzero(histogram)
+    first, last = (int(full[0]), int(full[-1])) if len(full) else (0, -1)
+    highest = float(activity.max_S[latent])
+    numbers, cosines = findings.neighbours
+    entry: dict[str, Any] = {
+        "fired": int(activity.fired_S[latent]),
+        "mean": short(activity.mean_S[latent]),
+        "norm": short(findings.norm_S[latent]),
+        "histogram": [first, *histogram[first : last + 1].tolist()],
+        "neighbours": _pairs(numbers[latent].tolist(), cosines[latent]),
+        "strongest": [_example(e, highest, place) for e in findings.strongest(latent)],
+        "weaker": [_example(e, highest, place) for e in findings.weaker(latent)],
+    }
+    if findings.promoted:
+        weights = findings.promoted
+        up, down = weights.up_SP[latent].numpy(), weights.down_SP[latent].numpy()
+        entry["up"] = _pairs(place[up].tolist(), weights.up_weight_SP[latent])
+        entry["down"] = _pairs(place[down].tolist(), weights.down_weight_SP[latent])
+    return entry
+
+
+def _example(example: Example, highest: float, place: Int64[np.ndarray, " v"]) -> list[Any]:
+    """[context, position, document, value, at, tokens, activations, borders, level], which
+    features.js takes apart again."""
+    return [
+        example.context,
+        example.position,
+        example.document,
+        short(example.value),
+        example.at,
+        place[example.tokens].tolist(),
+        thousandths(example.acts, highest).tolist(),
+        example.borders,
+        example.level,
+    ]
+
+
+def thousandths(acts: Float32[np.ndarray, " w"], highest: float) -> Int64[np.ndarray, " w"]:
+    """Activations in thousandths of the largest, at least 1 where they are above zero; -1 for
+    NaN."""
+    counted = ~np.isnan(acts)
+    parts = np.rint(np.where(counted, acts, 0) / (highest or 1.0) * THOUSAND).astype(np.int64)
+    parts[(acts > 0) & (parts == 0)] = 1
+    return np.where(counted, parts, NOT_COUNTED)
+
+
+def _pairs(numbers: list[int], weights: Float32[Tensor, " n"]) -> list[tuple[int, float]]:
+    return [(n, short(w)) for n, w in zip(numbers, weights.tolist(), strict=True)]
+
+
+def _floats(values: Shaped[np.ndarray, " s"]) -> str:
+    return _base64(values.astype("<f4"))
+
+
+def _tokens(places: Int64[np.ndarray, "s n"]) -> dict[str, Any]:
+    size = 2 if int(places.max(initial=0)) < 2**16 else 4
+    return {"each": places.shape[1], "bytes": size, "data": _base64(places.astype(f"<u{size}"))}
+
+
+def _base64(values: Shaped[np.ndarray, "..."]) -> str:
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def _script(function: str, *arguments: Any) -> bytes:
+    """A call as JavaScript. JSON is JavaScript, except for lone surrogates, which are escaped."""
+    text = ",".join(_json(argument) for argument in arguments)
+    return f"{function}({text});\n".encode("utf-8", "backslashreplace")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -1,121 +1,114 @@
-"""What can be asked of the automatic interpretation of latents. Imports no torch."""
+"""What the automatic interpretation of latents can be asked. Imports no torch."""
 
 import re
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 from tendril.data.errors import ConfigError
 
+from ..core.config import LanguageConfig, StudyConfig, at_least, fractions
+
 LEAST_TESTED = 4
-"""Fragments of each half that a score is worth making of."""
+"""Fewest examples of each kind, active and silent, from which a score is computed."""
 
 
 @final
 @dataclass(frozen=True)
-class InterpretConfig:
-    """Sentences about latents of a language model's dictionary, and how well they predict."""
+class InterpretConfig(LanguageConfig):
+    """A sentence about each latent of a language model's dictionary, and how well it predicts.
+
+    A model (--endpoint URL --model NAME, or --local MODEL) explains 20 latents from their
+    activating examples, and is tested on others: which of them activate the latent, and are the
+    right tokens marked? Reports balanced accuracy (0.5 by chance), next to that of another
+    latent's sentence, as a page and tables. By default each latent takes 25 requests of some 200
+    tokens; --dry-run counts them, and with --price-in and --price-out their price. Finding
+    examples in 250,000 rows takes seconds; the rest depends on the model. Answers are kept in
+    answers/: a stopped run asks nothing twice.
+    """
 
     run: str = "latest"
-    """The run: a path, a name in runs/, the beginning of one, or latest."""
+    """Run: a path, a name in runs/, the beginning of just one, or latest."""
     endpoint: str = ""
-    """An OpenAI-compatible endpoint that explains and judges, e.g. http://127.0.0.1:8000/v1."""
+    """OpenAI-compatible endpoint that explains and judges, e.g. http://127.0.0.1:8000/v1."""
     model: str = ""
-    """The name of the model that the endpoint is asked for."""
+    """Name of the model at the endpoint."""
     key_env: str = ""
-    """The environment variable that holds the endpoint's key, e.g. OPENAI_API_KEY. The key itself
-    is sent and never written. None by default."""
+    """Environment variable that holds the endpoint's key, e.g. OPENAI_API_KEY; by default no key
+    is sent. The key itself is never written to disk."""
     local: str = ""
-    """In place of an endpoint: a causal model that transformers loads, by folder or name."""
+    """Causal model that explains and judges in place of an endpoint: a folder, or a name on the
+    Hugging Face hub."""
     compute: Literal["float32", "bfloat16", "float16"] = "float32"
-    """The dtype that the local model computes in."""
+    """Dtype in which the local model computes."""
     latents: tuple[int, ...] = ()
-    """The latents by number; by default --count of them."""
+    """Latents by number; by default --count of them."""
     count: int = 20
-    """So many latents that fire on held-out rows, where --latents names none."""
+    """Number of latents, out of those that fire on held-out rows, if --latents is not given."""
     order: Literal["random", "frequent", "rare"] = "random"
-    """Which those are: drawn at random, or those that fire most or least often. Only the mean
-    over a random draw says something of the dictionary."""
-    fragment: int = 32
-    """Tokens in a fragment of text."""
+    """Which latents: drawn at random, or those that fire most or least often. Only the mean over
+    a random draw describes the whole dictionary."""
+    example_tokens: int = 32
+    """Tokens of an example."""
     shown: int = 5
-    """Fragments that the explainer sees."""
+    """Activating examples that the explainer sees."""
     top: int = 20
-    """Those are drawn from so many fragments that excite the latent most."""
+    """Number of strongest examples from which the shown ones are drawn."""
     tested: int = 20
-    """Other fragments in which the latent is active, over all quantiles, that the explanation is
-    tested on, and as many in which it is silent."""
-    together: int = 5
-    """Fragments that the judge is asked about in one request."""
-    mark: float = 0.3
-    """Tokens are marked from this share of a fragment's peak on."""
-    floor: float = 0.0
-    """Fragments whose peak is below this share of the latent's maximum are left out, neither
-    active nor silent."""
+    """Other activating examples, over all quantiles, on which the sentence is tested, with as many
+    silent ones."""
+    per_request: int = 5
+    """Examples that the judge sees in one request."""
+    mark_threshold: float = 0.3
+    """Tokens are marked if their activation is at least this fraction of the example's peak."""
+    min_peak: float = 0.0
+    """Examples whose peak is below this fraction of the latent's maximum are left out: they count
+    neither as active nor as silent."""
     graded: bool = False
-    """Ask the judge for probabilities in place of 0 or 1, which gives an AUROC."""
+    """Ask the judge for probabilities instead of 0 or 1, which also gives an AUROC."""
     shuffled: bool = True
-    """Test every latent with the explanation of another one, too: what a score means without."""
+    """Also test every latent with the sentence of another one, as a baseline."""
     price_in: float = 0.0
     """Price of a million tokens of prompts, for the estimate."""
     price_out: float = 0.0
-    """Price of a million tokens of answers."""
-    dry_run: bool = False
-    """Say what it would cost and stop."""
+    """Price of a million tokens of answers, for the estimate."""
     max_tokens: int = 500
-    """Tokens that an answer may have."""
+    """Most tokens of an answer."""
     timeout: float = 120.0
-    """Seconds that the endpoint may take for an answer."""
+    """Seconds to wait for an answer of the endpoint."""
     tries: int = 5
-    """How often a request is sent before its latent is given up."""
+    """Times that a request is sent before its latent counts as failed."""
     backoff: float = 1.0
-    """Seconds before the second try; twice as many before each further one, 60 at most."""
+    """Seconds before the second try; doubled before each further one, up to 60."""
     parallel: int = 4
-    """Latents asked about at once, of an endpoint."""
-    subject: str = ""
-    """The model that was harvested, for its tokenizer; where it was by default."""
-    store: str = ""
-    """The store that fragments come from; the run's own by default."""
+    """Latents processed at once with an endpoint."""
     seed: int = 0
-    """Seed of all that is drawn: latents, fragments, wrong marks, order in a request."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    home: str = ""
-    """Folder that holds store/, runs/, reports/ and answers/; $TENDRIL_HOME, or here, by
-    default."""
-    name: str = ""
-    """First part of the report's name."""
-    overwrite: bool = False
-    """Make the report anew where it is there already; answers that were kept are used again."""
+    """Seed of everything that is drawn: latents, examples, wrong marks, order in a request."""
+
+    NO_SETTING: ClassVar[frozenset[str]] = StudyConfig.NO_SETTING | {
+        *("endpoint", "model", "key_env", "local", "compute", "latents", "count", "order"),
+        *("price_in", "price_out", "timeout", "tries", "backoff", "parallel"),
+    }
+    """The identity holds the model and the chosen latents themselves."""
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""
         if bool(self.endpoint) == bool(self.local):
             raise ConfigError(
-                "--endpoint URL with --model NAME, or --local MODEL says who explains and judges; "
-                f"give one of the two, and not {'both' if self.local else 'neither'}."
+                "the model must be given by --endpoint URL with --model NAME, or by --local MODEL; "
+                f"got {'both' if self.local else 'neither'}."
             )
         if self.endpoint and not re.match(r"https?://[^\s/]", self.endpoint):
             raise ConfigError(
-                "--endpoint is an http:// or https:// address, e.g. http://127.0.0.1:8000/v1, and "
-                f"not {self.endpoint!r}."
+                "--endpoint must be an http:// or https:// address, e.g. "
+                f"http://127.0.0.1:8000/v1; got {self.endpoint!r}."
             )
         if self.endpoint and not self.model:
-            raise ConfigError("--endpoint needs --model: the name of the model to ask it for.")
+            raise ConfigError("--endpoint needs --model, the name of the model there; got none.")
         if any(latent < 0 for latent in self.latents):
-            raise ConfigError(f"--latents are numbers from 0 on, and not {list(self.latents)}.")
-        least = {
-            **dict.fromkeys(("count", "shown", "together", "max_tokens", "tries", "parallel"), 1),
-            **{"fragment": 4, "top": self.shown, "tested": LEAST_TESTED},
-            **dict.fromkeys(("price_in", "price_out", "backoff", "seed"), 0),
-        }
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                flag = name.replace("_", "-")
-                raise ConfigError(f"--{flag} is {low} or more, and not {getattr(self, name):g}.")
-        for name in ("mark", "floor"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(
-                    f"--{name} is a share from 0 to 1, and not {getattr(self, name)}."
-                )
+            raise ConfigError(f"--latents must be 0 or more; got {list(self.latents)}.")
+        at_least(self, count=1, shown=1, per_request=1, max_tokens=1, tries=1, parallel=1)
+        at_least(self, example_tokens=4, top=self.shown, tested=LEAST_TESTED)
+        at_least(self, price_in=0, price_out=0, backoff=0, seed=0)
+        fractions(self, ("mark_threshold", "min_peak"))
         if not self.timeout > 0:
-            raise ConfigError(f"--timeout is more than 0 seconds, and not {self.timeout:g}.")
+            raise ConfigError(f"--timeout must be more than 0 seconds; got {self.timeout:g}.")

@@ -1,107 +1,185 @@
-"""The page of an automatic interpretation: findings in, words and shapes for the template out."""
+"""What the page of an automatic interpretation shows."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..measures.text_examples import Fragment
+from ..measures.text_examples import TextExample
 from .config import InterpretConfig
-from .findings import KINDS, Interpretation, Judged, accuracies
-from .prompts import Kind, plain
+from .findings import KINDS, Interpretation, InterpretFindings, Judged, Kind, accuracies
+from .questions import plain
 
 CARDS = 200  # latents that have a card; all are in the table and in the files
 WIDTH = 720.0  # of the chart of scores, from 0 to 1
 ROW, STACK, BIN = 74.0, 7.0, 0.025
-ASKED = {"detection": "Is the latent active here?", "fuzzing": "Are the right tokens marked?"}
+DASH = "\N{EN DASH}"
 
 
-def page_context(
-    found: Sequence[Interpretation],
-    figures: Mapping[str, Any],
-    config: InterpretConfig,
-    read: Callable[[int], str],
-    command: str,
-    made: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Everything that the template says."""
-    ranked = sorted(found, key=_rank)
+def context(config: InterpretConfig, findings: InterpretFindings) -> dict[str, Any]:
+    """What page.html shows."""
+    ranked = sorted(findings.latents, key=_rank)
+    figures = findings.figures()
     return {
-        "title": "Latents in words",
-        "figures": figures,
-        "numbers": [_number(figures, kind) for kind in KINDS],
+        "lead": (
+            f"The model {findings.model} saw activating examples of each latent and wrote one "
+            "sentence about it. Then, given the sentence alone, it was asked which other examples "
+            "activate the latent (detection), and in which the right tokens are marked (fuzzing)."
+        ),
+        "numbers": numbers(findings, figures),
         "kinds": KINDS,
-        "graded": config.graded,
-        "chart": chart(found),
+        "chart": chart(findings.latents),
         "rows": [_row(one) for one in ranked],
-        "cards": [_card(one, config, read) for one in ranked[:CARDS]],
+        "cards": [_card(one, config, findings.read) for one in ranked[:CARDS]],
         "more": max(len(ranked) - CARDS, 0),
-        "config": config,
-        "length": len(found[0].examples.shown[0].tokens),
-        "command": command,
-        "made": json.dumps(made, indent=2),
+        "method": method(config, findings),
+        "caveats": [
+            "A score is of the sentence and the judge together: a poor judge makes good sentences "
+            "look poor.",
+            "Silent examples are drawn at random, and most are about something else altogether. "
+            "To tell a latent from a similar one is harder.",
+            "A sentence that predicts where a latent is active does not say what the model uses "
+            "it for.",
+        ],
     }
 
 
+def headline(figures: Mapping[str, Any]) -> str:
+    """Mean scores, and what another latent's sentence scores."""
+    parts = []
+    for kind in KINDS:
+        own, other = figures[f"{kind}_mean"], figures[f"{kind}_shuffled_mean"]
+        if own is not None:
+            against = "" if other is None else f" ({other:.2f} with another latent's sentence)"
+            parts.append(f"{own:.2f} in {kind}{against}")
+    scores = f"; balanced accuracy {' and '.join(parts)}" if parts else ""
+    failed = f"; {figures['failed']} failed" if figures["failed"] else ""
+    return f"{figures['interpreted']} latents explained{scores}{failed}."
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """For the terminal: a line a latent, in order of falling detection."""
+
+    def cell(row: Mapping[str, Any], kind: Kind) -> str:
+        own, other = row[f"{kind}_balanced_accuracy"], row[f"{kind}_shuffled"]
+        return " ".join(("   -" if own is None else f"{own:4.2f}",
+                         "(   -)" if other is None else f"({other:4.2f})"))  # fmt: skip
+
+    lines = ["latent  detection (shuffled)  fuzzing (shuffled)  explanation"]
+    for row in sorted(figures["latents"], key=lambda r: -(r["detection_balanced_accuracy"] or 0)):
+        failed = f"[{row['failed']}] " if row["failed"] else ""
+        text = f"{failed}{row['explanation']}"
+        text = text if len(text) <= 100 else f"{text[:97]}..."
+        detection, fuzzing = (cell(row, kind) for kind in KINDS)
+        lines.append(f"{row['latent']:6d}  {detection:>20}  {fuzzing:>18}  {text}")
+    return "\n".join(lines)
+
+
+def numbers(findings: InterpretFindings, figures: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The figures at the top of the page, each with what it means."""
+    text = "latents explained"
+    if figures["failed"]:
+        text += f"; {figures['failed']} failed"
+    if findings.too_rare:
+        text += f"; {len(findings.too_rare)} more are too rare to be tested"
+    tiles = [{"value": str(figures["interpreted"]), "of": "", "text": text}]
+    for kind in KINDS:
+        own, shuffled = figures[kind], figures[f"{kind}_shuffled"]
+        if own:
+            error = own["standard_error"]
+            against = f"; {shuffled['mean']:.2f} with that of another latent" if shuffled else ""
+            tiles.append(
+                {
+                    "value": f"{own['mean']:.2f}",
+                    "of": "" if error is None else f"± {error:.2f}",
+                    "text": f"balanced accuracy in {kind} with its own sentence{against}",
+                }
+            )
+    return tiles
+
+
+def method(config: InterpretConfig, findings: InterpretFindings) -> list[str]:
+    """How the examples were drawn, and what was asked."""
+    length = len(findings.latents[0].examples.shown[0].tokens)
+    graded = " The judge gave probabilities; 0.5 or more counts as yes." if config.graded else ""
+    left_out = (
+        f" Examples with a peak below {config.min_peak:g} of the latent's maximum were left out."
+        if config.min_peak
+        else ""
+    )
+    tally = findings.tally
+    counted = (
+        f" The model counted {tally.tokens_in:,} tokens of prompts and {tally.tokens_out:,} of "
+        "answers."
+        if tally.tokens_in
+        else ""
+    )
+    return [
+        f"Examples are {length} tokens around the strongest tokens of each context of "
+        f"{findings.store}, three quarters of them before the peak; no two overlap. The explainer "
+        f"saw {config.shown}, drawn from the {config.top} strongest. The others, by falling peak, "
+        f"were cut into {config.tested} quantiles, and one of each was kept for the tests. Tokens "
+        f"are marked if their activation is at least {config.mark_threshold:g} of their example's "
+        f"peak.{left_out}",
+        "Detection asks about the kept examples and as many, drawn at random, in which the latent "
+        "is active nowhere. Fuzzing asks about the kept examples: every second one has the right "
+        "marks, the others as many marks on tokens on which the latent is silent. A request has "
+        f"{config.per_request} examples, in a random order.{graded}",
+        f"{tally.requested:,} requests were sent for this page; {tally.kept:,} had been answered "
+        f"before.{counted}",
+    ]
+
+
 def _rank(one: Interpretation) -> tuple[bool, float]:
-    """Best detection first, what failed last."""
+    """Best detection first, failed latents last."""
     accuracy = one.accuracy("detection")
     return bool(one.failed), -(0.0 if math.isnan(accuracy) else accuracy)
 
 
-def _number(figures: Mapping[str, Any], kind: Kind) -> dict[str, str]:
-    own, shuffled = figures[kind], figures[f"{kind}_shuffled"]
-    error = "" if not own or own["standard_error"] is None else f" ± {own['standard_error']:.2f}"
-    against = f", and {shuffled['mean']:.2f} with that of another latent" if shuffled else ""
-    return {
-        "value": f"{own['mean']:.2f}{error}" if own else "none",
-        "text": f"balanced accuracy in {kind} with its own sentence{against}",
-    }
-
-
-def chart(found: Sequence[Interpretation]) -> dict[str, Any]:
-    """A row for each kind of score, own sentences above, others' below: a dot a latent, stacked
-    where they meet, and their mean."""
-    rows, top = [], 0.0
+def chart(latents: Sequence[Interpretation]) -> dict[str, Any]:
+    """A row for each kind of score, own sentences above those of other latents. A dot is a latent;
+    dots stack where they meet, and a line marks the mean."""
+    rows, bottom = [], 0.0
     for kind in KINDS:
         for shuffled in (False, True):
-            values = accuracies(found, kind, shuffled)
+            values = accuracies(latents, kind, shuffled)
             if not values:
                 continue
-            top += ROW
-            heights: dict[int, int] = {}
-            dots = []
-            for latent, value in sorted(values, key=lambda pair: pair[1]):
-                place = round(value / BIN)
-                height = heights[place] = heights.get(place, -1) + 1
-                step = min(STACK, (ROW - 16) / max(_most(values) - 1, 1))
-                dots.append(
-                    {
-                        "x": f"{WIDTH * place * BIN:.1f}",
-                        "y": f"{top - 5 - step * height:.1f}",
-                        "title": f"latent {latent}: {value:.2f}",
-                    }
-                )
+            bottom += ROW
             mean = sum(value for _, value in values) / len(values)
             rows.append(
                 {
                     "name": kind,
                     "whose": "another's sentence" if shuffled else "own sentence",
                     "shuffled": shuffled,
-                    "y": f"{top:.1f}",
-                    "dots": dots,
+                    "y": f"{bottom:.1f}",
+                    "dots": _dots(values, bottom),
                     "mean": f"{WIDTH * mean:.1f}",
                     "mean_text": f"{mean:.2f}",
                 }
             )
     ticks = [{"x": f"{WIDTH * t / 4:.1f}", "text": f"{t / 4:g}"} for t in range(5)]
-    return {"rows": rows, "height": f"{top + 36:.0f}", "foot": f"{top + 18:.0f}", "ticks": ticks}
+    size = {"height": f"{bottom + 36:.0f}", "foot": f"{bottom + 18:.0f}"}
+    return {"rows": rows, "ticks": ticks, **size}
 
 
-def _most(values: Sequence[tuple[int, float]]) -> int:
-    """How many dots the highest stack has."""
-    places = [round(value / BIN) for _, value in values]
-    return max(places.count(place) for place in set(places))
+def _dots(values: Sequence[tuple[int, float]], bottom: float) -> list[dict[str, str]]:
+    """Dots at their values, stacked within bins so that the highest stack fits into a row."""
+    bins = [round(value / BIN) for _, value in values]
+    most = max(bins.count(place) for place in set(bins))
+    step = min(STACK, (ROW - 16) / max(most - 1, 1))
+    heights: dict[int, int] = {}
+    dots = []
+    for latent, value in sorted(values, key=lambda pair: pair[1]):
+        place = round(value / BIN)
+        height = heights[place] = heights.get(place, -1) + 1
+        dots.append(
+            {
+                "x": f"{WIDTH * place * BIN:.1f}",
+                "y": f"{bottom - 5 - step * height:.1f}",
+                "title": f"latent {latent}: {value:.2f}",
+            }
+        )
+    return dots
 
 
 def _row(one: Interpretation) -> dict[str, Any]:
@@ -111,9 +189,9 @@ def _row(one: Interpretation) -> dict[str, Any]:
         "explanation": one.explanation or "none",
         "failed": one.failed,
         "frequency": f"{100 * one.frequency:.2f} %",
-        "fragments": f"{one.examples.found:,}",
+        "examples": f"{one.examples.found:,}",
         "scores": [
-            _told(one.accuracy(kind, shuffled)) for kind in KINDS for shuffled in (False, True)
+            _score(one.accuracy(kind, shuffled)) for kind in KINDS for shuffled in (False, True)
         ],
     }
 
@@ -123,24 +201,23 @@ def _card(
 ) -> dict[str, Any]:
     maximum = one.examples.maximum
 
-    def text(fragment: Fragment, marks: Sequence[bool]) -> dict[str, Any]:
+    def text(example: TextExample, marks: Sequence[bool]) -> dict[str, Any]:
         return {
-            "tokens": _tokens(fragment, marks, maximum, read),
-            "peak": f"{fragment.peak:.2f}" if fragment.peak else "0",
-            "place": f"context {fragment.context}, from token {fragment.start}",
+            "tokens": _tokens(example, marks, maximum, read),
+            "peak": f"{example.peak:.2f}" if example.peak else "0",
+            "place": f"context {example.context}, from token {example.start}",
         }
 
     return {
         **_row(one),
-        "shown": [text(f, f.marks(config.mark)) for f in one.examples.shown],
+        "shown": [text(e, e.marks(config.mark_threshold)) for e in one.examples.shown],
         "judged": [
             {
                 "kind": kind,
-                "asked": ASKED[kind],
                 "right": sum(judged.right),
                 "facts": _facts(judged),
                 "items": [
-                    text(item.fragment, item.marks)
+                    text(item.example, item.marks)
                     | {
                         "right": right,
                         "truth": "yes" if item.truth else "no",
@@ -151,21 +228,20 @@ def _card(
             }
             for kind, judged in one.own.items()
         ],
-        "other": one.other,
     }
 
 
 def _in_order(judged: Judged) -> list[Any]:
-    """What is true first, then by falling peak."""
+    """True items first, then by falling peak."""
     each = zip(judged.items, judged.grades, judged.right, strict=True)
-    return sorted(each, key=lambda told: (not told[0].truth, -told[0].fragment.peak))
+    return sorted(each, key=lambda entry: (not entry[0].truth, -entry[0].example.peak))
 
 
 def _facts(judged: Judged) -> str:
     score = judged.score
-    told = [("balanced accuracy", score.balanced_accuracy), ("precision", score.precision)]
-    told += [("recall", score.recall), ("AUROC", score.auroc)]
-    return ", ".join(f"{name} {value:.2f}" for name, value in told if value is not None)
+    facts = [("balanced accuracy", score.balanced_accuracy), ("precision", score.precision)]
+    facts += [("recall", score.recall), ("AUROC", score.auroc)]
+    return ", ".join(f"{name} {value:.2f}" for name, value in facts if value is not None)
 
 
 def _said(grade: float, graded: bool) -> str:
@@ -174,18 +250,18 @@ def _said(grade: float, graded: bool) -> str:
 
 
 def _tokens(
-    fragment: Fragment, marks: Sequence[bool], maximum: float, read: Callable[[int], str]
+    example: TextExample, marks: Sequence[bool], maximum: float, read: Callable[[int], str]
 ) -> list[dict[str, Any]]:
-    """The tokens of a fragment: text, how dark (0 to 1), marked or not; plain ones joined."""
-    told: list[dict[str, Any]] = []
-    for token, value, mark in zip(fragment.tokens, fragment.values, marks, strict=True):
+    """The tokens of an example: text, shade (0 to 1) and mark; plain tokens are joined."""
+    shown: list[dict[str, Any]] = []
+    for token, value, mark in zip(example.tokens, example.values, marks, strict=True):
         text = read(token).replace("\n", "⏎")
         bare = not mark and value <= 0
-        if bare and told and told[-1]["bare"]:
-            told[-1]["text"] += text
+        if bare and shown and shown[-1]["bare"]:
+            shown[-1]["text"] += text
             continue
         shade = 0.0 if value <= 0 else 0.12 + 0.68 * value / maximum
-        told.append(
+        shown.append(
             {
                 "text": text,
                 "bare": bare,
@@ -194,8 +270,8 @@ def _tokens(
                 "title": f"{plain(read(token))!s}: {value:.3f}",
             }
         )
-    return told
+    return shown
 
 
-def _told(value: float) -> str:
-    return "\N{EN DASH}" if math.isnan(value) else f"{value:.2f}"
+def _score(value: float) -> str:
+    return DASH if math.isnan(value) else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""What a latent writes: the tokens its direction promotes, and the latents that write alike."""
+"""What a latent writes: the tokens that its direction promotes, and the latents most like it."""
 
 from dataclasses import dataclass
 from typing import final
@@ -17,7 +17,7 @@ LATENTS_AT_ONCE = 256
 @final
 @dataclass(frozen=True)
 class Promoted:
-    """Tokens with their logit weights: the highest falling, the lowest rising."""
+    """Tokens with their logit weights: the highest weights falling, the lowest rising."""
 
     up_SP: Int64[Tensor, "s p"]
     up_weight_SP: Float32[Tensor, "s p"]
@@ -27,20 +27,20 @@ class Promoted:
 
 @torch.inference_mode()
 def promoted(subject: LanguageSubject, W_dec: Float[Tensor, "s d"], count: int) -> Promoted | None:
-    """The `count` tokens that each direction promotes most, and suppresses most; None for an
-    encoder, and for directions of another width than the unembedding's.
+    """The `count` tokens that each direction promotes most, and suppresses most.
 
-    Logit weight of token v for latent i with the decoder row d_i:
+    None for an encoder, and for directions of another width than the unembedding's. Logit weight
+    of token v for latent i with the decoder row d_i:
 
         l_iv = W_U[v] . N(v_i) - mean over v,      v_i = sqrt(D) d_i / ||d_i||
         N(x) = (norm(x) - norm(-x)) / 2
 
-    `norm` is the model's final one, applied as the model applies it. For an RMSNorm of scale g
-    N(x) = g * x, for a LayerNorm N(x) = g * (x - mean x) / std x: its bias falls out, and so does
-    its epsilon but for a part in 10^5. The mean over the vocabulary is taken off because a
-    softmax does not see it. So l_i are the logits that the model would give if the residual
-    stream before its final norm were the latent's direction and nothing else: the direct path,
-    past the blocks between site and end. A soft cap or scale of the logits is left out.
+    `norm` is the model's final norm, applied as the model applies it. For an RMSNorm of scale g
+    N(x) = g * x; for a LayerNorm N(x) = g * (x - mean x) / std x. The bias cancels, and so does
+    the epsilon up to a part in 10^5. The mean over the vocabulary is subtracted because a
+    softmax ignores it. So l_i are the logits that the model would give if the residual stream
+    before its final norm were the latent's direction alone: the direct path, which skips the
+    blocks between the site and the end. A soft cap or scale of the logits is left out.
     Source: nostalgebraist, interpreting GPT: the logit lens (2020).
     """
     unembed = _module(subject, subject.unembed)
@@ -74,8 +74,8 @@ def read_out(subject: LanguageSubject, v_SD: Float[Tensor, "s d"]) -> Float[Tens
 def neighbours(
     W_dec: Float[Tensor, "s d"], count: int
 ) -> tuple[Int64[Tensor, "s k"], Float32[Tensor, "s k"]]:
-    """The `count` latents whose decoder rows have the highest cosine with each, and the cosines,
-    falling."""
+    """For each latent the `count` others whose decoder rows have the highest cosine with its own,
+    and the cosines, falling."""
     unit_SD = unit(W_dec)
     count = min(count, len(unit_SD) - 1)
     numbers, cosines = [], []
@@ -91,7 +91,7 @@ def neighbours(
 
 
 def unit(W_dec: Float[Tensor, "s d"]) -> Float[Tensor, "s d"]:
-    """Rows of length one, in float32; a row of zeros stays one."""
+    """Rows of length one, in float32; a row of zeros stays zero."""
     return functional.normalize(W_dec.float(), dim=1)
 
 

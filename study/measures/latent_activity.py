@@ -1,7 +1,8 @@
-"""One pass over a store of text: how often each latent is on, by how much, and where.
+"""One pass over a store of text: how often each latent is active, how strongly, and where.
 
-Contexts come whole and in order, so memory does not grow with the store: counts and a histogram
-a latent, its strongest contexts, and a fair sample of the tokens that it is on at.
+Contexts are read whole and in order, so memory does not grow with the store. Kept are counts and
+a histogram of each latent, its strongest contexts, and a fair sample of the tokens on which it is
+active.
 """
 
 import sys
@@ -19,11 +20,10 @@ from tendril.data.store.reader import Store
 from tendril.models.dictionaries.sae import SAE
 
 from ..core.language_inputs import StoredText
-from .top_examples import Best
 
 PER_OCTAVE, OCTAVES = 4, 24  # bins of the histogram: from 2^-24 to 2^24
 BINS = 2 * OCTAVES * PER_OCTAVE
-SAMPLE = 32  # tokens a latent that quantiles are read from
+SAMPLE = 32  # tokens of a latent from which quantiles are estimated
 SAMPLE_KEY = 0x5A3F  # of the order in which tokens are sampled, the same in every study
 AT_ONCE = 2**24  # latents times rows that are encoded at a time: 64 MB
 
@@ -31,8 +31,8 @@ AT_ONCE = 2**24  # latents times rows that are encoded at a time: 64 MB
 @final
 @dataclass(frozen=True)
 class Entries:
-    """What is on in some rows: entry m is latent latent_M[m], on by value_M[m] at row_M[m] of the
-    store; sorted by latent, then by row."""
+    """Activations above zero: entry m is of latent latent_M[m], value_M[m] at row row_M[m] of the
+    store. Sorted by latent, then by row."""
 
     latent_M: Int64[np.ndarray, " m"]
     row_M: Int64[np.ndarray, " m"]
@@ -40,13 +40,81 @@ class Entries:
 
 
 @final
+class TopEntries:
+    """For each of S latents the `count` entries of highest score in a stream.
+
+    An entry is a token on which the latent is active: its row of the store, the activation there
+    and those of the tokens around it. Scores fall along the second axis. A latent with fewer
+    entries has row -1 and score -inf in the other places. Of equal scores the first one stays.
+    Memory: S x count x (20 + 4 x window) bytes.
+    """
+
+    def __init__(self, latents: int, count: int, window: int) -> None:
+        self.score_SN = np.full((latents, count), -np.inf)
+        self.row_SN = np.full((latents, count), -1, np.int64)
+        self.value_SN = np.zeros((latents, count), np.float32)
+        self.acts_SNW = np.zeros((latents, count, window), np.float32)
+
+    @property
+    def count(self) -> int:
+        """Most entries of a latent."""
+        return self.score_SN.shape[1]
+
+    def candidates(
+        self, latent_M: Int64[np.ndarray, " m"], score_M: Float64[np.ndarray, " m"]
+    ) -> Int64[np.ndarray, " c"]:
+        """Numbers of the entries that may enter: above the lowest kept score, and among the
+        `count` highest of their latent.
+
+        Ordered by latent, then by falling score; equal scores keep their order.
+        """
+        above = np.flatnonzero(score_M > self.score_SN[latent_M, -1])
+        above = above[np.lexsort((-score_M[above], latent_M[above]))]
+        return above[place_within(latent_M[above]) < self.count]
+
+    def add(
+        self,
+        latent_C: Int64[np.ndarray, " c"],
+        score_C: Float64[np.ndarray, " c"],
+        row_C: Int64[np.ndarray, " c"],
+        value_C: Float32[np.ndarray, " c"],
+        acts_CW: Float32[np.ndarray, "c w"],
+    ) -> None:
+        """Merge entries that `candidates` chose, in its order."""
+        if not len(latent_C):
+            return
+        seen, group_C = np.unique(latent_C, return_inverse=True)
+        place_C, count = place_within(latent_C), self.count
+        score = np.full((len(seen), 2 * count), -np.inf)
+        score[:, :count] = self.score_SN[seen]
+        score[group_C, count + place_C] = score_C
+        chosen = np.argsort(-score, axis=1, kind="stable")[:, :count]
+        self.score_SN[seen] = np.take_along_axis(score, chosen, axis=1)
+        latent, into = np.nonzero(chosen >= count)  # the new entries, and their places
+        origin = np.full((len(seen), count), -1)
+        origin[group_C, place_C] = np.arange(len(latent_C))
+        new = origin[latent, chosen[latent, into] - count]
+        kept = np.minimum(chosen, count - 1)
+        for held, fresh in (
+            (self.row_SN, row_C),
+            (self.value_SN, value_C),
+            (self.acts_SNW, acts_CW),
+        ):
+            places = kept[..., None] if held.ndim == 3 else kept
+            moved = np.take_along_axis(held[seen], places, axis=1)
+            moved[latent, into] = fresh[new]
+            held[seen] = moved
+
+
+@final
 class Activity:
     """What the latents of a dictionary did on the rows that were read.
 
-    `fired_S` rows of `rows`, to sum `total_S`, at most `max_S`; histogram_SH[i, b] rows whose
-    activation is from 2^(b / 4 - 24) on, up to the next edge (the outer bins take the rest).
-    `top` holds the strongest tokens, one a context, scored by activation; `sample` tokens drawn
-    evenly from all that the latent is on at, scored by a number that only the row decides.
+    Latent i is active on fired_S[i] of `rows` rows; its activations sum to total_S[i] and are at
+    most max_S[i]. histogram_SH[i, b] counts rows with an activation from 2^(b / 4 - 24) to the
+    next edge; the outer bins also take what lies beyond them. `top` holds the strongest tokens,
+    one a context. `sample` holds tokens drawn evenly from all on which the latent is active: its
+    score is a random number that depends on the row alone.
     """
 
     def __init__(self, latents: int, length: int, top: int, sample: int, window: int) -> None:
@@ -56,8 +124,8 @@ class Activity:
         self.total_S = np.zeros(latents)
         self.max_S = np.zeros(latents, np.float32)
         self.histogram_SH = np.zeros((latents, BINS), np.int64)
-        self.top = Best(latents, top, self.window)
-        self.sample = Best(latents, sample, self.window) if sample else None
+        self.top = TopEntries(latents, top, self.window)
+        self.sample = TopEntries(latents, sample, self.window) if sample else None
 
     @property
     def latents(self) -> int:
@@ -66,25 +134,25 @@ class Activity:
 
     @property
     def frequency_S(self) -> Float64[np.ndarray, " s"]:
-        """The share of rows that each latent is on at."""
-        share: Float64[np.ndarray, " s"] = self.fired_S / max(self.rows, 1)
-        return share
+        """The fraction of rows on which each latent is active."""
+        fraction: Float64[np.ndarray, " s"] = self.fired_S / max(self.rows, 1)
+        return fraction
 
     @property
     def mean_S(self) -> Float64[np.ndarray, " s"]:
-        """The mean activation where the latent is on."""
+        """The mean activation of each latent over the rows on which it is active."""
         mean: Float64[np.ndarray, " s"] = self.total_S / np.maximum(self.fired_S, 1)
         return mean
 
     def begin(self, row: Int64[np.ndarray, " *m"]) -> Int64[np.ndarray, " *m"]:
-        """The first row of the window that shows a row: two thirds of it before, none of it
-        outside the context."""
+        """The first row of the window that shows a row: two thirds of the window come before the
+        row, and none of it lies outside the context."""
         position = row % self.length
         first = np.clip(position - 2 * self.window // 3, 0, self.length - self.window)
         return np.asarray(row - position + first)
 
     def add(self, contexts: Int64[np.ndarray, " b"], z_NS: Float[torch.Tensor, "n s"]) -> None:
-        """Count whole contexts; rows that do not count are NaN."""
+        """Count whole contexts; rows that are not valid are NaN."""
         found = entries_of(contexts, self.length, z_NS)
         latent, value = found.latent_M, found.value_M
         self.rows += int(torch.isfinite(z_NS[:, 0]).sum())
@@ -92,8 +160,8 @@ class Activity:
         self.total_S += np.bincount(latent, value, minlength=self.latents)
         if len(latent):
             begins = np.flatnonzero(np.r_[True, latent[1:] != latent[:-1]])
-            met = latent[begins]
-            self.max_S[met] = np.maximum(self.max_S[met], np.maximum.reduceat(value, begins))
+            seen = latent[begins]
+            self.max_S[seen] = np.maximum(self.max_S[seen], np.maximum.reduceat(value, begins))
         np.add.at(self.histogram_SH.reshape(-1), latent * BINS + bins_of(value), 1)
         self._offer(self.top, peaks(found, self.length), None, contexts, z_NS)
         if self.sample:
@@ -102,14 +170,14 @@ class Activity:
 
     def _offer(
         self,
-        best: Best,
+        best: TopEntries,
         found: Entries,
         score_N: Float64[np.ndarray, " n"] | None,
         contexts: Int64[np.ndarray, " b"],
         z_NS: Float[torch.Tensor, "n s"],
     ) -> None:
-        """Let entries into `best`, by the score of their row (by default their activation),
-        with what is around them."""
+        """Offer entries to `best`, scored by their row (by default by their activation), with the
+        activations around them."""
         row = found.row_M
         at = np.searchsorted(contexts, row // self.length) * self.length + row % self.length
         score = found.value_M.astype(np.float64) if score_N is None else score_N[at]
@@ -123,7 +191,7 @@ class Activity:
 def entries_of(
     contexts: Int64[np.ndarray, " b"], length: int, z_NS: Float[torch.Tensor, "n s"]
 ) -> Entries:
-    """The latents that are on in the rows of some contexts of a store."""
+    """The activations above zero in some contexts of a store."""
     on_M2 = (z_NS > 0).nonzero()
     value = z_NS[on_M2[:, 0], on_M2[:, 1]].cpu().numpy()
     local, latent = on_M2.cpu().numpy().T
@@ -143,6 +211,14 @@ def peaks(found: Entries, length: int) -> Entries:
     return Entries(found.latent_M[first], found.row_M[first], found.value_M[first])
 
 
+def place_within(group_M: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
+    """0, 1, 2 ... along each run of equal numbers."""
+    places = np.arange(len(group_M))
+    begins = np.flatnonzero(np.r_[True, group_M[1:] != group_M[:-1]]) if len(group_M) else places
+    lengths = np.diff(np.r_[begins, len(group_M)])
+    return places - np.repeat(begins, lengths)
+
+
 def bins_of(value_M: Float32[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
     """The bin of the histogram that each activation falls into."""
     place = np.floor(np.log2(value_M.astype(np.float64)) * PER_OCTAVE) + OCTAVES * PER_OCTAVE
@@ -151,15 +227,17 @@ def bins_of(value_M: Float32[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
 
 
 def edges() -> Float64[np.ndarray, " e"]:
-    """Where the bins of the histogram begin, and the last one ends."""
+    """The edges of the histogram's bins, one more than there are bins."""
     return np.exp2(np.arange(BINS + 1) / PER_OCTAVE - OCTAVES)
 
 
 def chosen_contexts(
     text: StoredText, part: str, held_out: float, limit: int | None
 ) -> Int64[np.ndarray, " b"]:
-    """The contexts of a part (`order.held_out` decides, as it did in training), at most `limit`
-    of them, spread evenly."""
+    """The contexts of a part, at most `limit` of them, spread evenly.
+
+    `order.held_out` decides which contexts are held out, as it did in training.
+    """
     number = np.arange(len(text.tokens_BT))
     if part != "all":
         aside = order.held_out(number, held_out)
@@ -169,7 +247,6 @@ def chosen_contexts(
     return number
 
 
-@torch.inference_mode()
 def watch(
     store: Store,
     sites: Sequence[str],
@@ -180,8 +257,24 @@ def watch(
     device: torch.device,
 ) -> Activity:
     """Encode contexts of a store, each once and in order, and count them in `activity`."""
+    for some, z_NS in encoded(store, sites, dictionary, valid_BT, contexts, device):
+        activity.add(some, z_NS)
+    return activity
+
+
+@torch.inference_mode()
+def encoded(
+    store: Store,
+    sites: Sequence[str],
+    dictionary: SAE,
+    valid_BT: Bool[np.ndarray, "b t"],
+    contexts: Int64[np.ndarray, " c"],
+    device: torch.device,
+) -> Iterator[tuple[Int64[np.ndarray, " b"], Float[torch.Tensor, "n s"]]]:
+    """Contexts of a store in order, some at a time, with the activations of all latents on their
+    rows; NaN on rows that are not valid."""
     dictionary = dictionary.to(device)
-    length = activity.length
+    length = valid_BT.shape[1]
     together = max(1, AT_ONCE // (length * dictionary.latents))
     with tqdm(
         total=len(contexts),
@@ -194,16 +287,17 @@ def watch(
                 valid_N = torch.from_numpy(valid_BT[some].reshape(-1)).to(device)
                 x_ND = torch.from_numpy(x_BTD[start : start + together]).to(device).flatten(0, 1)
                 z_NS = dictionary.encode(torch.where(valid_N[:, None], x_ND, 0))
-                activity.add(some, torch.where(valid_N[:, None], z_NS, torch.nan))
+                yield some, torch.where(valid_N[:, None], z_NS, torch.nan)
                 bar.update(len(some))
-    return activity
 
 
 def _read(
     store: Store, sites: Sequence[str], contexts: Int64[np.ndarray, " b"], length: int
 ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float32[np.ndarray, "b t d"]]]:
-    """Contexts with their vectors, those of several sites side by side; no chunk read twice
-    where chunks hold whole contexts, as the harvester writes them."""
+    """Contexts with their vectors, those of several sites side by side.
+
+    No chunk is read twice where chunks hold whole contexts, as the harvester writes them.
+    """
     of_chunk = contexts * length // store.chunk_rows
     for chunk in np.unique(of_chunk):
         some = contexts[of_chunk == chunk]

@@ -1,7 +1,7 @@
-"""Fragments of text in which latents are active, or silent.
+"""Examples of text in which chosen latents are active, or silent.
 
-One pass over a store keeps where the chosen latents are on; fragments are then cut about the
-strongest tokens of every context, so that no two of a latent overlap.
+One pass over a store keeps where the latents are active. Examples are then cut around the
+strongest tokens of every context, so that no two examples of a latent overlap.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from jaxtyping import Float32, Int64
 
 from tendril.data import order
 from tendril.data.store.reader import Store
-from tendril.models.dictionaries.crosscoder import joined
 from tendril.models.dictionaries.sae import SAE
 
 from ..core.language_inputs import StoredText
 from .image_examples import BLOCK, spread_blocks
+from .latent_activity import encoded
 
 AHEAD = 0.75
-"""Where in a fragment its peak stands: a causal model has read only what is before it."""
+"""Fraction of an example that comes before its peak: a causal model has read only that."""
 
 
 @final
 @dataclass(frozen=True)
 class Firing:
-    """Where some latents are on in a text: for latent number m of `latents`, its values at
+    """Where some latents are active in a text: latent number m of `latents` has `values[m]` at
     `places[m]`, which count positions over the contexts that were read, `contexts_C`."""
 
     text: StoredText
@@ -46,9 +46,9 @@ class Firing:
 
 @final
 @dataclass(frozen=True)
-class Fragment:
-    """Tokens of one context from position `start` on, what the latent does at each, and which
-    of them are valid rows (a special token is none)."""
+class TextExample:
+    """Tokens of one context from position `start` on, the latent's activation at each, and which
+    of them are valid rows (special tokens are not)."""
 
     context: int
     start: int
@@ -61,13 +61,12 @@ class Fragment:
         """The strongest activation."""
         return max(self.values)
 
-    def marks(self, share: float) -> tuple[bool, ...]:
-        """The tokens that are active by at least `share` of the fragment's peak."""
-        least = share * self.peak
+    def marks(self, fraction: float) -> tuple[bool, ...]:
+        """True for tokens with an activation of at least `fraction` of the example's peak."""
+        least = fraction * self.peak
         return tuple(value > 0 and value >= least for value in self.values)
 
 
-@torch.inference_mode()
 def firing_of(
     store: Store,
     sites: Sequence[str],
@@ -77,44 +76,46 @@ def firing_of(
     device: torch.device,
     block: int = BLOCK,
 ) -> Firing:
-    """Where `latents` are on, from one pass over the rows of `sites`, side by side.
+    """Where `latents` are active, from one pass over the rows of `sites`, side by side.
 
-    Whole contexts are read, about `block` rows at a time; of more than a million rows, blocks
-    spread evenly. Memory grows with how often the latents fire, not with the store.
+    Whole contexts are read; of more than a million rows, blocks of about `block` rows spread
+    evenly. Memory grows with how often the latents are active and not with the store.
     """
     length = text.tokens_BT.shape[1]
     step = max(block // length, 1) * length
+    blocks = [
+        np.arange(start // length, min(start + step, store.rows) // length)
+        for start in spread_blocks(store.rows, step)
+    ]
+    contexts_C = np.concatenate(blocks)
     chosen = torch.tensor(list(latents), device=device)
-    dictionary = dictionary.to(device)
-    contexts: list[np.ndarray] = []
-    found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in latents]
+    places: list[list[np.ndarray]] = [[] for _ in latents]
+    values: list[list[np.ndarray]] = [[] for _ in latents]
     read = 0
-    for start in spread_blocks(store.rows, step):
-        stop = min(start + step, store.rows)
-        kept = np.flatnonzero(text.valid_BT.reshape(-1)[start:stop])
-        rows = {s: torch.from_numpy(store.read(s, start + kept)).to(device) for s in sites}
-        z_NM = dictionary.encode(joined(rows)).index_select(1, chosen).cpu().numpy()
-        for m, parts in enumerate(found):
+    for _, z_NS in encoded(store, sites, dictionary, text.valid_BT, contexts_C, device):
+        z_NM = z_NS.index_select(1, chosen).cpu().numpy()
+        for m in range(len(latents)):
             on = np.flatnonzero(z_NM[:, m] > 0)
-            parts.append((read + kept[on], z_NM[on, m]))
-        contexts.append(np.arange(start // length, stop // length))
-        read += stop - start
+            places[m].append(read + on)
+            values[m].append(z_NM[on, m])
+        read += len(z_NM)
     return Firing(
         text,
-        np.concatenate(contexts),
+        contexts_C,
         tuple(latents),
-        [np.concatenate([place for place, _ in parts]) for parts in found],
-        [np.concatenate([value for _, value in parts]) for parts in found],
+        [np.concatenate(parts) for parts in places],
+        [np.concatenate(parts) for parts in values],
     )
 
 
 def active_places(
     dense_CT: Float32[np.ndarray, "c t"], length: int
 ) -> tuple[Int64[np.ndarray, "n 2"], Float32[np.ndarray, " n"]]:
-    """(context, start) of fragments of `length` tokens and their peaks, strongest first.
+    """(context, start) of activating examples of `length` tokens, and their peaks, strongest
+    first.
 
-    In each context the strongest token is taken, then the strongest whose fragment does not
-    overlap one already taken, until there is none.
+    In each context the strongest token is taken, then the strongest one whose example overlaps
+    none taken before, until there is none.
     """
     whole = dense_CT.shape[1]
     assert 1 <= length <= whole, (length, whole)
@@ -141,16 +142,16 @@ def active_places(
 def silent_places(
     dense_CT: Float32[np.ndarray, "c t"], length: int, count: int, *key: int
 ) -> Int64[np.ndarray, "n 2"]:
-    """(context, start) of at most `count` fragments, one a context, in which the latent is
-    nowhere on: drawn at random, a pure function of `key`."""
+    """(context, start) of at most `count` examples, one a context, in which the latent is active
+    nowhere. They are drawn at random, a pure function of `key`."""
     sums = np.pad((dense_CT > 0).cumsum(axis=1), ((0, 0), (1, 0)))
     free = sums[:, length:] == sums[:, :-length]
     contexts = np.flatnonzero(free.any(axis=1))
     drawn = contexts[order.sample(len(contexts), count, *key)]
-    shares = order.uniform(len(drawn), *key, 1)
+    fractions = order.uniform(len(drawn), *key, 1)
     starts = [
-        (open_ := np.flatnonzero(free[c]))[int(share * len(open_))]
-        for c, share in zip(drawn, shares, strict=True)
+        (open_ := np.flatnonzero(free[c]))[int(fraction * len(open_))]
+        for c, fraction in zip(drawn, fractions, strict=True)
     ]
     return np.stack([drawn, np.array(starts, np.int64)], axis=1)
 
@@ -160,13 +161,13 @@ def cut(
     dense_CT: Float32[np.ndarray, "c t"],
     places: Int64[np.ndarray, "n 2"],
     length: int,
-) -> list[Fragment]:
-    """The fragments at those places."""
-    fragments = []
+) -> list[TextExample]:
+    """The examples at those places."""
+    examples = []
     for row, start in places.tolist():
         context, span = int(firing.contexts_C[row]), slice(start, start + length)
-        fragments.append(
-            Fragment(
+        examples.append(
+            TextExample(
                 context,
                 start,
                 tuple(firing.text.tokens_BT[context, span].tolist()),
@@ -174,21 +175,22 @@ def cut(
                 tuple(firing.text.valid_BT[context, span].tolist()),
             )
         )
-    return fragments
+    return examples
 
 
 @final
 @dataclass(frozen=True)
-class Examples:
-    """Fragments of one latent: those `shown` to an explainer, and others that its explanation
-    is tested on, `active` by falling peak, as many `silent`. `found` active ones there were."""
+class LatentExamples:
+    """Examples of one latent: those `shown` to an explainer, and others on which its explanation
+    is tested, `active` by falling peak and as many `silent`. `found` is the number of activating
+    examples in the text, `maximum` the highest peak."""
 
     latent: int
     found: int
     maximum: float
-    shown: Sequence[Fragment]
-    active: Sequence[Fragment]
-    silent: Sequence[Fragment]
+    shown: Sequence[TextExample]
+    active: Sequence[TextExample]
+    silent: Sequence[TextExample]
 
 
 def examples_of(
@@ -199,30 +201,31 @@ def examples_of(
     shown: int,
     top: int,
     tested: int,
-    floor: float,
+    min_peak: float,
     seed: int,
-) -> Examples:
+) -> LatentExamples:
     """Draw the examples of one latent, a pure function of `seed` and the latent.
 
-    `shown` fragments come from the `top` strongest; the others, by falling peak, are cut into
-    `tested` quantiles, and one is drawn of each. Peaks below `floor` times the latent's maximum
-    make a fragment neither active nor silent. Source: Cunningham et al. (2309.08600), five of the
-    top twenty; Paulo et al. (2410.13928), quantiles and random silent ones.
+    `shown` examples come from the `top` strongest. The others, by falling peak, are cut into
+    `tested` quantiles, and one is drawn from each. An example whose peak is below `min_peak`
+    times the latent's maximum counts neither as active nor as silent. Source: Cunningham et al.
+    (2309.08600), five of the top twenty; Paulo et al. (2410.13928), quantiles and random silent
+    ones.
     """
     latent, dense_CT = firing.latents[member], firing.dense(member)
     length = min(length, dense_CT.shape[1])
     place_N2, peak_N = active_places(dense_CT, length)
     maximum = float(peak_N[0]) if len(peak_N) else 0.0
-    place_N2 = place_N2[peak_N >= floor * maximum]
+    place_N2 = place_N2[peak_N >= min_peak * maximum]
     pool = min(top, len(place_N2))
     seen = order.sample(pool, shown, seed, latent, 1)
     held = np.setdiff1d(np.arange(len(place_N2)), seen)
     count = min(tested, len(held))
     parts = np.array_split(held, count) if count else []
-    shares = order.uniform(count, seed, latent, 2)
-    active = [int(p[int(u * len(p))]) for p, u in zip(parts, shares, strict=True)]
+    fractions = order.uniform(count, seed, latent, 2)
+    active = [int(p[int(u * len(p))]) for p, u in zip(parts, fractions, strict=True)]
     silent = silent_places(dense_CT, length, count, seed, latent, 3)
-    return Examples(
+    return LatentExamples(
         latent,
         len(place_N2),
         maximum,

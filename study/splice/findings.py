@@ -12,9 +12,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from tendril.models.sites.language_splice import TokenSums
-from tendril.models.sites.splice import CLEAN, Answers, recovered
+from tendril.models.sites.splice import CLEAN, MEAN, ZERO, Answers, recovered
 
-ZERO, MEAN = "zero", "mean"
 CONDITIONS = (CLEAN, ZERO, MEAN)
 COLUMNS = ("top1", "top5", "cross_entropy")
 

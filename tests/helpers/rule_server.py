@@ -1,8 +1,8 @@
 """A server on loopback that explains and judges by rule, so that the right score is known.
 
 It knows classes of words. Asked to explain, it names the class that holds most of the marked words;
-asked to judge, it says yes where a word of the named class stands in the fragment (detection), or
-where all marked words are of that class (fuzzing). `faults` are served first, one a request.
+asked to judge, it says yes if a word of the named class stands in the example (detection), or if
+all marked words are of that class (fuzzing). `faults` are served first, one a request.
 """
 
 import json
@@ -43,9 +43,9 @@ class Rules:
             return self.explain(user)
         explanation, numbered = user.split("\n\n", 1)
         words = self.classes.get(explanation.split()[-1], ())
-        fragments = re.findall(r"^\d+\. (.*)$", numbered, re.MULTILINE)
+        examples = re.findall(r"^\d+\. (.*)$", numbered, re.MULTILINE)
         fuzzing = "stand between <<" in system
-        said = [self.fits(text, words, fuzzing) for text in fragments]
+        said = [self.fits(text, words, fuzzing) for text in examples]
         return json.dumps([self.grades[0] if yes else self.grades[1] for yes in said])
 
     def explain(self, user: str) -> str:

@@ -1,5 +1,7 @@
 """The page of features at the size of a language model's dictionary: made-up findings."""
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,11 +10,12 @@ import numpy as np
 import torch
 
 from tendril.study.core.language_inputs import StoredText
+from tendril.study.features import page
 from tendril.study.features.findings import FeatureFindings
-from tendril.study.features.page import render_page
-from tendril.study.features.page_data import PIECE, places, write_index, write_piece
+from tendril.study.features.page import PIECE, places, write_data, write_index, write_piece
 from tendril.study.measures.decoder_directions import neighbours
 from tendril.study.measures.latent_activity import Activity
+from tendril.study.page.render import render
 
 
 def made_up(latents: int, top: int, window: int) -> FeatureFindings:
@@ -47,9 +50,13 @@ def made_up(latents: int, top: int, window: int) -> FeatureFindings:
         neighbours=neighbours(W_dec[:, :2], 2) if latents < 1000 else _ring(latents),
         norm_S=np.ones(latents, np.float32),
         note="No logits.",
-        command="tendril study features",
-        made={},
     )
+
+
+def html_of(found: FeatureFindings) -> str:
+    """The page of findings."""
+    common = {"title": "Features", "command": "tendril", "identity": "{}", "tables": []}
+    return render(Path(page.__file__).parent, {**common, **page.context(found)})
 
 
 def _ring(latents: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,22 +70,77 @@ def test_a_page_of_many_latents_opens_at_once(tmp_path: Path) -> None:
     place = places(found)
     assert write_index(found, place, data) < 3_000_000
     assert max(write_piece(found, n, place, data) for n in (0, linked // PIECE)) < 700_000
-    (tmp_path / "index.html").write_text(render_page(found), encoding="utf-8")
+    (tmp_path / "index.html").write_text(html_of(found), encoding="utf-8")
     assert (tmp_path / "index.html").stat().st_size < 60_000
+    dom = browsed(tmp_path, f"#latent={linked}")
+    if dom is None:
+        return
+    assert f"Latent {linked}</a>" in dom  # the permalink, out of a piece of its own
+    assert 10 < dom.count('class="row"') < 120  # the list draws what can be seen
+    assert "32,768 of 32,768 latents" in dom
+
+
+def browsed(folder: Path, link: str) -> str | None:
+    """The page of a folder as the browser has it after its scripts; None without a browser."""
     chromium = shutil.which("chromium")
     if chromium is None:
-        return
-    dom = subprocess.run(
+        return None
+    return subprocess.run(
         [
             *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
-            *("--virtual-time-budget=4000", f"--user-data-dir={tmp_path / 'browser'}"),
-            f"file://{tmp_path / 'index.html'}#latent={linked}",
+            *("--virtual-time-budget=4000", f"--user-data-dir={folder / 'browser'}"),
+            f"file://{folder / 'index.html'}{link}",
         ],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     ).stdout
-    assert f"Latent {linked}</a>" in dom  # the permalink, out of a piece of its own
-    assert 10 < dom.count('class="row"') < 120  # the list draws what can be seen
-    assert "32,768 of 32,768 latents" in dom
+
+
+READER = """<script>
+const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+const rows = () => [...document.querySelectorAll("#rows .row")].map((row) => row.dataset.latent);
+const shown = () => document.querySelector("#detail h2").textContent;
+const press = (key) => dispatchEvent(new KeyboardEvent("keydown", { key }));
+const find = async (text) => {
+  const box = document.getElementById("search");
+  box.value = text; box.dispatchEvent(new Event("input")); await wait(200);
+};
+(async () => {
+  const seen = {};
+  await wait(200); seen.linked = shown();
+  press("j"); await wait(50); seen.next = shown(); seen.address = location.hash;
+  press("k"); await wait(50); seen.previous = shown();
+  document.querySelector('[data-by="max"]').click(); seen.highest = rows()[0];
+  document.querySelector('[data-by="max"]').click(); seen.lowest = rows()[0];
+  await find("#11"); seen.found = rows(); seen.count = document.getElementById("count").textContent;
+  await find("no such token"); seen.none = document.getElementById("rows").textContent;
+  await find(""); location.hash = "#latent=3"; await wait(50); seen.hash = shown();
+  const output = document.createElement("output");
+  output.textContent = JSON.stringify(seen); document.body.append(output);
+})();
+</script>"""
+
+
+def test_links_keys_search_and_order_work(tmp_path: Path) -> None:
+    found = made_up(200, top=4, window=16)
+    write_data(found, tmp_path / "data")
+    (tmp_path / "index.html").write_text(html_of(found) + READER, encoding="utf-8")
+    dom = browsed(tmp_path, "#latent=150")
+    if dom is None:
+        return
+    output = re.search(r"<output>(.*)</output>", dom)
+    assert output
+    assert json.loads(output[1]) == {
+        "linked": "Latent 150",
+        "next": "Latent 151",
+        "address": "#latent=151",
+        "previous": "Latent 150",
+        "highest": str(found.activity.max_S.argmax()),
+        "lowest": str(found.activity.max_S.argmin()),
+        "found": ["11"],
+        "count": "1 of 200 latents",
+        "none": "No latent matches.",
+        "hash": "Latent 3",
+    }

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from tendril.data.store.reader import open_store
 from tendril.harvest.config import LanguageConfig
 from tendril.harvest.run import harvest
 from tendril.models.dictionaries.checkpoint import load_sae
+from tendril.study.__main__ import main
+from tendril.study.core.study import StudyResult, run_study
 from tendril.study.interpret.config import InterpretConfig
-from tendril.study.interpret.study import study_interpret
+from tendril.study.interpret.study import InterpretStudy
 from tendril.train.config import TrainConfig
 from tendril.train.loop import train
 
@@ -54,8 +57,12 @@ def home(tmp_path_factory):
     return home
 
 
+def study_interpret(config: InterpretConfig) -> StudyResult:
+    return run_study(InterpretStudy(), config)
+
+
 def config(home: Path, rules: Rules, **fields) -> InterpretConfig:
-    asked = {"tested": 10, "together": 5, "fragment": 16, "backoff": 0.01, "timeout": 20.0}
+    asked = {"tested": 10, "per_request": 5, "example_tokens": 16, "backoff": 0.01, "timeout": 20.0}
     return InterpretConfig(
         run="known", endpoint=rules.url, model="rule", home=str(home), **(asked | fields)
     )
@@ -75,9 +82,10 @@ def answers(home: Path) -> int:
 
 def test_planted_classes_are_named_and_scores_are_exactly_those_of_the_rule(fresh, capsys):
     with serving(Rules(planted.CLASSES)) as rules:
-        told = study_interpret(config(fresh, rules))
-    report = Path(told["report"]).parent
-    latents = json.loads((report / "result.json").read_text())["latents"]
+        done = study_interpret(config(fresh, rules))
+    report, told = done.report.parent, done.figures
+    assert json.loads((report / "result.json").read_text()) == told
+    latents = told["latents"]
     assert [one["latent"] for one in latents] == [0, 1, 2]  # the last latent never fires
     for one, name in zip(latents, planted.CLASSES, strict=True):
         assert one["explanation"] == f"words of the class {name}"
@@ -86,19 +94,21 @@ def test_planted_classes_are_named_and_scores_are_exactly_those_of_the_rule(fres
             assert one[f"{kind}_precision"] == one[f"{kind}_recall"] == 1.0
         assert one["fuzzing_shuffled"] == 0.5  # the judge says no to everything
     assert told["detection"] == {"mean": 1.0, "standard_error": 0.0, "latents": 3}
-    assert told["fuzzing_shuffled"]["mean"] == 0.5
+    assert told["fuzzing_shuffled"]["mean"] == told["fuzzing_shuffled_mean"] == 0.5
+    assert "1.00 in detection" in done.headline
     hold_against_text(fresh, report, latents)
     assert told["failed"] == 0
-    assert told["asked"] == len(rules.asked) == told["estimate"]["requests"] == 3 * REQUESTS
+    assert told["requested"] == len(rules.asked) == told["estimate"]["requests"] == 3 * REQUESTS
     assert (told["tokens_in"], told["tokens_out"]) == (10 * 3 * REQUESTS, 2 * 3 * REQUESTS)
-    assert "words of the class beasts" in capsys.readouterr().err
+    assert f"{3 * REQUESTS} requests to rule" in capsys.readouterr().err
+    assert "words of the class beasts" in done.table
     table = (report / "latents.csv").read_text().splitlines()
-    assert len(table) == 4 and table[0].startswith("latent,frequency,fragments")
+    assert len(table) == 4 and table[0].startswith("latent,frequency,examples")
     judged = (report / "judgements.csv").read_text().splitlines()
     assert len(judged) == 1 + 3 * 2 * (20 + 10)
     page = (report / "index.html").read_text()
     assert "words of the class digits" in page and "✗" not in page
-    assert str(fresh) not in page and rules.url not in page
+    assert "None" not in page and "nan" not in page
 
 
 def hold_against_text(home: Path, report: Path, latents: list[dict]) -> None:
@@ -131,8 +141,8 @@ def test_a_rule_that_is_wrong_scores_what_it_should(fresh):
     """The judge knows only half of the digits: what it must miss is counted by hand."""
     known = {**planted.CLASSES, "digits": planted.CLASSES["digits"][:5]}
     with serving(Rules(known)) as rules:
-        told = study_interpret(config(fresh, rules, latents=(0,), tested=40, graded=True))
-    latent = json.loads((Path(told["report"]).parent / "result.json").read_text())["latents"][0]
+        done = study_interpret(config(fresh, rules, latents=(0,), tested=40, graded=True))
+    latent = done.figures["latents"][0]
     assert latent["explanation"] == "words of the class digits"
     texts = detected(rules)
     active = [t for t in texts if any(w in planted.CLASSES["digits"] for w in t.split())]
@@ -147,39 +157,46 @@ def test_a_rule_that_is_wrong_scores_what_it_should(fresh):
 
 
 def detected(rules: Rules) -> list[str]:
-    """The fragments that a judge was asked to detect in."""
+    """The examples that a judge was asked to detect in."""
     users = [body["messages"] for body in rules.asked if "<<" not in str(body["messages"])]
     return [line.split(". ", 1)[1] for m in users for line in m[1]["content"].split("\n")[2:]]
 
 
 def test_a_second_run_asks_nothing_and_other_latents_ask_for_what_is_new(fresh):
     with serving(Rules(planted.CLASSES)) as rules:
-        first = study_interpret(config(fresh, rules))
+        done = study_interpret(config(fresh, rules))
+        first = done.figures
         again = study_interpret(config(fresh, rules))
-        assert again["reused"] and len(rules.asked) == first["asked"]
-        anew = study_interpret(config(fresh, rules, overwrite=True))
-        assert len(rules.asked) == first["asked"]
-        assert (anew["asked"], anew["kept"]) == (0, 3 * REQUESTS)
+        assert again.reused and len(rules.asked) == first["requested"]
+        about = json.loads((done.report.parent / "about.json").read_text())
+        pasted = main(shlex.split(about["command"])[2:])
+        assert pasted.result["reused"] and pasted.result["report"] == str(done.report)
+        anew = study_interpret(config(fresh, rules, overwrite=True)).figures
+        assert len(rules.asked) == first["requested"]
+        assert (anew["requested"], anew["kept"]) == (0, 3 * REQUESTS)
         assert anew["detection"] == first["detection"]
         study_interpret(config(fresh, rules, latents=(0, 1), shuffled=False))
-        assert len(rules.asked) == first["asked"]  # all of it was part of the first
+        assert len(rules.asked) == first["requested"]  # all of it was part of the first
         for file in list((fresh / "answers").rglob("*.json"))[:2]:
             file.write_text("[1")  # cut short
-        mended = study_interpret(config(fresh, rules, overwrite=True))
-        assert (mended["asked"], mended["detection"]) == (2, first["detection"])
+        mended = study_interpret(config(fresh, rules, overwrite=True)).figures
+        assert (mended["requested"], mended["detection"]) == (2, first["detection"])
 
 
-def test_what_it_costs_is_told_and_nothing_asked(fresh):
+def test_what_it_costs_is_told_and_nothing_asked(fresh, capsys):
     with serving(Rules(planted.CLASSES)) as rules:
         fields = {"dry_run": True, "price_in": 1e6, "price_out": 2e6}
-        told = study_interpret(config(fresh, rules, **fields))
+        planned = study_interpret(config(fresh, rules, **fields))
+        told = planned.figures
+        assert planned.dry_run and not planned.reused
         assert not rules.asked and not (fresh / "reports").exists()
+        assert f", for {told['price']:,.2f}." in capsys.readouterr().err
         assert told["requests"] == 3 * REQUESTS
         assert told["price"] == told["tokens_in"] + 2 * told["tokens_out"] > 0
         study_interpret(config(fresh, rules))
         said = sum(len(m["content"]) for body in rules.asked for m in body["messages"])
         assert told["tokens_in"] == pytest.approx(said / 4, rel=0.1)
-        after = study_interpret(config(fresh, rules, **fields))
+        after = study_interpret(config(fresh, rules, **fields)).figures
         assert (after["requests"], after["price"], after["kept"]) == (0, 0, 3 * REQUESTS)
 
 
@@ -187,9 +204,9 @@ def test_faults_that_pass_are_tried_again_and_leave_no_trace(fresh):
     with serving(Rules(planted.CLASSES)) as rules:
         rules.faults = [500, 429, "hang", "no json", "I do not know.", 503]
         rules.hang = 4.0
-        told = study_interpret(config(fresh, rules, parallel=1, timeout=3.0, tries=8))
+        told = study_interpret(config(fresh, rules, parallel=1, timeout=3.0, tries=8)).figures
         assert told["failed"] == 0 and told["detection"]["mean"] == 1.0
-        assert told["asked"] == 3 * REQUESTS + 6
+        assert told["requested"] == 3 * REQUESTS + 6
         reminded = [b for b in rules.asked if len(b["messages"]) == 4]
         assert len(reminded) >= 1 and "cannot be read" in reminded[0]["messages"][3]["content"]
 
@@ -197,19 +214,20 @@ def test_faults_that_pass_are_tried_again_and_leave_no_trace(fresh):
 def test_a_latent_without_an_answer_is_told_and_the_others_go_on(fresh, capsys):
     with serving(Rules(planted.CLASSES)) as rules:
         rules.broken = {"Explanation: words of the class colours": "maybe, who knows"}
-        told = study_interpret(config(fresh, rules, tries=2, parallel=1))
+        done = study_interpret(config(fresh, rules, tries=2, parallel=1))
+        told = done.figures
         assert told["failed"] == 2  # its own tests, and those of the latent that it was lent to
         assert told["interpreted"] == 3
         assert told["detection"] == {"mean": 1.0, "standard_error": 0.0, "latents": 2}
-        page = Path(told["report"]).read_text()
+        page = done.report.read_text()
         assert "no judgement (detection) after 2 tries" in page and "maybe, who knows" in page
         assert "2 of 3 latents got no answer" in capsys.readouterr().err
         kept, asked = answers(fresh), len(rules.asked)
         rules.broken = {}
         mended = study_interpret(config(fresh, rules, tries=2))
-        assert mended["failed"] == 0 and not mended["reused"] and mended["kept"] == kept
+        assert mended.figures["failed"] == 0 and mended.figures["kept"] == kept
         assert len(rules.asked) - asked == 3 * REQUESTS - kept
-        assert Path(mended["report"]) == Path(told["report"])
+        assert not mended.reused and mended.report == done.report
 
 
 def test_nobody_there_stops_soon_and_a_refusal_at_once(fresh):
@@ -230,19 +248,19 @@ def test_nobody_there_stops_soon_and_a_refusal_at_once(fresh):
 def test_the_key_goes_to_the_endpoint_and_nowhere_else(fresh, monkeypatch, capsys):
     monkeypatch.setenv("SOME_KEY", "sesame-4711")
     with serving(Rules(planted.CLASSES)) as rules:
-        told = study_interpret(config(fresh, rules, key_env="SOME_KEY", latents=(0,)))
+        done = study_interpret(config(fresh, rules, key_env="SOME_KEY", latents=(0,)))
     assert set(rules.keys) == {"Bearer sesame-4711"}
-    written = [*Path(told["report"]).parent.iterdir(), *(fresh / "answers").rglob("*.json")]
+    written = [*done.report.parent.iterdir(), *(fresh / "answers").rglob("*.json")]
     assert len(written) > 4
     assert not any(b"sesame" in path.read_bytes() for path in written)
     assert "sesame" not in capsys.readouterr().err
-    with pytest.raises(ConfigError, match=r"\$NO_KEY holds the endpoint's key"):
+    with pytest.raises(ConfigError, match=r"holds the endpoint's key; \$NO_KEY is not set"):
         study_interpret(config(fresh, rules, key_env="NO_KEY"))
 
 
 @pytest.mark.slow
 def test_killed_and_started_again_asks_nothing_twice(fresh):
-    fields = ["--run", "known", "--model", "rule", "--home", str(fresh), "--fragment", "16"]
+    fields = ["--run", "known", "--model", "rule", "--home", str(fresh), "--example-tokens", "16"]
     fields += ["--tested", "10", "--parallel", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with serving(Rules(planted.CLASSES)) as rules:
@@ -272,24 +290,24 @@ def test_killed_and_started_again_asks_nothing_twice(fresh):
         )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert (told["kept"], told["asked"]) == (kept, 3 * REQUESTS - kept)
+    assert (told["kept"], told["requested"]) == (kept, 3 * REQUESTS - kept)
     assert len(rules.asked) - asked == 3 * REQUESTS - kept
     said = [json.dumps(body, sort_keys=True) for body in rules.asked]
     assert len(said) - len(set(said)) <= 2  # only what was under way when it was killed
-    assert told["detection"]["mean"] == 1.0
+    assert told["detection_mean"] == 1.0
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"endpoint": ""}, "give one of the two, and not neither"),
-        ({"local": "somewhere"}, "give one of the two, and not both"),
-        ({"endpoint": "file:///etc/passwd"}, "--endpoint is an http:// or https:// address"),
+        ({"endpoint": ""}, "or by --local MODEL; got neither"),
+        ({"local": "somewhere"}, "or by --local MODEL; got both"),
+        ({"endpoint": "file:///etc/passwd"}, "--endpoint must be an http:// or https:// address"),
         ({"model": ""}, "--endpoint needs --model"),
-        ({"latents": (9,)}, "--latents are from 0 to 3"),
-        ({"latents": (3,)}, "none of the 1 latents has 5 fragments"),
-        ({"top": 3}, "--top is 5 or more"),
-        ({"mark": 1.5}, "--mark is a share from 0 to 1"),
+        ({"latents": (9,)}, "--latents must be from 0 to 3 in known; got 9"),
+        ({"latents": (3,)}, "of the 1 latents none has them"),
+        ({"top": 3}, "--top must be 5 or more; got 3"),
+        ({"mark_threshold": 1.5}, "--mark-threshold must be a fraction from 0 to 1; got 1.5"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(home, fields, sentence):
@@ -323,12 +341,12 @@ def test_a_feature_planted_in_a_model_is_found_shown_and_named(home, fresh):
     latents = cosines_CS.argmax(1).tolist()
     assert cosines_CS[0].max() > 0.9
     with serving(Rules(planted.CLASSES)) as rules:
-        asked = config(fresh, rules, latents=tuple(latents), floor=0.3)
-        told = study_interpret(replace(asked, run=str(trained.run)))
-    found = json.loads((Path(told["report"]).parent / "result.json").read_text())["latents"]
+        asked = config(fresh, rules, latents=tuple(latents), min_peak=0.3)
+        done = study_interpret(replace(asked, run=str(trained.run)))
+    found = done.figures["latents"]
     digits = next(one for one in found if one["latent"] == latents[0])
     assert digits["explanation"] == "words of the class digits"
     assert digits["detection_balanced_accuracy"] == digits["fuzzing_balanced_accuracy"] == 1.0
-    page = Path(told["report"]).read_text()
+    page = done.report.read_text()
     assert f"Latent {latents[0]} " in page and "words of the class digits" in page
     assert np.isin(page.split(), planted.CLASSES["digits"]).any() or 'class="mark"' in page

@@ -1,0 +1,332 @@
+"""Ask a model: an OpenAI-compatible endpoint, or a causal model on this machine.
+
+Every question is asked once. Its answer is kept in `answers/` under the SHA-256 of (model,
+messages, parameters), in a file that is written whole or not at all, so a run that was killed asks
+nothing twice. Failures are tried again.
+"""
+
+import hashlib
+import http.client
+import json
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, final
+
+import torch
+from tqdm import tqdm
+
+from tendril.data.errors import ConfigError, EndpointError
+from tendril.data.store.atomic import write_whole
+from tendril.data.store.spec import canonical_json
+from tendril.models.subjects.language import LanguageSubject
+
+LONGEST_WAIT = 60.0  # seconds
+LOST = 3
+"""After so many requests in a row without any answer the endpoint counts as down."""
+PASSING = (408, 409, 425, 429)  # and all from 500 on
+REMINDER = "This answer cannot be read: {problem}. Answer once more, in the form asked for."
+
+Messages = tuple[tuple[str, str], ...]
+"""A conversation: (role, content), with the role `system`, `user` or `assistant`."""
+
+Value = TypeVar("Value")
+Thing = TypeVar("Thing")
+
+
+@final
+class UnusableAnswerError(ValueError):
+    """An answer that does not hold what was asked for; the message says what is missing."""
+
+
+@final
+class PassingError(Exception):
+    """A failure that may pass: a timeout, 429, 5xx, a body that is no completion. `after` is the
+    number of seconds that the server asks to wait."""
+
+    def __init__(self, problem: str, after: float = 0.0) -> None:
+        super().__init__(problem)
+        self.after = after
+
+
+@final
+class UnansweredError(Exception):
+    """A question that got no usable answer in all its tries."""
+
+
+@final
+@dataclass(frozen=True)
+class Reply:
+    """A model's answer, and the tokens that it counted (0 if it did not say)."""
+
+    text: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+@final
+@dataclass(frozen=True)
+class Model:
+    """A model that answers.
+
+    `complete` takes messages and parameters. It returns a reply, or raises PassingError, or
+    EndpointError where asking again is of no use. `name` stands for the model in the keys of
+    answers; `parallel` is the number of requests that it may get at once.
+    """
+
+    name: str
+    complete: Callable[[Messages, dict[str, Any]], Reply]
+    parallel: int = 1
+
+
+@final
+@dataclass
+class Tally:
+    """Requests sent in this run, answers that were kept from before, and tokens."""
+
+    requested: int = 0
+    kept: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+@final
+@dataclass
+class Asker:
+    """A model, the folder where its answers are kept, and how often to try. Threads may share
+    it."""
+
+    model: Model
+    folder: Path
+    parameters: dict[str, Any]
+    tries: int = 5
+    backoff: float = 1.0
+    tally: Tally = field(default_factory=Tally)
+    _lost: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def key(self, messages: Messages) -> str:
+        """SHA-256 of everything that determines an answer."""
+        about = {"model": self.model.name, "messages": messages, "parameters": self.parameters}
+        return hashlib.sha256(canonical_json(about).encode()).hexdigest()
+
+    def kept(self, messages: Messages) -> str | None:
+        """The answer that was kept, or None; a damaged file counts as none."""
+        try:
+            return str(json.loads(self._place(messages).read_text())["answer"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def ask(self, messages: Messages, parse: Callable[[str], Value]) -> Value:
+        """The answer as `parse` reads it, kept or new.
+
+        Raises UnansweredError after `tries` timeouts, server errors or answers that cannot be
+        read, and EndpointError where the endpoint is down.
+        """
+        answer = self.kept(messages)
+        if answer is not None:
+            with self._lock:
+                self.tally.kept += 1
+            return parse(answer)  # only answers that can be read are kept
+        said, problem, after = messages, "", 0.0
+        for attempt in range(self.tries):
+            self._wait(attempt, after)
+            after = 0.0
+            try:
+                reply = self.model.complete(said, self.parameters)
+            except PassingError as error:
+                problem, after, said = str(error), error.after, messages
+                with self._lock:
+                    self.tally.requested += 1
+                continue
+            self._count(reply)
+            try:
+                value = parse(reply.text)
+            except UnusableAnswerError as error:
+                problem = f"the answer {_short(reply.text)} cannot be read: {error}"
+                reminder = REMINDER.format(problem=error)
+                said = (*messages, ("assistant", reply.text), ("user", reminder))
+                continue
+            self._keep(messages, reply)
+            return value
+        self._give_up(problem, answered=said is not messages)
+        raise UnansweredError(f"after {self.tries} tries: {problem}")
+
+    def each(
+        self, label: str, work: Callable[[Thing], Value], things: Iterable[Thing]
+    ) -> list[Value]:
+        """`work` on every thing, `model.parallel` at a time. The first error stops the others:
+        nothing more is asked."""
+
+        def guarded(thing: Thing) -> Value:
+            try:
+                return work(thing)
+            except BaseException:
+                self._stopped.set()
+                raise
+
+        with ThreadPoolExecutor(self.model.parallel) as pool:
+            try:
+                futures = [pool.submit(guarded, thing) for thing in things]
+                bar = tqdm(futures, label, mininterval=0.5 if sys.stderr.isatty() else 20)
+                return [future.result() for future in bar]
+            except BaseException:
+                self._stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _place(self, messages: Messages) -> Path:
+        key = self.key(messages)
+        return self.folder / key[:2] / f"{key}.json"
+
+    def _keep(self, messages: Messages, reply: Reply) -> None:
+        record = {
+            "model": self.model.name,
+            "messages": messages,
+            "parameters": self.parameters,
+            "answer": reply.text,
+            "tokens": [reply.tokens_in, reply.tokens_out],
+        }
+        write_whole(self._place(messages), (json.dumps(record, indent=1) + "\n").encode())
+
+    def _wait(self, attempt: int, after: float) -> None:
+        """Exponential back-off from the second try on, or as long as the server asks for."""
+        seconds = max(self.backoff * 2 ** (attempt - 1), after) if attempt else 0.0
+        if self._stopped.wait(min(seconds, LONGEST_WAIT)):
+            raise UnansweredError("stopped")
+
+    def _count(self, reply: Reply) -> None:
+        with self._lock:
+            self._lost = 0
+            self.tally.requested += 1
+            self.tally.tokens_in += reply.tokens_in
+            self.tally.tokens_out += reply.tokens_out
+
+    def _give_up(self, problem: str, *, answered: bool) -> None:
+        with self._lock:
+            self._lost = 0 if answered else self._lost + 1
+            if self._lost >= LOST:
+                raise EndpointError(
+                    f"{self.model.name} must answer; {LOST} requests in a row got nothing after "
+                    f"{self.tries} tries each ({problem}). Check the endpoint, then run the same "
+                    "command again; answers so far are kept."
+                )
+
+
+def endpoint_model(
+    endpoint: str, name: str, key: str = "", *, timeout: float = 120.0, parallel: int = 1
+) -> Model:
+    """A model behind POST <endpoint>/chat/completions, as in the API of OpenAI, vLLM, llama.cpp,
+    Ollama and others."""
+    url = f"{endpoint.rstrip('/')}/chat/completions"
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    opener = urllib.request.build_opener(_NoRedirect)
+
+    def complete(messages: Messages, parameters: dict[str, Any]) -> Reply:
+        said = [{"role": role, "content": content} for role, content in messages]
+        body = json.dumps({"model": name, "messages": said, **parameters}).encode()
+        request = urllib.request.Request(url, body, headers, method="POST")
+        try:
+            with opener.open(request, timeout=timeout) as response:
+                return _reply(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                raise _refused(error, url, name, key) from error
+        except (OSError, http.client.HTTPException) as error:  # timeouts are OSErrors, too
+            reason = getattr(error, "reason", error)
+            raise PassingError(f"the endpoint does not answer ({reason})") from error
+
+    return Model(name, complete, parallel)
+
+
+@final
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """The key goes only to the endpoint that was named; redirects are not followed."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+def _refused(error: urllib.error.HTTPError, url: str, name: str, key: str) -> Exception:
+    """The exception for an answer with an error status. Its message never holds the key."""
+    text = " ".join(error.read(2000).decode("utf-8", "replace").split())
+    text = (text.replace(key, "[key]") if key else text)[:300]
+    if error.code in PASSING or error.code >= 500:
+        after = str(error.headers.get("Retry-After", ""))
+        return PassingError(
+            f"the endpoint answers {error.code} ({text})",
+            float(after) if after.isdecimal() else 0.0,
+        )
+    return EndpointError(
+        f"{url} must answer for the model {name!r}; it refuses with {error.code} ({text}). Check "
+        "--endpoint, --model and --key-env. Answers so far are kept."
+    )
+
+
+def _reply(body: bytes) -> Reply:
+    """A reply from the JSON of a completion. Anything else may be a passing fault of the server."""
+    try:
+        completion = json.loads(body)
+        text = completion["choices"][0]["message"]["content"]
+        usage = completion.get("usage") or {}
+        counts = [int(usage.get(k) or 0) for k in ("prompt_tokens", "completion_tokens")]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        start = body[:80].decode("utf-8", "replace")
+        raise PassingError(f"the endpoint's answer is no completion: {start!r}") from error
+    return Reply(text if isinstance(text, str) else "", *counts)
+
+
+def local_model(subject: LanguageSubject, device: torch.device) -> Model:
+    """A causal model of transformers that decodes greedily.
+
+    Messages go through the tokenizer's chat template, or one after the other where it has none.
+    Raises ConfigError for an encoder, and, when asked, for messages that exceed its context.
+    """
+    if subject.kind != "causal":
+        raise ConfigError(f"--local must be a model that writes text; {subject.name} does not.")
+    module: Any = subject.module.to(device)
+    tokenizer: Any = subject.tokenizer
+
+    @torch.inference_mode()
+    def complete(messages: Messages, parameters: dict[str, Any]) -> Reply:
+        said = [{"role": role, "content": content} for role, content in messages]
+        if getattr(tokenizer, "chat_template", None):
+            text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        else:
+            text = "\n\n".join(content for _, content in messages) + "\n\n"
+        tokens = tokenizer(text, add_special_tokens=True)["input_ids"]
+        room = subject.context - parameters["max_tokens"] if subject.context else len(tokens)
+        if len(tokens) > room:
+            raise ConfigError(
+                f"a request and its answer must fit into the {subject.context} tokens that "
+                f"{subject.name} takes; got {len(tokens)} and --max-tokens "
+                f"{parameters['max_tokens']}. Choose another model, or a smaller --per-request, "
+                "--shown, --example-tokens or --max-tokens."
+            )
+        tokens_1T = torch.tensor([tokens], device=device)
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        written = module.generate(
+            tokens_1T,
+            attention_mask=torch.ones_like(tokens_1T),
+            max_new_tokens=parameters["max_tokens"],
+            do_sample=False,
+            use_cache=True,  # subjects are loaded without it
+            pad_token_id=pad,
+        )[0, len(tokens) :]
+        answer = str(tokenizer.decode(written, skip_special_tokens=True))
+        return Reply(answer, len(tokens), len(written))
+
+    name = f"{subject.name}-{str(subject.identity['weights'])[:12]}"
+    return Model(f"{name}-{subject.identity.get('compute', 'float32')}", complete)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
