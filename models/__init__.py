@@ -1,1 +1,1 @@
-"""Every network: the subjects that are studied and the dictionaries that are trained."""
+"""Neural networks: the subjects under study, and the dictionaries trained on their activations."""

@@ -1,1 +1,1 @@
-"""The networks trained on stored activations."""
+"""Sparse dictionaries, trained on stored activations."""

@@ -1,15 +1,16 @@
-"""What a dictionary is held against: directions found without sparsity, or not found at all.
+"""Baseline dictionaries: directions found without a sparsity objective, or at random.
 
-Each is an SAE like any other (encode, decode, a file, an evaluation), of signed directions v:
-two latents a direction, ReLU((x - b) u) and ReLU(-(x - b) u), of which the k largest are kept.
-With k = D and a full basis the vectors come back exactly.
+Each is an ordinary TopK SAE. A direction v with encoder column u and mean b has two latents,
+ReLU((x - b) u) and ReLU(-(x - b) u), with decoder rows v and -v; the k largest latents are kept.
+With a full basis and k = D the reconstruction is exact.
 
     pca      principal directions, from the covariance in float64
-    ica      independent directions (FastICA); decoder rows are brought to norm 1
-    random   random unit directions, as many as latents are asked for
-    neurons  the basis that the vectors come in; one sign where no vector is negative
+    ica      independent components (FastICA), with decoder rows of norm 1
+    random   random unit directions, one latent each
+    neurons  the standard basis; one latent per dimension if no vector has negative entries
 
-Source: Cunningham et al. (2309.08600), section 3.2, compares with the same four.
+Source: Cunningham et al. (2309.08600), section 3.2, compare with the same four. Here all of them
+keep the k largest latents, so that they have the same L0 as a TopK dictionary.
 """
 
 import warnings
@@ -26,7 +27,7 @@ from .sparsity import Sparsity
 
 
 def pca(x_RD: Float[Tensor, "r d"], k: int) -> SAE:
-    """The principal directions v of the vectors, largest variance first; b their mean."""
+    """Principal directions of the vectors [r, D], largest variance first; b_dec is their mean."""
     x = x_RD.double().cpu().numpy()
     _, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
     rows = np.ascontiguousarray(vectors.T[::-1])
@@ -34,32 +35,32 @@ def pca(x_RD: Float[Tensor, "r d"], k: int) -> SAE:
 
 
 def ica(x_RD: Float[Tensor, "r d"], k: int, seed: int = 0) -> SAE:
-    """Independent directions: x - b = sum_i s_i a_i with sources s as independent as FastICA
-    (scikit-learn) makes them. Rows a_i are brought to norm 1, the sources take up the rest.
-    Dimensions without variance are left out. Raises ConfigError where it does not converge."""
+    """Independent components: x - b = sum_i s_i a_i, with sources s_i from scikit-learn's FastICA.
+
+    Directions a_i are scaled to norm 1 and the sources accordingly. The number of components is
+    the rank of the covariance. Raises ConfigError if FastICA does not converge.
+    """
     from sklearn.decomposition import FastICA
     from sklearn.exceptions import ConvergenceWarning
 
     x = x_RD.double().cpu().numpy()
-    varied = int(np.linalg.matrix_rank(np.cov(x, rowvar=False), hermitian=True))
-    finder = FastICA(varied, whiten="unit-variance", random_state=seed, max_iter=1000, tol=1e-3)
+    rank = int(np.linalg.matrix_rank(np.cov(x, rowvar=False), hermitian=True))
+    model = FastICA(rank, whiten="unit-variance", random_state=seed, max_iter=1000, tol=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
-            finder.fit(x)
+            model.fit(x)
         except ConvergenceWarning as error:
             raise ConfigError(
-                f"ICA of {len(x)} vectors of width {x.shape[1]} should converge within 1000 "
-                "iterations, and does not; raise --fit-rows."
+                f"ICA of {len(x)} vectors of width {x.shape[1]} must converge within 1000 "
+                "iterations; it did not. Raise --fit-rows."
             ) from error
-    length = np.linalg.norm(finder.mixing_, axis=0)
-    return _signed(
-        finder.mixing_.T / length[:, None], finder.components_.T * length, finder.mean_, k
-    )
+    norms = np.linalg.norm(model.mixing_, axis=0)
+    return _signed(model.mixing_.T / norms[:, None], model.components_.T * norms, model.mean_, k)
 
 
 def random(x_RD: Float[Tensor, "r d"], k: int, latents: int, seed: int = 0) -> SAE:
-    """Random unit directions, read with themselves; b the mean of the vectors."""
+    """Random unit directions with W_enc = W_dec^T; b_dec is the mean of the vectors [r, D]."""
     generator = torch.Generator().manual_seed(seed)
     rows = random_directions(latents, x_RD.shape[1], generator).double().numpy()
     sae = SAE(x_RD.shape[1], latents, Sparsity("topk", k), pre_bias=True)
@@ -67,7 +68,7 @@ def random(x_RD: Float[Tensor, "r d"], k: int, latents: int, seed: int = 0) -> S
 
 
 def neurons(x_RD: Float[Tensor, "r d"], k: int) -> SAE:
-    """The k largest numbers of every vector, the rest taken as zero."""
+    """The standard basis: keeps the k entries of largest magnitude of each vector."""
     width = x_RD.shape[1]
     identity, zero = np.eye(width), np.zeros(width)
     if bool((x_RD < 0).any()):
@@ -82,7 +83,7 @@ def _signed(
     bias_D: Float64[np.ndarray, " d"],
     k: int,
 ) -> SAE:
-    """Both signs of every direction."""
+    """An SAE with two latents per direction, of either sign."""
     count, width = rows_CD.shape
     sae = SAE(width, 2 * count, Sparsity("topk", min(k, 2 * count)), pre_bias=True)
     rows = np.concatenate([rows_CD, -rows_CD])

@@ -1,16 +1,22 @@
-"""One dictionary over several sites, or all elements of an orbit: an SAE of their vectors, side by
-side.
+"""Crosscoders: one dictionary for several sites, or for all elements of an orbit.
 
-Site g has vectors x_g of width D_g; joined they are x [N, sum D_g]. The encoder of the joined
-vector is the sum of the sites' encoders, its rows d_i are the sites' directions d_i,g side by
-side, so every objective and every file of an SAE serves. What is the crosscoder's own: how
-the norms of its directions are added up, and which sites the encoder sees while training.
+Site g has vectors x_g of width D_g. A crosscoder encodes them jointly and decodes each site:
 
-A group crosscoder is the same with the elements g of a group in place of sites: x_g = a(T_g p) is
-what one site does on the input taken through T_g. `orbit.blocks_of` gives its directions d_i,g.
+    z       = sparsity(sum_g x_g W_enc,g + b_enc)
+    x_hat_g = z W_dec,g + b_dec,g
 
-Source: Lindsey et al., Sparse crosscoders (Anthropic, October 2024); Gorton, Group crosscoders
-(2410.24184).
+This is an SAE of the concatenated vectors x [N, sum_g D_g], with W_enc,g and W_dec,g stacked, so
+objectives and files of SAEs apply unchanged. This module adds what is specific to crosscoders:
+how the norms of the directions d_i,g (row i of W_dec,g) are combined, and which sites the encoder
+sees during training.
+
+In a group crosscoder the elements g of a group take the place of sites: x_g = a(T_g p) is the
+activation of one site on the input p transformed by T_g. `equivariant.blocks_of` returns its
+directions d_i,g.
+
+Source: Lindsey et al., Sparse crosscoders for cross-layer features and model diffing (Anthropic,
+October 2024), which weights latents by `sum_of_norms` and encodes all sites; Gorton, Group
+crosscoders for mechanistic analysis of symmetry (2410.24184).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,20 +31,25 @@ Ranking = Literal["sum_of_norms", "norm_of_sums"]
 
 
 def joined(rows: Mapping[str, Float[Tensor, "n *g _"]]) -> Float[Tensor, "n *g d"]:
-    """Aligned vectors of several sites, side by side, in the order of the mapping."""
+    """Concatenate aligned vectors of several sites, in the order of the mapping."""
     return torch.cat(list(rows.values()), dim=-1)
 
 
 def split(
     x_ND: Float[Tensor, "*n d"], blocks: Mapping[str, int]
 ) -> dict[str, Float[Tensor, "*n _"]]:
-    """The way back: by the sites' names and widths, as a run's config.json holds them. Rows of
-    W_dec are split the same way into the directions of each site."""
+    """Inverse of `joined`, given the sites' names and widths, as in a run's config.json.
+
+    Applied to W_dec [S, sum D_g] it gives the directions of each site.
+    """
     return dict(zip(blocks, torch.split(x_ND, list(blocks.values()), dim=-1), strict=True))
 
 
 def block_norms(W_dec: Float[Tensor, "s d"], blocks: Sequence[int] = ()) -> Float[Tensor, "s g"]:
-    """||d_i,g||, the length of each latent's direction at each site; no blocks are one."""
+    """The norm ||d_i,g|| of each latent's direction at each site.
+
+    `blocks` are the widths of the sites; empty means one site.
+    """
     parts = torch.split(W_dec, list(blocks) or [W_dec.shape[1]], dim=1)
     return torch.stack([part.norm(dim=1) for part in parts], dim=1)
 
@@ -46,31 +57,35 @@ def block_norms(W_dec: Float[Tensor, "s d"], blocks: Sequence[int] = ()) -> Floa
 def weights(
     W_dec: Float[Tensor, "s d"], blocks: Sequence[int], ranking: Ranking
 ) -> Float[Tensor, " s"]:
-    """What a latent weighs in the penalty and in the choice of those that are on: sum_g ||d_i,g||,
-    or ||d_i|| of all sites side by side, which does not prefer latents at few of them."""
+    """The weight of each latent in the sparsity penalty, and in the ranking of BatchTopK.
+
+    `sum_of_norms` is sum_g ||d_i,g||, as in Lindsey et al.; it favours latents that write to few
+    sites. `norm_of_sums` is ||d_i|| = sqrt(sum_g ||d_i,g||^2), which does not.
+    """
     return block_norms(W_dec, blocks if ranking == "sum_of_norms" else ()).sum(dim=1)
 
 
 def sourced(
     x_ND: Float[Tensor, "n d"], blocks: Sequence[int], sources: Sources
 ) -> Float[Tensor, "n d"]:
-    """What the encoder sees of joined vectors, by the choice of its sources.
+    """Mask joined vectors to the sites that the encoder sees during training.
 
-    `all`: every site. `one`: the first site alone; the others are zero, so their encoders
-    stay as they started and the exported dictionary takes their rows as zero. `random`: one
-    site a vector, times the number of sites, as dropout scales what it keeps: the trained
-    encoder then works on the sum of all, and on any one site alone times their number. Rows
-    come shuffled, so "row n sees site n mod G" is a random choice, a balanced one, and the
-    same one again when a run goes on after a stop.
+    `all`: every site. `one`: the first site; the others are zero, so their encoder weights get
+    no gradient, and the exported dictionary takes them as zero. `random`: one site per vector,
+    multiplied by the number of sites G, as in dropout; the trained encoder then accepts all
+    sites, or any single site multiplied by G. Row n sees site n mod G: since rows come shuffled,
+    this is a random choice, balanced over sites and reproducible when a run resumes.
+
+    `one` and `random` are not part of Lindsey et al.
     """
     count = len(blocks)
     if sources == "all" or count < 2:
         return x_ND
     if sources == "one":
-        sees_NG = torch.zeros(len(x_ND), count, device=x_ND.device)
-        sees_NG[:, 0] = 1
+        scale_NG = torch.zeros(len(x_ND), count, device=x_ND.device)
+        scale_NG[:, 0] = 1
     else:
         rows_N = torch.arange(len(x_ND), device=x_ND.device)
-        sees_NG = (rows_N[:, None] % count == torch.arange(count, device=x_ND.device)) * count
+        scale_NG = (rows_N[:, None] % count == torch.arange(count, device=x_ND.device)) * count
     widths = torch.tensor(list(blocks), device=x_ND.device)
-    return x_ND * sees_NG.to(x_ND.dtype).repeat_interleave(widths, dim=1)
+    return x_ND * scale_NG.to(x_ND.dtype).repeat_interleave(widths, dim=1)

@@ -1,4 +1,4 @@
-"""From a dictionary of scaled vectors to one of raw vectors: the same function of both."""
+"""Fold the scaling of activations into a dictionary's weights."""
 
 import math
 
@@ -11,19 +11,22 @@ from .sae import SAE, Dictionary, Stored
 
 @torch.no_grad()
 def folded(dictionary: Dictionary, scale: float | Float[Tensor, " d"]) -> Stored:
-    """A dictionary trained on scale * x, as one that takes x itself.
+    """Convert a dictionary trained on scale * x into an equivalent one that takes x itself.
 
-    `scale` is one number, or one for each dimension (a crosscoder has one a site; of orbits
-    every element has the same); s is its mean. Sparsity functions are homogeneous, so with
-    one number only biases and thresholds are divided:
+        encode_folded(x) = encode(scale x) / s,   decode_folded(z) = decode(s z) / scale
 
-        encode_folded(x) = encode(scale x) / s,  decode_folded(z) = decode(s z) / scale
+    `scale` is one number, or one per dimension [D] (the same within each site of a crosscoder),
+    and s is its mean. Latents are in the units of x. Sparsity functions are homogeneous, so with
+    a single number only biases and thresholds change.
 
-    Latents come out in the units of x. Where each latent is decided by itself, its scale is
-    free too and is set so that d_i has norm 1: z_i becomes z_i ||d_i||, W_enc, b_enc and
-    threshold are multiplied by ||d_i|| and row i of W_dec is divided by it. (Where latents
-    compete, as in TopK, that would change the winners, and rows are kept at norm 1 while
-    training.)
+    If latents do not compete (ReLU, JumpReLU), each direction d_i is also normalised: W_enc,
+    b_enc and threshold of latent i, and so z_i, are multiplied by ||d_i||, and row i of W_dec is
+    divided by it. With TopK this would change which latents are chosen; its rows have norm 1 by
+    training.
+
+    SAELens differs: its `fold_activation_norm_scaling_factor` leaves z in the units of scale * x.
+    Its `fold_W_dec_norm` is the same normalisation. Returns a copy in eval mode, without
+    gradients.
     """
     raw = dictionary.plain()
     scale_D = torch.as_tensor(scale, dtype=raw.b_dec.dtype, device=raw.b_dec.device)

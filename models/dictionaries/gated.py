@@ -1,4 +1,4 @@
-"""The gated autoencoder: which latents are on, and by how much, are two questions."""
+"""The gated SAE, which decides separately whether a latent is active and how strongly."""
 
 from typing import final
 
@@ -12,14 +12,15 @@ from .sparsity import Sparsity
 
 @final
 class Gated(Dictionary):
-    """A gate and a magnitude, whose weights differ by one factor a latent.
+    """Gated SAE: a gate and a magnitude path that share W_enc up to one factor per latent.
 
         gate  = (x - b_dec) W_enc + b_gate
         z     = 1[gate > 0] ReLU(exp(r_mag) (x - b_dec) W_enc + b_mag)
         x_hat = z W_dec + b_dec
 
-    Source: Rajamanoharan et al., Improving dictionary learning with gated sparse autoencoders
-    (2404.16014), eqs. 6 and 7.
+    W_enc [D, S], b_gate, r_mag and b_mag [S]. Source: Rajamanoharan et al., Improving dictionary
+    learning with gated sparse autoencoders (2404.16014), eqs. 6 and 7. A finished run is stored
+    as the equivalent JumpReLU SAE, see `plain`.
     """
 
     def __init__(self, width: int, latents: int) -> None:
@@ -32,7 +33,7 @@ class Gated(Dictionary):
     def paths(
         self, x_ND: Float[Tensor, "*n d"]
     ) -> tuple[Float[Tensor, "*n s"], Float[Tensor, "*n s"]]:
-        """The gate and the magnitude, both before their jump."""
+        """The pre-activations of the gate and of the magnitude, each [n, S]."""
         shared_NS = (x_ND - self.b_dec) @ self.W_enc
         return shared_NS + self.b_gate, self.r_mag.exp() * shared_NS + self.b_mag
 
@@ -43,11 +44,12 @@ class Gated(Dictionary):
 
     @torch.no_grad()
     def plain(self) -> SAE:
-        """As a JumpReLU: the gate opens where the magnitude passes a threshold,
+        """The equivalent JumpReLU SAE, with the magnitude path as its encoder.
 
             gate > 0  <=>  magnitude > threshold,   threshold = b_mag - exp(r_mag) b_gate
 
-        Source: the same paper, appendix E (gated with tied weights is JumpReLU).
+        Negative thresholds become zero, since z is non-negative. Source: the same paper,
+        appendix E (a gated SAE with shared weights is a JumpReLU SAE).
         """
         sae = SAE(self.width, self.latents, Sparsity("jumprelu"), pre_bias=True)
         sae = sae.to(self.W_dec.device, self.W_dec.dtype)

@@ -1,4 +1,4 @@
-"""The sparse autoencoder: two linear maps with a sparsity function between them."""
+"""The sparse autoencoder (SAE), and the interface that all dictionaries share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,11 +13,13 @@ from .sparsity import Sparsity
 
 
 class Dictionary(nn.Module, ABC):
-    """S latents for vectors of width D: `encode`, and a linear `decode`.
+    """Base class: S latents for vectors of width D, with `encode` and a linear `decode`.
 
-    x_hat = z W_dec + b_dec; row i of W_dec [S, D] is the direction d_i of latent i. Kinds
-    differ in how they are trained; `plain` writes each as one of the kinds that are `Stored`.
-    `row_shape` is the shape of what is encoded, (D,), or (G, D) where it is whole orbits.
+        x_hat = z W_dec + b_dec
+
+    W_dec [S, D], b_dec [D]. Row i of W_dec is the direction d_i of latent i. Subclasses differ
+    in their encoder and in how they are trained; `plain` converts each to a `Stored` kind.
+    `row_shape` is the shape of one input: (D,), or (G, D) for orbits of G group elements.
     """
 
     def __init__(self, width: int, latents: int, elements: int = 0) -> None:
@@ -29,14 +31,14 @@ class Dictionary(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, x_ND: Float[Tensor, "*n d"]) -> Float[Tensor, "*n s"]:
-        """Latents z of the vectors x."""
+        """Latents z [n, S] of vectors x [n, D]."""
 
     @abstractmethod
     def plain(self) -> "Stored":
-        """The same function as a kind that is stored, with weights of its own."""
+        """The same function as a stored kind of dictionary. Weights are copied."""
 
     def decode(self, z_NS: Float[Tensor, "*n s"]) -> Float[Tensor, "*n d"]:
-        """Reconstruction x_hat = z W_dec + b_dec."""
+        """Reconstruction x_hat = z W_dec + b_dec [n, D]."""
         return functional.linear(z_NS, self.W_dec.T, self.b_dec)
 
     def forward(self, x_ND: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
@@ -45,26 +47,30 @@ class Dictionary(nn.Module, ABC):
 
 
 class Stored(Dictionary, ABC):
-    """A kind that files hold: W_enc, b_enc, W_dec, b_dec, and a description that makes it."""
+    """Base class of dictionaries that can be saved: weights, and a description to rebuild them."""
 
     W_enc: nn.Parameter
     b_enc: nn.Parameter
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
-        """All but the weights, as JSON; `checkpoint.described` is the way back."""
+        """Everything but the weights, as a JSON object. `checkpoint.described` inverts it."""
 
 
 @final
 class SAE(Stored):
-    """Two linear maps and a sparsity function.
+    """Sparse autoencoder: two linear maps and a sparsity function.
 
         z     = sparsity((x - b_dec) W_enc + b_enc)      (without b_dec if not `pre_bias`)
         x_hat = z W_dec + b_dec
 
-    W_enc [D, S], b_enc [S], W_dec [S, D], b_dec [D], and threshold [S] where the sparsity
-    function has thresholds. Vectors are rows. Parameters are zero until `initialised` or a
-    file fills them.
+    W_enc [D, S], b_enc [S], W_dec [S, D], b_dec [D], and threshold [S] if the sparsity function
+    has thresholds. Vectors are rows, as in SAELens; papers write W_enc and W_dec transposed.
+    Parameters are zero until `initialised` or a checkpoint fills them.
+
+    Source: Bricken et al., Towards monosemanticity (Anthropic, 2023), for the form with
+    `pre_bias`; Anthropic's circuits update of April 2024 for the one without. The sparsity
+    functions name their own sources.
     """
 
     def __init__(self, width: int, latents: int, sparsity: Sparsity, *, pre_bias: bool) -> None:
@@ -78,8 +84,11 @@ class SAE(Stored):
     def pre(
         self, x_ND: Float[Tensor, "*n d"], latents: Int[Tensor, " l"] | None = None
     ) -> Float[Tensor, "*n l"]:
-        """Pre-activations, of all latents or of some. b_dec goes through W_enc once, not with
-        every vector: the same sum, and backward needs no product of the size of the batch."""
+        """Pre-activations x W_enc + (b_enc - b_dec W_enc) of all latents, or of `latents` [l].
+
+        Equal to (x - b_dec) W_enc + b_enc up to rounding, but b_dec passes through W_enc once
+        instead of once per vector, which makes the backward pass cheaper.
+        """
         W_enc: Tensor = self.W_enc
         b_enc: Tensor = self.b_enc
         if latents is not None:
@@ -97,22 +106,24 @@ class SAE(Stored):
         indices: Int[Tensor, "*entries"],
         starts_B: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b d"]:
-        """sum_k values[k] d_indices[k], without b_dec: what `decode` does, for the cost of
-        the latents that are on. Entries are [n, k], k a vector, or lie flat, those of vector b
-        from starts_B[b] on."""
-        values = values.to(self.W_dec.dtype)  # under autocast they come shorter
+        """Sparse decoding without b_dec: sum_k values[k] d_indices[k] for each vector.
+
+        `values` and `indices` are [n, k] with k active latents per vector, or flat, where the
+        entries of vector b begin at starts_B[b]. The cost is that of the active latents.
+        """
+        values = values.to(self.W_dec.dtype)  # autocast lowers their precision
         return functional.embedding_bag(
             indices, self.W_dec, starts_B, per_sample_weights=values, mode="sum"
         )
 
     def plain(self) -> "SAE":
-        """A copy."""
+        """A copy of this SAE."""
         copy = described(self.description()).to(self.W_dec.device, self.W_dec.dtype)
         copy.load_state_dict(self.state_dict())
         return copy
 
     def description(self) -> dict[str, Any]:
-        """All but the weights, as JSON; `described` is the way back."""
+        """Everything but the weights, as a JSON object. `described` inverts it."""
         return {
             "kind": "sae",
             "width": self.width,
@@ -124,7 +135,7 @@ class SAE(Stored):
 
 
 def described(description: Mapping[str, Any]) -> SAE:
-    """The SAE of a description, its parameters zero."""
+    """Build the SAE of a description, with all parameters zero."""
     sparsity = Sparsity(description["sparsity"], int(description["k"]))
     width, latents = int(description["width"]), int(description["latents"])
     return SAE(width, latents, sparsity, pre_bias=bool(description["pre_bias"]))
@@ -138,10 +149,12 @@ def initialised(
     decoder_norm: float = 1.0,
     bias_D: Float[Tensor, " d"] | None = None,
 ) -> SAE:
-    """Fill in W_dec with random directions of one norm, W_enc = W_dec^T, b_dec = `bias_D`.
+    """Initialise in place: rows of W_dec are random directions of norm `decoder_norm`, W_enc =
+    W_dec^T, b_dec = `bias_D` (default: unchanged, zero in a new SAE). Returns `sae`.
 
-    Source: Gao et al. (2406.04093), A.1 (norm 1, bias the geometric median); Anthropic's
-    circuits update of April 2024 (norm from .05 to 1, biases zero).
+    Source: Gao et al. (2406.04093), A.1 (norm 1, b_dec the geometric median); Anthropic's
+    circuits update of April 2024 (norms drawn from 0.05 to 1, biases zero). Here all rows have
+    the same norm.
     """
     sae.W_dec.copy_(random_directions(sae.latents, sae.width, generator) * decoder_norm)
     sae.W_enc.copy_(sae.W_dec.T)
@@ -151,6 +164,8 @@ def initialised(
 
 
 def random_directions(latents: int, width: int, generator: torch.Generator) -> Float[Tensor, "s d"]:
-    """Unit rows, uniform on the sphere. The generator is on the CPU, so that one seed means
-    one dictionary on every device."""
+    """Random unit rows, uniform on the sphere.
+
+    The generator is on the CPU, so that a seed gives the same dictionary on every device.
+    """
     return functional.normalize(torch.randn(latents, width, generator=generator), dim=1)

@@ -1,4 +1,4 @@
-"""Dictionaries in the format of SAELens 6: `cfg.json` and `sae_weights.safetensors`.
+"""Read and write dictionaries in the format of SAELens 6.
 
     cfg.json   architecture, d_in, d_sae, apply_b_dec_to_input, normalize_activations, ...,
                metadata: {sae_lens_version, model_name, hook_name, ...}
@@ -6,10 +6,11 @@
                threshold [S] (jumprelu), or b_gate, r_mag, b_mag [S] (gated)
     sparsity.safetensors (optional)   `sparsity`: log10 of each latent's firing frequency + 1e-10
 
-Everything that this format can say and an SAE of ours cannot is folded into the weights, so
-that `encode` gives the latents that SAELens gives and `decode(encode(x))` its reconstruction.
-Source: SAELens 6 (github.com/decoderesearch/SAELens), `sae_lens/saes`; its older versions kept
-in `cfg.json` itself what is now in `metadata`, and called TopK an activation function.
+Options of this format that our SAE does not have are folded into the weights, so that `encode`
+returns the latents of SAELens, and `decode(encode(x))` its reconstruction.
+
+Source: SAELens 6 (github.com/decoderesearch/SAELens), `sae_lens/saes`. Older versions stored the
+metadata at the top level of `cfg.json`, and TopK as an activation function of `standard`.
 """
 
 import json
@@ -31,10 +32,10 @@ from .sae import SAE
 from .sparsity import Sparsity
 
 CFG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
-VERSION = "6.0.0"  # of the format that is written
-FLOOR = 1e-10  # added to frequencies before the logarithm
+VERSION = "6.0.0"  # format version of exported files
+FLOOR = 1e-10  # added to frequencies before taking the logarithm
 SPARSITIES = {"relu": "standard", "topk": "topk", "jumprelu": "jumprelu"}
-BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")  # stored so while they are trained
+BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")  # names of training checkpoints
 ARCHITECTURES = ("standard", "topk", "jumprelu", "gated", *BATCH_TOPK)
 
 
@@ -44,14 +45,15 @@ def export_saelens(
     metadata: Mapping[str, Any] | None = None,
     frequency_S: Float[Tensor, " s"] | None = None,
 ) -> Path:
-    """Write a dictionary as a folder that SAELens' `SAE.load_from_disk` reads.
+    """Write a dictionary to a folder that SAELens' `SAE.load_from_disk` reads.
 
-    `standard` (ReLU), `topk` or `jumprelu` (BatchTopK too, which has thresholds at inference).
-    Normalisation is in our weights already, so `normalize_activations` is none. Raises
-    ConfigError where another dictionary is there.
+    The architecture is `standard` (ReLU), `topk` or `jumprelu` (also for BatchTopK, which has
+    thresholds at inference). `normalize_activations` is none, because normalisation is already
+    folded into the weights. `frequency_S` is the fraction of vectors on which each latent is
+    active. Raises ConfigError if the folder already holds a dictionary.
     """
     if (folder / CFG).exists() or (folder / WEIGHTS).exists():
-        raise ConfigError(f"{folder} holds a dictionary already; choose another folder.")
+        raise ConfigError(f"{folder} already holds a dictionary. Choose another folder.")
     tensors = {name: p.detach().float().cpu().contiguous() for name, p in sae.named_parameters()}
     if "threshold" in tensors:
         tensors["threshold"] = tensors["threshold"].clamp_min(0)
@@ -77,12 +79,12 @@ def export_saelens(
 
 
 def import_saelens(folder: Path, scale: float | None = None) -> tuple[SAE, dict[str, Any]]:
-    """A dictionary that SAELens wrote, for raw activations, and its cfg.json.
+    """Read a SAELens dictionary, converted to raw activations. Returns it with its cfg.json.
 
-    `scale` is the number that activations were multiplied by where `normalize_activations` is
-    expected_average_only_in (sqrt(D) over their mean norm; SAELens takes it from elsewhere
-    too). Raises RunNotFoundError, RunDamagedError, and ConfigError for what an SAE of ours
-    cannot do.
+    `scale` is the factor applied to activations if `normalize_activations` is
+    expected_average_only_in: sqrt(D) over their mean norm, which the file does not contain.
+    Raises RunNotFoundError and RunDamagedError, and ConfigError for options that our SAE cannot
+    represent.
     """
     cfg = read_cfg(folder)
     tensors = _tensors(folder / WEIGHTS)
@@ -92,14 +94,14 @@ def import_saelens(folder: Path, scale: float | None = None) -> tuple[SAE, dict[
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (width, latents), "W_dec": (latents, width)}
     shapes |= {"b_dec": (width,), **dict.fromkeys(biases, (latents,))}
     if architecture == "jumprelu":
-        if "log_threshold" in tensors:  # so written while it is trained, by older versions
+        if "log_threshold" in tensors:  # training checkpoints of older versions
             tensors["threshold"] = tensors.pop("log_threshold").exp()
         shapes["threshold"] = (latents,)
-    got = {name: tuple(tensors[name].shape) for name in shapes if name in tensors}
-    if got != shapes:
+    present = {name: tuple(tensors[name].shape) for name in shapes if name in tensors}
+    if present != shapes:
         raise RunDamagedError(
-            f"{folder / WEIGHTS} should hold {shapes} after its {CFG}, and holds {got}; fetch "
-            "the dictionary again."
+            f"{folder / WEIGHTS} must hold {shapes} according to its {CFG}; got {present}. "
+            "Download the dictionary again."
         )
     _fold_norms(tensors, cfg, architecture)
     _fold_finetuning(tensors)
@@ -111,7 +113,7 @@ def import_saelens(folder: Path, scale: float | None = None) -> tuple[SAE, dict[
     weights = {name: tensors[name] for name in ("W_enc", "W_dec", "b_dec")}
     weights["b_enc"] = tensors["b_mag" if architecture == "gated" else "b_enc"]
     if architecture == "gated":
-        # the gate opens where the magnitude passes a threshold; see Gated.plain
+        # the gate is open if the magnitude exceeds a threshold; see Gated.plain
         factor_S = tensors["r_mag"].exp()
         weights["W_enc"] = tensors["W_enc"] * factor_S
         tensors["threshold"] = tensors["b_mag"] - factor_S * tensors["b_gate"]
@@ -124,63 +126,71 @@ def import_saelens(folder: Path, scale: float | None = None) -> tuple[SAE, dict[
 
 
 def read_cfg(folder: Path) -> dict[str, Any]:
-    """cfg.json of a folder. Raises RunNotFoundError and RunDamagedError."""
+    """Read cfg.json of a folder. Raises RunNotFoundError and RunDamagedError."""
     for name in (CFG, WEIGHTS):
         if not (folder / name).is_file():
             raise RunNotFoundError(
-                f"a dictionary of SAELens is a folder with {CFG} and {WEIGHTS}, and {folder} has "
-                f"no {name}; check the path."
+                f"a SAELens dictionary must be a folder with {CFG} and {WEIGHTS}; {folder} has "
+                f"no {name}. Check the path."
             )
     try:
         cfg = json.loads((folder / CFG).read_text())
     except ValueError as error:
-        raise RunDamagedError(f"{folder / CFG} is no JSON ({error}); fetch it again.") from error
+        raise RunDamagedError(
+            f"{folder / CFG} must be JSON; it cannot be parsed ({error}). Download it again."
+        ) from error
     if not isinstance(cfg, dict):
-        raise RunDamagedError(f"{folder / CFG} should hold a JSON object; fetch it again.")
+        raise RunDamagedError(
+            f"{folder / CFG} must hold a JSON object; got a {type(cfg).__name__}. Download it "
+            "again."
+        )
     return cfg
 
 
 def read_frequency(folder: Path) -> Float[Tensor, " s"] | None:
-    """The firing frequencies beside a dictionary, where they are."""
+    """The fraction of vectors on which each latent is active, if the folder has a sparsity file.
+
+    Raises RunDamagedError.
+    """
     if not (folder / SPARSITY).is_file():
         return None
     tensors = _tensors(folder / SPARSITY)
     if "sparsity" not in tensors:
-        raise RunDamagedError(f"{folder / SPARSITY} holds no `sparsity`; remove it.")
+        raise RunDamagedError(f"{folder / SPARSITY} must hold a tensor `sparsity`. Remove it.")
     frequency_S: Tensor = (10 ** tensors["sparsity"].double() - FLOOR).clamp(0, 1).float()
     return frequency_S
 
 
-def told(cfg: Mapping[str, Any], name: str) -> Any:
-    """What a cfg.json says of a model or a site: in `metadata`, or in older files beside it."""
+def cfg_entry(cfg: Mapping[str, Any], name: str) -> Any:
+    """An entry of the metadata in a cfg.json, which older files store at the top level."""
     return {**cfg, **(cfg.get("metadata") or {})}.get(name)
 
 
 def _architecture(cfg: Mapping[str, Any], folder: Path) -> tuple[str, int]:
-    """The architecture, and k where it has one. Raises ConfigError for those we have not."""
+    """The architecture, and its k (0 if it has none). Raises ConfigError for unsupported ones."""
     architecture = str(cfg.get("architecture", "standard"))
     function = str(cfg.get("activation_fn_str") or cfg.get("activation_fn") or "relu")
     if architecture not in ARCHITECTURES:
         raise ConfigError(
-            f"{folder / CFG} is of the architecture {architecture!r}, and those that can be "
-            f"read are {', '.join(ARCHITECTURES)}; choose a dictionary of one of these."
+            f"the architecture in {folder / CFG} must be one of {', '.join(ARCHITECTURES)}; got "
+            f"{architecture!r}. Choose another dictionary."
         )
     if architecture == "standard" and function == "topk":
         architecture = "topk"
     elif function not in ("relu", "topk"):
         raise ConfigError(
-            f"{folder / CFG} has the activation function {function!r}, and those that can be "
-            "read are relu and topk; choose another dictionary."
+            f"the activation function in {folder / CFG} must be relu or topk; got {function!r}. "
+            "Choose another dictionary."
         )
     if architecture != "topk":
         return architecture, 0
-    given = {"k": (cfg.get("activation_fn_kwargs") or {}).get("k"), **cfg}
-    return architecture, _number(given, "k", folder)
+    with_k = {"k": (cfg.get("activation_fn_kwargs") or {}).get("k"), **cfg}
+    return architecture, _number(with_k, "k", folder)
 
 
 def _fold_norms(tensors: dict[str, Tensor], cfg: Mapping[str, Any], architecture: str) -> None:
-    """Pre-activations that are multiplied by ||d_i|| before they compete, and latents that are
-    divided by it before they are decoded: with rows of norm 1 that is nothing."""
+    """Fold `rescale_acts_by_decoder_norm` in: pre-activations are multiplied by ||d_i|| before
+    TopK, and latents divided by it before decoding. With rows of norm 1 neither has an effect."""
     trained = architecture in BATCH_TOPK
     if not cfg.get("rescale_acts_by_decoder_norm", trained) or architecture in (
         "standard",
@@ -195,7 +205,7 @@ def _fold_norms(tensors: dict[str, Tensor], cfg: Mapping[str, Any], architecture
 
 
 def _fold_finetuning(tensors: dict[str, Tensor]) -> None:
-    """A factor a latent before decoding, which older versions could learn in the end."""
+    """Fold a factor per latent into W_dec, which older versions could learn in finetuning."""
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if name in tensors:
             tensors["W_dec"] = tensors["W_dec"] * tensors.pop(name)[:, None]
@@ -204,26 +214,26 @@ def _fold_finetuning(tensors: dict[str, Tensor]) -> None:
 def _fold_scale(
     tensors: dict[str, Tensor], cfg: Mapping[str, Any], scale: float | None, folder: Path
 ) -> None:
-    """x_hat(x) = decode(encode(s x)) / s; latents stay those of s x, as SAELens folds it."""
+    """Fold the scale s in: x_hat(x) = decode(encode(s x)) / s. As in SAELens, latents keep the
+    units of s x."""
     norm = cfg.get("normalize_activations") or "none"
     norm = "expected_average_only_in" if norm is True else norm
     if norm not in ("none", "expected_average_only_in"):
         raise ConfigError(
-            f"{folder / CFG} normalises each vector by itself (normalize_activations "
-            f"{norm!r}), which no weights can do; those that can be read are none and "
-            "expected_average_only_in."
+            f"normalize_activations in {folder / CFG} must be none or expected_average_only_in; "
+            f"got {norm!r}, which cannot be folded into weights. Choose another dictionary."
         )
     if norm == "none":
         if scale is not None:
             raise ConfigError(
-                f"{folder / CFG} takes activations as they are (normalize_activations 'none'); "
-                "leave --scale out."
+                f"--scale must be omitted for {folder / CFG}, which does not normalise activations "
+                f"(normalize_activations 'none'); got {scale:g}."
             )
         return
     if scale is None or not (math.isfinite(scale) and scale > 0):
         raise ConfigError(
-            f"{folder / CFG} takes activations times one number (normalize_activations "
-            f"{norm!r}) which it does not hold; pass it as --scale, above 0: sqrt(D) over the "
+            f"{folder / CFG} multiplies activations by a factor that it does not contain "
+            f"(normalize_activations {norm!r}). Pass it as --scale, above 0: sqrt(D) over the "
             "mean norm of the activations."
         )
     tensors["W_enc"] = tensors["W_enc"] * scale
@@ -234,8 +244,8 @@ def _fold_scale(
 def _trained_threshold(tensors: Mapping[str, Tensor], folder: Path) -> Tensor:
     if "topk_threshold" not in tensors:
         raise RunDamagedError(
-            f"{folder / WEIGHTS} holds no `topk_threshold`, the threshold of a BatchTopK; save "
-            "the dictionary for inference with SAELens, then import that."
+            f"{folder / WEIGHTS} must hold `topk_threshold`, the threshold of BatchTopK. Save the "
+            "dictionary for inference with SAELens and import the result."
         )
     return tensors["topk_threshold"].float().reshape(1)
 
@@ -244,13 +254,17 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         return {name: tensor.float() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise RunDamagedError(f"{path} cannot be read ({error}); fetch it again.") from error
+        raise RunDamagedError(f"{path} cannot be read ({error}). Download it again.") from error
 
 
 def _number(cfg: Mapping[str, Any], name: str, folder: Path) -> int:
     value = cfg.get(name)
     if not isinstance(value, int | float) or int(value) != value or value < 1:
         raise RunDamagedError(
-            f"{folder / CFG} should say {name}, a whole number above 0, and says {value!r}."
+            f"{name} in {folder / CFG} must be an integer above 0; got {value!r}. Download the "
+            "dictionary again."
         )
     return int(value)
+
+
+told = cfg_entry

@@ -1,4 +1,4 @@
-"""Which latents stay on: functions of pre-activations alone, without weights."""
+"""Sparsity functions: they map pre-activations to latents, and have no weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,15 +12,19 @@ SparsityName = Literal["relu", "topk", "jumprelu"]
 
 
 def relu(pre_NS: Float[Tensor, "*n s"]) -> Float[Tensor, "*n s"]:
-    """z = max(pre, 0)."""
+    """z = max(pre, 0).
+
+    Source: Bricken et al., Towards monosemanticity (Anthropic, 2023).
+    """
     return torch.relu(pre_NS)
 
 
 def topk(pre_NS: Float[Tensor, "*n s"], k: int) -> Float[Tensor, "*n s"]:
-    """z = ReLU(TopK(pre)): the k largest of each vector, the rest zero.
+    """z = ReLU(TopK(pre)): the k largest pre-activations of each vector; all others are zero.
 
-    Source: Gao et al., Scaling and evaluating sparse autoencoders (2406.04093), eq. 3; the
-    ReLU keeps latents at or above zero where fewer than k are positive.
+    Source: Gao et al., Scaling and evaluating sparse autoencoders (2406.04093), eq. 3. The ReLU
+    is not in their equation but in their code; it keeps latents non-negative if fewer than k
+    pre-activations are positive.
     """
     values_NK, indices_NK = topk_entries(pre_NS, k)
     return torch.zeros_like(pre_NS).scatter(-1, indices_NK, values_NK)
@@ -29,7 +33,7 @@ def topk(pre_NS: Float[Tensor, "*n s"], k: int) -> Float[Tensor, "*n s"]:
 def topk_entries(
     pre_NS: Float[Tensor, "*n s"], k: int
 ) -> tuple[Float[Tensor, "*n k"], Int[Tensor, "*n k"]]:
-    """The same as `topk`, as k values and the latents they belong to, in no order."""
+    """The result of `topk` in sparse form: k values and their latents, in arbitrary order."""
     values_NK, indices_NK = pre_NS.topk(k, dim=-1, sorted=False)
     return torch.relu(values_NK), indices_NK
 
@@ -37,10 +41,11 @@ def topk_entries(
 def jumprelu(
     pre_NS: Float[Tensor, "*n s"], threshold_S: Float[Tensor, " s"]
 ) -> Float[Tensor, "*n s"]:
-    """z = pre 1[pre > max(threshold, 0)], each latent with its own threshold.
+    """z = pre 1[pre > max(threshold, 0)], with one threshold per latent.
 
-    Source: Rajamanoharan et al., Jumping ahead (2407.14435), eq. 3. No gradient reaches the
-    threshold here: `straight_through` has those that train it.
+    Source: Rajamanoharan et al., Jumping ahead (2407.14435), eq. 3, whose thresholds are
+    positive by construction; here negative ones act as zero. The threshold gets no gradient:
+    see `straight_through` for the estimators that train it.
     """
     return torch.where(pre_NS > threshold_S.clamp_min(0), pre_NS, 0)
 
@@ -48,10 +53,10 @@ def jumprelu(
 @final
 @dataclass(frozen=True)
 class Sparsity:
-    """A sparsity function and its numbers, so that they can be written to a file.
+    """A sparsity function by name with its parameters, so that it can be saved.
 
-    All of them are homogeneous, f(c pre, c threshold) = c f(pre, threshold) for c > 0, which
-    is what lets a scale of the activations be folded into biases and thresholds alone.
+    All functions are homogeneous: f(c pre, c threshold) = c f(pre, threshold) for c > 0. A scale
+    of the activations can therefore be folded into biases and thresholds (see `folding`).
     """
 
     name: SparsityName
@@ -63,18 +68,19 @@ class Sparsity:
         if self.name == "topk":
             return topk(pre_NS, self.k)
         if self.thresholded:
-            assert threshold_S is not None, "a dictionary with thresholds passes them"
+            assert threshold_S is not None, "jumprelu needs thresholds"
             return jumprelu(pre_NS, threshold_S)
         return ELEMENTWISE[self.name](pre_NS)
 
     @property
     def thresholded(self) -> bool:
-        """Whether each latent has a threshold, which the dictionary then holds."""
+        """True if each latent has a threshold, a parameter of the dictionary."""
         return self.name == "jumprelu"
 
     @property
     def elementwise(self) -> bool:
-        """Whether each latent is decided by itself, so that each may have its own scale."""
+        """True if each latent depends on its own pre-activation only, so that latents can be
+        rescaled independently."""
         return self.thresholded or self.name in ELEMENTWISE
 
 

@@ -1,12 +1,13 @@
-"""Gradients for thresholds: two functions that jump, and what stands for their derivatives.
+"""Straight-through gradient estimators for the thresholds of JumpReLU SAEs.
 
-With K the rectangle, K(u) = 1 for |u| < 1/2 and 0 elsewhere, and bandwidth eps:
+JumpReLU and the step function are discontinuous in the threshold theta. With the rectangle kernel
+K(u) = 1[|u| < 1/2] and a bandwidth eps, their derivatives are replaced by
 
     d jumprelu(p, theta) / d theta := -theta / eps K((p - theta) / eps)
     d step(p, theta)     / d theta := -1 / eps     K((p - theta) / eps)
 
-and with respect to p the derivatives where they exist: 1[p > theta] and 0. Averaged over many
-vectors they are kernel estimates of the derivatives of the expected loss.
+The derivatives with respect to the pre-activation p are exact: 1[p > theta] and 0. Averaged over
+many vectors, the pseudo-derivatives are kernel estimates of the gradient of the expected loss.
 
 Source: Rajamanoharan et al., Jumping ahead (2407.14435), eqs. 11 and 12.
 """
@@ -21,7 +22,10 @@ from torch import Tensor
 def jumprelu_st(
     pre_NS: Float[Tensor, "n s"], threshold_S: Float[Tensor, " s"], bandwidth: float
 ) -> Float[Tensor, "n s"]:
-    """pre 1[pre > threshold], with a gradient for the threshold."""
+    """JumpReLU z = pre 1[pre > threshold], with a gradient for the threshold.
+
+    `bandwidth` is eps, in the units of the pre-activations.
+    """
     z_NS: Tensor = _JumpReLU.apply(pre_NS, threshold_S, bandwidth)  # type: ignore[no-untyped-call]
     return z_NS
 
@@ -29,7 +33,10 @@ def jumprelu_st(
 def step_st(
     pre_NS: Float[Tensor, "n s"], threshold_S: Float[Tensor, " s"], bandwidth: float
 ) -> Float[Tensor, "n s"]:
-    """1[pre > threshold], with a gradient for the threshold; its sum over latents is L0."""
+    """Step function 1[pre > threshold], with a gradient for the threshold.
+
+    Its sum over latents is L0. `bandwidth` is eps, in the units of the pre-activations.
+    """
     on_NS: Tensor = _Step.apply(pre_NS, threshold_S, bandwidth)  # type: ignore[no-untyped-call]
     return on_NS
 

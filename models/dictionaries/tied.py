@@ -1,4 +1,4 @@
-"""The tied autoencoder: one matrix, read forwards and backwards."""
+"""The tied SAE, whose encoder is the transposed decoder."""
 
 from typing import final
 
@@ -13,11 +13,14 @@ from .sparsity import Sparsity
 
 @final
 class Tied(Dictionary):
-    """z = ReLU(x W_dec^T + b_enc), x_hat = z W_dec: rows of W_dec are of norm 1, and b_dec
-    stays zero.
+    """SAE with tied weights and no decoder bias.
 
-    Source: Cunningham et al., Sparse autoencoders find highly interpretable features
-    (2309.08600), eqs. 1 and 2 (M is our W_dec).
+        z     = ReLU(x W_dec^T + b_enc)
+        x_hat = z W_dec
+
+    W_dec [S, D] has rows of norm 1 and b_enc is [S]. b_dec [D] is kept for the common interface,
+    but stays zero. Source: Cunningham et al., Sparse autoencoders find highly interpretable
+    features in language models (2309.08600), eqs. 1 and 2, where W_dec is called M.
     """
 
     def __init__(self, width: int, latents: int) -> None:
@@ -31,7 +34,7 @@ class Tied(Dictionary):
 
     @torch.no_grad()
     def plain(self) -> SAE:
-        """With the transposed matrix written out as W_enc."""
+        """The equivalent ReLU SAE with W_enc = W_dec^T."""
         sae = SAE(self.width, self.latents, Sparsity("relu"), pre_bias=False)
         sae = sae.to(self.W_dec.device, self.W_dec.dtype)
         sae.load_state_dict({**self.state_dict(), "W_enc": self.W_dec.T})

@@ -1,1 +1,1 @@
-"""Sites."""
+"""Sites of a network: reading, replacing and locating its activations."""

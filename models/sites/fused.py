@@ -1,7 +1,7 @@
-"""The same values, faster: convolutions with weights packed once, each in one call with its ReLU.
+"""Faster convolutions on a CPU: weights packed once, and each ReLU fused into its convolution.
 
-PyTorch on a CPU packs the weights of a convolution anew at every call, and reads and writes
-its output once more for the ReLU. oneDNN does both in one go.
+PyTorch repacks a convolution's weights at every call, and reads and writes its output once more
+for the ReLU. A single oneDNN call avoids both. Values agree up to rounding.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,31 +13,31 @@ from torch import Tensor, nn
 
 from .hooks import recording
 
-ROUNDING = 1e-5  # of a site's largest value
+ROUNDING = 1e-5  # tolerance, relative to a site's largest absolute value
 
-_pack: Callable[..., Tensor] = torch._C._nn.mkldnn_reorder_conv2d_weight  # its stub is wrong
+_pack: Callable[..., Tensor] = torch._C._nn.mkldnn_reorder_conv2d_weight  # its type stub is wrong
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A convolution, and the ReLU that takes its output as it is, where there is one."""
+    """A convolution, and the ReLU applied directly to its output, if any."""
 
     conv: nn.Conv2d
     relu: nn.ReLU | None
-    shape: torch.Size  # of what the convolution takes
+    shape: torch.Size  # of the convolution's input
 
 
 @contextmanager
 def fused(
     module: nn.Module, sites: Mapping[str, tuple[str, ...]], probe: Tensor, batch: int
 ) -> Iterator[bool]:
-    """Within the body, forward passes on a CPU without gradients run with fused convolutions.
+    """Context manager that fuses convolutions for forward passes on a CPU without gradients.
 
-    `probe` is one input, `batch` how many will come at a time. A pass over the probe finds
-    which ReLU takes which convolution's output, another one says whether all sites still come
-    out as they were but for rounding; where they do not, or there is no oneDNN, the network
-    stays as it is (and the body is told False). No ReLU is fused into a convolution that is
-    itself a site, or that somebody watches with a hook. Nothing is left after the body.
+    `probe` is one input, and `batch` the batch size to pack for. One forward pass over the probe
+    finds which ReLU follows which convolution; a second one checks that the activations at all
+    sites are unchanged up to rounding. If they are not, or if oneDNN is unavailable, the network
+    stays unchanged. Yields whether convolutions are fused. A convolution that is itself a site,
+    or has a forward hook, keeps its ReLU separate. The network is restored on exit.
     """
     plain = _outputs(module, sites, probe)
     steps = _steps(module, sites, probe) if _possible(module, probe) else []
@@ -74,53 +74,53 @@ def _same(plain: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 @torch.inference_mode()
 def _steps(module: nn.Module, sites: Mapping[str, tuple[str, ...]], probe: Tensor) -> list[_Step]:
-    """Every plain convolution that is called once on the way to the sites, with its ReLU."""
-    kept = {name for names in sites.values() for name in names}
+    """Every plain convolution that is called once before the last site, with its ReLU."""
+    site_names = {name for names in sites.values() for name in names}
     outputs: dict[nn.Conv2d, list[tuple[torch.Size, Tensor]]] = {}
     inputs: dict[nn.ReLU, list[Tensor]] = {}
     handles = []
 
-    def saw_conv(conv: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def record_conv(conv: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(conv, nn.Conv2d)
         outputs.setdefault(conv, []).append((args[0].shape, output))
 
-    def saw_relu(relu: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def record_relu(relu: nn.Module, args: tuple[Tensor, ...]) -> None:
         assert isinstance(relu, nn.ReLU)
         inputs.setdefault(relu, []).append(args[0])
 
-    watched = {n for n, m in module.named_modules() if m._forward_hooks or m._forward_pre_hooks}
-    named = {m: n for n, m in module.named_modules()}
+    hooked = {n for n, m in module.named_modules() if m._forward_hooks or m._forward_pre_hooks}
+    name_of = {m: n for n, m in module.named_modules()}
     try:
         for part in module.modules():
             if type(part) is nn.Conv2d and part.padding_mode == "zeros":
-                handles.append(part.register_forward_hook(saw_conv))
+                handles.append(part.register_forward_hook(record_conv))
             elif type(part) is nn.ReLU:
-                handles.append(part.register_forward_pre_hook(saw_relu))
+                handles.append(part.register_forward_pre_hook(record_relu))
         with recording(module, sites) as forward:
             forward(probe)
     finally:
         for handle in handles:
             handle.remove()
     steps = []
-    for conv, seen in outputs.items():
-        if len(seen) != 1 or isinstance(conv.padding, str) or conv.weight.dtype != torch.float32:
+    for conv, calls in outputs.items():
+        if len(calls) != 1 or isinstance(conv.padding, str) or conv.weight.dtype != torch.float32:
             continue
-        shape, output = seen[0]
-        after = [r for r, taken in inputs.items() if len(taken) == 1 and taken[0] is output]
-        free = not {named[conv]} & (set(kept) | watched)
-        steps.append(_Step(conv, after[0] if len(after) == 1 and free else None, shape))
+        shape, output = calls[0]
+        relus = [relu for relu, args in inputs.items() if len(args) == 1 and args[0] is output]
+        unobserved = name_of[conv] not in site_names | hooked
+        steps.append(_Step(conv, relus[0] if len(relus) == 1 and unobserved else None, shape))
     return steps
 
 
 def _fuse(step: _Step, batch: int) -> None:
-    conv, act = step.conv, "relu" if step.relu else "none"
-    how = (conv.padding, conv.stride, conv.dilation, conv.groups)
+    conv, activation = step.conv, "relu" if step.relu else "none"
+    geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
     with torch.inference_mode():
-        packed = _pack(conv.weight.to_mkldnn(), *how, (batch, *step.shape[1:]))
+        packed = _pack(conv.weight.to_mkldnn(), *geometry, (batch, *step.shape[1:]))
 
     def forward(x: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, packed, conv.bias, *how, act, [], ""
+            x, packed, conv.bias, *geometry, activation, [], ""
         )
         return out
 
@@ -130,7 +130,7 @@ def _fuse(step: _Step, batch: int) -> None:
 
 
 def _replace(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
-    """An attribute of the instance hides the method of the class until it is deleted."""
+    """Shadow the class's `forward` with an instance attribute, which `_undo` deletes."""
     module.forward = forward
 
 

@@ -1,4 +1,4 @@
-"""Record named sites of a network, without touching it: own handles only, gone afterwards."""
+"""Record the activations of named sites with forward hooks, which are removed afterwards."""
 
 import threading
 from collections import Counter
@@ -15,14 +15,16 @@ from tendril.data.errors import SubjectError, TendrilError
 
 from ..subjects.subject import Subject, site_modules
 
-INPUT = ":in"  # marks the name of a module whose input is meant, not its output
+INPUT = ":in"  # suffix of a module name: the site is the module's input instead of its output
 
 Forward = Callable[[Tensor], dict[str, Tensor]]
 
 
 class _Stop(BaseException):
-    """Ends a forward pass, as all is seen or a module is in the way of it. No Exception, so
-    that no network catches it on its way."""
+    """Ends a forward pass once every site is recorded, or on an error.
+
+    It derives from BaseException so that an `except Exception` in the network cannot catch it.
+    """
 
     def __init__(self, error: SubjectError | None = None) -> None:
         self.error = error
@@ -30,7 +32,7 @@ class _Stop(BaseException):
 
 @dataclass(frozen=True)
 class SiteShape:
-    """D of a site's vectors, and the rows and columns of the map they are taken from."""
+    """The width D of a site's vectors, and the (rows, columns) of its activation map."""
 
     width: int
     grid: tuple[int, int]
@@ -38,19 +40,21 @@ class SiteShape:
 
 @contextmanager
 def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterator[Forward]:
-    """Within the body, `forward(x)` gives the activations at each site.
+    """Context manager that yields `forward(x)`, which returns the activations at each site.
 
-    A site is the outputs of its modules, concatenated over channels; of a module marked `:in`
-    its first input. The pass stops after the last one wanted. What is recorded is a copy
-    wherever the pass goes on, since a later in-place operation would alter it. Gradients flow
-    if they are enabled. The network called in the body by itself, and not through `forward`,
-    runs whole and is not recorded. Several threads may call `forward` at once.
-    Raises SubjectError where a module is not there, is not called, or is called twice before
-    the pass stops; `describe_sites` also finds those that would be called again after it.
+    A site is the outputs of its modules, concatenated over channels; for a module marked `:in`,
+    its first input. The forward pass stops after the last module needed. All but the last
+    activation are copies, because a later in-place operation would change them. Gradients flow
+    if they are enabled. Several threads may call `forward` at once. Calling the network itself
+    inside the body runs it in full and records nothing. Hooks are removed on exit, also after an
+    exception.
+
+    Raises SubjectError if a module does not exist, is not called, or is called twice before the
+    pass stops. `describe_sites` also detects modules that are called again after that point.
     """
-    wanted = _submodules(module, sites)
-    assert wanted, "a recording of no sites"
-    passes = threading.local()  # what the pass of this thread has seen; no `seen`, no pass
+    modules = _submodules(module, sites)
+    assert modules, "a recording needs at least one site"
+    passes = threading.local()  # activations of this thread's pass; None outside `forward`
 
     def record(name: str, acts: object) -> None:
         seen: dict[str, Tensor] | None = getattr(passes, "seen", None)
@@ -59,7 +63,7 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
         if name in seen:
             raise _Stop(SubjectError(_called_often(name, "twice or more")))
         tensor = _first_tensor(name, acts)
-        last = len(seen) + 1 == len(wanted)
+        last = len(seen) + 1 == len(modules)
         seen[name] = tensor if last else tensor.clone()
         if last:
             raise _Stop
@@ -74,23 +78,25 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
                 raise stop.error from None
             return {site: _join([seen[name] for name in names]) for site, names in sites.items()}
         else:
-            silent = next(name for name in wanted if name not in seen)
-            raise SubjectError(_never_called(silent))
+            uncalled = next(name for name in modules if name not in seen)
+            raise SubjectError(_never_called(uncalled))
         finally:
             passes.seen = None
 
     handles = []
     try:
-        for name, submodule in wanted.items():
-            handles.append(_listen(name, submodule, record))
+        for name, submodule in modules.items():
+            handles.append(_add_hook(name, submodule, record))
         yield forward
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _listen(name: str, module: nn.Module, record: Callable[[str, object], None]) -> RemovableHandle:
-    """A hook at the end of a module that a name speaks of."""
+def _add_hook(
+    name: str, module: nn.Module, record: Callable[[str, object], None]
+) -> RemovableHandle:
+    """Hook the output of a module, or its input if the name is marked `:in`."""
     if not name.endswith(INPUT):
         return module.register_forward_hook(lambda _module, _inputs, output: record(name, output))
 
@@ -102,10 +108,10 @@ def _listen(name: str, module: nn.Module, record: Callable[[str, object], None])
 
 @torch.no_grad()
 def describe_sites(subject: Subject, names: Sequence[str]) -> dict[str, SiteShape]:
-    """Width and grid of each site, from one whole pass over a grey image.
+    """Width and grid of each site, from one full forward pass over a grey image.
 
-    Raises UnknownSiteError, and SubjectError where the network fails on such an image or a
-    module is not called exactly once: a ReLU that a block uses twice has no single activation.
+    Raises UnknownSiteError, and SubjectError if the network fails on this image or does not call
+    a module exactly once: a ReLU that a block uses twice has no single activation.
     """
     sites = site_modules(subject, names)
     calls: Counter[str] = Counter()
@@ -127,10 +133,10 @@ def describe_sites(subject: Subject, names: Sequence[str]) -> dict[str, SiteShap
         subject.module(subject.preprocess(grey_BCHW))
     except TendrilError:
         raise
-    except Exception as error:  # whatever a network of somebody's raises is told, with its kind
+    except Exception as error:  # a user's network may raise anything
         raise SubjectError(
             f"{subject.name} fails on an image of {subject.input_size} pixels "
-            f"({type(error).__name__}: {str(error)[:200]}); give its input size and preprocessing "
+            f"({type(error).__name__}: {str(error)[:200]}). Give its input size and preprocessing "
             "with subject_from_module(module, input_size=..., preprocess=...)."
         ) from error
     finally:
@@ -146,8 +152,11 @@ def describe_sites(subject: Subject, names: Sequence[str]) -> dict[str, SiteShap
 
 
 def as_grid(acts: Float[Tensor, "b ..."]) -> Float[Tensor, "b h w d"]:
-    """Activations as a map of vectors: [B, C, H, W] -> [B, H, W, C]; tokens [B, T, D] ->
-    [B, T, 1, D]; one vector an input [B, D] -> [B, 1, 1, D]. Views, no copies."""
+    """View activations as a map of vectors [B, H, W, D], without copying.
+
+    Maps [B, C, H, W] become [B, H, W, C], tokens [B, T, D] become [B, T, 1, D], and one vector
+    per input [B, D] becomes [B, 1, 1, D]. Raises SubjectError for other shapes.
+    """
     if acts.ndim == 4:
         return acts.permute(0, 2, 3, 1)
     if acts.ndim == 3:
@@ -155,18 +164,20 @@ def as_grid(acts: Float[Tensor, "b ..."]) -> Float[Tensor, "b h w d"]:
     if acts.ndim == 2:
         return acts[:, None, None, :]
     raise SubjectError(
-        f"a site gives [B, C, H, W], [B, T, D] or [B, D], and not {list(acts.shape)}; "
-        "choose another one."
+        "activations at a site must have shape [B, C, H, W], [B, T, D] or [B, D]; got "
+        f"{list(acts.shape)}. Choose another site."
     )
 
 
 def _submodules(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> dict[str, nn.Module]:
-    wanted = dict.fromkeys(name for names in sites.values() for name in names)
+    unique = dict.fromkeys(name for names in sites.values() for name in names)
     modules = dict(module.named_modules(remove_duplicate=False))
-    missing = [name for name in wanted if name.removesuffix(INPUT) not in modules]
+    missing = [name for name in unique if name.removesuffix(INPUT) not in modules]
     if missing:
-        raise SubjectError(f"the network has no module {missing[0]!r}; name one that it has.")
-    return {name: modules[name.removesuffix(INPUT)] for name in wanted}
+        raise SubjectError(
+            f"the network has no module {missing[0]!r}. Choose a name from named_modules()."
+        )
+    return {name: modules[name.removesuffix(INPUT)] for name in unique}
 
 
 def _first_tensor(name: str, output: object) -> Tensor:
@@ -174,7 +185,8 @@ def _first_tensor(name: str, output: object) -> Tensor:
         output = output[0]
     if not isinstance(output, Tensor):
         raise SubjectError(
-            f"module {name!r} gives a {type(output).__name__} and no tensor; choose another site."
+            f"the output of module {name!r} must be a tensor; got a {type(output).__name__}. "
+            "Choose another site."
         )
     return output
 
@@ -182,16 +194,16 @@ def _first_tensor(name: str, output: object) -> Tensor:
 def _join(parts: Sequence[Tensor]) -> Tensor:
     if len(parts) == 1:
         return parts[0]
-    return torch.cat(list(parts), dim=-1 if parts[0].ndim == 3 else 1)  # tokens come as [B, T, D]
+    return torch.cat(list(parts), dim=-1 if parts[0].ndim == 3 else 1)  # tokens are [B, T, D]
 
 
 def _never_called(name: str) -> str:
-    return f"module {name!r} is not called in a forward pass; choose a site that is."
+    return f"module {name!r} is not called in a forward pass. Choose another site."
 
 
-def _called_often(name: str, how: str) -> str:
+def _called_often(name: str, count: str) -> str:
     block = name.rpartition(".")[0]
     return (
-        f"module {name!r} is called {how} in one forward pass, so it has no single activation; "
-        f"choose {f'the block it belongs to, {block!r},' if block else 'another site'} instead."
+        f"module {name!r} is called {count} in one forward pass, so it has no single activation. "
+        f"Choose {f'its block {block!r}' if block else 'another site'} instead."
     )

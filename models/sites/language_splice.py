@@ -1,8 +1,7 @@
-"""Put something else in the place of a site of a causal language model, and ask for next tokens.
+"""Replace the activations at a site of a causal language model and score next-token predictions.
 
-Positions that are not marked as kept (begin of text and its like) have their own activation in
-every condition, so what is measured is what the site's vectors are worth, and not what becomes
-of a network without its first token.
+Only positions marked as kept are replaced. Special tokens such as begin-of-text are usually not
+kept, so that the result measures the site's vectors rather than the loss of the first token.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,8 +21,11 @@ FIGURES = ("count", "loss", "kl", "agreed", "right")
 @final
 @dataclass(frozen=True)
 class TokenBatch:
-    """Contexts [B, T], the positions whose activation may be replaced, and of each position the
-    group, from 0 on, that the prediction made there is counted with; below 0 it is not."""
+    """Contexts, the positions to replace, and the group of each prediction.
+
+    `tokens_BT` are token ids. Activations are replaced where `kept_BT` is true. The prediction
+    made at a position is counted in group `group_BT`, from 0 up; negative ones are ignored.
+    """
 
     tokens_BT: Int64[Tensor, "b t"]
     kept_BT: Bool[Tensor, "b t"]
@@ -33,9 +35,13 @@ class TokenBatch:
 @final
 @dataclass(frozen=True)
 class TokenSums:
-    """Sums over predictions, a column a group: how many, their cross-entropy, KL(clean ||
-    spliced) (both in nats), how many had the clean network's first choice, how many the right
-    token. `missed` is the squared distance of what was put at the site from what was there."""
+    """Sums over predictions, one column per group, which `+` accumulates over batches.
+
+    The rows of `sums_FG` are FIGURES: number of predictions, cross-entropy and KL(clean ||
+    spliced) in nats, number of predictions with the clean network's most likely token, number
+    with the correct token. `missed` is the summed squared distance between original and replaced
+    vectors.
+    """
 
     sums_FG: Float64[Tensor, "f g"]
     missed: float = 0.0
@@ -44,10 +50,13 @@ class TokenSums:
         return TokenSums(self.sums_FG + other.sums_FG, self.missed + other.missed)
 
     def means(self, chosen_G: Bool[Tensor, " g"] | None = None) -> dict[str, int | float]:
-        """Counts as they are and all else as means, of some groups or all; perplexity is e to the
-        mean cross-entropy."""
-        kept_FG = self.sums_FG if chosen_G is None else self.sums_FG[:, chosen_G]
-        count, *sums = kept_FG.sum(dim=1).tolist()
+        """The count, and means over predictions, of the chosen groups (default: all).
+
+        `perplexity` is exp of the mean cross-entropy; `agreement` and `top1` are fractions.
+        Means of no predictions are NaN.
+        """
+        chosen_FG = self.sums_FG if chosen_G is None else self.sums_FG[:, chosen_G]
+        count, *sums = chosen_FG.sum(dim=1).tolist()
         loss, kl, agreed, right = (value / count if count else float("nan") for value in sums)
         return {
             "count": int(count),
@@ -63,7 +72,7 @@ class TokenSums:
 def kept_mean(
     module: nn.Module, names: tuple[str, ...], batches: Iterable[TokenBatch]
 ) -> Float[Tensor, " d"]:
-    """Mean of a site's vectors over all positions that are kept, float64 sums."""
+    """Mean of a site's vectors over all kept positions, accumulated in float64."""
     total, count = torch.zeros(0), 0
     with splicing(module, names) as splice:
         for batch in batches:
@@ -81,48 +90,49 @@ def next_token_sums(
     batches: Iterable[TokenBatch],
     groups: int,
 ) -> dict[str, TokenSums]:
-    """How well next tokens are predicted with the site as it is (`clean`), and with each
-    substitute in its place at the positions that are kept.
+    """Sums over next-token predictions, unchanged (`clean`) and with each substitute at the kept
+    positions.
 
-    The prediction made at position t is held against token t + 1. `module` takes token ids and
-    gives logits [B, T, V].
+    The prediction at position t is scored against token t + 1. `module` maps token ids [B, T] to
+    logits [B, T, V].
     """
-    nothing = TokenSums(torch.zeros(len(FIGURES), groups, dtype=torch.float64))
-    found = dict.fromkeys((CLEAN, *substitutes), nothing)
+    empty = TokenSums(torch.zeros(len(FIGURES), groups, dtype=torch.float64))
+    sums = dict.fromkeys((CLEAN, *substitutes), empty)
     with splicing(module, names) as splice:
         for batch in batches:
             parts = splice.read(batch.tokens_BT)
             x_ND, kept_N = to_vectors(parts), batch.kept_BT.flatten()
             clean_NV = _predictions(splice.run(batch.tokens_BT, {}), batch)
-            found[CLEAN] += _compared(clean_NV, clean_NV, batch, groups)
+            sums[CLEAN] += _scores(clean_NV, clean_NV, batch, groups)
             for name, substitute in substitutes.items():
-                put_ND = x_ND.clone()
-                put_ND[kept_N] = substitute(x_ND[kept_N]).to(x_ND.dtype)
-                missed = float((x_ND.double() - put_ND).square().sum())
-                answer = splice.run(batch.tokens_BT, to_parts(put_ND, parts))
-                told = _compared(_predictions(answer, batch), clean_NV, batch, groups)
-                found[name] += TokenSums(told.sums_FG, missed)
-    return found
+                replaced_ND = x_ND.clone()
+                replaced_ND[kept_N] = substitute(x_ND[kept_N]).to(x_ND.dtype)
+                missed = float((x_ND.double() - replaced_ND).square().sum())
+                logits_BTV = splice.run(batch.tokens_BT, to_parts(replaced_ND, parts))
+                scores = _scores(_predictions(logits_BTV, batch), clean_NV, batch, groups)
+                sums[name] += TokenSums(scores.sums_FG, missed)
+    return sums
 
 
 def _predictions(logits_BTV: Tensor, batch: TokenBatch) -> Float[Tensor, "n v"]:
-    """Log-probabilities of the predictions that count; the last position predicts nothing."""
-    asked_BT = batch.group_BT[:, :-1] >= 0
-    return torch.log_softmax(logits_BTV[:, :-1][asked_BT].float(), dim=-1)
+    """Log-probabilities of the counted predictions; the last position has no next token."""
+    counted_BT = batch.group_BT[:, :-1] >= 0
+    return torch.log_softmax(logits_BTV[:, :-1][counted_BT].float(), dim=-1)
 
 
-def _compared(
-    told_NV: Float[Tensor, "n v"], clean_NV: Float[Tensor, "n v"], batch: TokenBatch, groups: int
+def _scores(
+    logp_NV: Float[Tensor, "n v"], clean_NV: Float[Tensor, "n v"], batch: TokenBatch, groups: int
 ) -> TokenSums:
-    asked_BT = batch.group_BT[:, :-1] >= 0
-    right_N, group_N = batch.tokens_BT[:, 1:][asked_BT], batch.group_BT[:, :-1][asked_BT]
-    first_N = told_NV.argmax(dim=1)
+    """Sums of FIGURES for log-probabilities of the counted predictions."""
+    counted_BT = batch.group_BT[:, :-1] >= 0
+    target_N, group_N = batch.tokens_BT[:, 1:][counted_BT], batch.group_BT[:, :-1][counted_BT]
+    first_N = logp_NV.argmax(dim=1)
     figures: list[Any] = [
         torch.ones_like(first_N),
-        functional.nll_loss(told_NV, right_N, reduction="none"),
-        kl_divergence(clean_NV, told_NV),
+        functional.nll_loss(logp_NV, target_N, reduction="none"),
+        kl_divergence(clean_NV, logp_NV),
         first_N == clean_NV.argmax(dim=1),
-        first_N == right_N,
+        first_N == target_N,
     ]
     each_FN = torch.stack([figure.double() for figure in figures])
     sums_FG = each_FN.new_zeros(len(figures), groups).index_add_(1, group_N, each_FN)
@@ -132,5 +142,5 @@ def _compared(
 def kl_divergence(
     logp_NV: Float[Tensor, "*n v"], logq_NV: Float[Tensor, "*n v"]
 ) -> Float[Tensor, "*n"]:
-    """KL(p || q) in nats = sum_v p (log p - log q), of log-probabilities."""
+    """KL(p || q) = sum_v p_v (log p_v - log q_v) in nats, from log-probabilities."""
     return (logp_NV.exp() * (logp_NV - logq_NV)).sum(dim=-1)

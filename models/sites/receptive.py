@@ -1,4 +1,4 @@
-"""Where on the image the cells of a site look, found by probing with gradients."""
+"""Receptive fields of a site's cells on the input image, measured with gradients."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from ..subjects.subject import Subject, site_modules
 from .hooks import recording
 
-PROBES = 4  # noise images; maxima and ReLUs hide some paths in each
+PROBES = 4  # noise images, because max-pooling and ReLUs block some paths for each of them
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What the cell nearest the middle of the image sees, and so what every cell sees.
+    """The receptive field of the cell nearest the image centre, from which all others follow.
 
-    `grid` is the (rows, columns) of the site's map, `cell` the (row, column) of that cell,
-    `centre` the pixel (x, y) its field is centred on, `size` the field's (width, height) in
-    pixels, which may be more than the image has, `stride` the pixels (x, y) from one cell to
-    the next.
+    `grid` is the (rows, columns) of the site's activation map, `cell` the (row, column) of that
+    cell and `centre` the pixel (x, y) at the middle of its field. `size` is the field's (width,
+    height) in pixels, which may exceed the image, and `stride` the distance (x, y) in pixels
+    between the fields of neighbouring cells.
     """
 
     grid: tuple[int, int]
@@ -30,7 +30,7 @@ class ReceptiveField:
     stride: tuple[float, float]
 
     def pixel(self, y: float, x: float) -> tuple[float, float]:
-        """The pixel (x, y) that the field of the cell in row y, column x is centred on."""
+        """The pixel (x, y) at the middle of the field of the cell in row y and column x."""
         return (
             self.centre[0] + self.stride[0] * (x - self.cell[1]),
             self.centre[1] + self.stride[1] * (y - self.cell[0]),
@@ -39,7 +39,7 @@ class ReceptiveField:
 
 @dataclass(frozen=True)
 class _Axis:
-    """Along one axis: first and last pixel that cell 0 sees, and pixels from cell to cell."""
+    """One axis: first and last pixel of cell 0's field, and the stride in pixels per cell."""
 
     first: float
     last: float
@@ -53,14 +53,14 @@ class _Axis:
 
 
 def receptive_field(subject: Subject, site: str) -> ReceptiveField:
-    """Probe the receptive field of a site's cells.
+    """Measure the receptive field of a site's cells.
 
-    A cell sees a pixel if its gradient with regard to that pixel is not zero for any of a few
-    noise images; the field's centre is the middle of what it sees. On InceptionV1 cell i of
-    mixed3b is centred on pixel 8 i + 7, and of mixed4e on 16 i + 15. A field that does not
-    fit into the image is probed on one twice as large. Where cells see even that whole, or the
-    network takes no other size, they are taken to tile the image. Tokens and vectors belong
-    to the whole image. Raises UnknownSiteError.
+    A pixel belongs to a cell's field if the cell's gradient with respect to it is non-zero on
+    any of a few noise images. In InceptionV1, cell i of mixed3b is centred on pixel 8 i + 7, and
+    cell i of mixed4e on pixel 16 i + 15. If a field does not fit into the image, it is measured
+    on an image twice as large. If it covers even that image, or the network accepts only one
+    size, fields cover the whole image, centred on equal tiles of it. Tokens and single vectors
+    have the whole image as their field. Raises UnknownSiteError.
     """
     size, middle = subject.input_size, (subject.input_size - 1) / 2
     shape, axes = _probe(subject, site, size)
@@ -71,7 +71,7 @@ def receptive_field(subject: Subject, site: str) -> ReceptiveField:
         try:
             axes = _probe(subject, site, 2 * size)[1]
         except (RuntimeError, ValueError, AssertionError):
-            axes = (None, None)  # the network is made for images of one size
+            axes = (None, None)  # the network accepts images of one size only
     rows, columns = shape[2:]
     y, x = axes[0] or _tiling(size, rows), axes[1] or _tiling(size, columns)
     row, column = y.nearest(middle, rows), x.nearest(middle, columns)
@@ -87,8 +87,8 @@ def receptive_field(subject: Subject, site: str) -> ReceptiveField:
 def _probe(
     subject: Subject, site: str, size: int
 ) -> tuple[Sequence[int], tuple[_Axis | None, _Axis | None]]:
-    """The shape of a site's activations of an image of `size` pixels, and where its cells
-    look along rows and columns, as far as the two in the middle tell."""
+    """The shape of a site's activations on an image of `size` pixels, and the fields of its cells
+    along rows and columns; None if the two middle cells do not determine them."""
     generator = torch.Generator().manual_seed(0)
     device = next((p.device for p in subject.module.parameters()), torch.device("cpu"))
     seen_KHW = torch.zeros(2, size, size, dtype=torch.bool)
@@ -96,7 +96,7 @@ def _probe(
     with (
         _leaking(subject.module),
         recording(subject.module, site_modules(subject, [site])) as forward,
-        torch.backends.cudnn.flags(enabled=False),  # whose fast ways leave no gradient quite zero
+        torch.backends.cudnn.flags(enabled=False),  # its fast algorithms give no exact zeros
         torch.enable_grad(),
     ):
         for _ in range(PROBES):
@@ -105,7 +105,7 @@ def _probe(
             shape = acts.shape
             if len(shape) != 4:
                 return shape, (None, None)
-            # no plain sum, which normalised vectors have the same of whatever the image
+            # random weights, because the plain sum of a normalised vector is constant
             weights = torch.randn(shape[1], generator=generator).to(device)
             for k, cell in enumerate(_middle_cells(shape)):
                 value = acts[0, :, *cell] @ weights
@@ -118,7 +118,7 @@ def _probe(
 
 @contextmanager
 def _leaking(module: nn.Module) -> Iterator[None]:
-    """Let gradients through ReLUs that are shut: units that noise leaves silent see, too."""
+    """Let gradients pass ReLUs at negative inputs, so that units silent on noise are measured."""
 
     def leak(_module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         return output + 0.01 * inputs[0]
@@ -132,13 +132,13 @@ def _leaking(module: nn.Module) -> Iterator[None]:
 
 
 def _middle_cells(shape: Sequence[int]) -> list[tuple[int, int]]:
-    """(Row, column) of a cell in the middle and of one after it in both."""
+    """(Row, column) of two cells in the middle, diagonal neighbours."""
     rows, columns = shape[2:]
     return [(max(rows // 2 - k, 0), max(columns // 2 - k, 0)) for k in (1, 0)]
 
 
 def _fit(cells: Sequence[int], seen_KL: Tensor) -> _Axis | None:
-    """The lines on which first and last pixels of cells lie, from those within the image."""
+    """Fit lines through the first and last seen pixels of cells that end inside the image."""
     spans = {cell: seen.nonzero().flatten() for cell, seen in zip(cells, seen_KL, strict=True)}
     end = seen_KL.shape[1] - 1
     firsts = {c: int(span[0]) for c, span in spans.items() if len(span) and span[0] > 0}
@@ -153,7 +153,7 @@ def _fit(cells: Sequence[int], seen_KL: Tensor) -> _Axis | None:
 
 
 def _tiling(size: int, cells: int) -> _Axis:
-    """Cells that see the whole image, centred on a tile of it each."""
+    """Fields as wide as the image, centred on the tiles of a grid."""
     stride = size / cells
     centre = (stride - 1) / 2
     return _Axis(centre - (size - 1) / 2, centre + (size - 1) / 2, stride)

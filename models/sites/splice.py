@@ -1,7 +1,7 @@
-"""Put something else in the place of a site, and see what the network still knows.
+"""Replace the activations at a site and measure how the network's predictions change.
 
-Everything is one pass to read the site and one for each thing put there, so a site may be
-several modules, none of whose outputs feeds another (the branches of an inception block).
+One forward pass reads the site, and one more runs for each replacement. A site may therefore be
+several modules only if none of them feeds another (e.g. the branches of an inception block).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,20 +19,23 @@ from tendril.data.errors import SubjectError
 from ..dictionaries.sae import SAE
 from .hooks import INPUT, as_grid, recording
 
-CLEAN = "clean"
-VECTORS = 8192  # given to a dictionary at a time: latents of many positions take memory
-IGNORED = -100  # a label that does not count, as torch's cross_entropy has it
+CLEAN, ZERO, MEAN = "clean", "zero", "mean"  # conditions: unchanged, zero- and mean-ablated
+BLOCK = 8192  # vectors encoded at a time, to bound the memory that latents take
+IGNORED = -100  # label of positions without a prediction, as in torch's cross_entropy
 
 Substitute = Callable[[Tensor], Tensor]  # vectors [n, d] -> vectors [n, d]
-Batch = tuple[Tensor, Tensor | None]  # what the network takes, and the right classes
+Batch = tuple[Tensor, Tensor | None]  # input of the network, and target classes
 
 
 @final
 @dataclass(frozen=True)
 class Answers:
-    """Sums over the answers of a network: how many there were, how many had the right class
-    first or among the first five, their cross-entropy in nats, and the squared distance of
-    what was put at the site from what was there."""
+    """Sums over a network's predictions, which `+` accumulates over batches.
+
+    `count` predictions, of which `top1` and `top5` have the target class first and among the
+    five most likely; `loss` is the summed cross-entropy in nats, `missed` the summed squared
+    distance between original and replaced vectors.
+    """
 
     count: int = 0
     top1: int = 0
@@ -45,7 +48,7 @@ class Answers:
         return Answers(**{name: mine[name] + theirs[name] for name in mine})
 
     def figures(self) -> dict[str, float]:
-        """Accuracies as shares, cross-entropy as a mean."""
+        """Accuracies as fractions of `count`, and the mean cross-entropy in nats."""
         return {
             "top1": self.top1 / self.count,
             "top5": self.top5 / self.count,
@@ -55,7 +58,7 @@ class Answers:
 
 @final
 class Splice:
-    """A network whose site can be read and set. Made by `splicing`."""
+    """A network whose site can be read and replaced. Created by `splicing`."""
 
     def __init__(
         self,
@@ -69,31 +72,31 @@ class Splice:
         return self._record(x)
 
     def run(self, x: Any, parts: Mapping[str, Tensor]) -> Float[Tensor, "*n v"]:
-        """The network's logits with those in their place; with none, as it is."""
+        """The network's logits with `parts` as the site's outputs; if empty, unchanged."""
         return self._run(x, parts)
 
 
 @contextmanager
 def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Iterator[Splice]:
-    """Within the body, read the site that the modules `names` make up, and set it.
+    """Context manager to read and replace the site made of the modules `names`.
 
-    `logits` names the module that gives them; empty, it is the network itself. Of a module
-    marked `:in` the input is set, in place, so that whatever else reads it sees the same: a
-    residual stream is what a block's norm takes and also what the block adds to. The network
-    called by itself is not altered; afterwards its hooks are those it had before, also when
-    the body raises. One thread at a time. Raises SubjectError as `recording` does.
+    `logits` names the module that computes the logits; empty means the network's own output. For
+    a module marked `:in` the input is overwritten in place, so that everything that reads it
+    sees the new values: a block's norm and its residual connection read the same tensor. Calling
+    the network itself inside the body is unaffected. Hooks are removed on exit, also after an
+    exception. Not thread-safe. Raises SubjectError as `recording` does.
     """
-    given: dict[str, Tensor] = {}
+    replacements: dict[str, Tensor] = {}
     modules = dict(module.named_modules(remove_duplicate=False))
 
     def hook(name: str) -> Callable[[nn.Module, object, object], object]:
         def replace(_module: nn.Module, _inputs: object, output: object) -> object:
-            if name not in given:
+            if name not in replacements:
                 return None
-            there = first_tensor(output)
-            # a copy, since a later operation in place would alter what was given; laid out in
-            # memory as what it replaces, so that the same values give the same answers
-            return with_first(output, torch.empty_like(there).copy_(given[name]))
+            original = first_tensor(output)
+            # A copy, because a later in-place operation would change the caller's tensor. It keeps
+            # the original's memory layout, so that equal values give bitwise equal logits.
+            return with_first(output, torch.empty_like(original).copy_(replacements[name]))
 
         return replace
 
@@ -101,31 +104,31 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
         def replace(
             _module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]
         ) -> None:
-            if name in given:
-                first_tensor(inputs or tuple(named.values())).copy_(given[name])
+            if name in replacements:
+                first_tensor(inputs or tuple(named.values())).copy_(replacements[name])
 
         return replace
 
     handles = []
     with (
         recording(module, {name: (name,) for name in names}) as record,
-        recording(module, {logits: (logits,)}) if logits else _whole(module) as answer,
+        recording(module, {logits: (logits,)}) if logits else _whole(module) as predict,
     ):
 
         def run(x: Any, parts: Mapping[str, Tensor]) -> Tensor:
-            given.update(parts)
+            replacements.update(parts)
             try:
-                return answer(x)[logits]
+                return predict(x)[logits]
             finally:
-                given.clear()
+                replacements.clear()
 
         try:
             for name in names:
-                there = modules[name.removesuffix(INPUT)]
+                part = modules[name.removesuffix(INPUT)]
                 handles.append(
-                    there.register_forward_pre_hook(before(name), with_kwargs=True)
+                    part.register_forward_pre_hook(before(name), with_kwargs=True)
                     if name.endswith(INPUT)
-                    else there.register_forward_hook(hook(name))
+                    else part.register_forward_hook(hook(name))
                 )
             yield Splice(record, run)
         finally:
@@ -135,13 +138,15 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
 
 @contextmanager
 def _whole(module: nn.Module) -> Iterator[Callable[[Any], dict[str, Tensor]]]:
-    """The network's own output, in the form of `recording`."""
+    """The network's own output, with the interface of `recording`."""
     yield lambda x: {"": first_tensor(module(x))}
 
 
 def first_tensor(output: Any) -> Tensor:
-    """The tensor that a module or a network gives: its output, the `logits` of it, or the first
-    of a tuple. Raises SubjectError where there is none."""
+    """The tensor in an output: the output itself, its `logits`, or the first of a tuple.
+
+    Raises SubjectError if there is none.
+    """
     if isinstance(output, Tensor):
         return output
     if isinstance(getattr(output, "logits", None), Tensor):
@@ -149,56 +154,59 @@ def first_tensor(output: Any) -> Tensor:
     if isinstance(output, tuple | list) and output:
         return first_tensor(output[0])
     raise SubjectError(
-        f"the network gives a {type(output).__name__} and no tensor; choose another subject."
+        f"the network's output must be a tensor; got a {type(output).__name__}. Choose another "
+        "subject."
     )
 
 
 def with_first(output: object, tensor: Tensor) -> object:
-    """What a module gave, its (first) tensor replaced."""
+    """A module's output with its (first) tensor replaced."""
     if isinstance(output, tuple | list):
         return type(output)([with_first(output[0], tensor), *output[1:]])
     return tensor
 
 
 def to_vectors(parts: Mapping[str, Tensor]) -> Float[Tensor, "n d"]:
-    """The site's vectors, one a position, its modules' outputs side by side."""
+    """The site's vectors, one per position, with the modules' outputs concatenated."""
     joined = torch.cat([as_grid(part) for part in parts.values()], dim=3)
     return joined.reshape(-1, joined.shape[3])
 
 
 def to_parts(vectors_ND: Float[Tensor, "n d"], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The way back: vectors as outputs of the site's modules, in the shapes of `like`."""
+    """Inverse of `to_vectors`: split vectors into module outputs with the shapes of `like`."""
     grids = {name: as_grid(part) for name, part in like.items()}
-    pieces = torch.split(vectors_ND, [grid.shape[3] for grid in grids.values()], dim=1)
+    blocks = torch.split(vectors_ND, [grid.shape[3] for grid in grids.values()], dim=1)
     parts = {}
-    for (name, grid), piece in zip(grids.items(), pieces, strict=True):
-        shaped = piece.reshape(grid.shape).to(grid.dtype)
-        four = like[name].ndim == 4
-        parts[name] = shaped.permute(0, 3, 1, 2) if four else shaped.reshape(like[name].shape)
+    for (name, grid), block_ND in zip(grids.items(), blocks, strict=True):
+        shaped = block_ND.reshape(grid.shape).to(grid.dtype)
+        is_map = like[name].ndim == 4
+        parts[name] = shaped.permute(0, 3, 1, 2) if is_map else shaped.reshape(like[name].shape)
     return parts
 
 
 @final
 class Reconstruction:
-    """Vectors as a dictionary gives them back, a few thousand at a time. Counts the vectors, and
-    the latents that were on."""
+    """Substitute x_hat = decode(encode(x)), computed in blocks of vectors.
+
+    Counts the vectors (`vectors`) and the active latents (`on`); their ratio is L0.
+    """
 
     def __init__(self, dictionary: SAE) -> None:
         self._dictionary = dictionary
         self.vectors = self.on = 0
 
     def __call__(self, x_ND: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        given = []
-        for chunk_ND in torch.split(x_ND.float(), VECTORS):
-            z_NS = self._dictionary.encode(chunk_ND)
+        blocks = []
+        for block_ND in torch.split(x_ND.float(), BLOCK):
+            z_NS = self._dictionary.encode(block_ND)
             self.vectors += len(z_NS)
             self.on += int(torch.count_nonzero(z_NS))
-            given.append(self._dictionary.decode(z_NS))
-        return torch.cat(given)
+            blocks.append(self._dictionary.decode(z_NS))
+        return torch.cat(blocks)
 
 
 def ablating(mean_D: Float[Tensor, " d"] | None = None) -> Substitute:
-    """The same vector at every position: the mean, or zero."""
+    """Substitute one vector at every position: `mean_D` (mean ablation), or zero by default."""
     if mean_D is None:
         return torch.zeros_like
     return lambda x_ND: mean_D.to(x_ND).expand_as(x_ND)
@@ -208,7 +216,7 @@ def ablating(mean_D: Float[Tensor, " d"] | None = None) -> Substitute:
 def site_mean(
     module: nn.Module, names: tuple[str, ...], inputs: Iterable[Any]
 ) -> Float[Tensor, " d"]:
-    """Mean of a site's vectors over all positions of batches of inputs, float64 sums."""
+    """Mean of a site's vectors over all positions of all inputs, accumulated in float64."""
     total, count = torch.zeros(0), 0
     with splicing(module, names) as splice:
         for x in inputs:
@@ -226,11 +234,12 @@ def splice_answers(
     batches: Iterable[Batch],
     logits: str = "",
 ) -> dict[str, Answers]:
-    """What the network answers as it is (`clean`), and with each substitute at the site.
+    """Sums over the network's predictions, unchanged (`clean`) and with each substitute.
 
-    `batches` are pairs of what the network takes and the right classes: [B] for images, or
-    [B, T] for a language model's next tokens, -100 where none is asked for; None stands for
-    the network's own first answers. Logits are [B, V] or [B, T, V].
+    `batches` are pairs of an input and its target classes: [B] for images, or [B, T] for the
+    next tokens of a language model, where -100 marks positions to ignore. None takes the
+    network's own most likely classes as targets. Logits are [B, V] or [B, T, V]. Raises
+    SubjectError if their shape does not fit the targets.
     """
     sums = {name: Answers() for name in (CLEAN, *substitutes)}
     with splicing(module, names, logits) as splice:
@@ -238,28 +247,31 @@ def splice_answers(
             parts = splice.read(x)
             x_ND = to_vectors(parts)
             clean = splice.run(x, {})
-            right = clean.argmax(dim=-1) if labels is None else labels
-            sums[CLEAN] += _answers(clean, right)
+            targets = clean.argmax(dim=-1) if labels is None else labels
+            sums[CLEAN] += _answers(clean, targets)
             for name, substitute in substitutes.items():
-                put_ND = substitute(x_ND)
-                missed = float((x_ND.double() - put_ND).square().sum())
-                answered = _answers(splice.run(x, to_parts(put_ND, parts)), right)
-                sums[name] += answered + Answers(missed=missed)
+                replaced_ND = substitute(x_ND)
+                missed = float((x_ND.double() - replaced_ND).square().sum())
+                answers = _answers(splice.run(x, to_parts(replaced_ND, parts)), targets)
+                sums[name] += answers + Answers(missed=missed)
     return sums
 
 
 def recovered(clean: float, spliced: float, ablated: float) -> float | None:
-    """(ablated - spliced) / (ablated - clean): 1 where the reconstruction is as good as what
-    was there, 0 where it is as good as nothing; None where nothing is lost without the site.
-    The same for a loss and for an accuracy."""
+    """Loss recovered, or accuracy recovered: (ablated - spliced) / (ablated - clean).
+
+    1 if the reconstruction is as good as the original activations, 0 if it is as bad as the
+    ablation; None if the ablation changes nothing. The formula is the same for a mean loss and
+    for an accuracy. Source: Rajamanoharan et al. (2404.16014), who ablate with zeros.
+    """
     return None if ablated == clean else (ablated - spliced) / (ablated - clean)
 
 
 def _answers(logits: Float[Tensor, "*n v"], labels: Int[Tensor, "..."]) -> Answers:
     if logits.shape[:-1] != labels.shape:
         raise SubjectError(
-            f"the network should give a score a class, {[*labels.shape, 'classes']}, and gives "
-            f"{list(logits.shape)}; choose a subject that tells classes apart."
+            f"the network's output must have shape {[*labels.shape, 'classes']}; got "
+            f"{list(logits.shape)}. Choose a subject that classifies its inputs."
         )
     scores_NV, label_N = logits.flatten(0, -2).float(), labels.flatten().to(logits.device)
     scores_NV, label_N = scores_NV[label_N != IGNORED], label_N[label_N != IGNORED]

@@ -1,1 +1,1 @@
-"""The networks studied."""
+"""Subjects: the networks under study, and how to load them."""

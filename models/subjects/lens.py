@@ -1,9 +1,8 @@
-"""TransformerLens's names for places in a language model -> modules of the plain network.
+"""Map TransformerLens hook names to modules of a plain transformers network.
 
-`TransformerBridge` knows where the residual stream of some 140 architectures lies. It also swaps
-their attention for one that shows its patterns, at three to four times the price (LOG.md). So it
-is built around an empty copy of the network, asked where things are, and thrown away; what runs
-is the network as transformers made it.
+`TransformerBridge` knows where the residual stream is in some 140 architectures, but it replaces
+attention by an implementation that is three to four times slower. It is therefore built around an
+empty copy of the network, only to look up modules. Forward passes use the transformers network.
 """
 
 from collections.abc import Iterator
@@ -19,26 +18,27 @@ from transformers import PreTrainedTokenizerBase
 from tendril.data.errors import SubjectError
 
 PLACES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-ENDS = {"hook_in": ":in", "hook_out": ""}  # of a module: what goes in, what comes out
+ENDS = {"hook_in": ":in", "hook_out": ""}  # hook points at a module's input and output
 
 
 def lens_sites(
     network_class: Any, config: Any, tokenizer: PreTrainedTokenizerBase, name: str
 ) -> dict[str, tuple[str, ...]]:
-    """`blocks.N.hook_resid_pre` and its like -> the module whose output it is, or whose input,
-    marked `:in`. `unembed` and `ln_final` are there too, where the network has them.
+    """Map hook names such as `blocks.N.hook_resid_pre` to the module that computes them.
 
-    Raises SubjectError where TransformerLens does not know the architecture.
+    A module marked `:in` stands for its input instead of its output. `unembed` and `ln_final` are
+    included if the network has them. `name` labels the model in error messages. Raises
+    SubjectError if TransformerLens does not support the architecture.
     """
     from transformer_lens.hook_points import HookPoint
     from transformer_lens.model_bridge import TransformerBridge
 
     empty, bridge = None, None
-    for materialised in (False, True):  # some adapters cut fused weights, which must be somewhere
+    for materialised in (False, True):  # some adapters split fused weights and need real memory
         with torch.device("meta"):
             empty = network_class.from_config(config)
         if materialised:
-            empty = empty.to_empty(device="cpu")  # never written, so it takes no memory
+            empty = empty.to_empty(device="cpu")  # pages that are never written take no memory
         paths = {id(module): path for path, module in empty.named_modules()}
         try:
             bridge = TransformerBridge.boot_transformers(
@@ -48,11 +48,11 @@ def lens_sites(
             continue
         except (ValueError, AttributeError, KeyError, RuntimeError) as error:
             raise SubjectError(
-                f"TransformerLens finds no residual stream in {name} ({_one_line(error)}); choose "
-                "a model of an architecture that it supports."
+                f"TransformerLens finds no residual stream in {name} ({_one_line(error)}). Choose "
+                "a model with an architecture that it supports."
             ) from error
         break
-    assert bridge is not None, "an adapter that wants weights has them"
+    assert bridge is not None, "an adapter that needs weights gets them on the second try"
     owners = dict(_owners(bridge, paths, HookPoint))
     sites: dict[str, tuple[str, ...]] = {}
     for number, block in enumerate(bridge.blocks):
@@ -69,14 +69,14 @@ def lens_sites(
 
 
 def _owners(bridge: nn.Module, paths: dict[int, str], point: type) -> Iterator[tuple[int, str]]:
-    """Every hook point at an end of a module of the plain network, and which."""
+    """The id of each hook point at a module's input or output, and the module's path."""
     for _, module in bridge.named_modules():
         original = getattr(module, "original_component", None)
         path = paths.get(id(original))
         for end, mark in ENDS.items():
-            found = getattr(module, end, None)
-            if path and isinstance(found, point):
-                yield id(found), path + mark
+            hook = getattr(module, end, None)
+            if path and isinstance(hook, point):
+                yield id(hook), path + mark
 
 
 def _one_line(error: Exception) -> str:

@@ -1,11 +1,13 @@
-"""What a study of a language model works on: runs, their store, its model, its text.
+"""What a study of a language model works on: runs, their store, its model and its text.
 
-A run knows its store; a store knows where its model was, and holds the text itself, token by
+A run knows its store. A store knows where its model was, and holds the text itself, token by
 token, where every position became a row.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from pathlib import Path
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Bool, Int32
@@ -22,13 +24,72 @@ from tendril.models.subjects.language import (
 )
 from tendril.models.subjects.subject import site_modules
 
+from .stores import common_site, common_store, dictionary_digests, is_language_run
+
+
+@final
+@dataclass(frozen=True)
+class LanguageInputs:
+    """Runs of one site of a causal language model, their store and the model."""
+
+    runs: tuple[Path, ...]
+    site: str
+    store: Store
+    subject: LanguageSubject
+
+    def identity(self) -> dict[str, Any]:
+        """What of these determines findings: dictionaries, site, store and subject."""
+        return {
+            "subject": dict(self.subject.identity),
+            "site": self.site,
+            "dictionaries": dictionary_digests(self.runs),
+            "store": self.store.name,
+        }
+
+
+def find_language_inputs(
+    study: str,
+    runs: Sequence[Path],
+    home: str,
+    *,
+    store: str = "",
+    subject: str = "",
+    anywhere: bool = False,
+) -> LanguageInputs:
+    """Find the store and the model of some runs, and check that they belong together.
+
+    `anywhere` is as in `common_store`; `study` is named in errors. Raises ConfigError,
+    StoreNotFoundError, UnknownSiteError, WeightsError, and SubjectError for a model that predicts
+    no next token.
+    """
+    for run in runs:
+        if not is_language_run(run):
+            raise ConfigError(
+                f"{study} needs a run of a language model; {run.resolve().name} is of a vision "
+                "network. Choose another --run."
+            )
+    site = common_site(runs)
+    found = common_store(runs, home, store, anywhere=anywhere)
+    model = language_subject_of(found, site, subject)
+    check_causal(model, study)
+    return LanguageInputs(tuple(runs), site, found, model)
+
+
+def check_causal(subject: LanguageSubject, study: str) -> None:
+    """Raise SubjectError for a model that predicts no next token."""
+    if subject.kind != "causal":
+        raise SubjectError(
+            f"{study} needs a causal model; {subject.name} is an encoder, which predicts no next "
+            "token. Choose a run of a causal model."
+        )
+
 
 @final
 @dataclass(frozen=True)
 class StoredText:
     """The contexts of a store: tokens, the document of each, and which became valid rows.
 
-    Row number r of the store is context r // T, position r % T.
+    Row r of the store is context r // T, position r % T.
     """
 
     tokens_BT: Int32[np.ndarray, "b t"]
@@ -37,25 +98,33 @@ class StoredText:
 
 
 def text_of(store: Store) -> StoredText:
-    """The text that a store was harvested from. Raises ConfigError where it holds no text, or
-    only some positions of it."""
-    inputs = store.spec["inputs"]
-    if inputs.get("kind") != "text":
-        raise ConfigError(
-            f"{store.name} holds {inputs.get('kind', 'no known kind of inputs')} and no text; give "
-            "the run of a store that `tendril harvest language` made."
-        )
-    if store.spec["positions"]["rule"] != "all":
-        raise ConfigError(
-            f"{store.name} holds some positions of each context only, so its text cannot be read "
-            "off it; harvest it with --per-input all."
-        )
-    shape = (int(inputs["contexts"]), int(inputs["context"]))
+    """The text that a store was harvested from.
+
+    Raises ConfigError where the store holds no text, or only some positions of it.
+    """
+    shape = context_shape(store)
     return StoredText(
         store.column("token").reshape(shape),
         store.column("document").reshape(shape),
         store.column("valid").reshape(shape),
     )
+
+
+def context_shape(store: Store) -> tuple[int, int]:
+    """Number and length of a store's contexts. Raises ConfigError as `text_of` does."""
+    inputs = store.spec["inputs"]
+    if inputs.get("kind") != "text":
+        raise ConfigError(
+            f"the store must hold text; {store.name} holds "
+            f"{inputs.get('kind', 'no known kind of inputs')} and no text. Give a run of a store "
+            "that `tendril harvest language` made."
+        )
+    if store.spec["positions"]["rule"] != "all":
+        raise ConfigError(
+            f"the store must hold its whole text; {store.name} holds some positions of each "
+            "context only. Harvest the text with --per-input all."
+        )
+    return int(inputs["contexts"]), int(inputs["context"])
 
 
 def language_subject_of(store: Store, site: str = "", subject: str = "") -> LanguageSubject:
@@ -69,12 +138,13 @@ def language_subject_of(store: Store, site: str = "", subject: str = "") -> Lang
         found = language_subject(wanted, store.spec["subject"].get("compute", "float32"))
     except SubjectError as error:
         raise SubjectError(
-            f"the model of {store.name} cannot be found again ({error}); pass --subject."
+            f"the model of {store.name} cannot be found again ({error}). Pass --subject."
         ) from error
     if not same_identity(found.identity, {**store.spec["subject"], "name": found.name}):
         raise WeightsError(
             f"{store.name} was made with {identity_in_words(store.spec['subject'])}; {wanted} is "
-            f"{identity_in_words(found.identity)}; give the --subject that was harvested."
+            f"{identity_in_words(found.identity)}. Pass --subject with the model that was "
+            "harvested."
         )
     if site:
         site_modules(found, [site])
@@ -82,18 +152,20 @@ def language_subject_of(store: Store, site: str = "", subject: str = "") -> Lang
 
 
 def tokenizer_of_store(store: Store, subject: str = "") -> PreTrainedTokenizerBase:
-    """The tokenizer that cut the text of a store, without the model. Raises SubjectError where it
-    cannot be found, WeightsError where it is another one."""
+    """The tokenizer that cut the text of a store, without the model.
+
+    Raises SubjectError where it cannot be found, and WeightsError where it is another one.
+    """
     wanted = subject or located(store.path, store.origin.get("subject", ""))
     try:
         tokenizer = tokenizer_of(wanted)
     except SubjectError as error:
         raise SubjectError(
-            f"the tokenizer of {store.name} cannot be found again ({error}); pass --subject."
+            f"the tokenizer of {store.name} cannot be found again ({error}). Pass --subject."
         ) from error
     if tokenizer_digest(tokenizer) != store.spec["subject"].get("tokenizer"):
         raise WeightsError(
-            f"the text of {store.name} was cut by another tokenizer than that of {wanted}; give "
-            "the --subject that was harvested."
+            f"the text of {store.name} was cut by another tokenizer than that of {wanted}. Pass "
+            "--subject with the model that was harvested."
         )
     return tokenizer

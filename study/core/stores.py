@@ -1,13 +1,15 @@
-"""The store that a run was trained on: where it was then, in the home, or where a flag says."""
+"""Runs and the stores that they were trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tendril.data.errors import RunDamagedError, StoreNotFoundError
+from tendril.data.errors import ConfigError, RunDamagedError, StoreNotFoundError
 from tendril.data.home import SCHEME, STORE, find_store, folder_of
 from tendril.data.store.reader import Store, open_store
-from tendril.models.dictionaries.checkpoint import read_config
+from tendril.models.dictionaries.checkpoint import DICTIONARY, read_config
+
+from .report import file_digest
 
 
 def store_of_run(run: Path, home: str, store: str = "") -> Store:
@@ -51,3 +53,56 @@ def stored_run(run: Path | None, trained: Mapping[str, Any], store: str, home: s
     places = [run / path, folder_of(STORE, home) / str(trained.get("store", ""))]
     found = next((p for p in places if (p / STORE.marker).is_file()), None)
     return open_store(found) if found else None
+
+
+def common_store(runs: Sequence[Path], home: str, store: str, *, anywhere: bool = False) -> Store:
+    """The store that all runs were trained on, or the one named.
+
+    With `anywhere` none of its rows are read, and stores may differ: the first run's is taken.
+    Raises StoreNotFoundError, and ConfigError where stores differ.
+    """
+    found = {run.name: store_of_run(run, home, store) for run in runs}
+    names = {one.name for one in found.values()}
+    if len(names) > 1 and not anywhere:
+        raise ConfigError(
+            f"the runs must be trained on one store; got {', '.join(sorted(names))}, whose "
+            "held-out contexts differ. Pass --store with the one to read, or (splice) a text with "
+            "--inputs."
+        )
+    return next(iter(found.values()))
+
+
+def common_site(runs: Sequence[Path]) -> str:
+    """The site that all runs were trained on.
+
+    Raises ConfigError where sites differ, or where a dictionary does not take single vectors of
+    one site: a crosscoder of several sites, or one over a group.
+    """
+    trained = {run.name: read_config(run) for run in runs}
+    for name, config in trained.items():
+        if len(config.get("sites") or ()) > 1:
+            raise ConfigError(
+                f"{name} is a crosscoder of the sites {', '.join(config['sites'])}; this study "
+                "replaces vectors of one site. Choose a dictionary of one site."
+            )
+        if config.get("group"):
+            raise ConfigError(
+                f"{name} is a crosscoder over a group, which takes the vectors of all turned "
+                "copies of an input; this study replaces single vectors. Choose a dictionary of "
+                "single vectors."
+            )
+    sites = {name: str(config["site"]) for name, config in trained.items()}
+    if len(set(sites.values())) > 1:
+        listed = ", ".join(f"{site} ({name})" for name, site in sites.items())
+        raise ConfigError(f"the runs must be of one site; got {listed}. Study each site by itself.")
+    return next(iter(sites.values()))
+
+
+def is_language_run(run: Path) -> bool:
+    """True if a run was trained on activations of a language model."""
+    return "tokenizer" in read_config(run).get("subject", {})
+
+
+def dictionary_digests(runs: Sequence[Path]) -> dict[str, str]:
+    """The SHA-256 of each run's dictionary, by the run's name."""
+    return {run.resolve().name: file_digest(run / DICTIONARY) for run in runs}

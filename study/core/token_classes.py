@@ -1,4 +1,4 @@
-"""Kinds of tokens, told from how a tokenizer spells them; and buckets of positions."""
+"""Classes of tokens, by how a tokenizer spells them, and buckets of positions."""
 
 from collections.abc import Sequence
 
@@ -8,23 +8,24 @@ from transformers import PreTrainedTokenizerBase
 
 CLASSES = ("special", "newline", "digit", "punctuation", "word begin", "word continuation")
 MARKS = ("▁", "Ġ")  # SentencePiece and byte-level BPE: a word begins here
-CONTINUED = "##"  # WordPiece: a word goes on here
+CONTINUED = "##"  # WordPiece: a word continues here
 
 
 def token_classes(
     tokenizer: PreTrainedTokenizerBase, vocabulary: int
 ) -> Int64[np.ndarray, " vocabulary"]:
-    """Of each token the number of its class in CLASSES.
+    """The class of each token, as its number in CLASSES.
 
-    A token with a letter begins a word where it begins with a space (as the tokenizer marks
-    it); where a tokenizer marks neither beginnings nor continuations, every one begins a word.
-    Bytes that are no text by themselves count as continuations, and a space alone as a begin.
+    A token with a letter begins a word if it begins with a space, in the tokenizer's own mark for
+    one. If a tokenizer marks neither beginnings nor continuations, every token begins a word. A
+    byte that is no text by itself counts as a continuation, and a single space as a beginning.
     """
     known = min(vocabulary, len(tokenizer))
     pieces = [str(piece) for piece in tokenizer.convert_ids_to_tokens(list(range(known)))]
     special = set(tokenizer.all_special_ids)
     marked = any(piece.startswith(MARKS) for piece in pieces)
-    found = np.full(vocabulary, CLASSES.index("special"))  # beyond the tokenizer nothing is text
+    # tokens that the network has and the tokenizer does not are special
+    found = np.full(vocabulary, CLASSES.index("special"))
     for token, piece in enumerate(pieces):
         if token not in special:
             text = str(tokenizer.decode([token]))
@@ -45,7 +46,7 @@ def _class_of(text: str, begins: bool) -> str:
 
 
 def position_buckets(length: int) -> list[tuple[int, int]]:
-    """First and last position of each bucket: 1-2, 3-4, 5-8, 9-16, ... up to `length` - 1."""
+    """First and last position of each bucket: 1-2, 3-4, 5-8, 9-16, ... up to `length - 1`."""
     last, found = 2, [(1, min(2, length - 1))]
     while last < length - 1:
         found.append((last + 1, min(2 * last, length - 1)))
@@ -54,7 +55,7 @@ def position_buckets(length: int) -> list[tuple[int, int]]:
 
 
 def bucket_of(length: int, buckets: Sequence[tuple[int, int]]) -> Int64[np.ndarray, " length"]:
-    """Of each position the number of its bucket; position 0, which nothing predicts, is -1."""
+    """The number of each position's bucket; -1 for position 0, which nothing predicts."""
     ends = np.array([last for _, last in buckets])
     number = np.searchsorted(ends, np.arange(length))
     number[0] = -1

@@ -1,4 +1,4 @@
-"""Tokens as people read them: with their leading space, line breaks and umlauts."""
+"""Tokens as readable text, with leading spaces, line breaks and letters of any alphabet."""
 
 import re
 from collections import Counter
@@ -19,9 +19,11 @@ BYTE_OF = {letter: byte for byte, letter in _letters().items()}
 
 
 def readable(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[str]:
-    """The text of each token by itself, with a leading space where it begins a word. What is part
-    of a letter only, or controls a terminal, is escaped, \\xe2; a number without a token is that
-    number."""
+    """The text of each token by itself, with a leading space where it begins a word.
+
+    Bytes that are part of a letter only and control characters are escaped, as in `\\xe2`. A number
+    that the tokenizer does not know is written as `<number>`.
+    """
     pieces = tokenizer.convert_ids_to_tokens([int(token) for token in tokens])
     special, mark = set(tokenizer.all_special_tokens), _mark(tokenizer)
     return [
@@ -48,8 +50,8 @@ def _text(piece: str, mark: str) -> str:
 
 
 def _mark(tokenizer: PreTrainedTokenizerBase) -> str:
-    """How a vocabulary marks words: the commonest mark; a space where it has none, and sets one
-    between any two tokens."""
+    """How a vocabulary marks words: its most frequent mark. If it has none, a space where the
+    tokenizer writes one between any two tokens, else nothing."""
     vocabulary = tokenizer.get_vocab()
     marks = (SPACE, BYTES, JOINED)
     seen = Counter(mark for piece in vocabulary for mark in marks if piece.startswith(mark))

@@ -1,9 +1,9 @@
 """Feature patching: how few features make a model answer one prompt as it answers another?
 
-x' = x + sum_{j in F} (c'_j - c_j) f_j at a site, where c are the features of the base prompt, c' of
-the counterfactual one and f_j their directions (Cunningham et al. 2309.08600, section 5). What is
-left of KL(counterfactual || patched), of the next-token distributions, is told against the
-number of features in F and the size of the edit.
+At a site, x' = x + sum_{j in F} (c'_j - c_j) f_j, where c are the features of the base prompt, c'
+those of the counterfactual prompt and f_j their directions (Cunningham et al. 2309.08600, section
+5). The remaining KL(counterfactual || patched) of the next-token distributions is measured against
+the number of features in F and the size of the edit.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from tendril.data.store.reader import Store
@@ -22,16 +22,55 @@ from tendril.models.sites.splice import splicing, to_parts, to_vectors
 from tendril.models.subjects.language import LanguageSubject
 from tendril.models.subjects.subject import site_modules
 
-from ..patching.prompts import Pairs
+STEPS = 8  # between the base prompt and the counterfactual one, where gradients are taken
 
-PCA = "pca"
-STEPS = 8  # of the way from the base prompt to the counterfactual one, where gradients are taken
+
+@final
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a base and a counterfactual prompt of equal length, as tokens [P, T].
+
+    `last_P` is the place of a prompt's last token; behind it, where a causal model does not look,
+    tokens are padding. `answers_P2` are the tokens that should come next, of the base and of the
+    counterfactual prompt.
+    """
+
+    base_PT: Int64[Tensor, "p t"]
+    counter_PT: Int64[Tensor, "p t"]
+    last_P: Int64[Tensor, " p"]
+    answers_P2: Int64[Tensor, "p 2"]
+    texts: Sequence[tuple[str, str]]
+
+    def __len__(self) -> int:
+        return len(self.last_P)
+
+    def part(self, start: int, stop: int) -> "Pairs":
+        """The pairs from `start` up to `stop`."""
+        at = slice(start, stop)
+        base, counter, last, answers = (tensor[at] for tensor in self._tensors())
+        return Pairs(base, counter, last, answers, self.texts[at])
+
+    def to(self, device: torch.device) -> "Pairs":
+        """The same pairs on a device."""
+        base, counter, last, answers = (tensor.to(device) for tensor in self._tensors())
+        return Pairs(base, counter, last, answers, self.texts)
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.base_PT, self.counter_PT, self.last_P, self.answers_P2
+
+    def patched(self, positions: Literal["after", "last"]) -> Bool[Tensor, "p t"]:
+        """Where features are changed: from the first token that differs on, or at the last one."""
+        place_T = torch.arange(self.base_PT.shape[1], device=self.last_P.device)
+        if positions == "last":
+            return place_T == self.last_P[:, None]
+        first_P = (self.base_PT != self.counter_PT).int().argmax(dim=1)
+        return (place_T >= first_P[:, None]) & (place_T <= self.last_P[:, None])
 
 
 @final
 @dataclass(frozen=True)
 class Features:
-    """Directions [F, D] and what gives their amounts c [n, F] in vectors [n, D]."""
+    """Directions [F, D], and a function from vectors [n, D] to their features c [n, F]."""
 
     encode: Callable[[Tensor], Tensor]
     directions_FD: Float[Tensor, "f d"]
@@ -43,8 +82,11 @@ def features_of(dictionary: SAE) -> Features:
 
 
 def principal_components(store: Store, site: str, rows: int, device: torch.device) -> Features:
-    """The D components of a site's rows, fitted on rows that training saw: with all of them any
-    vector becomes any other."""
+    """The D principal components of a site, fitted on at most about `rows` rows of the training
+    part.
+
+    With all of them any vector becomes any other.
+    """
     zero_D = torch.zeros(store.width(site), dtype=torch.float64)
     total_D, total_DD, count = zero_D, torch.outer(zero_D, zero_D), 0
     with closing(store.batches(site, 8192, epochs=1, seed=0, part="train")) as batches:
@@ -65,8 +107,9 @@ def principal_components(store: Store, site: str, rows: int, device: torch.devic
 class Patching:
     """Pairs of prompts at a site of a language model, ready to be patched.
 
-    `change_PTF` is c' - c where features may be changed, else 0; `size_PF` the L2 norm of each
-    feature's part of the edit; `gain_PF` what gradients say that it takes off the KL.
+    `change_PTF` is c' - c where features may be changed, and 0 elsewhere. `size_PF` is the L2 norm
+    of each feature's part of the edit, and `gain_PF` the reduction of the KL that gradients
+    attribute to it.
     """
 
     def __init__(
@@ -98,33 +141,37 @@ class Patching:
 
     @property
     def count(self) -> int:
-        """F, of features."""
+        """F, the number of features."""
         return len(self.directions_FD)
 
     @torch.no_grad()
     def kl(self, edit_QTD: Float[Tensor, "q t d"]) -> Float[Tensor, " q"]:
-        """KL(counterfactual || patched) of edited prompts; several rounds of all pairs, one after
-        the other, may be given at once."""
+        """KL(counterfactual || patched) in nats of each edited prompt.
+
+        Edits are those of all pairs, or of several rounds of all pairs, one round after the other.
+        """
         rounds = len(edit_QTD) // len(self._pairs)
         which = torch.arange(len(self._pairs), device=edit_QTD.device).repeat(rounds)
-        told = []
+        found = []
         with splicing(self._module, self._names) as splice:
             for some, edit in zip(
                 torch.split(which, self._batch), torch.split(edit_QTD, self._batch), strict=True
             ):
-                told.append(self._kl(splice.run, some, edit))
-        return torch.cat(told)
+                found.append(self._kl(splice.run, some, edit))
+        return torch.cat(found)
 
     def edit(self, chosen: Bool[Tensor, "*p f"]) -> Float[Tensor, "p t d"]:
-        """sum_{j in F} (c'_j - c_j) f_j for the features of each pair, or the same of all."""
+        """sum_{j in F} (c'_j - c_j) f_j, with F chosen for each pair [P, F], or for all [F]."""
         mask = chosen if chosen.ndim == 1 else chosen[:, None, :]
         return (self.change_PTF * mask) @ self.directions_FD
 
     def _gain(self) -> Float[Tensor, "p f"]:
-        """- sum_t (c'_j - c_j) f_j . g_t, where g is the mean of dKL/dx over the straight way from
-        the base prompt's vectors to the counterfactual one's (integrated gradients, Sundararajan
-        et al. 1703.01365): features that make up the whole change have gains that add up to all
-        that it takes off. At the base prompt alone the gradient points elsewhere."""
+        """-sum_t (c'_j - c_j) f_j . g_t by integrated gradients (Sundararajan et al. 1703.01365).
+
+        g is the mean of dKL/dx over the straight line from the base prompt's vectors to those of
+        the counterfactual prompt. If the features make up the whole change, their gains add up to
+        its reduction of the KL. The gradient at the base prompt alone has no such property.
+        """
         slope_PTD = torch.zeros_like(self.whole_PTD)
         which = torch.arange(len(self._pairs), device=slope_PTD.device)
         with splicing(self._module, self._names) as splice, torch.enable_grad():
@@ -155,14 +202,16 @@ class Patching:
 
 
 def by_attribution(fitted: Patching) -> Int[Tensor, " f"]:
-    """Features by the mean of their gain over pairs, the largest first."""
+    """Features in order of their mean gain over pairs, the largest first."""
     return fitted.gain_PF.mean(dim=0).argsort(descending=True, stable=True)
 
 
 def greedily(fitted: Patching, candidates: int, count: int) -> Int[Tensor, " n"]:
-    """Features one after the other, each the one that, beside those before it, leaves the least
-    mean KL over the pairs: one order for all. Of the candidates whose parts of the edits are
-    largest."""
+    """One greedy order for all pairs.
+
+    Each feature is the one that leaves the least mean KL together with those before it, chosen
+    from the `candidates` features whose parts of the edits are largest.
+    """
     left = fitted.size_PF.mean(dim=0).argsort(descending=True)[:candidates].tolist()
     chosen: list[int] = []
     done_PTD = torch.zeros_like(fitted.whole_PTD)
@@ -175,21 +224,21 @@ def greedily(fitted: Patching, candidates: int, count: int) -> Int[Tensor, " n"]
     return torch.tensor(chosen, dtype=torch.int64, device=done_PTD.device)
 
 
-def greedily_each(told: Patching, candidates: int, count: int) -> Int[Tensor, "p n"]:
-    """The same for each pair by itself: the fewest features that can be found."""
-    order_PC = told.size_PF.argsort(dim=1, descending=True)[:, :candidates]
+def greedily_each(patching: Patching, candidates: int, count: int) -> Int[Tensor, "p n"]:
+    """A greedy order for each pair by itself, as in `greedily`."""
+    order_PC = patching.size_PF.argsort(dim=1, descending=True)[:, :candidates]
     pairs, many = order_PC.shape
     rows, chosen = torch.arange(pairs, device=order_PC.device), []
-    done_PTD = torch.zeros_like(told.whole_PTD)
+    done_PTD = torch.zeros_like(patching.whole_PTD)
     taken_PC = torch.zeros_like(order_PC, dtype=torch.bool)
     for _ in range(min(count, many)):
         edits = [
             done_PTD
-            + told.change_PTF[rows, :, order_PC[:, c]][:, :, None]
-            * told.directions_FD[order_PC[:, c]][:, None, :]
+            + patching.change_PTF[rows, :, order_PC[:, c]][:, :, None]
+            * patching.directions_FD[order_PC[:, c]][:, None, :]
             for c in range(many)
         ]
-        kl_CP = told.kl(torch.cat(edits)).reshape(many, pairs)
+        kl_CP = patching.kl(torch.cat(edits)).reshape(many, pairs)
         best_P = kl_CP.masked_fill(taken_PC.T, torch.inf).argmin(dim=0)
         done_PTD = torch.stack(edits)[best_P, rows]
         taken_PC[rows, best_P] = True
@@ -200,21 +249,21 @@ def greedily_each(told: Patching, candidates: int, count: int) -> Int[Tensor, "p
 @final
 @dataclass(frozen=True)
 class Curve:
-    """Mean KL left, and mean L2 norm of the edit, with 0, 1, 2, ... features changed."""
+    """Remaining mean KL in nats and mean L2 norm of the edit, by number of features changed."""
 
     kl: Sequence[float]
     size: Sequence[float]
 
-    def needed(self, share: float, whole: float = 0.0) -> int | None:
-        """The least number of features that takes off the KL that share of what the whole change,
-        which leaves `whole`, takes off; None where no number does."""
-        wanted = self.kl[0] - share * (self.kl[0] - whole)
+    def needed(self, fraction: float, whole: float = 0.0) -> int | None:
+        """The least number of features that removes this fraction of the KL that changing the
+        whole site removes; None if no number does. `whole` is the KL that remains then."""
+        wanted = self.kl[0] - fraction * (self.kl[0] - whole)
         return next((n for n, kl in enumerate(self.kl) if kl <= wanted), None)
 
 
 def curve(patching: Patching, order_F: Int[Tensor, "*p f"], most: int) -> Curve:
-    """Patch the first 0, 1, ..., `most` features of an order: one for all pairs [F], or one of
-    each pair [P, F]."""
+    """Patch the first 0, 1, ..., `most` features of an order for all pairs [F], or of one order a
+    pair [P, F]."""
     kl, size = [], []
     places = torch.arange(order_F.shape[-1], device=order_F.device).expand(order_F.shape)
     never = torch.full_like(order_F[..., :1], patching.count)

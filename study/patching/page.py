@@ -1,80 +1,143 @@
-"""The page of feature patching."""
+"""The figures of feature patching as tables, for the terminal and the page, and its charts."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ..page.charts import Line, line_chart
-from ..page.render import render
+import numpy as np
 
-ORDERS = {
-    "greedy": "greedy, one order for all",
-    "own_greedy": "greedy, each pair its own",
-    "attribution": "attribution, one order for all",
-    "own_attribution": "attribution, each pair its own",
+from tendril.data.store.tables import columns
+
+from ..page.charts import Axis, Series, chart
+from .findings import FRACTIONS, ORDERS, PCA, Findings
+
+MEANING = {
+    "greedy": "Each next feature is the one that leaves the least KL together with those before "
+    "it, on pairs set aside for that.",
+    "own_greedy": "The same for each pair by itself: the fewest features that were found.",
+    "attribution": "Features in order of the reduction of the KL that gradients between the base "
+    "prompt and the counterfactual one attribute to them, averaged over pairs set aside for that.",
+    "own_attribution": "By the same gradients, for each pair by itself.",
 }
-WORDS = {
-    "greedy": "Each feature is the one that, beside those before it, leaves the least KL on pairs "
-    "set aside for that.",
-    "own_greedy": "The same, for each pair by itself: the fewest features that were found.",
-    "attribution": "By what gradients, between the base prompt and the counterfactual one, say "
-    "that a feature takes off the KL, in the mean over pairs set aside for that.",
-    "own_attribution": "By the same gradients, of each pair by itself.",
-}
+BEST = ("own_greedy", "own_attribution")  # orders for the headline, the better one first
 
 
-def patching_page(figures: Mapping[str, Any], examples: Sequence[tuple[str, str]]) -> str:
-    """The whole page as HTML."""
+def terminal_table(figures: Mapping[str, Any]) -> str:
+    """How many features remove half, and four fifths, of the KL that the whole site removes."""
+    head = (
+        f"{figures['subject']} {figures['site']}: {figures['pairs']} pairs, features changed "
+        f"{_where(figures)}. KL before {figures['kl_before']:.3f}, with the whole site changed "
+        f"{_kl_whole(figures)}. The model prefers the right name to the other prompt's in "
+        f"{figures['right_base']:.0%} of the base prompts and "
+        f"{figures['right_counterfactual']:.0%} of the counterfactual ones.\n"
+    )
+    rows = [["features needed", *(f"{way} {part}" for way in ORDERS for part in FRACTIONS)]]
+    for name, ways in figures["curves"].items():
+        needed = [ways.get(way, {"needed": {}})["needed"] for way in ORDERS]
+        rows.append([name, *(_count(one.get(part)) for one in needed for part in FRACTIONS)])
+    return head + columns(rows)
+
+
+def headline(figures: Mapping[str, Any]) -> str:
+    """Features of each kind needed for half of the KL, in the best order that reaches it."""
+    curves = figures["curves"]
+    part = FRACTIONS[0]
+    needed = {
+        way: {name: ways[way]["needed"][part] for name, ways in curves.items()}
+        for way in BEST
+        if way in curves[PCA]
+    }
+    way = next((way for way, counts in needed.items() if any(counts.values())), "")
+    if not way:
+        return f"No number of features that was tried removes {part} of the KL."
+    text = ", ".join(f"{name} {count or 'more than tried'}" for name, count in needed[way].items())
+    return f"Features needed for {part} of the KL ({ORDERS[way]}): {text}."
+
+
+def context(findings: Findings) -> dict[str, Any]:
+    """What page.html shows."""
+    figures = findings.figures
     curves = figures["curves"]
     ways = [way for way in ORDERS if any(way in one for one in curves.values())]
-    return render(
-        Path(__file__).parent,
-        {
-            "title": f"Patching features at {figures['site']} of {figures['subject']}",
-            "pairs": figures["pairs"],
-            "fitted": figures["fitted"],
-            "where": "from the first token that differs on"
-            if figures["positions"] == "after"
-            else "at the last token alone",
-            "before": f"{figures['kl_before']:.3f}",
-            "whole": f"{figures['kl_whole']:.3f}",
-            "right": f"{figures['right_base']:.0%}",
-            "sections": [
-                {
-                    "heading": ORDERS[way].capitalize(),
-                    "words": WORDS[way],
-                    "number": _chart(curves, way, by_size=False),
-                    "size": _chart(curves, way, by_size=True),
-                }
-                for way in ways
-            ],
-            "needed": needed_rows(curves, ways),
-            "examples": [list(pair) for pair in examples],
-        },
+    return {
+        "lead": (
+            "How few features must be changed for the model to answer one prompt as it answers "
+            "another? Latents of dictionaries, against principal components of the same vectors."
+        ),
+        "numbers": _tiles(figures),
+        "needed": needed_rows(curves, ways),
+        "sections": [
+            {
+                "heading": f"{ORDERS[way][0].upper()}{ORDERS[way][1:]}",
+                "words": MEANING[way],
+                "charts": [_chart(curves, way, by_size=by_size) for by_size in (False, True)],
+            }
+            for way in ways
+        ],
+        "examples": [list(pair) for pair in findings.examples],
+        "method": [
+            f"x* = x + Σ (c* - c) f over the chosen features, {_where(figures)}: c are the "
+            "features of the base prompt, c* those of the counterfactual prompt, and f their "
+            "directions. KL is that of the next token after the prompt, in nats.",
+            f"{figures['fitted']} other pairs decided the orders that all pairs share. Principal "
+            f"components were fitted on rows of {figures['store']} that training may use.",
+        ],
+        "caveats": [
+            "Dictionaries do not reconstruct exactly, so all their latents together leave some KL. "
+            "All principal components together leave what changing the whole site leaves.",
+            "A greedy order is no proof of the least number of features: a better set may exist.",
+            "The prompts are generated from a few templates and say little about other text.",
+        ],
+    }
+
+
+def _tiles(figures: Mapping[str, Any]) -> list[dict[str, str]]:
+    tiles = (
+        (f"{figures['pairs']}", f"pairs; {figures['fitted']} others decided the shared orders"),
+        (f"{figures['kl_before']:.3f}", "is the KL(counterfactual ‖ base) with nothing changed"),
+        (_kl_whole(figures), f"is the KL with the whole site changed {_where(figures)}"),
+        (
+            f"{figures['right_base']:.0%}",
+            "of the base prompts: the model prefers the right name to that of the other prompt",
+        ),
     )
+    return [{"value": value, "of": "", "text": text} for value, text in tiles]
+
+
+def _kl_whole(figures: Mapping[str, Any]) -> str:
+    """The KL that remains, which rounding can bring below 0."""
+    return f"{max(figures['kl_whole'], 0.0):.3f}"
+
+
+def _where(figures: Mapping[str, Any]) -> str:
+    if figures["positions"] == "after":
+        return "from the first token that differs on"
+    return "at the last token alone"
 
 
 def needed_rows(curves: Mapping[str, Any], ways: Sequence[str]) -> list[list[str]]:
-    """A line an order and a share: how many features of each kind take that share off the KL."""
-    shares = list(next(iter(curves.values()))["attribution"]["needed"])
+    """A row an order and a fraction: how many features of each kind remove it."""
     rows = [["features needed", *curves]]
     for way in ways:
-        for share in shares:
-            needed = [
-                told.get(way, {"needed": {}})["needed"].get(share) for told in curves.values()
-            ]
-            rows.append(
-                [f"{ORDERS[way]}: {share}", *("-" if n is None else str(n) for n in needed)]
-            )
+        for part in FRACTIONS:
+            needed = [one.get(way, {"needed": {}})["needed"].get(part) for one in curves.values()]
+            rows.append([f"{ORDERS[way]}: {part}", *map(_count, needed)])
     return rows
 
 
-def _chart(curves: Mapping[str, Any], way: str, *, by_size: bool) -> dict[str, Any]:
-    lines = []
+def _count(needed: int | None) -> str:
+    return "-" if needed is None else str(needed)
+
+
+def _chart(curves: Mapping[str, Any], way: str, *, by_size: bool) -> str:
+    series = []
     for number, (name, ways) in enumerate(curves.items()):
         if way in ways:
-            kl, size = ways[way]["kl"], ways[way]["size"]
-            across = size if by_size else [float(n) for n in range(len(kl))]
-            lines.append(Line(name, list(zip(across, kl, strict=True)), number, name == "pca"))
+            kl = np.array(ways[way]["kl"])
+            across = np.array(ways[way]["size"]) if by_size else np.arange(len(kl), dtype=float)
+            series.append(Series(name, across, kl, dashed=name == PCA, colour=number))
     x_name = "mean L2 norm of the edit" if by_size else "features changed"
-    return line_chart(lines, x_name, "KL(counterfactual ‖ patched)")
+    return chart(
+        series,
+        Axis(x_name, from_zero=True),
+        Axis("KL(counterfactual ‖ patched)", from_zero=True),
+    )

@@ -1,23 +1,22 @@
-"""Pairs of prompts that differ in one name, for any tokenizer: who is spoken to?
+"""Generated pairs of prompts that differ in one name, for any tokenizer: who is spoken to?
 
-The task is indirect object identification (Wang et al. 2211.00593): of two names the one that
-does not speak, or give. `dialogue` puts it in words after which a model of children's stories
-says names at all.
+The task is indirect object identification (Wang et al. 2211.00593): of two names, the one that
+does not speak or give comes next. The `dialogue` templates use words after which a model of
+children's stories predicts names at all.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import permutations
-from typing import Literal, final
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
-from torch import Tensor
 
 from tendril.data import order
 from tendril.data.errors import ConfigError
 from tendril.models.subjects.language import LanguageSubject, cut_for, tokens_of
+
+from ..measures.activation_patching import Pairs
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "dialogue": (
@@ -47,46 +46,7 @@ NAMES = (
     *("Alice", "David", "James", "Peter", "Sarah", "Laura", "Simon", "Julia", "Martin", "Fred"),
 )
 Change = Literal["name", "same-name", "speaker"]
-ENOUGH = 8  # names of a single token from which no longer ones are taken
-
-
-@final
-@dataclass(frozen=True)
-class Pairs:
-    """Prompts as tokens [P, T], filled up behind their last token (`last_P`), where a causal
-    model does not look; the base ones, and the counterfactual ones of equal length. `answers_P2`
-    are the tokens that should come next, of both."""
-
-    base_PT: Int64[Tensor, "p t"]
-    counter_PT: Int64[Tensor, "p t"]
-    last_P: Int64[Tensor, " p"]
-    answers_P2: Int64[Tensor, "p 2"]
-    texts: Sequence[tuple[str, str]]
-
-    def __len__(self) -> int:
-        return len(self.last_P)
-
-    def part(self, start: int, stop: int) -> "Pairs":
-        """Some of them."""
-        at = slice(start, stop)
-        base, counter, last, answers = (tensor[at] for tensor in self._tensors())
-        return Pairs(base, counter, last, answers, self.texts[at])
-
-    def to(self, device: torch.device) -> "Pairs":
-        """The same on a device."""
-        base, counter, last, answers = (tensor.to(device) for tensor in self._tensors())
-        return Pairs(base, counter, last, answers, self.texts)
-
-    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.base_PT, self.counter_PT, self.last_P, self.answers_P2
-
-    def patched(self, positions: Literal["after", "last"]) -> Bool[Tensor, "p t"]:
-        """Where features are changed: from the first token that differs on, or the last alone."""
-        place_T = torch.arange(self.base_PT.shape[1], device=self.last_P.device)
-        if positions == "last":
-            return place_T == self.last_P[:, None]
-        first_P = (self.base_PT != self.counter_PT).int().argmax(dim=1)
-        return (place_T >= first_P[:, None]) & (place_T <= self.last_P[:, None])
+ENOUGH = 8  # with so many names of one token, longer names are not used
 
 
 def generated_pairs(
@@ -99,11 +59,11 @@ def generated_pairs(
 ) -> Pairs:
     """`count` different pairs, a pure function of (tokenizer, seed).
 
-    Base: A speaks, so B comes next. Counterfactual: B speaks, so A does; or another name, C,
-    stands wherever B did, B and C being the same in all pairs or not. The names are single tokens
-    where there are enough of these; else those of a pair have as many tokens as each other, and
-    different first ones, so that their answers differ. Raises ConfigError where the tokenizer
-    leaves too few.
+    In the base prompt A speaks, so B comes next. In the counterfactual prompt, `speaker`: B speaks,
+    so A comes next; `name`: another name C stands wherever B did; `same-name`: the same, with the
+    same B and C in all pairs. Names are single tokens if there are enough of these. Otherwise the
+    names of a pair have equally many tokens and different first ones, so that their answers
+    differ. Raises ConfigError where the tokenizer leaves too few names.
     """
     templates = TEMPLATES[prompts]
     pieces = _pieces(subject, names or NAMES)
@@ -115,9 +75,9 @@ def generated_pairs(
     possible = len(fitting) * len(templates)
     if possible < count:
         raise ConfigError(
-            f"--pairs wants {count} pairs whose prompts have as many tokens as each other, and "
-            f"{len(pieces)} names as {subject.name} spells them make {possible}; give more --names "
-            "or ask for fewer."
+            f"--pairs must be at most {possible}, the pairs of prompts of equal length that "
+            f"{len(pieces)} names make with the tokenizer of {subject.name}; got {count}. Ask for "
+            "fewer pairs, or give more --names."
         )
     texts, answers = [], []
     for number in order.permutation(possible, seed)[:count].tolist():
@@ -135,16 +95,18 @@ def generated_pairs(
 def paired(
     subject: LanguageSubject, texts: Sequence[tuple[str, str]], answers: Sequence[tuple[int, int]]
 ) -> Pairs:
-    """Pairs of texts, and of the tokens that should come next, as tensors. Raises ConfigError
-    where two are not of equal length, or alike."""
+    """Pairs of texts, and of the tokens that should come next, as tensors.
+
+    Raises ConfigError where the two texts of a pair differ in length or are the same.
+    """
     begin = list(cut_for(subject, 1).prefix)
     tokenise = tokens_of(subject)
     bases, counters = (tokenise([pair[side] for pair in texts]) for side in (0, 1))
     for base, counter, pair in zip(bases, counters, texts, strict=True):
         if len(base) != len(counter) or base == counter:
             raise ConfigError(
-                f"the prompts of a pair have as many tokens as each other and differ, and "
-                f"{pair[0]!r} has {len(base)}, {pair[1]!r} {len(counter)}; choose other --names."
+                "the prompts of a pair must differ and have equally many tokens; got "
+                f"{len(base)} ({pair[0]!r}) and {len(counter)} ({pair[1]!r}). Choose other --names."
             )
     lengths = [len(begin) + len(base) for base in bases]
     filled = np.zeros((2, len(texts), max(lengths)), np.int64)
@@ -156,7 +118,8 @@ def paired(
 
 
 def _pieces(subject: LanguageSubject, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """The tokens of each name behind another word: the single ones, where these are enough."""
+    """The tokens of each name after another word; only of single-token names, if there are
+    enough."""
     tokenise = tokens_of(subject)
     (before,) = tokenise(["to"])
     found: dict[str, tuple[int, ...]] = {}
@@ -170,5 +133,6 @@ def _pieces(subject: LanguageSubject, names: Sequence[str]) -> dict[str, tuple[i
 
 
 def _alike(names: Sequence[str], pieces: Mapping[str, tuple[int, ...]]) -> bool:
+    """True if the names have equally many tokens and different first ones."""
     lengths = {len(pieces[name]) for name in names}
     return len(lengths) == 1 and len({pieces[name][0] for name in names}) == len(names)

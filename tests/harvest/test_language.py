@@ -229,8 +229,11 @@ def test_a_stream_killed_and_begun_again(model: Path, tmp_path: Path) -> None:
         (["--context", "65"], "--context wants at most the 64 tokens"),
         (["--per-input", "17"], "from 1 to the 16 tokens of a context, and got 17"),
         (["--skip-first", "-1"], "--skip-first wants a whole number from 0 on"),
-        (["--inputs", "self"], "--inputs self has no end; say how many contexts with --limit"),
-        (["--inputs", "self:x", "--limit", "3"], "--inputs self:SEED wants a whole number"),
+        (
+            ["--inputs", "self"],
+            "--inputs self has no end. Give the number of contexts with --limit",
+        ),
+        (["--inputs", "self:x", "--limit", "3"], "--inputs self:SEED must be an integer"),
         (["--inputs", "short.txt"], "shorter than one context of 16 tokens"),
         (["--inputs", "latin.txt"], "must be UTF-8; got the byte 0xe9 at 3"),
         (["--batch-size", "0"], "--batch-size wants a whole number from 1 on"),

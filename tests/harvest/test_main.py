@@ -68,7 +68,7 @@ MISTAKES = {
     "no weights": (["--inputs", "{photos}", "--subject", "inceptionv1"], "--weights lucent"),
     "weights that are not there": (
         ["--inputs", "{photos}", "--subject", "inceptionv1", "--weights", "x.pth"],
-        "no file of weights",
+        "no weights file",
     ),
     "another subject": (["--inputs", "{photos}", "--subject", "vgg"], "FILE.py:FUNCTION"),
     "too many positions": (["--inputs", "{photos}", "--per-input", "99"], "64 positions"),

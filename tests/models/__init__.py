@@ -1,1 +1,1 @@
-"""Models."""
+"""Tests of the networks and dictionaries."""

@@ -1,4 +1,4 @@
-"""Choosing, summing and prefixes, each beside a dense form that keeps every latent."""
+"""The reference kernels against dense forms that keep all latents."""
 
 import pytest
 import torch
@@ -25,13 +25,13 @@ def random_sae() -> SAE:
 
 
 def vectors() -> Tensor:
-    """Vectors of different sizes, so that a batch spends its latents unevenly."""
+    """Vectors of different norms, so that BatchTopK distributes latents unevenly."""
     x_ND = torch.randn(N, D, generator=torch.Generator().manual_seed(1))
     return x_ND * torch.linspace(0.1, 2, N)[:, None]
 
 
 def dense_batch_topk(sae: SAE, x_ND: Tensor, k: int, weight_S: Tensor) -> Tensor:
-    """All latents [N, S], those outside the k N largest set to zero."""
+    """All latents [N, S], with all but the k N largest set to zero."""
     z_NS = torch.relu((x_ND - sae.b_dec) @ sae.W_enc + sae.b_enc)
     ranked = (z_NS * weight_S).flatten().sort(descending=True)
     mask = torch.zeros(z_NS.numel())
@@ -40,7 +40,7 @@ def dense_batch_topk(sae: SAE, x_ND: Tensor, k: int, weight_S: Tensor) -> Tensor
 
 
 def assert_same(sae: SAE, fast: Tensor, slow: Tensor) -> None:
-    """Values, and the gradients of every parameter for an output weighted unevenly."""
+    """Compare values, and the gradients of all parameters for a weighted sum of the output."""
     torch.testing.assert_close(fast, slow)
     weight = torch.linspace(-1, 1, fast.numel()).reshape(fast.shape)
     parameters = list(sae.parameters())
@@ -53,7 +53,7 @@ def assert_same(sae: SAE, fast: Tensor, slow: Tensor) -> None:
 
 
 def dense(active: Active, rows_M: Tensor) -> Tensor:
-    """The entries as [N, S]."""
+    """The entries as a dense [N, S] tensor."""
     z_NS = torch.zeros(N, S)
     z_NS[rows_M, active.indices_M] = active.values_M.detach()
     return z_NS

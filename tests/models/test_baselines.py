@@ -10,7 +10,7 @@ R, D = 4000, 8
 
 
 def mixed() -> tuple[Tensor, np.ndarray]:
-    """Independent sources with long tails, mixed, off the origin; and the mixing's rows."""
+    """A mixture of independent Laplace sources with non-zero mean, and the mixing directions."""
     generator = np.random.default_rng(0)
     rows = generator.standard_normal((D, D))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

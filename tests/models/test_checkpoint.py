@@ -53,7 +53,7 @@ def test_a_run_is_found_by_path_name_beginning_and_as_the_latest(tmp_path: Path)
 
 def test_a_run_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
     saved(tmp_path / "runs" / "topk-1")
-    with pytest.raises(RunNotFoundError, match=r"no finished run 'x'.*it holds topk-1.*train"):
+    with pytest.raises(RunNotFoundError, match=r"no run 'x'.*it holds topk-1.*train"):
         load_dictionary("x", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="it holds none"):
         load_dictionary("latest", str(tmp_path / "elsewhere"))
@@ -90,7 +90,7 @@ def test_tensors_and_their_numbers_are_one_file(tmp_path: Path) -> None:
 
 
 def test_files_are_the_same_bytes_every_time(tmp_path: Path) -> None:
-    """Also from another process: nothing depends on an order that changes."""
+    """Two processes write identical bytes: nothing depends on hash order."""
     saved(tmp_path / "here")
     code = (
         "from tests.models.test_checkpoint import saved; from pathlib import Path; "

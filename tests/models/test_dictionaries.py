@@ -1,4 +1,4 @@
-"""What all kinds of dictionaries share: written as a plain SAE, folded, run on maps, joined."""
+"""What all kinds of dictionaries share: conversion to a plain SAE, folding, joining sites."""
 
 import pytest
 import torch
@@ -7,18 +7,16 @@ from torch import Tensor, nn
 from tendril.models.dictionaries.crosscoder import block_norms, joined, sourced, split
 from tendril.models.dictionaries.folding import folded
 from tendril.models.dictionaries.gated import Gated
-from tendril.models.dictionaries.maps import decode_maps, encode_maps, reconstruct_maps
 from tendril.models.dictionaries.sae import SAE, Dictionary
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.models.dictionaries.tied import Tied
 
 D, S, K, N = 6, 20, 4, 40
 KINDS = ["topk", "relu", "relu without b_dec", "jumprelu", "tied", "gated"]
-SAES = [kind for kind in KINDS if kind not in ("tied", "gated")]
 
 
 def make(kind: str) -> Dictionary:
-    """No parameter is zero, and no row of W_dec has norm 1; float64."""
+    """Random parameters in float64: none is zero, and no row of W_dec has norm 1."""
     if kind in ("tied", "gated"):
         dictionary = {"tied": Tied, "gated": Gated}[kind](D, S)
     else:
@@ -36,7 +34,7 @@ def vectors(count: int = N) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_a_plain_sae(kind: str) -> None:
-    """Also where thresholds would be below zero: latents are never negative."""
+    """Negative thresholds act as zero: latents are never negative."""
     dictionary, x_ND = make(kind), vectors()
     plain = dictionary.plain()
     z_NS = plain.encode(x_ND)
@@ -52,7 +50,7 @@ def test_every_kind_is_a_plain_sae(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", [0.02, 3.0])
 def test_folding_is_exact_for_every_kind(kind: str, scale: float) -> None:
-    """Thresholds too: the same latents are on, at 1 / scale of the value."""
+    """The same latents are active, with 1 / scale of the value (times the norm of d_i)."""
     dictionary, x_ND = make(kind), vectors()
     raw = folded(dictionary, scale)
     norm_S = torch.ones(S) if kind == "topk" else dictionary.W_dec.norm(dim=1)
@@ -72,28 +70,6 @@ def test_folding_with_a_scale_a_site_is_exact(kind: str) -> None:
     torch.testing.assert_close(raw(x_ND), dictionary(x_ND * scale_D) / scale_D)
     on_NS = dictionary.encode(x_ND * scale_D) > 0
     assert torch.equal(raw.encode(x_ND) > 0, on_NS)
-
-
-@pytest.mark.parametrize("kind", SAES)
-def test_a_1x1_convolution_on_maps_equals_vectors(kind: str) -> None:
-    """Values, and gradients of every parameter."""
-    sae = make(kind)
-    assert isinstance(sae, SAE)
-    x_ND = vectors(2 * 3 * 5)
-    maps_BDHW = x_ND.reshape(2, 3, 5, D).permute(0, 3, 1, 2)
-    z_BSHW = encode_maps(sae, maps_BDHW)
-    z_NS = sae.encode(x_ND)
-    torch.testing.assert_close(z_BSHW.permute(0, 2, 3, 1).reshape(-1, S), z_NS)
-    x_hat_BDHW = reconstruct_maps(sae, maps_BDHW)
-    torch.testing.assert_close(x_hat_BDHW, decode_maps(sae, z_BSHW))
-    torch.testing.assert_close(x_hat_BDHW.permute(0, 2, 3, 1).reshape(-1, D), sae(x_ND))
-    weight_ND = torch.linspace(-1, 1, x_ND.numel()).reshape(x_ND.shape).double()
-    weight_BDHW = weight_ND.reshape(2, 3, 5, D).permute(0, 3, 1, 2)
-    trained = [p for name, p in sae.named_parameters() if name != "threshold"]
-    on_maps = torch.autograd.grad((x_hat_BDHW * weight_BDHW).sum(), trained)
-    on_vectors = torch.autograd.grad((sae(x_ND) * weight_ND).sum(), trained)
-    for ours, theirs in zip(on_maps, on_vectors, strict=True):
-        torch.testing.assert_close(ours, theirs)
 
 
 def test_sites_are_joined_and_split() -> None:

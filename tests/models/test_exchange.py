@@ -1,5 +1,4 @@
-"""SAELens' format, against files made by hand after its specification, and what SAELens
-computes from them written out slowly."""
+"""The SAELens format: hand-made files, compared with SAELens's computations written out."""
 
 import json
 from pathlib import Path
@@ -53,7 +52,7 @@ def weights(architecture: str) -> dict[str, Tensor]:
         return tensors | {"b_gate": draw(S), "r_mag": 0.3 * draw(S), "b_mag": draw(S)}
     tensors["b_enc"] = draw(S)
     if architecture == "jumprelu":
-        tensors["threshold"] = draw(S)  # some of them below zero
+        tensors["threshold"] = draw(S)  # some are negative
     if architecture == "batchtopk":
         tensors["topk_threshold"] = torch.tensor(1.3, dtype=torch.float64)
     return tensors
@@ -71,7 +70,7 @@ def write(folder: Path, cfg: dict[str, Any], tensors: dict[str, Tensor] | None =
 
 
 def saelens(cfg: dict[str, Any], w: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Latents and reconstruction, step by step as SAELens' inference classes take them."""
+    """Latents and reconstruction, computed step by step as in SAELens's inference classes."""
     given = BASE | cfg
     architecture = given["architecture"]
     seen = x - w["b_dec"] * given["apply_b_dec_to_input"]
@@ -138,7 +137,7 @@ def test_what_is_exported_is_in_the_format_and_comes_back_the_same(
     assert int(cfg["metadata"]["sae_lens_version"].split(".")[0]) >= 6
     again, _ = import_saelens(folder)
     assert torch.equal(again.encode(x), sae.encode(x))
-    with pytest.raises(ConfigError, match="holds a dictionary already"):
+    with pytest.raises(ConfigError, match="already holds a dictionary"):
         export_saelens(sae, folder)
 
 
@@ -189,22 +188,26 @@ def test_half_precision_and_log_thresholds_are_read(tmp_path: Path, x: Tensor) -
 
 
 BROKEN: dict[str, tuple[dict[str, Any], type[TendrilError], str]] = {
-    "temporal": ({"architecture": "temporal"}, ConfigError, "'temporal', and those that can be"),
-    "tanh": ({"activation_fn": "tanh-relu"}, ConfigError, "activation function 'tanh-relu'"),
-    "layer norm": ({"normalize_activations": "layer_norm"}, ConfigError, "no weights can do"),
+    "temporal": ({"architecture": "temporal"}, ConfigError, r"must be one of .*; got 'temporal'"),
+    "tanh": ({"activation_fn": "tanh-relu"}, ConfigError, "relu or topk; got 'tanh-relu'"),
+    "layer norm": (
+        {"normalize_activations": "layer_norm"},
+        ConfigError,
+        "cannot be folded into weights",
+    ),
     "rescale": (
         {"normalize_activations": "constant_norm_rescale"},
         ConfigError,
-        "no weights can do",
+        "cannot be folded into weights",
     ),
     "no scale": (
         {"normalize_activations": "expected_average_only_in"},
         ConfigError,
-        "pass it as --scale",
+        "Pass it as --scale",
     ),
-    "no k": ({"architecture": "topk"}, RunDamagedError, "should say k"),
-    "another size": ({"d_sae": S + 1}, RunDamagedError, r"should hold .*\(6, 18\)"),
-    "no threshold": ({"architecture": "jumprelu"}, RunDamagedError, "should hold .*threshold"),
+    "no k": ({"architecture": "topk"}, RunDamagedError, "k in .* must be an integer"),
+    "another size": ({"d_sae": S + 1}, RunDamagedError, r"must hold .*\(6, 18\)"),
+    "no threshold": ({"architecture": "jumprelu"}, RunDamagedError, "must hold .*threshold"),
     "no running threshold": ({"architecture": "batchtopk", "k": 3}, RunDamagedError, "inference"),
 }
 
@@ -229,7 +232,7 @@ def test_what_is_no_folder_of_saelens_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunDamagedError, match="JSON object"):
         import_saelens(folder)
     whole = write(tmp_path / "whole", CASES["standard"])
-    with pytest.raises(ConfigError, match="leave --scale out"):
+    with pytest.raises(ConfigError, match="--scale must be omitted"):
         import_saelens(whole, 2.0)
 
 
@@ -240,20 +243,20 @@ def test_a_run_goes_out_and_comes_back_as_a_run(tmp_path: Path, x: Tensor) -> No
     for parameter in sae.parameters():
         parameter.data = torch.randn_like(parameter)
     frequency_S = torch.linspace(0, 1, S)
-    told = {"site": "mixed3b", "subject": {"name": "inceptionv1"}, "objective": "topk"}
-    save_dictionary(home / "runs" / "mine", sae, told, frequency_S)
+    config = {"site": "mixed3b", "subject": {"name": "inceptionv1"}, "objective": "topk"}
+    save_dictionary(home / "runs" / "mine", sae, config, frequency_S)
     export_run(ExportConfig("mine", str(out), home=str(home)))
     found = read_frequency(out)
     assert found is not None
     torch.testing.assert_close(found, frequency_S, atol=1e-6, rtol=1e-5)
-    made = import_run(ImportConfig(str(out), home=str(home)))
-    assert made["site"] == "mixed3b"
-    assert not made["reused"]
-    assert Path(made["run"]).name.startswith("imported-mixed3b-")
-    assert torch.equal(load_dictionary(made["run"]).encode(x), sae.encode(x))
-    torch.testing.assert_close(load_frequency(made["run"]), frequency_S, atol=1e-6, rtol=1e-5)
+    imported = import_run(ImportConfig(str(out), home=str(home)))
+    assert imported["site"] == "mixed3b"
+    assert not imported["reused"]
+    assert Path(imported["run"]).name.startswith("imported-mixed3b-")
+    assert torch.equal(load_dictionary(imported["run"]).encode(x), sae.encode(x))
+    torch.testing.assert_close(load_frequency(imported["run"]), frequency_S, atol=1e-6, rtol=1e-5)
     again = import_run(ImportConfig(str(out), home=str(home)))
-    assert again == made | {"reused": True}
+    assert again == imported | {"reused": True}
 
 
 def test_a_crosscoder_is_not_exported(tmp_path: Path) -> None:

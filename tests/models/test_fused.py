@@ -48,7 +48,7 @@ def test_nothing_is_left_when_the_body_raises(network: InceptionV1) -> None:
 
 
 class Twice(nn.Module):
-    """The output of a convolution is used beside its ReLU: fusing the two would be wrong."""
+    """The convolution's output is used twice, so fusing its ReLU would be wrong."""
 
     def __init__(self) -> None:
         super().__init__()

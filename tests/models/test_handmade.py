@@ -1,4 +1,4 @@
-"""The embedded subject detects what PLANTED says, and little else."""
+"""The handmade subject detects the features listed in PLANTED, and little else."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def activations(subject: Subject, images_BCHW: Tensor, site: str = SITE) -> Tens
 
 
 def centre(subject: Subject, images_BCHW: Tensor) -> np.ndarray:
-    """Responses of the units to the middle of the images, [B, 96]."""
+    """Responses [B, 96] of the units at the middle cell of the images."""
     return activations(subject, images_BCHW)[:, :, CELL, CELL].numpy()
 
 
@@ -59,7 +59,7 @@ def scores(responses: np.ndarray) -> CurveScores:
 
 @pytest.fixture(scope="module")
 def leaves(subject: Subject) -> Tensor:
-    """Activations at dead leaves, [B, 96, H, W]."""
+    """Activations [B, 96, H, W] on dead leaves images."""
     images = np.stack([dead_leaves(11, index, subject.input_size) for index in range(24)])
     return activations(subject, torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
 
@@ -97,7 +97,7 @@ def test_the_subject_is_the_same_each_time_and_says_what_it_is(subject: Subject)
 
 
 def test_weights_are_exact_in_few_bits(subject: Subject):
-    """So that the digest does not hang on the last bit of a machine's cosine."""
+    """The digest of the weights must not depend on a machine's rounding of cosines."""
     for parameter in subject.module.parameters():
         steps = parameter.double() * 2**20
         assert torch.equal(steps, steps.round())
@@ -132,7 +132,7 @@ def test_no_other_unit_passes_for_a_curve_detector(scores: CurveScores):
 
 
 def test_lines_fire_along_their_normal(responses: np.ndarray):
-    straight = responses[:, -1].mean(axis=0)  # [orientations, units]; style apart
+    straight = responses[:, -1].mean(axis=0)  # [orientations, units], averaged over styles
     angles = 2j * np.pi * np.array(GRID.orientations) / 180.0
     for unit in UNITS["line"]:
         tuned = np.angle(np.exp(angles) @ straight[:, unit]) / (2 * np.pi) * 180.0
@@ -197,5 +197,5 @@ def test_turning_the_image_by_a_quarter_permutes_the_units(subject: Subject):
     for kind, by in (("curve", 4), ("line", 8), ("corner", 2), ("circle", 0)):
         permuted = upright[:, UNITS[kind]].roll(by, dims=1)
         assert permuted.abs().max() > 10
-        # The normalisation of conv2d0 sees the first Gabor's neighbours on one side only.
+        # response normalisation includes neighbours of the first Gabor on one side only
         torch.testing.assert_close(turned[:, UNITS[kind]], permuted, rtol=0, atol=0.2)

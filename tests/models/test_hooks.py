@@ -12,7 +12,7 @@ from tendril.models.subjects.module import subject_from_module
 
 
 class Stack(nn.Module):
-    """Counts how far a pass has come."""
+    """Counts the passes that run to their end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Stack(nn.Module):
         x = self.inplace(self.first(x))
         try:
             x = self.tuple(self.second(x))[0]
-        except Exception:  # a network that swallows errors must not swallow the stop
+        except Exception:  # a network that catches errors must not catch the stop
             self.ended += 1
         x = self.inplace(self.third(x)) if self.training else self.third(x)
         self.ended += 1
@@ -40,7 +40,7 @@ class Pair(nn.Module):
 
 @contextmanager
 def untouched(network: nn.Module) -> Iterator[None]:
-    """The network's hooks are the same afterwards."""
+    """Assert that the network has the same hooks afterwards."""
     before = {name: dict(m._forward_hooks) for name, m in network.named_modules()}
     yield
     assert before == {name: dict(m._forward_hooks) for name, m in network.named_modules()}

@@ -21,7 +21,7 @@ from tendril.models.subjects.load import load_subject
 
 @pytest.fixture(scope="module")
 def theirs() -> nn.Module:
-    """lucent's network, which this project did not write."""
+    """The implementation of the package lucent, as an independent reference."""
     from lucent.modelzoo.inceptionv1.InceptionV1 import InceptionV1 as Lucents
 
     torch.manual_seed(0)
@@ -120,7 +120,7 @@ def test_the_normalisations_differ_and_only_known_ones_are_taken() -> None:
 
 
 def top1(shared: Path, limit: int | None) -> float:
-    """Share of photographs whose class the real weights name first."""
+    """Top-1 accuracy of the real weights on photographs."""
     weights = shared / "weights" / "inceptionv1_sibling.safetensors"
     subject = load_subject("inceptionv1", weights=str(weights))
     classes = (shared / "weights" / "inceptionv1_classes.txt").read_text().splitlines()
@@ -136,7 +136,7 @@ def top1(shared: Path, limit: int | None) -> float:
 
 
 def test_real_weights_name_photographs(shared: Path) -> None:
-    assert top1(shared, 50) >= 0.74  # 82 % of 50, less two standard deviations
+    assert top1(shared, 50) >= 0.74  # 0.82, minus two standard deviations for 50 images
 
 
 @pytest.mark.slow

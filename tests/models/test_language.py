@@ -1,4 +1,4 @@
-"""Language models as subjects, against what transformers says itself."""
+"""Language models as subjects, compared with the hidden states of transformers."""
 
 import json
 from pathlib import Path
@@ -39,8 +39,10 @@ def _recorded(subject: LanguageSubject, tokens_BT: torch.Tensor) -> dict[str, to
 
 @torch.inference_mode()
 def _check_against_transformers(subject: LanguageSubject, tokens_BT: torch.Tensor) -> None:
-    """Every layer, pre and post, within 1e-5 of the largest value; the last output of a causal
-    model comes with the final norm from transformers."""
+    """Compare resid_pre and resid_post of every layer, within 1e-5 of the largest value.
+
+    The last hidden state that transformers returns for a causal model includes the final norm.
+    """
     hidden = subject.module(tokens_BT, output_hidden_states=True).hidden_states
     acts = _recorded(subject, tokens_BT)
     for block in range(subject.layers):
@@ -83,7 +85,7 @@ def test_the_pass_stops_after_the_last_site(subject: LanguageSubject) -> None:
     names = dict(subject.module.named_modules())
     inner = names[subject.sites["blocks.1.hook_resid_post"][0]]
     last = names[subject.sites[f"blocks.{subject.layers - 1}.hook_resid_post"][0]]
-    before = len(inner._forward_hooks)  # transformers keeps some of its own
+    before = len(inner._forward_hooks)  # transformers installs hooks of its own
     handles = [
         module.register_forward_hook(lambda *_, name=name: later.append(name))
         for name, module in (("inner", inner), ("last", last))
@@ -135,14 +137,14 @@ def test_models_that_are_none(tmp_path: Path) -> None:
         language_subject(str(tmp_path / "storis-small"))
     with pytest.raises(SubjectError, match="pip install no-such-thing"):
         language_subject("package:no_such_thing")
-    with pytest.raises(ConfigError, match="--compute is one of"):
+    with pytest.raises(ConfigError, match="--compute must be one of"):
         language_subject(str(tmp_path / "stories-small"), "float8")
 
 
 def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
     folder = tiny_language.save(tmp_path / "model")
     tiny_language.tokenizer([f"x{i}" for i in range(99)]).save_pretrained(folder)
-    with pytest.raises(SubjectError, match="tokens up to 101, and the network knows 53"):
+    with pytest.raises(SubjectError, match="vocabulary of 53; got 101"):
         language_subject(str(folder))
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").unlink()

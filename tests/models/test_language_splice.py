@@ -1,4 +1,4 @@
-"""Splicing in language models, at ends of modules where little is needed to know the answer."""
+"""Splicing in language models, at sites where the result can be computed by hand."""
 
 import pytest
 import torch
@@ -32,8 +32,8 @@ def batch() -> TokenBatch:
     return TokenBatch(tokens_BT, kept_BT, torch.zeros(4, 9, dtype=torch.int64))
 
 
-def figures(found: dict[str, TokenSums], name: str) -> dict[str, int | float]:
-    return found[name].means()
+def figures(sums: dict[str, TokenSums], name: str) -> dict[str, int | float]:
+    return sums[name].means()
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -44,22 +44,22 @@ def test_what_is_put_back_changes_no_bit(
     with splicing(subject.module, names) as splice:
         parts = splice.read(batch.tokens_BT)
         assert torch.equal(splice.run(batch.tokens_BT, parts), splice.run(batch.tokens_BT, {}))
-    found = next_token_sums(subject.module, names, {"same": lambda x: x}, [batch], 1)
-    assert torch.equal(found["same"].sums_FG, found["clean"].sums_FG)
-    assert found["same"].missed == 0
-    assert figures(found, "clean")["kl"] == 0
+    sums = next_token_sums(subject.module, names, {"same": lambda x: x}, [batch], 1)
+    assert torch.equal(sums["same"].sums_FG, sums["clean"].sums_FG)
+    assert sums["same"].missed == 0
+    assert figures(sums, "clean")["kl"] == 0
 
 
 def left_of_a_zero_middle(subject: LanguageSubject, zero_BTD: Tensor) -> Tensor:
-    """The last block, when what stands between attention and MLP is zero: the stream is then what
-    the MLP makes of it, and nothing of what the attention added to."""
+    """Logits if the residual stream between attention and MLP of the last block is zero: only the
+    output of the MLP remains."""
     module = subject.module
     if hasattr(module, "transformer"):
         block = module.transformer.h[LAST]  # type: ignore[union-attr, index]
         return module.lm_head(module.transformer.ln_f(block.mlp(block.ln_2(zero_BTD))))  # type: ignore[union-attr, operator]
     block = module.model.layers[LAST]  # type: ignore[union-attr, index]
-    made_BTD = block.mlp(block.post_attention_layernorm(zero_BTD))
-    return module.lm_head(module.model.norm(made_BTD))  # type: ignore[union-attr, operator]
+    mlp_BTD = block.mlp(block.post_attention_layernorm(zero_BTD))
+    return module.lm_head(module.model.norm(mlp_BTD))  # type: ignore[union-attr, operator]
 
 
 def test_zero_in_the_middle_of_a_block_is_zero_for_all_that_reads_it(
@@ -78,25 +78,25 @@ def test_figures_are_those_of_the_network_by_hand(
     subject: LanguageSubject, batch: TokenBatch
 ) -> None:
     names = subject.sites[f"blocks.{LAST}.hook_resid_post"]
-    found = next_token_sums(subject.module, names, {"zero": ablating()}, [batch], 1)
+    sums = next_token_sums(subject.module, names, {"zero": ablating()}, [batch], 1)
     clean = subject.module(batch.tokens_BT).logits[:, :-1].flatten(0, 1)
     nothing = subject.module(batch.tokens_BT, output_hidden_states=True).hidden_states[0] * 0
     norm = subject.module.get_submodule(subject.final_norm)
     zero = subject.module.get_submodule(subject.unembed)(norm(nothing))[:, :-1].flatten(0, 1)
     right = batch.tokens_BT[:, 1:].flatten()
     for name, logits in (("clean", clean), ("zero", zero)):
-        told = figures(found, name)
-        assert told["count"] == 4 * 8
+        means = figures(sums, name)
+        assert means["count"] == 4 * 8
         loss = functional.cross_entropy(logits, right)
-        assert told["cross_entropy"] == pytest.approx(float(loss), rel=1e-5)
-        assert told["perplexity"] == pytest.approx(float(loss.exp()), rel=1e-5)
+        assert means["cross_entropy"] == pytest.approx(float(loss), rel=1e-5)
+        assert means["perplexity"] == pytest.approx(float(loss.exp()), rel=1e-5)
         kl = functional.kl_div(
             logits.log_softmax(1), clean.log_softmax(1), reduction="batchmean", log_target=True
         )
-        assert told["kl"] == pytest.approx(float(kl), abs=1e-6)
+        assert means["kl"] == pytest.approx(float(kl), abs=1e-6)
         same = logits.argmax(1) == clean.argmax(1)
-        assert told["agreement"] == pytest.approx(float(same.float().mean()))
-        assert told["top1"] == pytest.approx(float((logits.argmax(1) == right).float().mean()))
+        assert means["agreement"] == pytest.approx(float(same.float().mean()))
+        assert means["top1"] == pytest.approx(float((logits.argmax(1) == right).float().mean()))
 
 
 def test_positions_that_are_not_kept_stay_as_they_are(
@@ -107,15 +107,15 @@ def test_positions_that_are_not_kept_stay_as_they_are(
     kept_BT[:, 0] = False
     kept_BT[2] = False
     some = TokenBatch(batch.tokens_BT, kept_BT, torch.arange(4)[:, None].expand(4, 9) - 1)
-    found = next_token_sums(subject.module, names, {"zero": ablating()}, [some], 3)
-    count_G, _, kl_G, _, _ = found["zero"].sums_FG
+    sums = next_token_sums(subject.module, names, {"zero": ablating()}, [some], 3)
+    count_G, _, kl_G, _, _ = sums["zero"].sums_FG
     assert count_G.tolist() == [8, 8, 8], "group -1 does not count"
     assert kl_G[1] == 0, "nothing is replaced in the third context"
     assert kl_G[0] > 1e-6
     with splicing(subject.module, names) as splice:
         x_BTD = next(iter(splice.read(batch.tokens_BT).values()))
     expected = x_BTD[kept_BT].double().square().sum()
-    assert found["zero"].missed == pytest.approx(float(expected), rel=1e-6)
+    assert sums["zero"].missed == pytest.approx(float(expected), rel=1e-6)
     mean_D = kept_mean(subject.module, names, [some, some])
     torch.testing.assert_close(mean_D, x_BTD[kept_BT].mean(dim=0))
 
@@ -133,7 +133,7 @@ def test_a_patch_has_gradients(subject: LanguageSubject, batch: TokenBatch) -> N
 
 
 def test_hooks_are_gone(subject: LanguageSubject, batch: TokenBatch) -> None:
-    def hooks() -> list[tuple[object, ...]]:  # transformers leaves some of its own
+    def hooks() -> list[tuple[object, ...]]:  # transformers installs hooks of its own
         return [(*m._forward_hooks, *m._forward_pre_hooks) for m in subject.module.modules()]
 
     clean, before = subject.module(batch.tokens_BT).logits, hooks()

@@ -13,10 +13,10 @@ from tendril.models.subjects.subject import Subject
 
 @pytest.fixture(scope="module")
 def lucids() -> Subject:
-    """InceptionV1 up to mixed4b, of random weights."""
+    """InceptionV1 up to mixed4b, with random weights."""
     torch.manual_seed(0)
     network = InceptionV1(until="mixed4b").eval().requires_grad_(False)
-    return Subject("inceptionv1", network, inception.preprocess, 224, inception.SITES)
+    return Subject("inceptionv1", network, inception.preprocess, 224, inception.inception_sites())
 
 
 def of(*layers: nn.Module, size: int = 32) -> Subject:
@@ -37,7 +37,7 @@ def conv(kernel: int, stride: int = 1, padding: int = 0, ins: int = 3) -> nn.Con
         ("mixed3a_5x5", 13, 59, 8),
         ("mixed3b", 13, 91, 8),
         ("mixed3b_5x5_pre_relu", 13, 91, 8),
-        ("mixed4b", 6, 235, 16),  # more than the image has
+        ("mixed4b", 6, 235, 16),  # larger than the image
     ],
 )
 def test_fields_of_inception_are_those_of_arithmetic(
@@ -113,7 +113,7 @@ def test_a_gpu_finds_the_same_fields(lucids: Subject) -> None:
 
 
 class Centre(nn.Module):
-    """Every cell's vector to sum 0, as normalisations do: its plain sum says nothing."""
+    """Centres every cell's vector, as normalisations do, so that its sum is constant."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return x_BCHW - x_BCHW.mean(dim=1, keepdim=True)
@@ -127,7 +127,7 @@ class Everywhere(nn.Module):
 
 
 class OneSize(nn.Module):
-    """Refuses images of other sizes than 8, as a network with position embeddings does."""
+    """Accepts only images of 8 pixels, as a network with position embeddings does."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if x_BCHW.shape[-1] != 8:

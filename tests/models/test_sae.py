@@ -14,7 +14,7 @@ KINDS = [(Sparsity("topk", K), True), (Sparsity("relu"), False), (Sparsity("relu
 
 
 def random_sae(sparsity: Sparsity, pre_bias: bool = True) -> SAE:
-    """No parameter is zero, and no row of W_dec has norm 1."""
+    """Random parameters: none is zero, and no row of W_dec has norm 1."""
     generator = torch.Generator().manual_seed(0)
     sae = SAE(D, S, sparsity, pre_bias=pre_bias)
     for parameter in sae.parameters():
@@ -69,13 +69,13 @@ def test_vectors_may_have_any_number_of_leading_dimensions() -> None:
 
 
 def gradients(sae: SAE, x_hat_ND: Tensor) -> list[Tensor]:
-    """Of all parameters, for an output weighted unevenly."""
+    """Gradients of all parameters for a weighted sum of the output."""
     weight_ND = torch.linspace(-1, 1, x_hat_ND.numel()).reshape(x_hat_ND.shape)
     return list(torch.autograd.grad((x_hat_ND * weight_ND).sum(), list(sae.parameters())))
 
 
 def test_combining_the_active_latents_equals_decoding_all() -> None:
-    """Values and the gradients of every parameter, against a loop over vectors."""
+    """Compare values, and the gradients of all parameters, with a loop over vectors."""
     sae, x_ND = random_sae(Sparsity("topk", K)), vectors()
     values_NK, indices_NK = topk_entries(sae.pre(x_ND), K)
     fast_ND = sae.combine(values_NK, indices_NK) + sae.b_dec

@@ -1,5 +1,5 @@
-"""Every function of `sparse_active` beside its reference in `active`: what is on, what it adds
-up to, and the gradients of both for every parameter and for the vectors, in float64."""
+"""Every function of `kernels.sparse` against `kernels.reference`: active latents,
+reconstructions, and the gradients of both for all parameters and vectors, in float64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,13 +38,13 @@ def vectors() -> Tensor:
 
 
 def on(found: Active) -> list[tuple[int, float]]:
-    """What is above zero: latent and value, in one order."""
+    """The positive entries (latent, value), sorted."""
     pairs = zip(found.indices_M.tolist(), found.values_M.tolist(), strict=True)
     return sorted((latent, round(value, 10)) for latent, value in pairs if value > 0)
 
 
 def assert_same_gradients(fast: Tensor, slow: Tensor, inputs: list[Tensor]) -> None:
-    """For an output weighted unevenly."""
+    """Compare values, and gradients for a weighted sum of the output."""
     torch.testing.assert_close(fast, slow)
     weight = torch.linspace(-1, 1, fast.numel()).double().reshape(fast.shape)
     ours, theirs = (
@@ -87,7 +87,7 @@ CHOICES: dict[str, Callable[..., Active]] = {
 def test_it_equals_the_reference(
     choice: Callable[..., Active], pre_bias: bool, shift: float
 ) -> None:
-    """Also where fewer than k are positive (a shift of the bias), and where none is."""
+    """Also if a shift of the bias leaves fewer than k positive pre-activations, or none."""
     sae, x_ND = random_sae(pre_bias=pre_bias, shift=shift), vectors()
     slow = choice(active, sae, x_ND)
     assert_same(sae, x_ND, choice(sparse_active, sae, x_ND), slow)
@@ -97,8 +97,8 @@ def test_it_equals_the_reference(
 
 @pytest.mark.parametrize("choice", ["topk", "batch_topk", "matryoshka"])
 def test_equal_latents_serve_each_other(choice: str) -> None:
-    """Every latent has a twin, so the k-th and the next are equal: whichever is taken, the
-    reconstruction is one and the same."""
+    """Every latent has a duplicate, so there are ties; the reconstruction does not depend on
+    which of them is chosen."""
     sae, x_ND = random_sae(), vectors()
     with torch.no_grad():
         for parameter in (sae.W_enc.T, sae.b_enc, sae.W_dec):
@@ -119,7 +119,7 @@ def dense_aux(sae: SAE, x_ND: Tensor, dead: Tensor, k: int) -> Tensor:
 def test_what_the_dead_make_of_it(
     dead: list[int], dense_below: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By dense products and by sparse ones."""
+    """With dense and with sparse products."""
     monkeypatch.setattr(sparse_active, "DENSE_BELOW", dense_below)
     sae, x_ND = random_sae(), vectors()
     marked = torch.tensor(dead)
@@ -138,7 +138,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class LargestTensor(TorchDispatchMode):
-    """The number of elements of the largest tensor that any operation gives."""
+    """Records the number of elements of the largest tensor that any operation returns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,8 +156,8 @@ class LargestTensor(TorchDispatchMode):
 def test_nothing_dense_is_made_forward_or_backward(
     choice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even pre-activations: no more than a block of them. The reference makes them all,
-    so the measure is one that can fail."""
+    """The largest tensor is a block of pre-activations. The reference, as a check of the test
+    itself, creates all of them."""
     monkeypatch.setattr(sparse_product, "CPU_BLOCK", 2**13)
     monkeypatch.setattr(sparse_product, "LEAST_ROWS", 1)
     count, latents = 512, 256

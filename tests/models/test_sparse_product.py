@@ -1,4 +1,4 @@
-"""Sparse products and all their gradients, beside the dense forms that autograd differentiates."""
+"""Sparse products and all their gradients equal the dense forms under autograd."""
 
 from collections.abc import Callable
 
@@ -45,8 +45,14 @@ def even() -> Entries:
 ENTRIES: dict[str, Callable[[], Entries]] = {"ragged": ragged, "none": none, "even": even}
 
 
+def dense(entries: Entries, values_M: Tensor) -> Tensor:
+    """z as a dense [B, S] tensor."""
+    z_BS = values_M.new_zeros(entries.bags, entries.latents)
+    return z_BS.index_put((entries.bags_M, entries.latents_M), values_M, accumulate=True)
+
+
 def assert_same(fast: Tensor, slow: Tensor, inputs: list[Tensor]) -> None:
-    """Values, and gradients of a random function of them."""
+    """Compare values, and gradients for a random weighting of the output."""
     torch.testing.assert_close(fast, slow)
     direction = normal(*slow.shape, seed=9)
     ours = torch.autograd.grad((fast * direction).sum(), inputs, materialize_grads=True)
@@ -61,7 +67,7 @@ def test_decoding_equals_the_dense_product(make: Callable[[], Entries]) -> None:
     values_M = normal(len(entries.latents_M)).requires_grad_()
     W_dec = normal(S, D, seed=1).requires_grad_()
     fast = decode(values_M, entries, W_dec)
-    assert_same(fast, entries.dense(values_M) @ W_dec, [values_M, W_dec])
+    assert_same(fast, dense(entries, values_M) @ W_dec, [values_M, W_dec])
     assert gradcheck(lambda v, w: decode(v, entries, w), (values_M, W_dec))
 
 
@@ -76,7 +82,7 @@ def test_pre_activations_equal_the_dense_product(make: Callable[[], Entries]) ->
 
 
 def test_rows_may_be_told_apart_from_bags() -> None:
-    """Matryoshka sums entries of one vector in several bags; their order by vector is lost."""
+    """In Matryoshka a vector has entries in several bags, so entries are not ordered by vector."""
     given = ragged()
     rows_M = torch.tensor([6, 0, 2, 2, 0, 1, 5, 3, 3, 6])
     x_ND = normal(N, D).requires_grad_()
@@ -89,7 +95,7 @@ def test_rows_may_be_told_apart_from_bags() -> None:
 @pytest.mark.parametrize("block", [1, 2 * S, 10**6])
 @pytest.mark.parametrize("k", [1, 4, S])
 def test_the_largest_are_those_of_topk(k: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many vectors are taken at a time."""
+    """For any number of vectors per block."""
     monkeypatch.setattr(sparse_product, "CPU_BLOCK", block)
     monkeypatch.setattr(sparse_product, "LEAST_ROWS", 1)
     x_ND, W_enc, b_enc = normal(N, D), normal(D, S, seed=1), normal(S, seed=2)
@@ -125,7 +131,7 @@ def test_among_equals_some_k_are_chosen() -> None:
 def test_the_largest_of_a_batch_are_those_of_a_flat_topk(
     count: int, block: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those at or below zero are left out: they would stand for nothing."""
+    """Entries at or below zero are omitted."""
     monkeypatch.setattr(sparse_product, "CPU_BLOCK", block)
     monkeypatch.setattr(sparse_product, "LEAST_ROWS", 1)
     x_ND, W_enc, b_enc = normal(N, D), normal(D, S, seed=1), normal(S, seed=2) - 1
@@ -140,7 +146,7 @@ def test_the_largest_of_a_batch_are_those_of_a_flat_topk(
 
 
 def test_a_sample_that_misleads_costs_a_second_pass_and_nothing_else() -> None:
-    """The sampled first vector is far larger than the rest, so the first level is too high."""
+    """The sampled vectors are much larger than the rest, so the first threshold is too high."""
     x_ND, W_enc = normal(128, D), normal(D, S, seed=1)
     x_ND[::64] *= 100
     pre_NS = x_ND @ W_enc

@@ -1,4 +1,4 @@
-"""Splicing, on networks small enough to know what must come out."""
+"""Splicing in networks so small that the results can be computed by hand."""
 
 import math
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ CLASSES = 7
 
 
 class Small(nn.Module):
-    """Two branches joined, a ReLU in place on one of them, and seven classes."""
+    """Two branches that are concatenated, an in-place ReLU on one of them, and seven classes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,11 +35,11 @@ class Small(nn.Module):
         self.left, self.right = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 6, 1)
         self.left_relu, self.right_relu = nn.ReLU(inplace=True), nn.ReLU()
         self.last = nn.Linear(10, CLASSES)
-        self.last.weight.data *= 30  # so that images get different answers
+        self.last.weight.data *= 30  # so that predictions differ between images
         self.softmax = nn.Softmax(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        right = self.right_relu(self.right(x))  # called before the branch that is named first
+        right = self.right_relu(self.right(x))  # called before the first branch
         left = self.left_relu(self.left(x))
         pooled = torch.cat([left, right], dim=1).mean(dim=(2, 3))
         return self.softmax(self.last(pooled))
@@ -84,8 +84,8 @@ def untouched(network: nn.Module) -> Iterator[None]:
 
 
 def identity(width: int) -> SAE:
-    """A dictionary that gives every vector back: one latent a channel, and one for what is
-    below zero."""
+    """A dictionary that reconstructs exactly: two latents per channel, for positive and negative
+    values."""
     sae = SAE(width, 2 * width, Sparsity("relu"), pre_bias=False).requires_grad_(False)
     both = torch.cat([torch.eye(width), -torch.eye(width)])
     sae.W_enc.copy_(both.T)
@@ -224,7 +224,7 @@ def test_vectors_and_parts_are_each_others_way_back() -> None:
 
 
 def test_a_network_without_classes_is_told(images: Tensor) -> None:
-    with pytest.raises(SubjectError, match="a score a class"):
+    with pytest.raises(SubjectError, match=r"must have shape \[24, 'classes'\]"):
         splice_answers(
             nn.Sequential(nn.ReLU()), ("0",), {}, [(images, torch.zeros(24, dtype=torch.int64))]
         )

@@ -1,6 +1,8 @@
 """Feature patching, with a dictionary that is known to be right: one latent a token."""
 
 import dataclasses
+import json
+import shlex
 from itertools import product
 from pathlib import Path
 
@@ -15,10 +17,13 @@ from tendril.models.dictionaries.checkpoint import load_sae, save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.models.subjects.language import LanguageSubject, language_subject
-from tendril.study.core.language_text import check_causal
+from tendril.study.__main__ import main
+from tendril.study.core.language_inputs import check_causal
+from tendril.study.core.study import StudyResult, run_study
 from tendril.study.measures.activation_patching import (
     Curve,
     Features,
+    Pairs,
     Patching,
     curve,
     features_of,
@@ -27,8 +32,8 @@ from tendril.study.measures.activation_patching import (
     principal_components,
 )
 from tendril.study.patching.config import PatchingConfig
-from tendril.study.patching.prompts import TEMPLATES, Pairs, generated_pairs, paired
-from tendril.study.patching.study import study_patching
+from tendril.study.patching.prompts import TEMPLATES, generated_pairs, paired
+from tendril.study.patching.study import PatchingStudy
 
 from ..helpers import tiny_language
 
@@ -98,6 +103,10 @@ def config(home: Path, **fields: object) -> PatchingConfig:
     return PatchingConfig(**(given | fields))  # type: ignore[arg-type]
 
 
+def patching(config: PatchingConfig) -> StudyResult:
+    return run_study(PatchingStudy(), config)
+
+
 def test_pairs_differ_in_a_name_and_are_of_equal_length(pairs: Pairs) -> None:
     assert len(set(pairs.texts)) == 24
     for row, (base, counter) in enumerate(pairs.texts):
@@ -127,7 +136,7 @@ def test_the_same_two_names_in_all_pairs(subject: LanguageSubject) -> None:
     made = generated_pairs(subject, 24, 3, "same-name", NAMES)
     assert len(made.answers_P2.unique(dim=0)) == 1
     assert len(set(made.texts)) == 24, "who speaks, and the words, differ"
-    with pytest.raises(ConfigError, match="make 24"):
+    with pytest.raises(ConfigError, match="--pairs must be at most 24"):
         generated_pairs(subject, 25, 3, "same-name", NAMES)
 
 
@@ -199,27 +208,38 @@ def test_the_right_dictionary_needs_fewer_features_than_components(
     assert needed["pca"] > needed["exact"]
 
 
-def test_the_study_and_its_page(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = study_patching(config(home))
+def test_the_study_and_its_page(home: Path) -> None:
+    planned = patching(config(home, dry_run=True))
+    assert planned.dry_run and not (home / "reports").exists(), "a dry run writes nothing"
+    result = patching(config(home))
+    made = result.figures
+    assert result.report == planned.report
     assert made["kl_whole"] == pytest.approx(0, abs=1e-5)
-    assert set(made["needed"]) == {"exact", "pca"}
-    assert (
-        made["needed"]["exact"]["own_attribution"]["80%"]
-        < made["needed"]["pca"]["own_attribution"]["80%"]
-    )
-    assert "exact" in capsys.readouterr().out
-    page = (Path(made["report"]) / "index.html").read_text()
-    assert "<svg" in page
-    last = study_patching(config(home, positions="last"))
+    assert set(made["curves"]) == {"exact", "pca"}
+    needed = {name: ways["own_attribution"]["needed"] for name, ways in made["curves"].items()}
+    assert needed["exact"]["80%"] < needed["pca"]["80%"]
+    assert "exact" in result.table
+    assert result.headline.startswith("Features needed for 50% of the KL (greedy, each pair")
+    page = result.report.read_text()
+    assert page.count("<figure") == 8, "two charts an order"
+    curves = (result.report.parent / "curves.csv").read_text().splitlines()
+    assert curves[0] == "features,order,changed,kl,size"
+    assert curves[1].startswith("exact,attribution,0,")
+    assert (result.report.parent / "needed.csv").is_file()
+    assert patching(config(home)).reused
+    command = json.loads((result.report.parent / "about.json").read_text())["command"]
+    again = main(shlex.split(command)[2:]).result
+    assert again["reused"] and again["report"] == str(result.report)
+    last = patching(config(home, positions="last")).figures
     assert last["kl_whole"] > 1e-4, "a name before the last token is not changed"
 
 
 def test_what_cannot_be_patched_is_told(home: Path, subject: LanguageSubject) -> None:
-    with pytest.raises(ConfigError, match="--pairs wants more than the 6"):
-        study_patching(config(home, pairs=6))
+    with pytest.raises(ConfigError, match="--pairs must be more than the 6"):
+        patching(config(home, pairs=6))
     with pytest.raises(ConfigError, match="give more --names"):
-        study_patching(config(home, names=("Ann", "Bo")))
-    with pytest.raises(ConfigError, match="as many tokens as each other"):
+        patching(config(home, names=("Ann", "Bo")))
+    with pytest.raises(ConfigError, match="must differ and have equally many tokens"):
         paired(subject, [("Ann and Bo", "Ann")], [(3, 4)])
     encoder = dataclasses.replace(subject, kind="encoder")
     with pytest.raises(SubjectError, match="is an encoder"):

@@ -8,8 +8,9 @@ import pytest
 
 from tendril.harvest.config import LanguageConfig
 from tendril.harvest.run import harvest
+from tendril.study.core.study import run_study
 from tendril.study.patching.config import PatchingConfig
-from tendril.study.patching.study import study_patching
+from tendril.study.patching.study import PatchingStudy
 from tendril.train.config import TrainConfig
 from tendril.train.loop import train
 
@@ -37,16 +38,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def needed(home: Path, change: Any) -> dict[str, dict[str, dict[str, int]]]:
     """Features that each order needs for half and for four fifths of the KL."""
-    told = study_patching(
+    told = run_study(
+        PatchingStudy(),
         PatchingConfig(
             run=("topk", "gated"), names=talkers.SPOKEN_TO, change=change, pairs=28, fitted=12,
             features=24, candidates=16, greedy=9, device="cpu", home=str(home),
-        )
-    )  # fmt: skip
+        ),
+    ).figures  # fmt: skip
     assert told["kl_before"] > 5, "the model has learned to say the name"
     assert told["right_base"] == told["right_counterfactual"] == 1
-    by_name: dict[str, dict[str, dict[str, int]]] = told["needed"]
-    return {name.partition("-")[0]: ways for name, ways in by_name.items()}
+    return {
+        name.partition("-")[0]: {way: one["needed"] for way, one in ways.items()}
+        for name, ways in told["curves"].items()
+    }
 
 
 def test_for_one_change_of_name_one_order_of_latents_serves_all_prompts(home: Path) -> None:

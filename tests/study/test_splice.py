@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,11 @@ from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.models.subjects.load import load_subject
-from tendril.study.curves.config import SpliceConfig
-from tendril.study.splice.images import image_labels, study_splice
+from tendril.study.__main__ import main
+from tendril.study.core.study import StudyResult, run_study
+from tendril.study.splice.config import SpliceConfig
+from tendril.study.splice.images import image_labels
+from tendril.study.splice.study import SpliceStudy
 
 ROOT = Path(__file__).parents[2]
 SUBJECT = f"{ROOT / 'tests' / 'helpers' / 'splice_subject.py'}:make"
@@ -64,9 +68,13 @@ def config(home: Path, **fields: object) -> SpliceConfig:
     return SpliceConfig(**(given | fields))  # type: ignore[arg-type]
 
 
+def splice(config: SpliceConfig) -> StudyResult:
+    return run_study(SpliceStudy(), config)
+
+
 def test_all_is_recovered_by_the_identity_and_nothing_by_zero(home: Path) -> None:
-    made = study_splice(config(home))
-    assert made["images"] == 12
+    made = splice(config(home)).figures
+    assert made["images"] == made["answers"] == 12
     assert made["labels"] == "file"
     assert made["clean"]["top1"] == 1.0
     everything, nothing = made["runs"]["all"], made["runs"]["nothing"]
@@ -79,10 +87,11 @@ def test_all_is_recovered_by_the_identity_and_nothing_by_zero(home: Path) -> Non
     assert made["zero"]["top1"] == pytest.approx(1 / 3), "without red and green all is blue"
     assert made["zero"]["top5"] == 1.0, "of three classes all are among the first five"
     assert everything["recovered_against_zero"]["top5"] is None
+    assert (made["best_run"], made["best_loss_recovered"]) == ("all", 1.0)
 
 
 def test_the_batch_size_changes_nothing(home: Path) -> None:
-    one, other = (study_splice(config(home, batch_size=size)) for size in (1, 12))
+    one, other = (splice(config(home, batch_size=size, overwrite=True)).figures for size in (1, 12))
     for name in ("clean", "zero", "mean"):
         assert one[name] == pytest.approx(other[name], rel=1e-5)
 
@@ -90,7 +99,7 @@ def test_the_batch_size_changes_nothing(home: Path) -> None:
 def test_without_labels_the_subjects_answers_are_right_and_that_is_said(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = study_splice(config(home, labels=""))
+    made = splice(config(home, labels="")).figures
     assert made["clean"]["top1"] == 1.0
     assert made["labels"] == "the subject's own first answers"
     assert "the subject's own first answer" in capsys.readouterr().err
@@ -111,8 +120,10 @@ def test_the_command_prints_a_table_and_json(home: Path) -> None:
     images = str(home / "images")
     done = run("--run", "all", "--inputs", images, "--labels", str(home / "classes.txt"))
     assert done.returncode == 0, done.stderr
-    *table, last = done.stdout.splitlines()
-    assert json.loads(last)["runs"]["all"]["fvu"] == 0
+    *table, _, following, last = done.stdout.splitlines()
+    made = json.loads(last)
+    assert (made["best_run"], made["best_loss_recovered"]) == ("all", 1.0)
+    assert following == f"next: open {made['report']}"
     assert [line.split()[0] for line in table] == ["site", "clean", "zero", "mean", "all"]
     told = run("--run", "all")
     assert told.returncode == 2
@@ -120,9 +131,31 @@ def test_the_command_prints_a_table_and_json(home: Path) -> None:
     assert "Traceback" not in told.stderr
 
 
+def test_the_page_says_which_images_and_the_report_is_reused(home: Path, tmp_path: Path) -> None:
+    asked = config(home, limit=6, name="again")
+    assert splice(config(home, limit=6, name="again", dry_run=True)).dry_run
+    assert not list((home / "reports").glob("again-*")), "a dry run writes nothing"
+    made = splice(asked)
+    page = made.report.read_text()
+    assert "a random sample of 6 images of images" in page
+    assert 'class="bar"' in page
+    assert (made.report.parent / "splice.csv").read_text().count("\n") == 6
+    assert splice(asked).reused
+    command = json.loads((made.report.parent / "about.json").read_text())["command"]
+    told = main(shlex.split(command)[2:]).result
+    assert told["reused"] and told["report"] == str(made.report)
+    others = tmp_path / "classes.txt"
+    others.write_text("c2\nc1\nc3\n")
+    assert splice(config(home, limit=6, labels=str(others))).report != made.report
+    whole = splice(config(home))
+    assert "all 12 images of images" in whole.report.read_text()
+
+
 def test_runs_of_two_sites_are_spliced_apart(home: Path) -> None:
-    with pytest.raises(ConfigError, match=r"relu \(all\), blue_relu \(elsewhere\)"):
-        study_splice(config(home, run=("all", "elsewhere")))
+    with pytest.raises(
+        ConfigError, match=r"of one site; got relu \(all\), blue_relu \(elsewhere\)"
+    ):
+        splice(config(home, run=("all", "elsewhere")))
 
 
 def test_a_crosscoder_is_not_spliced(home: Path, tmp_path: Path) -> None:
@@ -130,7 +163,10 @@ def test_a_crosscoder_is_not_spliced(home: Path, tmp_path: Path) -> None:
     told = {"site": "relu+blue_relu", "sites": {"relu": 2, "blue_relu": 1}}
     save_dictionary(tmp_path / "joint", sae, told)
     with pytest.raises(ConfigError, match="joint is a crosscoder of the sites relu, blue_relu"):
-        study_splice(config(home, run=(str(tmp_path / "joint"),)))
+        splice(config(home, run=(str(tmp_path / "joint"),)))
+    save_dictionary(tmp_path / "turned", sae, {"site": "relu", "group": {"rotations": 4}})
+    with pytest.raises(ConfigError, match="turned is a crosscoder over a group"):
+        splice(config(home, run=(str(tmp_path / "turned"),)))
 
 
 def test_labels_go_by_the_names_of_files_and_folders(tmp_path: Path) -> None:
@@ -161,7 +197,7 @@ def test_a_real_network_is_spliced_at_a_site_of_four_modules(shared: Path, tmp_p
         sae.W_dec.copy_(both)
     told = {"site": "mixed3b_pre_relu", "subject": dict(subject.identity)}
     save_dictionary(tmp_path / "runs" / "identity", sae, told)
-    made = study_splice(
+    made = splice(
         SpliceConfig(
             run=("identity",),
             subject="inceptionv1",
@@ -172,7 +208,7 @@ def test_a_real_network_is_spliced_at_a_site_of_four_modules(shared: Path, tmp_p
             device="cpu",
             home=str(tmp_path),
         )
-    )
+    ).figures
     run = made["runs"]["identity"]
     assert made["clean"]["top1"] >= 0.6
     assert run["top1"] == made["clean"]["top1"]

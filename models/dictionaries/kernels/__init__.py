@@ -1,1 +1,1 @@
-"""Kernels."""
+"""The computations of dictionaries: reference implementations and faster equivalents."""

@@ -1,10 +1,9 @@
-"""From vectors to active latents to reconstructions: what every k-sparse objective does.
+"""Reference forward passes of k-sparse dictionaries: active latents and reconstructions.
 
-Three functions, one a choice of latents: `topk_active`, `batch_topk_active` and
-`matryoshka_active`. They are the reference, and the seam: a faster path takes the place of one of
-them as a whole, and is held to the same values and gradients.
-
-Which latents are chosen is not differentiated; the values at the chosen places are.
+There is one function for each way to choose the active latents: `topk_active`,
+`batch_topk_active` and `matryoshka_active`. `sparse` has faster versions with the same signatures,
+values and gradients. Gradients flow through the values of the active latents; their choice is
+treated as constant.
 """
 
 from collections.abc import Sequence
@@ -20,12 +19,12 @@ from ..sparsity import topk_entries
 
 @dataclass(frozen=True)
 class Active:
-    """The latents that are on in a batch of N vectors, and what they add up to.
+    """The active latents of a batch of N vectors in sparse form, and the reconstructions.
 
-    Entry m says that latent indices_M[m] is on by values_M[m] (zero where fewer than k were
-    positive, in which case it is not on). Entries of one vector follow each other; TopK's are
-    values_NK and indices_NK, flattened. `x_hats_PND` are the reconstructions by P nested
-    prefixes of the dictionary, the last of them by the whole; P is 1 outside Matryoshka.
+    Entry m is latent indices_M[m] with value values_M[m]; a value of zero means inactive, if
+    fewer than k pre-activations were positive. With TopK the entries are [N, K], flattened.
+    `x_hats_PND` are the reconstructions by P nested prefixes of the dictionary, of which the
+    last is the whole dictionary. P is 1 except for Matryoshka.
     """
 
     values_M: Float[Tensor, " m"]
@@ -34,14 +33,14 @@ class Active:
 
     @property
     def x_hat_ND(self) -> Float[Tensor, "n d"]:
-        """The reconstruction by the whole dictionary."""
+        """The reconstruction by the whole dictionary, [n, D]."""
         return self.x_hats_PND[-1]
 
 
 def topk_active(sae: SAE, x_ND: Float[Tensor, "n d"], k: int) -> Active:
-    """The k largest latents of every vector: z = ReLU(TopK(pre)), x_hat = z W_dec + b_dec.
+    """The k largest latents of each vector: z = ReLU(TopK(pre)), x_hat = z W_dec + b_dec.
 
-    Source: Gao et al. (2406.04093), eq. 3.
+    Source: Gao et al. (2406.04093), eq. 3; `sparsity.topk` explains the ReLU.
     """
     pre_NS = sae.pre(x_ND)
     values_NK, indices_NK = topk_entries(pre_NS, k)
@@ -54,9 +53,11 @@ def batch_topk_active(
 ) -> Active:
     """The k N largest latents of the batch: z = ReLU(BatchTopK(pre)), x_hat = z W_dec + b_dec.
 
-    They are ranked by weight_i ReLU(pre_i); the weights (1 where none are given) are the sum
-    over sites of ||d_i|| in a crosscoder. Source: Bussmann et al., BatchTopK (2412.06410), eq.
-    6; Minder et al. (2504.02922), section 2 for the weights.
+    Latents are ranked by weight_i ReLU(pre_i). The weights default to 1; in a crosscoder they are
+    `crosscoder.weights`, e.g. sum_g ||d_i,g||.
+
+    Source: Bussmann et al., BatchTopK sparse autoencoders (2412.06410), eq. 6; Minder et al.
+    (2504.02922), section 2, for the weights.
     """
     return matryoshka_active(sae, x_ND, k, (sae.latents,), weight_S)
 
@@ -68,18 +69,20 @@ def matryoshka_active(
     prefixes: Sequence[int],
     weight_S: Float[Tensor, " s"] | None = None,
 ) -> Active:
-    """One BatchTopK code, read by nested prefixes of the dictionary.
+    """BatchTopK latents, decoded by nested prefixes of the dictionary.
 
-        x_hats[p] = sum_{i < prefixes[p]} z_i d_i + b_dec,   prefixes rising, the last one S
+        x_hats[p] = sum_{i < prefixes[p]} z_i d_i + b_dec
 
-    Source: Bussmann et al., Matryoshka SAEs (2503.17547), eq. 5.
+    `prefixes` are increasing, and the last one is S. The latents are chosen once, for all
+    prefixes together. Source: Bussmann et al., Learning multi-level features with Matryoshka
+    SAEs (2503.17547), eq. 5.
     """
     pre_NS = sae.pre(x_ND)
     count = len(x_ND)
     flat_M = _largest(pre_NS.detach(), k * count, weight_S)
     indices_M, rows_M = flat_M % sae.latents, flat_M // sae.latents
     ends_P = torch.tensor(prefixes, device=x_ND.device)
-    # one bag a group of latents and vector: all groups are summed in one pass over the entries
+    # one bag for each (group of latents, vector), so that a single pass sums all groups
     bags_M = torch.bucketize(indices_M, ends_P, right=True) * count + rows_M
     order_M = bags_M.argsort(stable=True)
     indices_M, rows_M, bags_M = indices_M[order_M], rows_M[order_M], bags_M[order_M]
@@ -93,7 +96,7 @@ def matryoshka_active(
 def _largest(
     pre_NS: Float[Tensor, "n s"], count: int, weight_S: Float[Tensor, " s"] | None
 ) -> Int[Tensor, " m"]:
-    """The flat places of the `count` largest ReLU(pre) (times their weights), in order."""
+    """The flat indices of the `count` largest weight * ReLU(pre), ascending."""
     score_NS = torch.relu(pre_NS)
     if weight_S is not None:
         score_NS = score_NS * weight_S.detach()

@@ -1,17 +1,16 @@
-"""Products with latents z [N, S] of which nearly all are zero, at the cost of those that are not.
+"""Products with sparse latents z [N, S], at a cost proportional to the number of active latents.
 
-With k of S latents on, a dense training step spends four of its five large products, and most
-of its memory, on zeros. Here an *entry* m is one place of z: latent `latents_M[m]` of vector
-`bags_M[m]`. Three products serve the whole step, each with hand-written gradients:
+With k of S latents active, a dense training step spends four of its five large products, and most
+of its memory, on zeros. Here an *entry* m is one non-zero of z: latent `latents_M[m]` of vector
+`bags_M[m]`. A training step needs three operations, with hand-written gradients:
 
-    largest     the k largest pre-activations of every vector, a block of vectors at a time
-    at_entries  the same pre-activations as a function of x, W_enc and b_enc
+    largest     the k largest pre-activations of each vector, one block of vectors at a time
+    at_entries  these pre-activations as a differentiable function of x, W_enc and b_enc
     decode      z W_dec
 
-Every gradient is one more pass over the entries: a weight's gradient is a sum over the entries
-of each latent, so it is the same `embedding_bag` with entries sorted by latent instead of by
-vector. Nothing dense of shape [N, S] is ever made. The dense forms of the same are
-`Entries.dense`, `x W_enc + b_enc` and `z W_dec`.
+Each gradient is one more pass over the entries. The gradient of a weight matrix is a sum over the
+entries of each latent, which is the same `embedding_bag` with entries sorted by latent instead of
+by vector. No dense [N, S] tensor is created, except for blocks of pre-activations in `largest`.
 """
 
 from collections.abc import Iterator
@@ -26,18 +25,19 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-CPU_BLOCK = 2**21  # pre-activations at a time: they stay in the cache, and in reused memory
-LEAST_ROWS = 512  # vectors at a time: for fewer, reading W_enc takes longer than multiplying by it
+CPU_BLOCK = 2**21  # pre-activations per block, few enough to stay in the cache
+LEAST_ROWS = 512  # vectors per block; with fewer, reading W_enc dominates the product
 GPU_BLOCK = 2**28
-GROUPS = (8, 4)  # latents of which at first only the largest is looked at
+GROUPS = (8, 4)  # group sizes of the two-stage search in `top`
 
 
 @final
 @dataclass(frozen=True)
 class Entries:
-    """Where the non-zeros of z [B, S] are, row after row; a place may come twice (they add up).
+    """The positions of the non-zeros of z [B, S], in row order; duplicates add up.
 
-    latents_M the column of each entry, bags_M its row (rising), `bags` B, `latents` S.
+    `latents_M` is the column of each entry and `bags_M` its row (non-decreasing); `bags` is B and
+    `latents` is S. Rows are called bags because, with nested prefixes, a vector has several.
     """
 
     latents_M: Int[Tensor, " m"]
@@ -47,22 +47,17 @@ class Entries:
 
     @cached_property
     def by_bag(self) -> Int[Tensor, " b1"]:
-        """Where the entries of each row begin, and, last, where they end."""
+        """The offset of each row's first entry, followed by the number of entries."""
         return _starts(self.bags_M, self.bags)
 
     @cached_property
     def by_latent(self) -> tuple[Int[Tensor, " m"], Int[Tensor, " s1"]]:
-        """The order that sorts entries by latent, and where those of each latent begin."""
+        """A permutation that sorts entries by latent, and the offset of each latent's entries."""
         return self.latents_M.argsort(stable=True), _starts(self.latents_M, self.latents)
-
-    def dense(self, values_M: Float[Tensor, " m"]) -> Float[Tensor, "b s"]:
-        """z itself: the slow form, for reference."""
-        z_BS = values_M.new_zeros(self.bags, self.latents)
-        return z_BS.index_put((self.bags_M, self.latents_M), values_M, accumulate=True)
 
 
 def entries_of_rows(latents_NK: Int[Tensor, "n k"], latents: int) -> Entries:
-    """The entries of K latents a vector."""
+    """The entries of K active latents for each vector."""
     count, k = latents_NK.shape
     bags_M = torch.arange(count, device=latents_NK.device).repeat_interleave(k)
     return Entries(latents_NK.reshape(-1), bags_M, count, latents)
@@ -71,7 +66,10 @@ def entries_of_rows(latents_NK: Int[Tensor, "n k"], latents: int) -> Entries:
 def decode(
     values_M: Float[Tensor, " m"], entries: Entries, W_dec: Float[Tensor, "s d"]
 ) -> Float[Tensor, "b d"]:
-    """z W_dec: row b is the sum of values[m] W_dec[latents[m]] over the entries m of row b."""
+    """z W_dec: row b is the sum of values[m] W_dec[latents[m]] over the entries m of row b.
+
+    Differentiable in `values_M` and `W_dec`.
+    """
     x_hat_BD: Tensor = _Decode.apply(values_M, W_dec, entries)  # type: ignore[no-untyped-call]
     return x_hat_BD
 
@@ -86,8 +84,8 @@ def at_entries(
 ) -> Float[Tensor, " m"]:
     """Pre-activations <x[rows[m]], W_enc[:, latents[m]]> + b_enc[latents[m]].
 
-    Whoever chose the entries has computed them: they come in as `values_M`, and go out as they
-    are, now with gradients for x, W_enc and b_enc.
+    Choosing the entries has already computed them: `values_M` is returned unchanged, but with
+    gradients for x, W_enc and b_enc.
     """
     pre_M: Tensor = _AtEntries.apply(  # type: ignore[no-untyped-call]
         values_M, x_ND, W_enc, b_enc, entries, rows_M
@@ -103,23 +101,23 @@ def largest(
     k: int,
     parts: int = 1,
 ) -> tuple[Float[Tensor, "np k"], Int[Tensor, "np k"]]:
-    """The k largest of x W_enc + b_enc for each vector, in no order, and whose they are.
+    """The k largest of x W_enc + b_enc for each vector, in arbitrary order, and their latents.
 
-    With several `parts` the latents are those of as many dictionaries, one after the other,
-    and there are k for each vector and part, the parts of a vector following each other.
+    With `parts` > 1 the latents are those of several dictionaries of equal size, concatenated.
+    The result then has k values for each vector and part, in rows (vector, part).
     """
     latents = W_enc.shape[1]
-    values, chosen = [], []
+    values, indices = [], []
     for _, part_ND in _blocks(x_ND, latents):
         pre_NS = (part_ND @ W_enc).add_(b_enc).view(-1, latents // parts)
         top_NK, latents_NK = top(pre_NS, k)
         values.append(top_NK)
-        chosen.append(latents_NK)
-    places = torch.cat(chosen)
+        indices.append(latents_NK)
+    indices_NK = torch.cat(indices)
     if parts > 1:
         first_P1 = torch.arange(parts, device=x_ND.device)[:, None] * (latents // parts)
-        places = (places.view(-1, parts, k) + first_P1).view(-1, k)
-    return torch.cat(values).to(x_ND.dtype), places
+        indices_NK = (indices_NK.view(-1, parts, k) + first_P1).view(-1, k)
+    return torch.cat(values).to(x_ND.dtype), indices_NK
 
 
 @torch.no_grad()
@@ -130,19 +128,20 @@ def largest_of_batch(
     count: int,
     weight_S: Float[Tensor, " s"] | None = None,
 ) -> tuple[Float[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, " m"]]:
-    """The `count` largest ReLU(x W_enc + b_enc), times weight_S, of all vectors together.
+    """The `count` largest weight * ReLU(x W_enc + b_enc) over all vectors and latents.
 
-    Returns pre-activations, latents and vectors of those above zero (at most `count`), vector
-    after vector. A level that about a quarter too many reach is read off every 64th vector; one
-    pass collects what reaches it. Should they be too few, a second collects all above zero.
+    Returns pre-activations, latents and vectors of those above zero (at most `count`), ordered by
+    vector. Every 64th vector is used to estimate a threshold that about 25 % too many entries
+    pass, and one pass over the batch collects these. If they are too few, a second pass collects
+    all positive ones.
     """
     sample_ND = x_ND[:: min(64, len(x_ND))]
     score_NS = _score(functional.linear(sample_ND, W_enc.T, b_enc), weight_S)
-    wanted = min(score_NS.numel(), -(-count * len(sample_ND) * 5 // (len(x_ND) * 4)))
-    level = float(score_NS.flatten().topk(wanted, sorted=False).values.min())
-    pre_M, flat_M = _reaching(x_ND, W_enc, b_enc, weight_S, level)
+    target = min(score_NS.numel(), -(-count * len(sample_ND) * 5 // (len(x_ND) * 4)))
+    level = float(score_NS.flatten().topk(target, sorted=False).values.min())
+    pre_M, flat_M = _above(x_ND, W_enc, b_enc, weight_S, level)
     if len(flat_M) < count and level > 0:
-        pre_M, flat_M = _reaching(x_ND, W_enc, b_enc, weight_S, 0.0)
+        pre_M, flat_M = _above(x_ND, W_enc, b_enc, weight_S, 0.0)
     latents_M = flat_M % W_enc.shape[1]
     if len(flat_M) > count:
         score_M = pre_M if weight_S is None else pre_M * weight_S[latents_M]
@@ -152,62 +151,65 @@ def largest_of_batch(
 
 
 def top(pre_NS: Float[Tensor, "n s"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """`pre_NS.topk(k)`, in no order. On a CPU in two stages where k is small beside S: the k
-    largest lie in the k groups with the largest maxima, so only those are looked through."""
+    """`pre_NS.topk(k, sorted=False)`, faster on a CPU if k is much smaller than S.
+
+    The k largest values lie in the k groups of latents with the largest maxima, so the search has
+    two stages: over the groups, then within the chosen ones.
+    """
     count, latents = pre_NS.shape
-    fitting = [size for size in GROUPS if latents % size == 0 and 4 * size * k <= latents]
-    if pre_NS.device.type != "cpu" or not fitting:
+    sizes = [size for size in GROUPS if latents % size == 0 and 4 * size * k <= latents]
+    if pre_NS.device.type != "cpu" or not sizes:
         values_NK, latents_NK = pre_NS.topk(k, dim=1, sorted=False)
         return values_NK, latents_NK
-    size = fitting[0]
-    pre_NGC = pre_NS.view(count, size, latents // size)  # column c: group c, spread out
+    size = sizes[0]
+    pre_NGC = pre_NS.view(count, size, latents // size)  # column c is group c
     columns_NK = pre_NGC.amax(dim=1).topk(k, dim=1, sorted=False).indices
-    near_NGK = pre_NGC.gather(2, columns_NK[:, None].expand(count, size, k))
-    values_NK, places_NK = near_NGK.view(count, -1).topk(k, dim=1, sorted=False)
-    within_NK = places_NK // k * (latents // size)
-    return values_NK, within_NK + columns_NK.gather(1, places_NK % k)
+    candidates_NGK = pre_NGC.gather(2, columns_NK[:, None].expand(count, size, k))
+    values_NK, flat_NK = candidates_NGK.view(count, -1).topk(k, dim=1, sorted=False)
+    within_NK = flat_NK // k * (latents // size)
+    return values_NK, within_NK + columns_NK.gather(1, flat_NK % k)
 
 
 def _blocks(x_ND: Tensor, latents: int) -> Iterator[tuple[int, Tensor]]:
-    """The vectors that are encoded at a time, each time with the number of the first."""
+    """Blocks of vectors to encode at a time, each with the index of its first vector."""
     block = CPU_BLOCK if x_ND.device.type == "cpu" else GPU_BLOCK
     rows = max(LEAST_ROWS, block // latents)
     for first in range(0, len(x_ND), rows):
         yield first, x_ND[first : first + rows]
 
 
-def _reaching(
+def _above(
     x_ND: Tensor, W_enc: Tensor, b_enc: Tensor, weight_S: Tensor | None, level: float
 ) -> tuple[Tensor, Tensor]:
-    """Pre-activations whose score is above zero and at least `level`, and their flat places."""
+    """Pre-activations with a score above zero and at least `level`, and their flat indices."""
     latents = W_enc.shape[1]
-    found = []
+    blocks = []
     for first, part_ND in _blocks(x_ND, latents):
         pre_NS = (part_ND @ W_enc).add_(b_enc)
         score_NS = _score(pre_NS, weight_S)
         reached_NS = score_NS >= level if level > 0 else score_NS > 0
         flat_M = reached_NS.flatten().nonzero().squeeze(1)
-        found.append((pre_NS.flatten()[flat_M], flat_M + first * latents))
-    pre, flat = zip(*found, strict=True)
+        blocks.append((pre_NS.flatten()[flat_M], flat_M + first * latents))
+    pre, flat = zip(*blocks, strict=True)
     return torch.cat(pre), torch.cat(flat)
 
 
 def _score(pre_NS: Tensor, weight_S: Tensor | None) -> Tensor:
-    """What latents are ranked by, where it is above zero."""
+    """The value that latents are ranked by, valid where positive."""
     return pre_NS if weight_S is None else pre_NS * weight_S
 
 
 def _starts(sorted_M: Tensor, count: int) -> Tensor:
-    """Where each of 0 .. count begins among numbers once they are sorted."""
+    """The offset of the first occurrence of each of 0 .. count in the sorted numbers."""
     return functional.pad(torch.bincount(sorted_M, minlength=count).cumsum(0), (1, 0))
 
 
 def _gather_sums(
-    values_M: Tensor, places_M: Tensor, starts_B1: Tensor, table_RD: Tensor
+    values_M: Tensor, indices_M: Tensor, starts_B1: Tensor, table_RD: Tensor
 ) -> Float[Tensor, "b d"]:
-    """out[b] = sum of values[m] table[places[m]] over the entries m of bag b."""
+    """out[b] = sum of values[m] table[indices[m]] over the entries m of bag b."""
     return functional.embedding_bag(
-        places_M,
+        indices_M,
         table_RD.contiguous(),
         starts_B1,
         per_sample_weights=values_M,
@@ -219,7 +221,7 @@ def _gather_sums(
 def _sums_by_latent(
     values_M: Tensor, entries: Entries, rows_M: Tensor, table_RD: Tensor
 ) -> Float[Tensor, "s d"]:
-    """out[s] = sum of values[m] table[rows[m]] over the entries m of latent s: z^T table."""
+    """z^T table: out[s] = sum of values[m] table[rows[m]] over the entries m of latent s."""
     order_M, starts_S1 = entries.by_latent
     return _gather_sums(values_M[order_M], rows_M[order_M], starts_S1, table_RD)
 

@@ -1,1 +1,1 @@
-"""Synthetic."""
+"""Subjects with weights written by rule, whose features are known."""

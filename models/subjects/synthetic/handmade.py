@@ -1,9 +1,9 @@
-"""A subject whose answer is known: InceptionV1's first stages, with weights written by rule.
+"""A subject with known features: InceptionV1's first stages, with weights written by rule.
 
-Nothing is learned and nothing is read from a file: each layer is a piece of geometry, built
-on the layer before as the circuits of the trained network are. mixed3b_5x5 holds detectors of
-curves at sixteen known orientations, and of lines, corners and circles; PLANTED says which.
-Construction: Cammarata et al., "Curve Circuits", Distill 2021.
+Nothing is learned or read from a file. Each layer is built geometrically from the layer before,
+like the circuits of the trained network. mixed3b_5x5 holds detectors of curves at sixteen known
+orientations, and of lines, corners and circles; PLANTED lists them.
+Source of the construction: Cammarata et al., "Curve Circuits", Distill 2021.
 """
 
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ from . import handmade_weights as rules
 
 UNTIL = "mixed3b"
 NORMALISATION = "lucent"
-GUARD = 4  # channels on each side that this response normalisation takes in
+GUARD = 4  # neighbouring channels on each side within the response normalisation
 INPUT_SIZE = 160
-STEPS = 2.0**20  # weights are multiples of 1 / STEPS: no machine's cosine shows in the digest
+STEPS = 2.0**20  # weights are rounded to 1 / STEPS, so that their digest is machine-independent
 
 Kind = Literal["curve", "line", "corner", "circle"]
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A unit of mixed3b_5x5 and what it was made to detect.
+    """A unit of mixed3b_5x5, and the feature that it is built to detect.
 
-    `orientation` in degrees: where a curve bulges, where a corner points, the normal of a line
-    (modulo 180), and None for a circle.
+    `orientation` is in degrees: the direction of a curve's bulge, the direction a corner points
+    in, the normal of a line (modulo 180), and None for a circle.
     """
 
     unit: int
@@ -54,7 +54,7 @@ PLANTED = _planted()
 def handmade_subject() -> Subject:
     """The subject `handmade`, with the sites of InceptionV1 up to mixed3b.
 
-    PLANTED is the truth about mixed3b_5x5, whose other units stay silent.
+    PLANTED is the ground truth for mixed3b_5x5; its other units are always silent.
     """
     network = handmade_network()
     return Subject(
@@ -73,7 +73,7 @@ def handmade_subject() -> Subject:
 
 
 def handmade_network() -> InceptionV1:
-    """InceptionV1 up to mixed3b with all its weights written."""
+    """InceptionV1 up to mixed3b with weights written by rule."""
     network = InceptionV1(NORMALISATION, until=UNTIL).eval().requires_grad_(False)
     for parameter in network.parameters():
         parameter.zero_()
@@ -87,9 +87,9 @@ def _write_stem(network: InceptionV1) -> None:
     """conv2d0: 0-47 Gabors, 48-63 colours. conv2d1: 0-15 energies, 16-31 edges, 32-47 colours.
     conv2d2: 0-23 lines, 24-39 tiny curves, 40-55 edges, 56-71 colours.
 
-    Response normalisation divides by the neighbouring channels, so the last four lines come
-    once more before the first and the first four after the last: all have their neighbours.
-    Gains keep activations so small that it hardly divides.
+    Response normalisation divides by neighbouring channels. The last four lines are therefore
+    repeated before the first, and the first four after the last, so that all lines have the same
+    neighbours. Small gains keep activations small, so that normalisation has little effect.
     """
     _write(network, "conv2d0", 0, 0, rules.gabor_bank(), gain=0.1)
     _write(network, "conv2d0", 48, 0, rules.colour_blobs(), gain=0.1)
@@ -119,12 +119,13 @@ def _write_mixed3a(network: InceptionV1) -> None:
 
 
 def _write_mixed3b(network: InceptionV1) -> None:
-    """5x5: the planted units, from the early curves of mixed3a's 3x3 and 5x5, so that wide
-    radii count too, and the lines of its 3x3. The others, sixteen channels each: 1x1 lines,
-    early curves, edges, colours; 3x3 longer lines, edges, colours; pool_reduce lines, colours.
+    """5x5: the planted units. They read the early curves of mixed3a's 3x3 and 5x5 branches (the
+    latter for wide radii) and the lines of its 3x3 branch. The other branches have sixteen channels
+    each of: 1x1 lines, early curves, edges, colours; 3x3 longer lines, edges, colours; pool_reduce
+    lines, colours.
 
-    Gains and thresholds leave a curve detector silent at 19 of 20 positions of dead leaves, and
-    make the kinds comparable, so that a dictionary has to tell them apart.
+    Gains and thresholds make a curve detector silent at 19 of 20 positions of dead leaves images,
+    and give all kinds similar magnitudes, so that a dictionary has to distinguish them.
     """
     early, lines, wide, edges, colours, pooled_colours = 64, 80, 192, 32, 48, 240
     five = "mixed3b_5x5"  # sees early curves as 0-15 and lines as 16-31
@@ -155,7 +156,7 @@ def _write(
     gain: float = 1.0,
     threshold: float = 0.0,
 ) -> None:
-    """Put a block of weights at channels `first` on, reading channels `first_in` on."""
+    """Write a block of weights for output channels from `first` and inputs from `first_in` on."""
     conv = getattr(network, f"{layer}_pre_relu_conv")
     outs, ins = block.shape[:2]
     rounded = torch.from_numpy(np.rint(gain * block * STEPS) / STEPS)
@@ -164,7 +165,7 @@ def _write(
 
 
 def _same(count: int = 16, side: int = 1) -> rules.Block:
-    """Passes channels on, each the middle cell of its kernel."""
+    """Weights that copy channels: 1 at the middle cell of each kernel."""
     block = np.zeros((count, count, side, side))
     block[:, :, side // 2, side // 2] = np.eye(count)
     return block

@@ -1,11 +1,11 @@
-"""The rules by which the handmade subject's weights are written.
+"""The rules for the weights of the handmade subject.
 
-Every rule is geometry: which feature, at which angle, is expected in which cell. Lines and
-Gabors are named by the angle of their normal, modulo 180 degrees; curves, corners and edges by
-a direction, modulo 360 (the bulge, the tip, the light side), clockwise on the screen from +x.
-Positions are pixels; the cells of a kernel lie one pitch apart: 1 pixel in conv2d0, 4 in
-conv2d2, 8 in mixed3a and mixed3b. A block of weights is [O, I, K, K]: features out, features
-in, rows, columns.
+Every rule is geometric: it says which feature, at which angle, is expected in which cell of a
+kernel. Lines and Gabors are labelled by the angle of their normal, modulo 180 degrees; curves,
+corners and edges by a direction modulo 360 (of the bulge, the tip, the light side). Angles are
+degrees clockwise on screen from +x. Positions are in pixels. The cells of a kernel are one pitch
+apart: 1 pixel in conv2d0, 4 in conv2d2, 8 in mixed3a and mixed3b. A block of weights is
+[O, I, K, K]: output features, input features, rows, columns.
 """
 
 import math
@@ -24,11 +24,11 @@ CORNERS = np.arange(0.0, 360.0, 45.0)
 CIRCLES = (8.0, 12.0, 16.0, 20.0)  # radii in pixels
 HUES = np.arange(0.0, 360.0, 45.0)
 
-WHOLE, HALF = 360.0, 180.0  # periods of a direction, and of a normal
+WHOLE, HALF = 360.0, 180.0  # periods of a direction and of a normal
 
 
 def agreement(difference: Array | float, width: float, period: float) -> Array:
-    """1 where two angles agree, 1/2 where they differ by width / 2: a von Mises bump."""
+    """A von Mises bump: 1 if two angles agree, and 1/2 if they differ by width / 2."""
     fall = 1 - math.cos(math.pi * width / period)
     angle = 2 * np.pi * np.asarray(difference, dtype=np.float64) / period
     bump: Array = 0.5 ** ((1 - np.cos(angle)) / fall)
@@ -36,7 +36,7 @@ def agreement(difference: Array | float, width: float, period: float) -> Array:
 
 
 def cells(side: int, pitch: float, direction: float) -> tuple[Array, Array]:
-    """Pixels of each cell of a kernel along `direction`, and across it (clockwise)."""
+    """Position in pixels of each cell of a kernel along `direction` and across it (clockwise)."""
     reach = (np.arange(side) - (side - 1) / 2) * pitch
     x, y = np.meshgrid(reach, reach)
     cos, sin = math.cos(math.radians(direction)), math.sin(math.radians(direction))
@@ -44,13 +44,13 @@ def cells(side: int, pitch: float, direction: float) -> tuple[Array, Array]:
 
 
 def bell(distance: Array, sigma: float) -> Array:
-    """A Gaussian of height 1."""
+    """exp(-(distance / sigma)^2 / 2), a Gaussian of height 1."""
     height: Array = np.exp(-0.5 * (distance / sigma) ** 2)
     return height
 
 
 def lay(weight: Array, expected: Array, angles: Array, width: float, period: float) -> Array:
-    """[I, K, K], summing to 1: in each cell the feature at the angle expected there."""
+    """Weights [I, K, K] with sum 1 that prefer, in each cell, features at the expected angle."""
     block: Array = weight * agreement(angles[:, None, None] - expected, width, period)
     block /= block.sum()
     return block
@@ -60,10 +60,10 @@ def lay(weight: Array, expected: Array, angles: Array, width: float, period: flo
 
 
 def gabor_bank(wavelength: float = 5.5, along: float = 1.6, across: float = 2.2) -> Block:
-    """Twelve orientations in two phases and their negatives (a ReLU follows), on luminance.
+    """Gabors at twelve orientations and four phases, on luminance.
 
-    cos(2 pi u / wavelength - phase) under a Gaussian, u along the normal; without response to
-    an even field, and with absolute weights summing to 1.
+    cos(2 pi u / wavelength - phase) under a Gaussian, with u along the normal. Weights have mean
+    zero and absolute sum 1. Four phases are needed because a ReLU follows.
     """
     bank = []
     for normal in GABOR_NORMALS:
@@ -77,10 +77,10 @@ def gabor_bank(wavelength: float = 5.5, along: float = 1.6, across: float = 2.2)
 
 
 def colour_blobs() -> Block:
-    """Eight hues, first as spots on the opposite hue, then as even fields of colour.
+    """Detectors of eight hues: first spots on the opposite hue, then uniform colour.
 
-    A hue weighs red, green and blue by its angle in the plane of red-green and blue-yellow, so
-    that grey excites none.
+    A hue weights red, green and blue by its angle in the plane of the red-green and blue-yellow
+    axes, so that grey excites none.
     """
     u, v = cells(7, 1.0, 0.0)
     distance = np.hypot(u, v)
@@ -97,14 +97,14 @@ def colour_blobs() -> Block:
 
 
 def pooled_phases(width: float = 30.0, inhibition: float = 0.55) -> Block:
-    """Energy at each normal: Gabors near it in all four phases, less a share of all Gabors."""
+    """Energy at each normal: nearby Gabors in all four phases, minus a fraction of all Gabors."""
     match = agreement(NORMALS[:, None] - GABOR_NORMALS, width, HALF)
     weights = match / match.sum(axis=1, keepdims=True) - inhibition / len(GABOR_NORMALS)
     return np.repeat(weights, len(PHASES), axis=1)[:, :, None, None]
 
 
 def pooled_edges(width: float = 40.0, inhibition: float = 0.55) -> Block:
-    """Edges by the direction of their light side: the odd phases alone, less a share of all."""
+    """Edges by direction of the light side: odd phases only, minus a fraction of all Gabors."""
     directions = GABOR_NORMALS[:, None] + np.array([0.0, 0.0, 0.0, 180.0])
     odd = np.array([0.0, 1.0, 0.0, 1.0])
     match = odd * agreement(DIRECTIONS[:, None, None] - directions, width, WHOLE)
@@ -117,7 +117,7 @@ def pooled_edges(width: float = 40.0, inhibition: float = 0.55) -> Block:
 
 
 def lines(side: int, pitch: float, breadth: float, normals: Array = NORMALS) -> Block:
-    """Lines in a row along the tangent, less their mean over all normals and cells."""
+    """Lines: aligned lines along the tangent, minus the mean over all normals and cells."""
     rows = []
     for normal in normals:
         u, _ = cells(side, pitch, normal)
@@ -127,9 +127,11 @@ def lines(side: int, pitch: float, breadth: float, normals: Array = NORMALS) -> 
 
 
 def bends(side: int, pitch: float, turn: float, breadth: float, length: float) -> Block:
-    """Early curves: lines along the tangent whose normals turn with the bulge, less 1.1 times
-    those that turn against it. Whatever does not turn cancels, so neither straight lines nor
-    an echo at 180 degrees are left. `turn` is in degrees a cell.
+    """Early curves: lines along the tangent whose normals turn with the bulge, minus 1.1 times
+    those that turn against it.
+
+    Straight lines, and responses at 180 degrees from the bulge, cancel. `turn` is in degrees per
+    cell.
     """
     rows = []
     for direction in DIRECTIONS:
@@ -142,7 +144,7 @@ def bends(side: int, pitch: float, turn: float, breadth: float, length: float) -
 
 
 def edges(side: int, pitch: float, breadth: float) -> Block:
-    """Edges in a row along the tangent, of the same light side."""
+    """Edges: aligned edges along the tangent with the same light side."""
     rows = []
     for direction in DIRECTIONS:
         u, _ = cells(side, pitch, direction)
@@ -164,11 +166,10 @@ def curves(
     opposition: float = 1.5,
     inhibition: float = 1.0,
 ) -> Block:
-    """Curve detectors: early curves laid tangent along arcs of several radii.
+    """Curve detectors: early curves tangent to arcs of several radii.
 
-    In a cell at the angle `off` round the arc's centre the early curve of direction + off
-    excites, and the opposite one, 180 degrees away, inhibits; all early curves anywhere
-    inhibit a little.
+    In a cell at the angle `off` around the arc's centre, the early curve of direction + off
+    excites, and the one 180 degrees away inhibits. All early curves inhibit weakly everywhere.
     """
     rows = []
     for direction in directions:
@@ -185,7 +186,7 @@ def curves(
 
 
 def suppression(count: int, by: int) -> Block:
-    """All features `by` inhibit alike, in every cell; each output's weights sum to -1."""
+    """Uniform inhibition by `by` features in every cell; weights of each output sum to -1."""
     return np.full((count, by, SIDE, SIDE), -1.0 / (by * SIDE**2))
 
 
@@ -198,9 +199,11 @@ def corners(
     start: float = 5.0,
     width: float = 30.0,
 ) -> Block:
-    """Corners: lines along two arms that run back from the tip, at `half_angle` from the axis,
-    in cells from `start` pixels on; the same lines `beyond` the tip inhibit, so that straight
-    lines and crossings do not count.
+    """Corners: lines along two arms that run back from the tip at `half_angle` to the axis, in
+    cells more than `start` pixels away.
+
+    The same lines on the other side of the tip inhibit with weight `beyond`, so that straight
+    lines and crossings do not excite.
     """
     rows = []
     for direction in directions:
@@ -208,9 +211,9 @@ def corners(
         for arm in (direction + 180.0 - half_angle, direction + 180.0 + half_angle):
             u, v = cells(SIDE, PITCH, arm)
             normal = np.full_like(u, arm + 90.0)
-            there = lay(bell(v, breadth) * (u > start), normal, NORMALS, width, HALF)
-            past = lay(bell(v, breadth) * (u < -start), normal, NORMALS, width, HALF)
-            row += (there - beyond * past) / 2
+            on_arm = lay(bell(v, breadth) * (u > start), normal, NORMALS, width, HALF)
+            past_tip = lay(bell(v, breadth) * (u < -start), normal, NORMALS, width, HALF)
+            row += (on_arm - beyond * past_tip) / 2
         rows.append(row - inhibition / row.size)
     return np.stack(rows)
 
@@ -218,7 +221,7 @@ def corners(
 def circles(
     radii: tuple[float, ...] = CIRCLES, breadth: float = 4.0, inhibition: float = 2.0
 ) -> Block:
-    """Rings round the middle: in each cell near the ring the early curve that bulges outward."""
+    """Rings around the middle: early curves that bulge outward in cells near the ring."""
     rows = []
     for radius in radii:
         u, v = cells(SIDE, PITCH, 0.0)

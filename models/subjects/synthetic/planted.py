@@ -1,16 +1,15 @@
-"""A subject of known features in superposition: the handmade network with a hidden layer more.
+"""A subject with known features in superposition: the handmade network plus a hidden layer.
 
-Where mixed3b_5x5 has its 5x5 convolution, this one detects 110 features (site
-mixed3b_5x5_features) and mixes them into the 96 channels of mixed3b_5x5. Twenty-four curves,
-twelve lines, twenty-four corners, two circles and forty-eight hooks: turns by 15 degrees and
-reflections permute them, as exactly as the grid of pixels permits. Single channels show ten
-curves, without 180 to 240 and 300 to 360 degrees, and three pairs of curves; all else is there
-in superposition alone. FEATURES says what is planted, `directions` where, and `planted_blocks`
-what a group crosscoder should find.
+In place of the 5x5 convolution of mixed3b_5x5, this network detects 110 features (site
+mixed3b_5x5_features) and mixes them into the 96 channels of mixed3b_5x5: 24 curves, 12 lines, 24
+corners, 2 circles and 48 hooks. Turns by 15 degrees and reflections permute the features, up to
+the pixel grid. Ten curves have a channel of their own (none between 180 and 240 or between 300
+and 360 degrees), and three channels hold a pair of curves each; all other features exist only in
+superposition. FEATURES lists them, `directions` gives their directions, and `planted_blocks` what
+a group crosscoder should find.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -42,17 +41,18 @@ CLASSES: dict[Kind, str] = {
     "circle": "invariant",
     "hook": "chiral",
 }
-"""What fixes each kind, in the words of the study of symmetry: a line is fixed by a half turn,
-too, a circle by everything, a hook by nothing."""
+"""The stabiliser of each kind, in the terms of the symmetry study: a line is also fixed by a half
+turn, a circle by all elements, and a hook by the identity only."""
 
 
 @dataclass(frozen=True)
 class Feature:
     """A planted feature.
 
-    `orientation` in degrees: where a curve or a hook bulges, where a corner points, the normal of
-    a line (modulo 180), None for a circle. `hand` is 1 where a hook's arc goes on clockwise, -1
-    where the other way, and 0 for all else; `radius` is a circle's, in pixels, 0 for all else.
+    `orientation` is in degrees: the direction of the bulge of a curve or hook, the direction a
+    corner points in, the normal of a line (modulo 180), and None for a circle. `hand` is 1 for
+    hooks whose arc continues clockwise, -1 for the mirror image, and 0 for other kinds. `radius`
+    is that of a circle in pixels, and 0 for other kinds.
     """
 
     kind: Kind
@@ -61,7 +61,7 @@ class Feature:
     radius: float = 0.0
 
     def transformed(self, group: Dihedral, element: int) -> "Feature":
-        """What it looks like after T_element."""
+        """The feature after the group element T_element is applied to the image."""
         if self.orientation is None:
             return self
         reflected, turns = group.parts(element)
@@ -87,33 +87,32 @@ NUMBER = {feature: number for number, feature in enumerate(FEATURES)}
 
 
 def directions(site: str = SITE) -> Float[np.ndarray, "f d"]:
-    """The direction of each feature at mixed3b_5x5 or mixed3b: unit length, float64.
+    """The direction [f, D] of each feature at mixed3b_5x5 or mixed3b, with norm 1.
 
-    Raises ConfigError for another site.
+    Raises ConfigError for other sites.
     """
     if site not in FIRST:
         raise ConfigError(
-            f"features are planted at {' and '.join(FIRST)}, and not at {site!r}; "
-            "ask for one of those."
+            f"the site of planted features must be {' or '.join(FIRST)}; got {site!r}."
         )
     mixing_DF = rules.mixing()
     width = len(mixing_DF) if site == SITE else BLOCKS[UNTIL].width
-    there_FD = np.zeros((len(FEATURES), width))
-    there_FD[:, FIRST[site] : FIRST[site] + len(mixing_DF)] = mixing_DF.T
-    return there_FD
+    directions_FD = np.zeros((len(FEATURES), width))
+    directions_FD[:, FIRST[site] : FIRST[site] + len(mixing_DF)] = mixing_DF.T
+    return directions_FD
 
 
 @cache
 def permutations(group: Dihedral) -> Int64[np.ndarray, "f g"]:
-    """[i, g]: the number of the feature that T_g makes of feature i.
+    """The group action on features: entry [i, g] is the number of the feature T_g i.
 
-    Raises ConfigError where turns of the group are no multiples of 15 degrees.
+    Raises ConfigError if the group's turns are not multiples of 15 degrees.
     """
     if group.step % rules.STEP:
         raise ConfigError(
-            f"planted features are permuted by turns of {rules.STEP:g} degrees and multiples of "
-            f"it, and {group.name} turns by {group.step:g}; --rotations is 24, 12, 8, 6, 4, 3, 2 "
-            "or 1 with this subject."
+            f"the turns of a group that permutes planted features must be multiples of "
+            f"{rules.STEP:g} degrees; {group.name} turns by {group.step:g}. Set --rotations to 24, "
+            "12, 8, 6, 4, 3, 2 or 1."
         )
     return np.array(
         [[NUMBER[f.transformed(group, g)] for g in range(len(group))] for f in FEATURES], np.int64
@@ -121,29 +120,23 @@ def permutations(group: Dihedral) -> Int64[np.ndarray, "f g"]:
 
 
 def planted_blocks(group: Dihedral, site: str = SITE) -> Float[np.ndarray, "f g d"]:
-    """What a latent that stands for feature i writes into block g: the direction of T_g i."""
-    there_FGD: Float[np.ndarray, "f g d"] = directions(site)[permutations(group)]
-    return there_FGD
+    """The ideal decoder of a group crosscoder: block [i, g] is the direction of feature T_g i."""
+    blocks_FGD: Float[np.ndarray, "f g d"] = directions(site)[permutations(group)]
+    return blocks_FGD
 
 
 def families(group: Dihedral) -> Int64[np.ndarray, " f"]:
-    """The family of each feature: features that the group takes into one another."""
+    """The family of each feature: its orbit under the group, numbered from 0."""
     _, family_F = np.unique(permutations(group).min(axis=1), return_inverse=True)
     return np.asarray(family_F, np.int64)
-
-
-def stabiliser(feature: int, group: Dihedral) -> Sequence[int]:
-    """The elements that leave a feature as it is."""
-    fixed: list[int] = np.flatnonzero(permutations(group)[feature] == feature).tolist()
-    return fixed
 
 
 def planted_subject() -> Subject:
     """The subject `planted`: sites of InceptionV1 up to mixed3b, and mixed3b_5x5_features."""
     network = handmade_network()
     bare = unpadded(network)
-    for one in (network, bare):
-        _plant(one)
+    for variant in (network, bare):
+        _plant(variant)
     return Subject(
         name="planted",
         module=network,
@@ -160,7 +153,7 @@ def planted_subject() -> Subject:
 
 
 def _plant(network: InceptionV1) -> None:
-    """Put detectors, competition and mixing where the 5x5 convolution was."""
+    """Replace the 5x5 convolution by detectors, competition and mixing."""
     weights, thresholds = rules.detectors()
     matrix, least = rules.competition()
     mixing = rules.mixing()

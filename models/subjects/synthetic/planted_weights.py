@@ -1,9 +1,9 @@
 """The rules that plant more features than there are channels.
 
-Three steps, each a matrix, behind the handmade early curves and lines: detectors (5x5 cells),
-competition among them (1x1), and the mixing of what is left into channels (1x1), with a ReLU
-after each. Letters: F features, D channels. Angles are those of `handmade_weights`; a hook is
-named by the direction in which it bulges where its arc begins, and by its hand.
+Three linear steps follow the handmade early curves and lines, with a ReLU after each: detectors
+(5x5 cells), competition among them (1x1), and mixing into channels (1x1). Letters: F features, D
+channels. Angles are as in `handmade_weights`; a hook is labelled by the direction of its bulge at
+the beginning of its arc, and by its hand.
 """
 
 import numpy as np
@@ -12,29 +12,31 @@ from jaxtyping import Float
 from . import handmade_weights as rules
 from .handmade_weights import Block
 
-STEP = 15.0  # degrees between neighbours of a family: turns by it permute the features
+STEP = 15.0  # degrees between neighbours of a family; turns by STEP permute the features
 DIRECTIONS = np.arange(0.0, 360.0, STEP)
 NORMALS = np.arange(0.0, 180.0, STEP)
 RADII = (12.0, 18.0)  # of circles, in pixels
-HANDS = (1, -1)  # 1: the arc goes on clockwise
+HANDS = (1, -1)  # 1: the arc continues clockwise
 
 SIZES = {"curve": 24, "line": 12, "corner": 24, "circle": 2, "hook": 48}
-"""How many features of each kind, in the order in which they are numbered."""
+"""Number of features of each kind, in the order of their numbering."""
 
 NEURONS = (0, 30, 60, 90, 120, 150, 180, 240, 270, 300)
-"""Curves that have a channel of their own: without 180 to 240 and 300 to 360 degrees."""
+"""Orientations of the curves that have a channel of their own."""
 DOUBLES = ((45, 195), (105, 255), (165, 315))
-"""Curves that share a channel, two and two."""
+"""Orientations of the curves that share a channel in pairs."""
 POINTS = (0, 11, 8, 1, 9, 6, 12, 10, 15, 5, 2, 3, 14, 7)
-"""Points of the other fourteen curves, in order of orientation: found by trying permutations,
-so that those that meet in a channel lie far apart on the circle (resultant .61 at most)."""
-DOUBLE = 0.3  # the share of a curve's squared weights that lies in the shared channel
-TIMES = ((0, 0, 0, 0), (0, 1, 2, 3), (0, 2, 3, 1), (0, 3, 1, 2))  # in the field of four; + is ^
+"""Points of the other fourteen curves, in order of orientation.
+
+Chosen by trying permutations, so that curves that share a channel have distant orientations
+(resultant length at most 0.61)."""
+DOUBLE = 0.3  # fraction of a curve's squared weights in the shared channel
+TIMES = ((0, 0, 0, 0), (0, 1, 2, 3), (0, 2, 3, 1), (0, 3, 1, 2))  # product in GF(4); the sum is ^
 WIDTH = 96
 
 
 def spans() -> dict[str, slice]:
-    """Where in the order of features each kind lies."""
+    """The slice of feature numbers of each kind."""
     ends = np.cumsum(list(SIZES.values())).tolist()
     return {k: slice(end - n, end) for (k, n), end in zip(SIZES.items(), ends, strict=True)}
 
@@ -49,10 +51,10 @@ def hooks(
     extent: float = 60.0,
     opposition: float = 1.5,
 ) -> Block:
-    """Arcs that begin in the middle and run to one side only, ending or going on straight.
+    """Hooks: arcs that begin in the middle and continue to one side only.
 
-    As a curve detector on the arc's half; on the other half early curves of the same and of
-    the opposite bulge inhibit. No reflection maps a hook to itself.
+    On the side of the arc, weights are those of a curve detector; on the other side, early curves
+    of the same and of the opposite bulge inhibit. No reflection maps a hook to itself.
     """
     rows = []
     for direction in DIRECTIONS:
@@ -74,16 +76,16 @@ def hooks(
 
 
 def detectors() -> tuple[Block, Float[np.ndarray, " f"]]:
-    """[F, 32, 5, 5] and the threshold of each: what excites each feature, before competition.
+    """Weights [F, 32, 5, 5] and thresholds [F] of the detectors, before competition.
 
-    Gains make the kinds comparable on dead leaves; thresholds leave each silent at 19 of 20
-    positions.
+    The inputs are 16 early curves and 16 lines. Gains give the kinds similar magnitudes on dead
+    leaves images, and thresholds make each detector silent at 19 of 20 positions.
     """
     lines = rules.lines(rules.SIDE, rules.PITCH, breadth=4.0, normals=NORMALS)
     corners = rules.corners(
         DIRECTIONS, half_angle=50.0, breadth=5.0, inhibition=1.0, beyond=0.7, start=2.0, width=35.0
     )
-    parts = [  # the block, the first channel that it reads, gain, threshold
+    parts = [  # block, first input channel, gain, threshold
         (rules.curves(DIRECTIONS), 0, 0.167, 4.85),
         (lines, 16, 0.27, 0.0),
         (corners, 16, 0.44, 3.15),
@@ -104,7 +106,7 @@ def detectors() -> tuple[Block, Float[np.ndarray, " f"]]:
 
 # --- competition -----------------------------------------------------------------------------
 
-# Inhibition by neighbours in the family, one step and two steps away; then by other families.
+# inhibition by neighbours in the same family, one and two steps away, and by other families
 WITHIN = {"curve": (0.15, 0.7), "line": (0.3, 0.5), "corner": (0.3, 0.6), "hook": (0.2, 0.6)}
 ACROSS = {
     ("hook", "curve"): 0.1,
@@ -121,12 +123,11 @@ GAINS = {"curve": 24.0, "line": 14.5, "corner": 14.0, "circle": 15.0, "hook": 24
 
 
 def competition() -> tuple[Float[np.ndarray, "f f"], Float[np.ndarray, " f"]]:
-    """[F, F] and thresholds: each feature less its neighbours and its rivals.
+    """Weights [F, F] and thresholds [F]: each feature minus its neighbours and rivals.
 
-    What is left is tuned so narrowly, whatever the contrast, that a curve at a planted
-    orientation leaves its neighbours silent: then a single feature, and no mixture, is what
-    inputs have in common. All members of a family are inhibited alike, so that what permutes
-    the detectors permutes the features. Gains make the kinds of one size.
+    This makes tuning so narrow, at any contrast, that a curve at a planted orientation excites no
+    neighbouring feature. All members of a family are inhibited equally, so that group elements
+    that permute the detectors also permute the features. Gains equalise the magnitudes of kinds.
     """
     span, total = spans(), sum(SIZES.values())
     matrix, thresholds = np.eye(total), np.zeros(total)
@@ -150,16 +151,16 @@ def competition() -> tuple[Float[np.ndarray, "f f"], Float[np.ndarray, " f"]]:
 
 
 def mixing() -> Float[np.ndarray, "d f"]:
-    """[D, F]: the direction of each feature in the channels, of length 1 and nowhere negative,
-    so that the ReLU after it changes nothing.
+    """The direction of each feature in the channels, [D, F]: norm 1 and non-negative, so that the
+    ReLU that follows has no effect.
 
-    Ten curves have a channel each; three channels hold two curves each. All other features are
-    spread over five channels each of the last 80: a feature is a pair (P, Q) of points of the
-    plane over the field of four, and for each of the plane's five classes of parallels there
-    are 16 channels, one for every pair of lines of that class; it lies in that of its points'
-    own lines. Two points share one line at most, so two features share one channel at most,
-    and the cosine of their directions is at most 1/5. Curves have Q = 0: so every fourth of
-    these channels has two to four curves, the others none.
+    Ten curves have a channel each, and three channels hold two curves each. Every other feature
+    is spread over five of the last 80 channels, by a finite geometry: a feature is a pair (P, Q)
+    of points of the affine plane over GF(4). Each of the plane's five parallel classes has 16
+    channels, one for every pair of its lines, and the feature uses the channel of the lines
+    through P and Q. Two points share at most one line, so two features share at most one channel,
+    and the cosine of their directions is at most 1/5. Curves have Q = 0; every fourth of these
+    channels therefore holds two to four curves, and the others none.
     """
     weights = np.zeros((WIDTH, sum(SIZES.values())))
     curves = DIRECTIONS.tolist()
@@ -168,9 +169,9 @@ def mixing() -> Float[np.ndarray, "d f"]:
     spread = [f for f, angle in enumerate(curves) if angle not in NEURONS]
     for point, feature in zip(POINTS, spread, strict=True):
         weights[_channels(point, 0), feature] = 1.0
-    for place in range(weights.shape[1] - len(curves)):  # each channel has three to seven of these
-        p, q = (place + 2 * (place // 15)) % 16, 1 + 11 * place % 15
-        weights[_channels(p, q), len(curves) + place] = 1.0
+    for other in range(weights.shape[1] - len(curves)):  # each channel has three to seven of these
+        p, q = (other + 2 * (other // 15)) % 16, 1 + 11 * other % 15
+        weights[_channels(p, q), len(curves) + other] = 1.0
     for channel, pair in enumerate(DOUBLES, start=len(NEURONS)):
         for angle in pair:
             weights[channel, curves.index(angle)] = np.sqrt(5 * DOUBLE / (1 - DOUBLE))
@@ -179,12 +180,12 @@ def mixing() -> Float[np.ndarray, "d f"]:
 
 
 def _channels(p: int, q: int) -> list[int]:
-    """The channel of the points p and q (numbers 4 x + y) in each class of parallels."""
+    """The channel of the points p and q (numbered 4 x + y) in each parallel class."""
     first = len(NEURONS) + len(DOUBLES)
     return [first + 16 * c + 4 * _line(c, p) + _line(c, q) for c in range(5)]
 
 
 def _line(parallel: int, point: int) -> int:
-    """Which line of a class a point lies on: that of slope c is y + c x, the fifth class is x."""
+    """The line of a parallel class through a point: y + c x for slope c, and x for the fifth."""
     x, y = divmod(point, 4)
     return x if parallel == 4 else y ^ TIMES[parallel][x]
