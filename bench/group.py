@@ -27,7 +27,7 @@ from tendril.harvest.orbit_rows import image_orbits
 from tendril.harvest.vision_rows import to_rgb
 from tendril.models.sites.fused import fused
 from tendril.models.sites.hooks import as_grid, recording
-from tendril.models.sites.window import Window, find_window
+from tendril.models.sites.window import ReceptivePatch, find_receptive_patch
 from tendril.models.subjects.inception import InceptionV1, inception_sites, preprocess, unpadded
 from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject
@@ -55,7 +55,7 @@ def measure(bench: GroupBench) -> dict[str, object]:
     G = 8, 16, 32, 64 and for twice as many anchors.
     """
     subject = _subject(bench.weights)
-    window = find_window(subject, [bench.site])
+    window = find_receptive_patch(subject, [bench.site])
     group = Dihedral(bench.rotations)
     image = to_rgb([open_images("dead-leaves", 1).load(0, 224)], torch.device("cpu"))[0]
     cells_A2 = np.array(window.inside(224)[:: 289 // bench.anchors][: bench.anchors])
@@ -103,7 +103,7 @@ def measure(bench: GroupBench) -> dict[str, object]:
 def grow(weights: str, site: str, rotations: int, anchors: int) -> dict[str, float]:
     """The median time in seconds to read the orbits of some anchors, as a harvest does."""
     keep_freed_memory()
-    window = find_window(_subject(weights), [site])
+    window = find_receptive_patch(_subject(weights), [site])
     warp = Warp(Dihedral(rotations), window.size, window.colour)
     image = to_rgb([open_images("dead-leaves", 1).load(0, 224)], torch.device("cpu"))[0]
     cells_A2 = np.array(window.inside(224)[:anchors])
@@ -126,7 +126,7 @@ def _grown(module: str, *arguments: str | int) -> dict[str, float]:
 
 
 @contextmanager
-def _whole(subject: Subject, window: Window, group: Dihedral, site: str) -> Iterator[Whole]:
+def _whole(subject: Subject, window: ReceptivePatch, group: Dihedral, site: str) -> Iterator[Whole]:
     """The yardstick: the vectors [G, D] of an image at a cell, from rotated whole images."""
     modules = {site: subject.sites[site]}
     probe = subject.preprocess(torch.full((1, 3, 224, 224), 0.5))
@@ -146,7 +146,7 @@ def _whole(subject: Subject, window: Window, group: Dihedral, site: str) -> Iter
 
 
 def _turned(
-    image_CHW: torch.Tensor, middle: tuple[float, float], window: Window, group: Dihedral
+    image_CHW: torch.Tensor, middle: tuple[float, float], window: ReceptivePatch, group: Dihedral
 ) -> Float[torch.Tensor, "g 3 h w"]:
     """A whole image under every element about a pixel, faded along the same circle as crops."""
     at_HW2 = np.stack(np.meshgrid(np.arange(224), np.arange(224), indexing="xy"), -1) - middle

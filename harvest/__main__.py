@@ -1,67 +1,120 @@
-"""tendril harvest RECIPE [--field value ...]"""
+"""`tendril harvest RECIPE [--field value ...]`: inputs + a network -> a store."""
 
 import dataclasses
+import inspect
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from tendril.data.cli import as_json, note, run_command
+from tendril.data.cli import Outcome, as_json, run_command, scalars
+from tendril.data.errors import ConfigError
+from tendril.data.home import SCHEME, find_store
 
-from .config import StoreConfig, VerifyConfig
+from .config import LanguageConfig, StoreConfig, VerifyConfig
 from .recipes import RECIPES
 
-VERIFY = """Check a store: every chunk and file or, with --deep, a sample made once more.
+if TYPE_CHECKING:
+    from .run import Harvest
 
-Rows of a random sample are computed again from the subject and the inputs that the store
-names, and compared. Leaves with status 2 where anything differs, after listing it."""
+VERIFY = """Check a store: all its files or, with --deep, a sample of its rows.
+
+--deep recomputes the rows of a random sample of inputs from the subject and the inputs that the
+store records, and compares them. Exits with status 2 after listing what differs."""
 
 
-def main(arguments: Sequence[str] | None = None) -> Mapping[str, object] | None:
-    """Parse, harvest, and tell what was made; of several processes the first one tells."""
-    recipes = {name: (recipe.__doc__ or "", recipe()) for name, recipe in RECIPES.items()}
+def main(arguments: Sequence[str] | None = None) -> Outcome | None:
+    """Parse, then harvest or verify. Of several processes only the first returns an outcome."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    known = (*RECIPES, "verify")
+    if words and not words[0].startswith("-") and words[0] not in known:
+        raise ConfigError(
+            f"the first word after harvest must be one of {', '.join(known)}; got {words[0]!r}. "
+            "`tendril harvest --help` says what each does."
+        )
+    recipes = {name: (inspect.getdoc(make) or "", make()) for name, make in RECIPES.items()}
     config: object = tyro.extras.overridable_config_cli(
-        {**recipes, "verify": (VERIFY, VerifyConfig())}, prog="tendril harvest", args=arguments
+        {**recipes, "verify": (VERIFY, VerifyConfig())},
+        args=words or ["--help"],
+        prog="tendril harvest",
+        description="Record activations of a network in a store.",
     )
     if isinstance(config, VerifyConfig):
         return _verify(config)
     assert isinstance(config, StoreConfig)
-    from .estimate import estimate  # after parsing: torch takes a second
-    from .plan import make_plan, process_of
+    from .plan import process_of  # after parsing: torch takes a second
     from .run import harvest
 
-    if config.dry_run:
-        plan = make_plan(config)
-        if plan.rank > 0:
-            return None
-        about = estimate(plan, plan.layout())
-        note(about.pop("sentence"))
-        return {"store": plan.location, "dry_run": True, **about}
+    rank, _ = process_of(config)
+    if config.dry_run and rank > 0:
+        return None
     done = harvest(config)
-    return dataclasses.asdict(done) if process_of(config)[0] == 0 else None
+    if rank > 0:
+        return None
+    return Outcome(done.summary(), sentence(done), next_command(done, config, words))
 
 
-def _verify(config: VerifyConfig) -> Mapping[str, object]:
-    from tendril.data.home import find_store
-    from tendril.data.store import tables as table
+def sentence(done: "Harvest") -> str:
+    """What was made, for a person."""
+    group = f" of {done.elements} elements" if done.elements else ""
+    rows = f"{done.rows:,} rows{group} of {', '.join(done.sites)}"
+    if done.reused:
+        return f"{done.store} exists already, with {rows}."
+    if done.dry_run:
+        return (
+            f"Nothing was written. {done.store} would hold {rows}: about {done.bytes / 1e6:,.1f} "
+            f"MB, {done.seconds:,.1f} s."
+        )
+    unreadable = f" {done.unreadable:,} inputs could not be read." if done.unreadable else ""
+    return (
+        f"Made {done.store}: {rows}, in {done.seconds:,.1f} s ({done.rows_per_s:,.0f} rows/s)."
+        f"{unreadable}"
+    )
+
+
+def next_command(done: "Harvest", config: StoreConfig, words: Sequence[str]) -> str:
+    """The harvest itself after a dry run, else the training of a dictionary on the store."""
+    if done.dry_run and not done.reused:
+        return shlex.join(["tendril", "harvest", *(w for w in words if w != "--dry-run")])
+    recipe = "equivariant_crosscoder" if done.elements else "topk"
+    store = done.store if SCHEME in done.store else done.store.rpartition("/")[2]
+    command = ["tendril", "train", recipe, "--store", store]
+    if not isinstance(config, LanguageConfig) or len(done.sites) > 1:
+        command += ["--site", done.sites[0]]
+    home = config.home if SCHEME not in config.home else ""
+    return shlex.join([*command, *(["--home", home] if home else [])])
+
+
+def _verify(config: VerifyConfig) -> Outcome:
+    from tendril.data.store import tables
 
     location = find_store(config.store, config.home)
     if not config.deep:
         from tendril.data.store.verify import verify_store
 
         about = dataclasses.asdict(verify_store(location, progress=sys.stderr.isatty()))
-        text = table.verified(about)
+        text = tables.verified(about)
     else:
-        from .verify import verify_deep
+        from .verify import comparison, verify_deep
 
         about = verify_deep(config, location).summary()
-        text = table.recomputed(about)
-    if not config.json:
-        print(text)
+        text = comparison(about)
+    result = _report(about, text, config.json)
     if about["faults"]:
-        print(as_json(about), flush=True)
-        table.refuse(about)
-    return about
+        print(as_json(result), flush=True)
+        tables.refuse(about)
+    return Outcome(result)
+
+
+def _report(about: Mapping[str, Any], text: str, as_object: bool) -> Mapping[str, Any]:
+    """The JSON object of a check: whole if that is all there is to print, else its scalars below
+    the text."""
+    if as_object:
+        return about
+    print(text)
+    return {**scalars(about), "faults": len(about["faults"])}
 
 
 if __name__ == "__main__":

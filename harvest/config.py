@@ -1,138 +1,145 @@
-"""What can be asked of a harvest. Imports no torch: `--help` answers at once."""
+"""Configurations of a harvest. Imports no torch, so that `--help` is quick."""
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 import tyro
+
+# `--site NAME` reads as `--sites NAME`, since training and studies take one site as --site.
+Sites = Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--site"])]
 
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """What every harvest can be asked: abstract, a kind of subject adds its own."""
+    """Fields that every harvest has. Abstract: HarvestConfig is for images, LanguageConfig for
+    text."""
 
     inputs: str = ""
     """What the subject reads."""
     subject: str = ""
-    """The network studied."""
-    sites: tuple[str, ...] = ()
-    """Where activations are read, in one pass."""
+    """The network to study."""
+    sites: Sites = ()
+    """Sites to record, all in one pass."""
     limit: int | None = None
-    """How many inputs to take; all by default."""
+    """Number of inputs; by default all."""
     per_input: int | Literal["all"] = "all"
     """Positions kept of each input."""
     dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
-    """The dtype of the stored rows; int8 has a scale for each row."""
+    """Dtype of the stored rows; int8 keeps one scale a row."""
     seed: int = 0
-    """Seed of the positions."""
+    """Seed for the positions."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the subject runs."""
+    """Device: auto, cpu or cuda."""
     home: str = ""
-    """The folder or URL that holds store/; $TENDRIL_HOME or this folder by default."""
+    """Folder that holds store/, runs/ and reports/; by default $TENDRIL_HOME, or the current
+    folder."""
     name: str = ""
-    """What the store is called, before its digest; subject and inputs by default."""
+    """First part of the store's name; by default subject and inputs."""
     batch_size: int = 8
-    """Inputs in a slice: what the subject sees at once; a GPU likes 64."""
+    """Inputs in one forward pass (a slice); 64 suits a GPU."""
     threads: int = 0
-    """CPU threads of the subject; 0 is torch's own choice."""
+    """CPU threads of the subject; 0 leaves the choice to torch."""
     compressor: Literal["zstd", "lz4", "none"] = "zstd"
-    """How chunks are compressed."""
+    """Compressor of the chunks."""
     rank: int = 0
-    """Which of several processes this is, counted from 0."""
+    """Index of this process among --ranks processes, from 0."""
     ranks: int = 0
-    """How many processes share the shards; 0: what a launcher such as torchrun says, or one."""
+    """Processes that share the shards; 0 takes the number from torchrun, or 1."""
     dry_run: bool = False
-    """Only say how many rows, bytes and seconds it would be."""
+    """Report rows, bytes and seconds without writing anything."""
     overwrite: bool = False
-    """Remove a store of the same spec first."""
+    """Make it again even if it exists."""
 
 
 @final
 @dataclass(frozen=True)
 class HarvestConfig(StoreConfig):
-    """A harvest of images: which subject reads which, and what of its activations is kept."""
+    """A harvest of images: the subject, the images, and the rows to keep."""
 
     inputs: str = ""
-    """A folder of images, hf:NAME_OR_PATH[@SPLIT], or dead-leaves[:SEED]."""
+    """Folder of images, hf:NAME_OR_PATH[@SPLIT], or dead-leaves[:SEED]."""
     subject: str = "inceptionv1"
-    """inceptionv1, handmade, planted, or FILE.py:FUNCTION for a network of your own."""
+    """FILE.py:FUNCTION for a network of your own, inceptionv1, handmade or planted."""
     weights: str = ""
-    """A file of weights, `lucent` to fetch the Lucid checkpoint, or `random[:SEED]` for a control
-    that has learned nothing (inceptionv1)."""
+    """Weights of inceptionv1: a file, `lucent` to fetch the Lucid checkpoint, or `random[:SEED]`
+    for an untrained control."""
     normalisation: Literal["auto", "lucent", "sibling"] = "auto"
-    """Response normalisation of inceptionv1; auto goes by the checksum of the weights."""
-    sites: tuple[str, ...] = ("mixed3b",)
-    """Where activations are read, in one pass; positions are drawn on the first one's map."""
+    """Response normalisation of inceptionv1; auto recognises the weights by their checksum."""
+    sites: Sites = ()
+    """Sites to record, all in one pass; positions are drawn on the map of the first. By default
+    mixed3b for inceptionv1, handmade and planted; other networks have no default."""
     limit: int | None = None
-    """How many inputs to take, at random, the same ones each time; all by default."""
+    """Number of images, drawn at random with a fixed seed; by default all."""
     per_input: int | Literal["all"] = 10
-    """Positions kept of each input."""
+    """Positions kept of each image."""
     positions: Literal["norm", "uniform"] = "norm"
-    """How they are drawn: with probability proportional to the norm there, or uniformly."""
+    """How positions are drawn: in proportion to the norm of the activation, or uniformly."""
     rotations: int = 0
-    """Turns of the group that each position's patch is taken through (rows [G, D]); 0: no group."""
+    """Rotations in the group that acts on each position's patch (rows [G, D]); 0 for no group."""
     reflections: bool = True
-    """Whether the group reflects, too: it then has twice as many elements."""
+    """Include reflections, which doubles the number of elements."""
     turn: Literal["random", "none"] = "random"
-    """Whether each patch is first turned by an angle of its own, so that no direction that
-    photographs prefer is built in."""
+    """Turn each patch by a random angle before the group acts, so that the orientations common
+    in photographs are not built in."""
     workers: int = 0
-    """Threads that read and scale images; 0: one a core."""
+    """Threads that read and resize images; 0 for one a core."""
 
 
 @final
 @dataclass(frozen=True)
 class LanguageConfig(StoreConfig):
-    """A harvest of text: which language model reads it, and what of its activations is kept."""
+    """A harvest of text: the language model, the text, and the rows to keep."""
 
     inputs: str = ""
-    """A file or folder of text, hf:NAME_OR_PATH[@SPLIT], docstrings (of Python's standard
-    library), or self[:SEED], which the model writes itself."""
+    """File or folder of text, hf:NAME_OR_PATH[@SPLIT], docstrings (of Python's standard library),
+    or self[:SEED] for text that the model generates."""
     subject: str = ""
-    """The folder of a model, its name on the Hugging Face hub, or package:NAME."""
-    sites: tuple[str, ...] = ("resid_post.-1",)
-    """TransformerLens's names, or short: resid_pre.N, resid_mid.N, resid_post.N, attn_out.N,
-    mlp_out.N; -1 is the last block."""
+    """Folder of a model, its name on the Hugging Face hub, or package:NAME."""
+    sites: Sites = ("resid_post.-1",)
+    """Sites to record: resid_pre.N, resid_mid.N, resid_post.N, attn_out.N, mlp_out.N (-1 is the
+    last block), or TransformerLens's full names."""
     limit: int | None = None
-    """How many contexts to take, from the beginning; all by default."""
+    """Number of contexts, from the start of the text; by default all."""
     context: int = 128
-    """Tokens in a context, special ones included."""
+    """Tokens in a context, including special tokens."""
     skip_special: bool = True
-    """Whether rows of special tokens (begin of text, separators) are marked as not valid."""
+    """Mark the rows of special tokens (start of text, separators) as invalid."""
     skip_first: int = 0
-    """Positions at the beginning of each context whose rows are marked as not valid."""
+    """Positions at the start of each context whose rows are marked as invalid."""
     column: str = "text"
-    """Where a set or a line of JSON has its text."""
+    """Field of a data set or of a JSON line that holds the text."""
     streaming: bool = False
-    """Read a Hugging Face set as it comes, instead of fetching it whole."""
+    """Stream a Hugging Face data set instead of downloading it whole."""
     compute: Literal["float32", "bfloat16", "float16"] = "float32"
-    """The dtype that the subject computes in."""
+    """Dtype that the subject computes in."""
 
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    """A check of a store: what is on the disk or, deeply, rows made once more."""
+    """A check of a store: of its files, or with `deep` of its rows against recomputed ones."""
 
     store: tyro.conf.Positional[str] = tyro.MISSING
-    """A path, a URL, a name in store/, one without its digest, the beginning of one, or latest."""
+    """A path, a URL, a name in store/, the beginning of one name, or latest."""
     deep: bool = False
-    """Make a random sample once more from subject and inputs, and compare."""
+    """Recompute a random sample of rows from the subject and the inputs, and compare."""
     rows: int = 256
-    """How many rows to compare at least: all of the slices that are made."""
+    """Rows to compare at least; whole slices are recomputed."""
     seed: int = 0
-    """Seed of the sample."""
+    """Seed for the sample."""
     inputs: str = ""
-    """Where the inputs are; where the store says that they were, by default."""
+    """Inputs; by default those recorded in the store."""
     subject: str = ""
-    """The subject; the one that the store names, by default."""
+    """Subject; by default the one recorded in the store."""
     weights: str = ""
-    """Its file of weights; the one that the store names, by default."""
+    """Weights of inceptionv1; by default those recorded in the store."""
     normalisation: str = ""
-    """Response normalisation of inceptionv1; as harvested, by default."""
+    """Response normalisation of inceptionv1; by default as harvested."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the subject runs; auto is a CPU where it did then."""
+    """Device: auto, cpu or cuda."""
     threads: int = 0
-    """CPU threads of the subject; 0: as many as then."""
+    """CPU threads of the subject; 0 for as many as in the harvest."""
     home: str = ""
-    """The folder or URL that holds store/; $TENDRIL_HOME or this folder by default."""
+    """Folder that holds store/, runs/ and reports/; by default $TENDRIL_HOME, or the current
+    folder."""
     json: bool = False
-    """Print the JSON object on the last line of stdout and nothing else."""
+    """Print nothing on stdout but the full report, as one JSON object."""

@@ -1,58 +1,121 @@
-"""How long a subject takes over images, tried on a few of them."""
+"""Estimates of what a harvest costs: rows, bytes and seconds."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.group.warp import Warp
 from tendril.data.inputs.images import ImageSource, first_readable
+from tendril.data.store.dtypes import ITEM_BYTES
+from tendril.data.store.layout import Layout
 from tendril.models.sites.hooks import recording
-from tendril.models.sites.window import Window
+from tendril.models.sites.window import ReceptivePatch
 from tendril.models.subjects.subject import Subject, site_modules
 
 from .orbit_rows import PATCHES, image_orbits
+from .plan import Plan
 from .vision_rows import to_rgb
 
+# Stored bytes over raw float16 bytes with zstd: of rows after a ReLU, and of a residual stream.
+SPARSE = 0.3
+DENSE = 0.9
 
-def seconds_per_input(
+
+@final
+@dataclass(frozen=True)
+class Cost:
+    """Estimated rows, bytes on disk and seconds; `sentence` is for the terminal."""
+
+    rows: int
+    bytes: int
+    seconds: float
+    sentence: str
+
+
+def estimate(plan: Plan, layout: Layout) -> Cost:
+    """Estimate a harvest: bytes from the layout, seconds from a timed batch."""
+    dtype, elements = plan.spec.dtype, max(layout.elements, 1)
+    raw = layout.rows * elements * sum(layout.widths.values()) * ITEM_BYTES[dtype]
+    compressed = DENSE if "token" in layout.columns else SPARSE
+    stored = raw if layout.compressor == "none" else int(raw * compressed)
+    seconds = plan.seconds(layout)
+    of_group = f" of {layout.elements} elements" if layout.elements else ""
+    sentence = (
+        f"{layout.inputs:,} inputs x {layout.rows_per_input} positions = {layout.rows:,} "
+        f"rows{of_group} of "
+        + ", ".join(f"{site} ({width})" for site, width in layout.widths.items())
+        + f"; about {stored / 1e6:,.0f} MB ({raw / 1e6:,.0f} MB raw {dtype}) and "
+        f"{duration(seconds)} on {plan.device}, into {plan.location}"
+    )
+    return Cost(layout.rows, stored, seconds, sentence)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a unit that suits them, e.g. `12 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def seconds_per_image(
     subject: Subject,
     source: ImageSource,
     sites: Sequence[str],
     device: torch.device,
-    inputs: int = 4,
+    images: int = 4,
 ) -> float:
-    """Time of the truncated forward pass on a few images of the source, after a warm-up."""
+    """Seconds of the forward pass to the last site, for one of a batch of images."""
     size = subject.input_size
-    images = to_rgb([source.load(first_readable(source, size), size)] * inputs, device)
-    subject.module.to(device)
-    with (
-        recording(subject.module, site_modules(subject, sites)) as forward,
-        torch.inference_mode(),
-    ):
-        for _ in range(2):  # the first one warms up
-            began = time.perf_counter()
-            for acts in forward(subject.preprocess(images)).values():
-                acts.flatten()[0].item()  # waits for the GPU
-            seconds = time.perf_counter() - began
-    return seconds / inputs
+    batch = to_rgb([source.load(first_readable(source, size), size)] * images, device)
+    modules = site_modules(subject, sites)
+    seconds = seconds_per_pass(subject.module, modules, lambda: subject.preprocess(batch), device)
+    return seconds / images
 
 
 def seconds_per_orbit(
-    subject: Subject, source: ImageSource, window: Window, group: Dihedral, device: torch.device
+    subject: Subject,
+    source: ImageSource,
+    window: ReceptivePatch,
+    group: Dihedral,
+    device: torch.device,
 ) -> float:
-    """Time of one anchor through the whole group, after a warm-up."""
+    """Seconds of one patch under the whole group."""
     size = subject.input_size
     warp = Warp(group, window.size, window.colour, device)
     image = to_rgb([source.load(first_readable(source, size), size)], device)[0]
     window.module.to(device)
     one_A2 = np.array(window.inside(size)[:1])
-    seconds = 0.0
     with window.reading(PATCHES[device.type]) as read, torch.inference_mode():
-        for _ in range(2):  # the first one warms up
-            began = time.perf_counter()
-            image_orbits(image, one_A2, np.zeros(1), window, warp, read)
-            seconds = time.perf_counter() - began
-    return seconds
+        return _second_run(lambda: image_orbits(image, one_A2, np.zeros(1), window, warp, read))
+
+
+def seconds_per_pass(
+    module: nn.Module,
+    modules: Mapping[str, tuple[str, ...]],
+    batch: Callable[[], Tensor],
+    device: torch.device,
+) -> float:
+    """Seconds of one forward pass over a batch that ends at the last site, with `batch()` making
+    the batch included."""
+    module.to(device)
+
+    def run() -> None:
+        for acts in forward(batch()).values():
+            acts.flatten()[0].item()  # waits for the GPU
+
+    with recording(module, modules) as forward, torch.inference_mode():
+        return _second_run(run)
+
+
+def _second_run(run: Callable[[], object]) -> float:
+    """Seconds of the second of two runs; the first warms up."""
+    run()
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began

@@ -1,6 +1,6 @@
-"""A harvest of text, settled: sites of a language model over packed contexts."""
+"""The plan of a harvest of text: sites of a language model on packed contexts."""
 
-import time
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -10,7 +10,7 @@ import torch
 from tendril.data.errors import ConfigError
 from tendril.data.home import home_folder, store_location
 from tendril.data.inputs.texts import open_text
-from tendril.data.inputs.tokens import Contexts, contexts_of, tokenised
+from tendril.data.inputs.tokens import Contexts, Cut, TokenSource, contexts_of, tokenised
 from tendril.data.store.dtypes import ITEM_BYTES
 from tendril.data.store.folder import SCHEME
 from tendril.data.store.layout import Layout, plan_layout
@@ -27,17 +27,19 @@ from tendril.models.subjects.language import (
 from tendril.models.subjects.subject import site_modules
 
 from .config import LanguageConfig
+from .cost import seconds_per_pass
 from .language_rows import TokenRule, language_rows
 from .loop import Produce
-from .plan import Plan, split_names
+from .plan import Plan
+from .sites import split_names
 
-TOKENS = "tokens"  # the folder beside store/ that keeps packed text
+TOKENS = "tokens"  # folder next to store/ that keeps packed text
 
 
 @final
 @dataclass(frozen=True)
 class LanguagePlan(Plan):
-    """A planned harvest of text."""
+    """The plan of a harvest of text."""
 
     config: LanguageConfig
     subject: LanguageSubject
@@ -50,7 +52,7 @@ class LanguagePlan(Plan):
 
     @property
     def rule(self) -> TokenRule:
-        """Which positions become rows."""
+        """The rule that chooses which positions become rows."""
         config = self.config
         return TokenRule(config.per_input, config.skip_special, config.skip_first, config.seed)
 
@@ -69,8 +71,8 @@ class LanguagePlan(Plan):
         per_input = length if config.per_input == "all" else config.per_input
         if not 1 <= per_input <= length:
             raise ConfigError(
-                f"--per-input wants `all` or a number from 1 to the {length} tokens of a context, "
-                f"and got {per_input}."
+                f"--per-input must be `all` or a number from 1 to {length}, the tokens of a "
+                f"context; got {per_input}."
             )
         sites = self.spec.sites
         with recording(self.subject.module, site_modules(self.subject, sites)) as forward:
@@ -88,19 +90,11 @@ class LanguagePlan(Plan):
 
     def seconds(self, layout: Layout) -> float:
         batch = self._some_tokens(layout.inputs_per_slice).to(self.device)
-        self.subject.module.to(self.device)
-        with (
-            recording(self.subject.module, site_modules(self.subject, self.spec.sites)) as forward,
-            torch.inference_mode(),
-        ):
-            for _ in range(2):  # the first one warms up
-                began = time.perf_counter()
-                for acts in forward(batch).values():
-                    acts.flatten()[0].item()  # waits for the GPU
-                seconds = time.perf_counter() - began
+        modules = site_modules(self.subject, self.spec.sites)
+        seconds = seconds_per_pass(self.subject.module, modules, lambda: batch, self.device)
         return seconds / len(batch) * layout.inputs
 
-    def found(self) -> dict[str, str]:
+    def sources(self) -> dict[str, str]:
         return {
             "inputs": self.inputs_origin,
             "subject": self.subject.origin,
@@ -112,15 +106,18 @@ class LanguagePlan(Plan):
 
 
 def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
-    """Load the model, pack the text, and settle the identity of the harvest."""
+    """Load the model, pack the text, and fix the identity of the harvest.
+
+    Raises ConfigError, and what `open_text` and `language_subject` raise.
+    """
     if config.skip_first < 0:
         raise ConfigError(
-            f"--skip-first wants a whole number from 0 on, and got {config.skip_first}."
+            f"--skip-first must be a whole number of at least 0; got {config.skip_first}."
         )
     if not config.subject:
         raise ConfigError(
-            "--subject is missing; give the folder of a language model, its name on the Hugging "
-            "Face hub, or package:NAME."
+            "--subject must be the folder of a language model, its name on the Hugging Face hub, "
+            "or package:NAME; got nothing."
         )
     text = None
     if not is_self(config.inputs):
@@ -130,7 +127,7 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
     site_modules(subject, sites)
     if subject.context and config.context > subject.context:
         raise ConfigError(
-            f"--context wants at most the {subject.context} tokens that {subject.name} takes, and "
+            f"--context must be at most {subject.context}, the tokens that {subject.name} takes; "
             f"got {config.context}."
         )
     cut = cut_for(subject, config.context)
@@ -139,7 +136,7 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
     else:
         source = written_by(subject, config.inputs, config.context, config.limit, device)
         cut = replace(cut, between=())  # every document fills a context
-    contexts = contexts_of(source, cut, config.limit, _tokens_folder(config.home))
+    contexts = _packed(source, cut, config)
     everywhere = config.per_input == "all"
     drawn = {"rule": "uniform", "per_input": config.per_input}
     spec = StoreSpec(
@@ -161,7 +158,15 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
     return LanguagePlan(spec, name, device, config, subject, contexts, source.origin)
 
 
-def _tokens_folder(home: str) -> Path:
-    """Where packed text is kept: beside store/, or here where that is at a URL."""
-    elsewhere = SCHEME in store_location("", home)
-    return Path(TOKENS) if elsewhere else home_folder(home) / TOKENS
+def _packed(source: TokenSource, cut: Cut, config: LanguageConfig) -> Contexts:
+    """The contexts, kept in tokens/ next to store/, or in the current folder if that is at a URL.
+
+    A dry run leaves nothing behind: it packs into a temporary folder, whose files stay mapped
+    into memory after they are removed.
+    """
+    if config.dry_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            return contexts_of(source, cut, config.limit, Path(scratch))
+    remote = SCHEME in store_location("", config.home)
+    folder = Path(TOKENS) if remote else home_folder(config.home) / TOKENS
+    return contexts_of(source, cut, config.limit, folder)

@@ -1,4 +1,4 @@
-"""Slices of contexts -> rows: run the language model, keep the positions wanted."""
+"""Slices of contexts -> rows: run the language model, keep the chosen positions."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +21,11 @@ from .sampling import draw_uniform
 @final
 @dataclass(frozen=True)
 class TokenRule:
-    """Which positions of a context become rows, and which of these are valid.
+    """Which positions of a context become rows, and which of these rows are valid.
 
-    Of `all` positions those that are skipped become rows that are not valid, so that the text
-    can be read off the store; of a number of positions they are drawn last.
+    With `all`, skipped positions (special tokens, the first `skip_first`) become invalid rows, so
+    that the text can be recovered from the store. With a number, they are taken only if there
+    are too few others.
     """
 
     count: int | Literal["all"]
@@ -35,17 +36,17 @@ class TokenRule:
     def draw(
         self, contexts: Contexts, inputs: range
     ) -> tuple[Int64[np.ndarray, "b p"], np.ndarray]:
-        """Positions of each context, in ascending order, and whether each is valid: [B, P]."""
+        """Positions of each context in ascending order, and whether each is valid, both [B, P]."""
         kept_BT = contexts.kept(inputs, self.skip_special, self.skip_first)
         length = kept_BT.shape[1]
         if self.count == "all":
             return np.tile(np.arange(length), (len(inputs), 1)), kept_BT
         drawn = []
         for index, kept_T in zip(inputs, kept_BT, strict=True):
-            wanted, others = np.flatnonzero(kept_T), np.flatnonzero(~kept_T)
-            taken = min(self.count, len(wanted))
-            chosen = wanted[draw_uniform(len(wanted), taken, self.seed, index)]
-            drawn.append(np.sort(np.concatenate([chosen, others[: self.count - taken]])))
+            kept, skipped = np.flatnonzero(kept_T), np.flatnonzero(~kept_T)
+            taken = min(self.count, len(kept))
+            chosen = kept[draw_uniform(len(kept), taken, self.seed, index)]
+            drawn.append(np.sort(np.concatenate([chosen, skipped[: self.count - taken]])))
         positions_BP = np.stack(drawn)
         return positions_BP, np.take_along_axis(kept_BT, positions_BP, axis=1)
 
@@ -59,7 +60,7 @@ def language_rows(
     device: torch.device,
     dtype: str = "float32",
 ) -> Callable[[Sequence[range]], Iterator[SliceRows]]:
-    """What the harvesting loop asks for rows: slices of contexts in, rows of every site out."""
+    """The harvesting loop's producer: takes slices of contexts, yields rows of every site."""
     subject.module.to(device)
     modules = site_modules(subject, sites)
 
@@ -68,7 +69,7 @@ def language_rows(
             for inputs in slices:
                 tokens_BT = np.array(contexts.tokens_BT[inputs.start : inputs.stop])
                 positions_BP, valid_BP = rule.draw(contexts, inputs)
-                with torch.inference_mode():  # never across a yield: it would leak out
+                with torch.inference_mode():  # not across a yield: it would apply to the caller
                     acts = forward(torch.from_numpy(tokens_BT).long().to(device))
                     rows = {
                         site: narrowed(_taken(acts[site], positions_BP), dtype) for site in sites
@@ -90,7 +91,7 @@ def language_rows(
 
 
 def _taken(acts_BTD: torch.Tensor, positions_BP: Int64[np.ndarray, "b p"]) -> torch.Tensor:
-    """The vectors at some positions of each context, one after the other: [B P, D]."""
+    """The vectors at some positions of each context, concatenated: [B P, D]."""
     if positions_BP.shape[1] == acts_BTD.shape[1]:
         return acts_BTD.flatten(0, 1)
     places_BP = positions_BP + np.arange(len(positions_BP))[:, None] * acts_BTD.shape[1]

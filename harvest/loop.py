@@ -1,4 +1,4 @@
-"""Slices -> shards -> a complete store. Knows nothing of networks, and imports no torch."""
+"""Slices -> shards -> a complete store. Independent of networks; imports no torch."""
 
 import os
 import time
@@ -21,18 +21,18 @@ from tendril.data.store.record import RECORDS
 from tendril.data.store.spec import StoreSpec
 from tendril.data.store.writer import Encoded, StoreWriter, Written
 
-SHARDS_IN_FLIGHT = 3  # encoded, or on their way to it, and not yet on the disk
+SHARDS_IN_FLIGHT = 3  # shards that are being encoded or wait to be written
 POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class SliceRows:
-    """What a slice of inputs became: rows for each site, float32 or as they are stored, and
-    where they come from.
+    """The rows of a slice of inputs, and where they come from.
 
-    `columns` has one number a row, `names` one name an input; `failures` maps the number of
-    an input that could not be read to the reason, and its rows are NaN. `valid` says which rows
-    of the others are wanted; all by default.
+    `activations` has the rows of each site, in float32 or in the dtype of the store. `columns`
+    has one number a row, `names` one name an input. `failures` maps the index of an input that
+    could not be read to the reason; its rows are NaN. `valid` marks the valid rows of all other
+    inputs, by default all.
     """
 
     inputs: range
@@ -48,7 +48,7 @@ Produce = Callable[[Sequence[range]], Iterator[SliceRows]]
 
 @dataclass(frozen=True)
 class Harvested:
-    """What a run of the loop did."""
+    """The result of `write_store`: rows written by this process, and the seconds they took."""
 
     rows: int
     invalid_inputs: int
@@ -70,14 +70,14 @@ def write_store(
     ranks: int = 1,
     declared: bool = False,
 ) -> Harvested:
-    """Write the shards that are missing, then complete the store.
+    """Write the missing shards of a store, then complete it.
 
-    `produce` turns slices into rows, in the order given, and may work ahead; it must be a
-    pure function of the slice. A shard is encoded by a thread a core and then written by one
-    more; with `overlap` both happen while the next is produced, without it only the writing,
-    which suits a subject that takes all cores itself. No more than SHARDS_IN_FLIGHT wait for
-    the disk. Of `ranks` processes each writes every ranks-th shard; rank 0 stays until all
-    are there.
+    `produce` turns slices into rows in the order given, and may work ahead; it must be a pure
+    function of the slice. One thread a core encodes a shard, and a further thread writes it.
+    With `overlap` both happen while the next shard is produced; without it only the writing
+    does, which suits a subject that uses all cores. At most SHARDS_IN_FLIGHT shards wait to be
+    written. Each of `ranks` processes writes every ranks-th shard; rank 0 returns when all
+    shards are written. Raises OverflowingRowsError, and what `writing` raises.
     """
     began = time.perf_counter()
     rows = failures = 0
@@ -126,15 +126,15 @@ def _commit(writer: StoreWriter, encoded: Future[Encoded]) -> int:
 
 
 def _await_others(writer: StoreWriter) -> None:
-    """Wait until every shard has a record. A launcher that loses a rank stops the others."""
+    """Wait until every shard has a record. If a rank dies, its launcher stops the others."""
     there = 0
-    while there <= writer.layout.shards:  # the group's own file too
+    while there <= writer.layout.shards:  # plus one: zarr.json of the group of records
         time.sleep(POLL_SECONDS)
         there = len(writer.folder.sizes(RECORDS))
 
 
 def _memory(writer: StoreWriter) -> dict[str, LentMemory]:
-    """Where the rows of a shard are collected; again when a shard is on the disk."""
+    """Memory for the rows of a shard, reused once the shard is written."""
     layout = writer.layout
     shapes = {site: (layout.rows_per_shard, *layout.row_shape(site)) for site in layout.widths}
     return {site: LentMemory(shape, STORED_AS[writer.dtype]) for site, shape in shapes.items()}
@@ -147,7 +147,7 @@ def _collect(
     memory: Mapping[str, LentMemory],
     bar: "tqdm[Any]",
 ) -> Written:
-    """The slices of a shard, one after the other, into whole arrays of the stored dtype."""
+    """Collect the slices of a shard into arrays of the stored dtype."""
     layout, dtype = writer.layout, writer.dtype
     whole = layout.row_range(layout.shard_inputs(shard))
     count = whole.stop - whole.start
@@ -159,7 +159,7 @@ def _collect(
     failures: dict[int, str] = {}
     for inputs in layout.slices(shard):
         part = next(stream)
-        assert part.inputs == inputs, "slices are produced in the order asked for"
+        assert part.inputs == inputs, "slices are produced in the order given"
         rows = layout.row_range(inputs)
         at = slice(rows.start - whole.start, rows.stop - whole.start)
         columns["input"][at] = np.repeat(
@@ -173,7 +173,7 @@ def _collect(
             first = (failed - inputs.start) * layout.rows_per_input + at.start
             columns["valid"][first : first + layout.rows_per_input] = False
         valid = columns["valid"][at]
-        kept = slice(None) if valid.all() else valid  # a slice takes no copy
+        kept = slice(None) if valid.all() else valid  # a slice makes no copy
         for site, stored in activations.items():
             where = f"{site} (inputs {inputs.start} to {inputs.stop - 1})"
             taken = part.activations[site][kept]

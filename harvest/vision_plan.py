@@ -1,4 +1,4 @@
-"""A harvest of images, settled: sites of a network over whole images, or over orbits of patches."""
+"""The plan of a harvest of images: sites on whole images, or on orbits of patches."""
 
 import math
 import os
@@ -15,29 +15,30 @@ from tendril.data.store.dtypes import ITEM_BYTES
 from tendril.data.store.layout import SHARD_INPUTS, Layout, plan_layout
 from tendril.data.store.spec import StoreSpec
 from tendril.models.sites.hooks import describe_sites
-from tendril.models.sites.window import Window, find_window
+from tendril.models.sites.window import ReceptivePatch, find_receptive_patch
 from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject, site_modules
 
 from .config import HarvestConfig
-from .cost import seconds_per_input, seconds_per_orbit
+from .cost import seconds_per_image, seconds_per_orbit
 from .loop import Produce
 from .orbit_rows import OrbitRule, orbit_rows
-from .plan import Plan, split_names
+from .plan import Plan
+from .sites import chosen_sites
 from .vision_rows import PositionRule, vision_rows
 
-SHARD_PATCHES = 2**15  # of orbits, each a pass over a small crop: less than a minute's work
+SHARD_PATCHES = 2**15  # patches in a shard of orbits: less than a minute of work
 
 
 @final
 @dataclass(frozen=True)
 class VisionPlan(Plan):
-    """A planned harvest of images. With a group, `window` is what reads its patches."""
+    """The plan of a harvest of images. `window` reads the patches of a group; None without one."""
 
     config: HarvestConfig
     subject: Subject
     source: ImageSource
-    window: Window | None = None
+    window: ReceptivePatch | None = None
 
     @property
     def settings(self) -> HarvestConfig:
@@ -79,8 +80,8 @@ class VisionPlan(Plan):
         per_input = cells if config.per_input == "all" else config.per_input
         if not 1 <= per_input <= cells:
             raise ConfigError(
-                f"--per-input wants `all` or a number from 1 to the {cells} positions {where}, "
-                f"and got {per_input}."
+                f"--per-input must be `all` or a number from 1 to {cells}, the positions {where}; "
+                f"got {per_input}."
             )
         elements = len(orbit_rule(config).group) if self.window else 0
         return plan_layout(
@@ -97,14 +98,14 @@ class VisionPlan(Plan):
         )
 
     def seconds(self, layout: Layout) -> float:
-        pace = seconds_per_input(self.subject, self.source, self.spec.sites, self.device)
+        pace = seconds_per_image(self.subject, self.source, self.spec.sites, self.device)
         if self.window:
             group = orbit_rule(self.config).group
             one = seconds_per_orbit(self.subject, self.source, self.window, group, self.device)
             pace += one * layout.rows_per_input
         return layout.inputs * pace
 
-    def found(self) -> dict[str, str]:
+    def sources(self) -> dict[str, str]:
         return {
             "inputs": self.source.origin,
             "subject": self.config.subject,
@@ -114,26 +115,34 @@ class VisionPlan(Plan):
 
 
 def orbit_rule(config: HarvestConfig) -> OrbitRule:
-    """The group that a config takes its anchors through. Raises ConfigError."""
+    """The group and the anchors that a config requests. Raises ConfigError."""
     group = Dihedral(config.rotations, config.reflections)
     return OrbitRule(group, config.positions, config.per_input, config.turn, config.seed)
 
 
 def plan_vision(config: HarvestConfig, device: torch.device) -> VisionPlan:
-    """Open subject and images, and settle the identity of the harvest."""
+    """Open subject and images, and fix the identity of the harvest.
+
+    Raises ConfigError, and what `open_images` and `load_subject` raise.
+    """
     for value, flag in ((config.rotations, "--rotations"), (config.workers, "--workers")):
         if value < 0:
-            raise ConfigError(f"{flag} wants a whole number from 0 on, and got {value}.")
+            raise ConfigError(f"{flag} must be a whole number of at least 0; got {value}.")
+    if not config.subject:
+        raise ConfigError(
+            "--subject must be FILE.py:FUNCTION, inceptionv1, handmade or planted; got nothing. "
+            "FUNCTION takes no arguments and returns a torch.nn.Module."
+        )
     source = open_images(config.inputs, config.limit)
     subject = load_subject(
         config.subject, weights=config.weights, normalisation=config.normalisation
     )
-    sites = split_names(config.sites)
+    sites = chosen_sites(config, subject)
     site_modules(subject, sites)
     everywhere = config.per_input == "all"
     drawn = {"rule": config.positions, "per_input": config.per_input}
     inputs: dict[str, Any] = source.identity | {"size": subject.input_size}
-    window = find_window(subject, sites) if config.rotations else None
+    window = find_receptive_patch(subject, sites) if config.rotations else None
     if window:
         inputs["orbit"] = orbit_rule(config).identity(window)
     spec = StoreSpec(

@@ -1,4 +1,4 @@
-"""Slices of images -> rows: load ahead, run the subject, keep the positions drawn."""
+"""Slices of images -> rows: load ahead, run the subject, keep the drawn positions."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,22 +21,22 @@ from .loop import SliceRows
 from .narrow import narrowed
 from .sampling import draw_by_norm, draw_uniform, on_grid
 
-SLICES_AHEAD = 2  # how many slices of images wait in memory for a GPU
-GREY = 127  # what stands in for an image that cannot be read; its rows are not kept
+SLICES_AHEAD = 2  # slices of images that wait in memory for a GPU
+GREY = 127  # replaces an image that cannot be read; its rows are invalid
 
 Loaded = UInt8[np.ndarray, "size size 3"] | UnreadableInputError
 
 
 @dataclass(frozen=True)
 class PositionRule:
-    """Which cells of the first site's map are kept."""
+    """How the cells of the first site's map are drawn."""
 
     rule: str  # "norm" or "uniform"
     count: int | Literal["all"]
     seed: int
 
     def draw(self, inputs: range, grid_BHWD: Float[torch.Tensor, "b h w d"]) -> np.ndarray:
-        """The cells kept of each input, numbered row by row: [B, count]."""
+        """The drawn cells of each input, numbered row by row: [B, count]."""
         cells = grid_BHWD.shape[1] * grid_BHWD.shape[2]
         if self.count == "all":
             return np.tile(np.arange(cells), (len(inputs), 1))
@@ -60,13 +60,13 @@ def vision_rows(
     dtype: str = "float32",
     fuse: bool = True,
 ) -> Callable[[Sequence[range]], Iterator[SliceRows]]:
-    """What the harvesting loop asks for rows: slices in, rows of every site out.
+    """The harvesting loop's producer: takes slices of images, yields rows of every site.
 
-    A GPU computes while the next slices are loaded. A CPU that computes has no core to spare,
-    and loading beside it costs twice what it costs in between: each layer waits for its
-    slowest thread. Rows come in the `dtype` they will be stored in, where the device can turn
-    them into it. `fuse` runs a network on a CPU with fused convolutions (models/fused.py),
-    packed for slices of `batch_size`, whichever slices are asked for.
+    With a GPU, the next slices are loaded while it computes. On a CPU slices are loaded between
+    the passes, since loading during a pass costs twice as much: every layer waits for its slowest
+    thread. Rows have the 16-bit `dtype` of the store if they fit (see `narrowed`). `fuse` runs
+    a network on a CPU with fused convolutions (models/sites/fused.py), packed for slices of
+    `batch_size`.
     """
     subject.module.to(device)
     modules = site_modules(subject, sites)
@@ -79,7 +79,7 @@ def vision_rows(
                 stack.enter_context(fused(subject.module, modules, noise, batch_size))
             forward = stack.enter_context(recording(subject.module, modules))
             for inputs, images in load(source, slices, subject.input_size, workers, ahead):
-                with torch.inference_mode():  # never across a yield: it would leak out
+                with torch.inference_mode():  # not across a yield: it would apply to the caller
                     acts = forward(subject.preprocess(to_rgb(images, device, subject.input_size)))
                     grids = {site: as_grid(acts[site]) for site in sites}
                     rows, columns = gather(grids, rule.draw(inputs, grids[sites[0]]), dtype)
@@ -99,10 +99,10 @@ def gather(
     cells_BP: Int[np.ndarray, "b p"],
     dtype: str = "float32",
 ) -> tuple[dict[str, Shaped[np.ndarray, "r d_"]], dict[str, Int[np.ndarray, " r"]]]:
-    """The rows at the cells drawn, of every site, and the columns `y` and `x`.
+    """The rows of every site at the drawn cells, and the columns `y` and `x`.
 
-    Cells are numbered on the first site's grid; on the others the cell that holds the same
-    place of the image is taken.
+    Cells are numbered on the first site's grid. On the other grids, the cell that contains the
+    same point of the image is taken.
     """
     first = next(iter(grids.values()))
     drawn_on = (first.shape[1], first.shape[2])
@@ -121,8 +121,8 @@ def _at(
     y_BP: Int[np.ndarray, "b p"],
     x_BP: Int[np.ndarray, "b p"],
 ) -> Float[torch.Tensor, "r d"]:
-    """The vectors at some cells; where each lies in one piece, by one number a row, which is
-    quicker than by three."""
+    """The vectors at some cells. A contiguous grid is indexed by one number a row, which is faster
+    than by three."""
     if not grid_BHWD.is_contiguous():
         b, y, x = (torch.from_numpy(a).to(grid_BHWD.device) for a in (b_B1, y_BP, x_BP))
         return grid_BHWD[b, y, x].flatten(0, 1)
@@ -132,7 +132,7 @@ def _at(
 
 
 def failures_of(inputs: range, images: Sequence[Loaded]) -> dict[int, str]:
-    """The inputs that could not be read, and why."""
+    """The inputs that could not be read -> the reasons."""
     pairs = zip(inputs, images, strict=True)
     return {i: str(image) for i, image in pairs if isinstance(image, UnreadableInputError)}
 
@@ -140,8 +140,10 @@ def failures_of(inputs: range, images: Sequence[Loaded]) -> dict[int, str]:
 def to_rgb(
     images: Sequence[Loaded], device: torch.device, size: int = 1
 ) -> Float32[torch.Tensor, "b 3 size size"]:
-    """Images as RGB in 0..1 on the device; grey where one could not be read, of `size` pixels
-    where none could."""
+    """Images as RGB in 0..1 on the device, with grey for those that could not be read.
+
+    `size` is used only if none could be read.
+    """
     size = next((i.shape[0] for i in images if isinstance(i, np.ndarray)), size)
     grey = np.full((size, size, 3), GREY, np.uint8)
     pixels_BHWC = np.stack([i if isinstance(i, np.ndarray) else grey for i in images])
@@ -151,7 +153,7 @@ def to_rgb(
 def load(
     source: ImageSource, slices: Sequence[range], size: int, workers: int, ahead: int
 ) -> Iterator[tuple[range, list[Loaded]]]:
-    """Slices of images in order, loaded by threads, `ahead` of them while others are used."""
+    """Slices of images in order, loaded by threads; up to `ahead` slices wait in memory."""
     waiting: deque[tuple[range, list[Future[Loaded]]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="image-loader") as pool:
         for inputs in slices:

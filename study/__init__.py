@@ -1,1 +1,5 @@
-"""Dictionary (+ subject, inputs) -> findings and a page to look at."""
+"""Study: run -> report. The package is callable: `tendril.study("curves", run="demo")`."""
+
+from tendril.data.callable_package import make_callable
+
+make_callable(__name__, ".run", "study")

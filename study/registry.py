@@ -46,10 +46,11 @@ STUDIES: Mapping[str, Entry] = {
     "joint": Entry("joint_tuning.config:JointConfig", "joint_tuning.study:JointStudy"),
     "visualise": Entry("visualise.config:VisualiseConfig", "visualise.study:VisualiseStudy"),
     "parts": Entry("crosscoder_parts.config:PartsConfig", "crosscoder_parts.study:PartsStudy"),
+    "symmetry": Entry("symmetry.config:SymmetryConfig", "symmetry.study:SymmetryStudy"),
     "splice": Entry("splice.config:SpliceConfig", "splice.study:SpliceStudy"),
-    "features": Entry("features.config:FeaturesConfig", "features.study:FeaturesStudy"),
-    "interpret": Entry("interpret.config:InterpretConfig", "interpret.study:InterpretStudy"),
     "ablate": Entry("ablate.config:AblateConfig", "ablate.study:AblateStudy"),
     "patching": Entry("patching.config:PatchingConfig", "patching.study:PatchingStudy"),
+    "features": Entry("features.config:FeaturesConfig", "features.study:FeaturesStudy"),
+    "interpret": Entry("interpret.config:InterpretConfig", "interpret.study:InterpretStudy"),
     "compare": Entry("compare.config:CompareConfig", "compare.study:CompareStudy"),
 }

@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": {"data", "models", "harvest", "train", "study"},
 }
 SHARED_ROOMS = {"core", "measures", "page"}  # of study; every other folder is a study
-STUDIES = {p.name for p in (ROOT / "study").iterdir() if (p / "study.py").is_file()}
+STUDIES = {p.name for p in (ROOT / "study").iterdir() if (p / "study.py").is_file()} - SHARED_ROOMS
 NO_TORCH = ("config.py", "recipes.py", "__main__.py", "commands.py", "study/registry.py")
 
 

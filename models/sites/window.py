@@ -265,7 +265,3 @@ def _same(patch: ReceptivePatch, expected: Mapping[str, Tensor]) -> bool:
 def _noise(size: int, count: int = 1) -> Float[Tensor, "b 3 p p"]:
     """Images of uniform noise, identical in every process."""
     return torch.rand((count, 3, size, size), generator=torch.Generator().manual_seed(0))
-
-
-Window = ReceptivePatch
-find_window = find_receptive_patch

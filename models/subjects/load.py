@@ -1,4 +1,4 @@
-"""A subject by its name on the command line."""
+"""Load a subject by its name on the command line."""
 
 from pathlib import Path
 
@@ -10,30 +10,30 @@ from .inception import InceptionV1
 from .module import subject_from_file
 from .subject import Subject, weights_digest
 
-# The 2015 graph of another training run than Lucid's (github.com/soumith/inception.torch)
-# needs a response normalisation of its own; it is known by the digest of its weights.
+# Digest of the weights of another training run of 2015 (github.com/soumith/inception.torch), which
+# needs another response normalisation than Lucid's.
 SIBLING = "29f8beeebb89a2f2b4e57ff9299223d0c970a92d0cf02572a454467fc8544c7d"
 RANDOM = "random"
 
 
 def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto") -> Subject:
-    """`inceptionv1`, `handmade`, `planted`, or `FILE.py:FUNCTION`.
+    """Load `inceptionv1`, `handmade`, `planted`, or `FILE.py:FUNCTION`.
 
-    `weights` is a file, `lucent` for the Lucid checkpoint, or `random[:SEED]` for a network that
-    has learned nothing; `normalisation` is `lucent`, `sibling`, or `auto`, which goes by the
-    digest of the weights. Raises children of TendrilError that say what is wrong.
+    For inceptionv1, `weights` is a file, `lucent` for the Lucid checkpoint, or `random[:SEED]` for
+    an untrained network; `normalisation` is `lucent`, `sibling`, or `auto`, which decides by the
+    digest of the weights. Raises ConfigError for flags that the subject does not take,
+    WeightsNotFoundError and WeightsError for weights, SubjectError for a file.
     """
     if subject == "inceptionv1":
         return inceptionv1(weights, normalisation)
     if weights:
         raise ConfigError(
-            f"--weights goes with --subject inceptionv1, and {subject} brings its own weights; "
-            "leave it out."
+            f"--weights is for --subject inceptionv1; {subject} has its own weights. Leave it out."
         )
     if normalisation != "auto":
         raise ConfigError(
-            f"--normalisation goes with --subject inceptionv1, and {subject} has its own; leave "
-            "it out."
+            f"--normalisation is for --subject inceptionv1; got {normalisation!r} with {subject}. "
+            "Leave it out."
         )
     if subject == "handmade":
         from .synthetic.handmade import handmade_subject
@@ -47,14 +47,20 @@ def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto"
 
 
 def inceptionv1(weights: str, normalisation: str = "auto") -> Subject:
-    """InceptionV1 with the weights of a file, `lucent`, or `random[:SEED]`."""
+    """InceptionV1 with the weights of a file, `lucent`, or `random[:SEED]`.
+
+    Raises ConfigError, WeightsNotFoundError and WeightsError.
+    """
     if not weights:
         raise ConfigError(
-            "--subject inceptionv1 needs weights: pass --weights lucent to fetch the Lucid "
-            "checkpoint, --weights FILE (.pth or .safetensors), or --weights random for a control."
+            "--subject inceptionv1 needs weights. Pass --weights lucent to fetch the Lucid "
+            "checkpoint, --weights FILE (.pth or .safetensors), or --weights random for an "
+            "untrained control."
         )
     if normalisation not in ("auto", *inception.NORMALISATIONS):
-        raise ConfigError(f"--normalisation is auto, lucent or sibling, and not {normalisation!r}.")
+        raise ConfigError(
+            f"--normalisation must be auto, lucent or sibling; got {normalisation!r}."
+        )
     network = InceptionV1()
     kind, _, seed = weights.partition(":")
     if kind == RANDOM:
@@ -80,9 +86,9 @@ def inceptionv1(weights: str, normalisation: str = "auto") -> Subject:
 
 
 def _seed(text: str) -> int:
-    """The SEED of `random:SEED`; 0 of `random` alone."""
+    """The SEED of `random:SEED`; 0 for `random` alone."""
     if text and not text.isdigit():
         raise ConfigError(
-            f"--weights random takes a seed of at least 0, as random:1, and not {text!r}."
+            f"--weights random:SEED needs a whole number of at least 0; got {text!r}."
         )
     return int(text or 0)

@@ -1,19 +1,24 @@
-"""Any torch.nn.Module as a subject: every dotted module name is a site."""
+"""Any vision network as a subject: every dotted module name is a site."""
 
 import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 
 from torch import Tensor, nn
 
-from tendril.data import _torchvision  # noqa: F401  before a user's file imports torchvision
+from tendril.data import _torchvision  # noqa: F401  before a subject file imports torchvision
 from tendril.data.errors import SubjectError, TendrilError
 
 from .subject import Subject, weights_digest
+
+_SUBJECT_FOLDERS: set[Path] = set()  # folders of the subject files loaded in this process
 
 
 def subject_from_module(
@@ -23,10 +28,12 @@ def subject_from_module(
     preprocess: Callable[[Tensor], Tensor] = lambda rgb: rgb,
     name: str = "module",
 ) -> Subject:
-    """A subject of any network that takes images.
+    """Make a subject of any network that takes images.
 
-    `preprocess` turns RGB [B, 3, H, W] in 0..1 into what the module takes; by default they go
-    in as they are. Every dotted name of `module.named_modules()` is a site.
+    `preprocess` turns RGB images [B, 3, H, W] in 0..1, squares of `input_size` pixels, into the
+    input of the module; by default it changes nothing. Every dotted name of
+    `module.named_modules()` is a site. The module is put in eval mode, float32, without
+    gradients.
     """
     module = module.eval().float().requires_grad_(False)
     names = [n for n, _ in module.named_modules(remove_duplicate=False) if n]
@@ -43,23 +50,25 @@ def subject_from_module(
 def subject_from_file(text: str) -> Subject:
     """The subject that `FILE.py:FUNCTION` names.
 
-    The function takes nothing and gives a Subject (see `subject_from_module`) or a plain
-    module, which then gets RGB in 0..1 of 224 pixels. What the file says is part of the
-    identity, since preprocessing is written there. Raises SubjectError.
+    The function takes no arguments and returns a Subject (see `subject_from_module`) or a plain
+    module, whose input is then RGB in 0..1 of 224 pixels. The content of the file is part of the
+    identity, since it holds the preprocessing, and so are the weights: a function that draws them
+    must seed them. The file can import modules from its folder, as if it were run with
+    `python FILE.py`. Raises SubjectError.
     """
     file, _, function = text.rpartition(":")
     path = Path(file)
     if path.suffix != ".py" or not function or not path.is_file():
         raise SubjectError(
-            "--subject wants inceptionv1, handmade, planted, or FILE.py:FUNCTION of a file that "
-            f"is there, and got {text!r}."
+            "--subject must be inceptionv1, handmade, planted, or FILE.py:FUNCTION with a file "
+            f"that exists; got {text!r}."
         )
     made = _call(path, function)
     if isinstance(made, nn.Module):
         made = subject_from_module(made)
     if not isinstance(made, Subject):
         raise SubjectError(
-            f"{function}() of {path} should give a Subject or a torch.nn.Module and gave a "
+            f"{function}() in {path} must return a torch.nn.Module or a Subject; got "
             f"{type(made).__name__}."
         )
     identity = {"name": f"{path.name}:{function}", "file": _digest(path)}
@@ -72,35 +81,80 @@ def subject_from_file(text: str) -> Subject:
 
 
 def _call(path: Path, function: str) -> object:
-    name = f"tendril_subject_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    """What the function of a file returns. Raises SubjectError for whatever the file raises."""
+    file = path.resolve()
+    name = f"tendril_subject_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     code = importlib.util.module_from_spec(spec)
     sys.modules[name] = code  # dataclasses and the like look their module up
-    sys.path.insert(0, str(path.parent))  # its neighbours can be imported, as when it is run
     try:
-        spec.loader.exec_module(code)
-        made = getattr(code, function, None)
-        if not callable(made):
-            have = [n for n, v in vars(code).items() if callable(v) and not n.startswith("_")]
-            raise SubjectError(
-                f"{path} has no function {function!r}; it has {', '.join(have) or 'none'}."
-            )
-        return made()
+        with _imports_from(file.parent):
+            spec.loader.exec_module(code)
+            made = getattr(code, function, None)
+            if not callable(made):
+                have = [n for n, v in vars(code).items() if callable(v) and not n.startswith("_")]
+                raise SubjectError(
+                    f"{path} has no function {function!r}; it has {', '.join(have) or 'none'}."
+                )
+            return made()
     except TendrilError:
         raise
-    except Exception as error:  # whatever somebody's file raises is told, with its kind
+    except (Exception, SystemExit) as error:  # a subject file may raise anything
         raise SubjectError(
-            f"{path}{_line(error, path)} could not be run: {type(error).__name__}: {error}; mend "
-            "the file, or install what it needs."
+            f"{path}{_line(error, file)} could not be run: {type(error).__name__}: {error}. "
+            "Correct the file, or install what it imports."
         ) from error
+
+
+@contextmanager
+def _imports_from(folder: Path) -> Iterator[None]:
+    """Within the body, modules of `folder` are imported first, as when a file in it is run.
+
+    Afterwards the folder stays on `sys.path`, at the end: a network that imports its own modules
+    only when it is called still finds them, and no installed package is hidden by a folder that
+    has its name, such as `datasets`.
+    """
+    place = str(folder)
+    _forget_namesakes(folder)
+    _SUBJECT_FOLDERS.add(folder)
+    before = list(sys.path)
+    sys.path.insert(0, place)
+    try:
+        yield
     finally:
-        sys.path.remove(str(path.parent))
+        with suppress(ValueError):  # the file may have changed sys.path
+            sys.path.remove(place)
+        if place not in before:
+            sys.path.append(place)
 
 
-def _line(error: Exception, path: Path) -> str:
-    """Where in somebody's file it was raised, as ` (line 7)`."""
+def _forget_namesakes(folder: Path) -> None:
+    """Drop imported modules of other subjects' folders whose names also occur in `folder`.
+
+    Two repositories often have a package of one name (`models`); without this the second subject
+    would be built from the modules of the first.
+    """
+    others = _SUBJECT_FOLDERS - {folder}
+    for name, module in list(sys.modules.items()) if others else ():
+        if "." in name or _folder_of(module) not in others:
+            continue
+        if PathFinder.find_spec(name, [str(folder)]):
+            for inner in [n for n in sys.modules if n == name or n.startswith(f"{name}.")]:
+                del sys.modules[inner]
+
+
+def _folder_of(module: ModuleType) -> Path | None:
+    """The folder that a top-level module or package lies in."""
+    spec = getattr(module, "__spec__", None)
+    places = list(getattr(spec, "submodule_search_locations", None) or ())
+    place = places[0] if places else getattr(spec, "origin", None)
+    return Path(place).parent if place else None
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """The line of the file at which an error was raised, as ` (line 7)`."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     return f" (line {lines[-1]})" if lines else ""
 

@@ -1,4 +1,4 @@
-"""What a network must offer to be studied."""
+"""The interface of a subject: a network that is studied."""
 
 import difflib
 import hashlib
@@ -14,15 +14,19 @@ from tendril.data.errors import UnknownSiteError
 
 @dataclass(frozen=True)
 class Subject:
-    """A network that is studied.
+    """A vision network that is studied.
 
-    `module` is in eval mode, float32, without gradients. `preprocess` turns RGB images
-    [B, 3, H, W] in 0..1 into what the module takes; images come as squares of `input_size`
-    pixels. `sites` maps each site to the modules whose outputs, concatenated over channels,
-    it is. `identity` holds all that can change the activations: it goes into the spec of
-    every harvest. `logits` names the module whose output they are, where the network's own
-    output is something else (probabilities, say). `unpadded` is the same network, of the same
-    sites, without any padding, where there is one: it reads single cells out of small crops.
+    - `module` is in eval mode, in float32, without gradients.
+    - `preprocess` turns RGB images [B, 3, H, W] in 0..1, squares of `input_size` pixels, into the
+      input of the module.
+    - `sites` maps each site, a place where activations are read, to the modules whose outputs are
+      concatenated over channels there.
+    - `identity` holds everything that can change the activations. It is part of the spec of every
+      harvest.
+    - `logits` names the module that gives the logits, if the output of the network is something
+      else, such as probabilities.
+    - `unpadded` is the same network with the same sites but without padding, or None. It computes
+      single cells from small crops.
     """
 
     name: str
@@ -35,35 +39,35 @@ class Subject:
     unpadded: nn.Module | None = None
 
 
-@runtime_checkable  # the tests check types as they run
+@runtime_checkable  # for the type checks at run time in the tests
 class Sited(Protocol):
-    """Whatever has sites: an image network or a language model."""
+    """A network with sites: a vision network or a language model."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the network."""
 
     @property
     def sites(self) -> Mapping[str, tuple[str, ...]]:
-        """Site -> the modules that it is the output of."""
+        """Site -> the modules whose outputs it concatenates."""
 
 
 def site_modules(subject: Sited, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The modules of each site asked for; raises UnknownSiteError, with near names."""
+    """The modules of each named site. Raises UnknownSiteError, with near names."""
     for name in names:
         if name not in subject.sites:
             near = difflib.get_close_matches(name, subject.sites, n=5, cutoff=0.4)
-            known = near or list(subject.sites)[:5]
+            known = ", ".join(near or list(subject.sites)[-5:])
             raise UnknownSiteError(
                 f"{subject.name} has no site {name!r}; "
-                f"{'near names are' if near else 'it has'} {', '.join(known)}"
-                f"{'' if near else ' ...'} ({len(subject.sites)} in all)."
+                f"{'near names are' if near else 'the last are'} {known} "
+                f"({len(subject.sites)} in all)."
             )
     return {name: subject.sites[name] for name in names}
 
 
 def weights_digest(module: nn.Module) -> str:
-    """SHA-256 over name, dtype, shape and bytes of every tensor of the state dict, by name."""
+    """SHA-256 over name, dtype, shape and bytes of the tensors of a state dict, sorted by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         flat = tensor.detach().cpu().contiguous()

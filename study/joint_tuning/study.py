@@ -12,7 +12,7 @@ from jaxtyping import Float
 from tendril.data.errors import ConfigError
 from tendril.models.dictionaries.checkpoint import load_sae
 from tendril.models.dictionaries.sae import SAE
-from tendril.models.sites.window import find_window
+from tendril.models.sites.window import find_receptive_patch
 from tendril.models.subjects.subject import Subject
 
 from ..core.report import write_records
@@ -70,7 +70,7 @@ class JointStudy(Study[JointConfig, VisionInputs, Joint]):
             return np.concatenate([x_ND[:, units], z_NS.float().cpu().numpy()], axis=1)
 
         best = strongest_rows(store, site, respond, len(detectors), config.images)
-        patch = find_window(subject, [site])
+        patch = find_receptive_patch(subject, [site])
         patch.module.to(device)
         angles_A = np.arange(round(360 / config.step)) * config.step
         turned = record_turned(

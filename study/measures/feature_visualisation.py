@@ -20,7 +20,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from tendril.data import _torchvision  # noqa: F401  lucent imports torchvision
-from tendril.models.sites.window import Window
+from tendril.models.sites.window import ReceptivePatch
 from tendril.models.subjects.subject import Subject
 
 AT_ONCE = 16
@@ -61,7 +61,7 @@ def sites_to_read(subject: Subject, site: str) -> list[str]:
 
 
 def visualise(
-    patch: Window,
+    patch: ReceptivePatch,
     site: str,
     aims: Sequence[Aim],
     *,

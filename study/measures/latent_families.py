@@ -1,7 +1,7 @@
-"""Which latents of a group crosscoder are copies of each other: distance over the group, families.
+"""Families of latents that are copies of one pattern, by their similarity over the group.
 
-Latent i is latent j in pose h where D_i[g] = D_j[gh]: it stands for the pattern T_h p of j's
-pattern p, since x(T_h p)[g] = x(p)[gh].
+Latent i is latent j in pose h if D_i[g] = D_j[gh]: where j represents the pattern p, i represents
+T_h p, since x(T_h p)[g] = x(p)[gh].
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from .stabilisers import centred
 from .subgroups import Subgroup
 
 CHUNK_BYTES = 2**27
+HALF_DIGIT = 0.05  # degrees: half of the last digit that tables show
 
 
 def alignment(
@@ -29,10 +30,10 @@ def alignment(
 ) -> tuple[Float32[np.ndarray, "f e"], Int64[np.ndarray, "f e"]]:
     """The cosine of every a with every b in its best pose, and that pose h:
 
-        max over h of sum_g <a[g], b[gh]> / (||a|| ||b||), both centred over g;
+        max over h of sum_g <a[g], b[gh]> / (||a|| ||b||), both centred over g.
 
-    0 for what does not vary. Of poses that are equally good (of a symmetrical pattern several
-    are) the first to 1e-5, the turns before the reflections.
+    It is 0 for blocks that do not vary. A symmetric pattern has several best poses: the first of
+    those within 1e-5 of the maximum is taken, turns before reflections.
     """
     a_FGD, b_EGD = _unit(a_FGD), _unit(b_EGD)
     most = max(1, CHUNK_BYTES // (4 * max(len(b_EGD), 1) * len(group)))
@@ -51,10 +52,10 @@ def correlations(
 ) -> Float32[np.ndarray, "f e g"]:
     """c(h) = sum_g <a[g], b[gh]> for all pairs and all h, in one batched product.
 
-    With g = (m, k) and h = (m', k') the product gh is (m + m', k + (-1)^m k'): over the turns
-    that is a correlation of a[0] with b[m'], and one run backwards of a[1] with b[m' + 1], so a
-    Fourier transform along k makes it products of F x D and D x E matrices, one a frequency:
-    n / 4 as much arithmetic as all pairs of blocks.
+    With g = (m, k) and h = (m', k') the product gh is (m + m', k + (-1)^m k'). Over the turns this
+    is a correlation of a[0] with b[m'], and a reversed one of a[1] with b[m' + 1]. A Fourier
+    transform along k turns both into products of F x D and D x E matrices, one per frequency: about
+    n / 2 times less arithmetic than all pairs of blocks.
     """
     n, sheets = group.rotations, len(group) // group.rotations
     a, b = (
@@ -73,10 +74,10 @@ def correlations(
 
 @final
 @dataclass(frozen=True)
-class Family:
-    """Latents that are copies of one pattern. `head` is the one most like the others.
+class LatentFamily:
+    """Latents that are copies of one pattern. `head` is the member most similar to the others.
 
-    `poses` says in which pose of the head's each member is, `likeness` with which cosine.
+    `poses` holds the pose of each member relative to the head, `likeness` the cosine in that pose.
     """
 
     group: Dihedral
@@ -85,32 +86,32 @@ class Family:
     poses: tuple[int, ...]
     likeness: tuple[float, ...]
     stabiliser: Subgroup | None
-    """Of the head; None where all of the group fixes it."""
+    """Of the head; None for the whole group."""
     angle: float = 0.0
-    """Of the head: its direction, or its axis, in degrees clockwise from +x; by convention 0."""
+    """Direction or axis of the head in degrees clockwise from +x; 0 where it has none."""
 
     @property
     def period(self) -> float:
-        """Degrees after which turning the pattern gives it again; 0 for an invariant one."""
+        """Degrees by which a turn reproduces the pattern; 0 for an invariant one."""
         return 360 / self.stabiliser.turns if self.stabiliser else 0.0
 
     @cached_property
     def directions(self) -> list[float]:
-        """The direction of every member, in degrees from 0 to its period."""
+        """The direction of each member, in degrees from 0 to below the period."""
         if not self.stabiliser:
             return [0.0 for _ in self.members]
-        return [directed(self.group, pose, self.angle) % self.period for pose in self.poses]
+        return [wrapped(directed(self.group, h, self.angle), self.period) for h in self.poses]
 
     @property
     def hands(self) -> tuple[int, int]:
-        """How many members are turned copies of the head, and how many mirrored ones; the same
-        thing of a pattern that a reflection fixes."""
+        """Number of members that are turned copies of the head, and number of mirrored ones. The
+        distinction has no meaning for a pattern that a reflection fixes."""
         mirrored = sum(self.group.parts(pose)[0] for pose in self.poses)
         return len(self.poses) - mirrored, mirrored
 
     @property
     def gap(self) -> Gap | None:
-        """The widest stretch without a member, of a circle of `period` degrees."""
+        """The widest stretch without a member on a circle of `period` degrees."""
         if not self.stabiliser:
             return None
         scale = 360 / self.period
@@ -119,14 +120,22 @@ class Family:
 
 
 def directed(group: Dihedral, element: int, angle: float) -> float:
-    """What T_g turns a direction into: a + 360 k / n, or -a + 360 k / n for a reflection."""
+    """The direction to which T_g takes the direction `angle`: a + 360 k / n, or -a + 360 k / n for
+    a reflection."""
     reflected, turns = group.parts(element)
     return ((-angle if reflected else angle) + group.step * turns) % 360
 
 
+def wrapped(angle: float, period: float) -> float:
+    """An angle modulo a period; within 0.05 degrees below the period it is 0, so that it sorts and
+    prints there."""
+    rest = angle % period
+    return 0.0 if rest >= period - HALF_DIGIT else rest
+
+
 def clustered(likeness_FF: Float[np.ndarray, "f f"], least: float) -> Int64[np.ndarray, " f"]:
-    """The number of each latent's family: average linkage of 1 - likeness, cut where two
-    families are on average less alike than `least`."""
+    """The number of each latent's family: average linkage of 1 - likeness, cut where the mean
+    likeness of two families falls below `least`."""
     if len(likeness_FF) < 2:
         return np.zeros(len(likeness_FF), np.int64)
     distance_FF = 1 - (likeness_FF.astype(np.float64) + likeness_FF.T) / 2
@@ -135,22 +144,22 @@ def clustered(likeness_FF: Float[np.ndarray, "f f"], least: float) -> Int64[np.n
     return np.asarray(fcluster(tree, 1 - least, "distance"), np.int64)
 
 
-def families(
+def find_families(
     likeness_FF: Float[np.ndarray, "f f"],
     pose_FF: Int64[np.ndarray, "f f"],
     least: float,
     group: Dihedral,
     stabilisers: Sequence[Subgroup | None],
     angles: Sequence[float | None],
-) -> list[Family]:
-    """Families of the latents of an `alignment` with themselves, the largest first."""
+) -> list[LatentFamily]:
+    """Families of latents from their `alignment` with themselves, the largest first."""
     numbers = clustered(likeness_FF, least)
     found = []
     for number in np.unique(numbers):
         members = np.flatnonzero(numbers == number)
         head = int(members[likeness_FF[np.ix_(members, members)].sum(axis=1).argmax()])
         found.append(
-            Family(
+            LatentFamily(
                 group=group,
                 head=head,
                 members=tuple(int(m) for m in members),
@@ -166,19 +175,19 @@ def families(
 def pairs_alike(
     blocks_MGD: Float[np.ndarray, "m g d"],
     group: Dihedral,
-    kin_M: Int64[np.ndarray, " m"] | None = None,
+    inputs_M: Int64[np.ndarray, " m"] | None = None,
 ) -> Float32[np.ndarray, " p"]:
-    """The best cosines of all pairs, ascending; but those of the same `kin` (one input)."""
+    """The best cosines of all pairs of different inputs (of all pairs by default), ascending."""
     cosine_MM, _ = alignment(blocks_MGD, blocks_MGD, group)
     first, second = np.triu_indices(len(blocks_MGD), 1)
-    if kin_M is not None:
-        strangers = kin_M[first] != kin_M[second]
-        first, second = first[strangers], second[strangers]
+    if inputs_M is not None:
+        differ = inputs_M[first] != inputs_M[second]
+        first, second = first[differ], second[differ]
     return np.sort(cosine_MM[first, second])
 
 
 def _unit(blocks_FGD: Float[np.ndarray, "f g d"]) -> Float32[np.ndarray, "f g d"]:
-    """Centred, of norm 1; zeros where nothing varies."""
+    """Centred blocks of norm 1; zeros where nothing varies."""
     changing_FGD = centred(blocks_FGD.astype(np.float64))
     power_F = (changing_FGD**2).sum(axis=(1, 2), keepdims=True)
     whole_F = (blocks_FGD.astype(np.float64) ** 2).sum(axis=(1, 2), keepdims=True)

@@ -1,4 +1,4 @@
-"""Dataset examples of a group crosscoder: patches of its strongest anchors, turned upright."""
+"""Dataset examples of a group crosscoder: pose-normalised patches of its strongest anchors."""
 
 from collections.abc import Sequence
 
@@ -12,20 +12,21 @@ from tendril.data.inputs.images import ImageSource
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.equivariant import OrbitCrosscoder
 from tendril.models.dictionaries.sae import Stored
-from tendril.models.sites.window import Window
+from tendril.models.sites.window import ReceptivePatch
 
 from .image_examples import Patch, Row, strongest_rows
 from .latent_families import directed
 
-UP = -90.0  # degrees: a direction that points up on the screen
+UP = -90.0  # degrees: the direction that points up on the screen
 ROWS = 1024  # orbits that are encoded at a time
-MILLI = 1000  # the column `turn` is in thousandths of a degree
+MILLI = 1000  # the column `turn` is in millidegrees
 
 
 def strongest_anchors(
     store: Store, site: str, dictionary: Stored, latents: Sequence[int], count: int
 ) -> list[list[Row]]:
-    """The anchors that excite each latent most, one an input; of a family, in its best pose."""
+    """The `count` anchors that excite each latent most, one per input. A tied latent counts in its
+    best pose."""
 
     def respond(x_NGD: Float[np.ndarray, "n g d"]) -> Float[np.ndarray, "n m"]:
         values = [
@@ -34,7 +35,7 @@ def strongest_anchors(
         ]
         return np.concatenate(values) if values else np.zeros((0, len(latents)))
 
-    block = max(ROWS, store.chunk_rows)  # no chunk is read twice
+    block = max(ROWS, store.chunk_rows)  # so that no chunk is read twice
     return strongest_rows(store, site, respond, len(latents), count, block)
 
 
@@ -42,7 +43,7 @@ def strongest_anchors(
 def coded(
     dictionary: Stored, x_NGD: Float[np.ndarray, "n g d"]
 ) -> tuple[Float[np.ndarray, "n s"], Int[np.ndarray, "n s"]]:
-    """How much each latent is on in some orbits and, of a family of copies, in which pose."""
+    """The activation of each latent on orbits, and the pose of a tied one (0 for others)."""
     x = torch.from_numpy(np.ascontiguousarray(x_NGD, np.float32))
     if isinstance(dictionary, OrbitCrosscoder):
         values_NS, poses_NS = dictionary.poses_of(x)
@@ -51,26 +52,26 @@ def coded(
     return z_NS, np.zeros(z_NS.shape, np.int64)
 
 
-def upright_patches(
+def pose_normalised_patches(
     store: Store,
     site: str,
     dictionary: Stored,
     source: ImageSource,
-    window: Window,
+    patch: ReceptivePatch,
     image_size: int,
     best: Sequence[Sequence[Row]],
     latents: Sequence[int],
     directions: Sequence[float],
 ) -> list[list[Patch]]:
-    """What the anchors saw, turned so that the latent's direction points up.
+    """The anchors' patches, turned so that the latent's direction points up.
 
-    A row is the orbit of the patch p that the column `turn` had turned. A latent of direction
-    a that is on in pose h sees T_h of its pattern, whose direction is T_h a: turning by the rest
-    to UP makes all alike, and one that is mirrored is mirrored back in the upright axis.
+    A row is the orbit of a patch p that was turned by the column `turn`. A latent of direction a
+    that is active in pose h sees T_h of its pattern, whose direction is T_h a. The patch is turned
+    by the difference to UP; a mirrored one is mirrored back about the vertical axis.
     """
     group = store.group
     assert group is not None
-    warp = Warp(group, window.size, window.colour)
+    warp = Warp(group, patch.size, patch.colour)
     inputs, turns = store.column("input"), store.column("turn")
     ys, xs = store.column("y"), store.column("x")
     wanted = sorted({int(inputs[row.number]) for rows in best for row in rows})
@@ -81,9 +82,9 @@ def upright_patches(
         for row in rows:
             _, poses_1S = coded(dictionary, store.read(site, np.array([row.number])))
             index = int(inputs[row.number])
-            centre = window.centre(int(ys[row.number]), int(xs[row.number]))
+            centre = patch.centre(int(ys[row.number]), int(xs[row.number]))
             turn = float(turns[row.number]) / MILLI
-            pixels = upright(
+            pixels = pose_normalised(
                 warp, images[index], centre, turn, int(poses_1S[0, latent]), angle, group
             )
             patches.append(Patch(pixels, row.value, store.input_name(index)))
@@ -91,7 +92,7 @@ def upright_patches(
     return found
 
 
-def upright(
+def pose_normalised(
     warp: Warp,
     rgb_CHW: torch.Tensor,
     centre: tuple[float, float],
@@ -100,7 +101,7 @@ def upright(
     angle: float,
     group: Dihedral,
 ) -> np.ndarray:
-    """One patch as uint8 [P, P, 3], turned by `turn` and on until T_pose of `angle` is up."""
+    """One patch as uint8 [P, P, 3], turned by `turn` and then until T_pose of `angle` is up."""
     total = turn + UP - directed(group, pose, angle)
     patch_CPP = warp.turned(rgb_CHW, np.array([centre]), np.array([total]))[0]
     if group.parts(pose)[0]:

@@ -1,13 +1,13 @@
-"""Found latents scored against planted features.
+"""Scores of found latents against planted features.
 
 Letters: S latents found, P planted features, G elements of the group (1 for a plain dictionary),
-D channels. A latent is compared by all its blocks at once: with v the blocks flattened to G D,
+D channels. All blocks of a latent are compared at once: with v the blocks flattened to G D,
 
     cos[s, p] = <v_s, v_p> / (|v_s| |v_p|).
 
-Planted features are closed under the group, so the best p over a family is the best over all
-poses of the latent, too. A latent *represents* p(s) = argmax_p cos[s, p] where that cosine is at
-least REPRESENTS; else it represents nothing.
+The group maps planted features to planted features, so the best p over a family is also the best
+over all poses of the latent. A latent *represents* p(s) = argmax_p cos[s, p] if that cosine is at
+least REPRESENTS; otherwise it represents nothing.
 """
 
 import math
@@ -22,18 +22,24 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
+from tendril.models.subjects.synthetic import planted
 
 REPRESENTS = 0.8
-"""Least cosine: a latent between two features has .71 with each (more only as they are alike)."""
+"""Least cosine. A latent halfway between two orthogonal features has 0.71 with each."""
 SHUFFLES = 20
 
 
 @final
 @dataclass(frozen=True)
 class PlantedTruth:
-    """What was planted: blocks as the latent that stands for each feature should have them, the
-    family that each feature belongs to, what fixes it (a class of the study of symmetry), its
-    orientation in degrees (NaN where it has none) and the angle after which that repeats."""
+    """The planted features.
+
+    blocks: those of a latent that represents each feature
+    families: the number of each feature's family
+    classes: the class of symmetry of each feature, as in `stabilisers.CLASSES`
+    orientations: in degrees; NaN where a feature has none
+    periods: degrees after which an orientation repeats
+    """
 
     blocks: Float[np.ndarray, "p g d"]
     families: Int[np.ndarray, " p"]
@@ -45,8 +51,8 @@ class PlantedTruth:
 @final
 @dataclass(frozen=True)
 class Found:
-    """What was found: blocks, and whatever of class, orientation (NaN where none is claimed) and
-    family label (-1: in no family) was concluded from them. The three are optional."""
+    """The latents found: their blocks and, if they were determined, classes, orientations (NaN for
+    none) and family labels (-1 for no family)."""
 
     blocks: Float[np.ndarray, "s g d"]
     classes: Sequence[str] | None = None
@@ -57,24 +63,24 @@ class Found:
 @final
 @dataclass(frozen=True)
 class Score:
-    """How found and planted agree; a measure that nothing was given for is None, and one over
-    nothing NaN.
+    """Agreement of latents with planted features. A measure is None where its input was not given,
+    and NaN where it is over nothing.
 
-    precision: share of latents that represent a planted feature
-    recall: share of planted features that some latent represents
-    family_recall: share of planted families of which some latent represents a member
-    match: median over planted families of max cos[s, p] over its members and all latents
+    precision: fraction of latents that represent a planted feature
+    recall: fraction of planted features that some latent represents
+    family_recall: fraction of planted families with a member that some latent represents
+    match: median over planted families of max cos[s, p] over their members and all latents
     match_latents: median over latents of max_p cos[s, p]
-    match_chance: `match` after shuffling each latent's channels, the same for all of its blocks
+    match_chance: `match` after shuffling each latent's channels, in the same way in all its blocks
     orientation_error: median over representing latents whose feature has an orientation of
-        |o_s - o_p| modulo the period, in degrees; one that claims none errs by half a period
+        |o_s - o_p| modulo the period, in degrees; half a period for a latent without orientation
     orientation_chance: that of a random orientation, median period / 4
-    class_accuracy: share of represented families whose representing latents are mostly of the
-        right class (a tie is wrong)
-    class_chance: that of calling every family by the most frequent of their classes
-    nmi, ari: of the labels against planted families over representing latents; those in no
+    class_accuracy: fraction of represented families most of whose representing latents have the
+        right class (a tie counts as wrong)
+    class_chance: that of giving every family the most frequent of the true classes
+    nmi, ari: of labels against planted families over representing latents; latents without a
         family count as a family each
-    nmi_chance: the mean NMI of shuffled labels, which is above 0 for few latents; that of ARI is 0
+    nmi_chance: mean NMI of shuffled labels, which is above 0 for few latents; that of ARI is 0
     """
 
     precision: float
@@ -92,7 +98,7 @@ class Score:
     nmi_chance: float | None = None
 
     def figures(self) -> dict[str, Any]:
-        """What was measured, for the result of a command."""
+        """The measures that are not None, as JSON values; null for NaN."""
         return {
             name: round(value, 4) if np.isfinite(value) else None
             for name, value in asdict(self).items()
@@ -101,14 +107,13 @@ class Score:
 
 
 def planted_truth(group: Dihedral | None, site: str) -> PlantedTruth:
-    """The truth about the subject `planted`, for orbits of a group, or for a plain dictionary:
-    then families are those of D_24.
+    """The planted features of the subject `planted`, for orbits of a group.
 
-    Raises ConfigError for a site without planted features, and for a group that does not
-    permute them.
+    Without a group they are those for a plain dictionary, and families are those of D_24.
+
+    Raises ConfigError for a site without planted features, and for a group that does not permute
+    them.
     """
-    from tendril.models.subjects.synthetic import planted
-
     blocks = planted.planted_blocks(group or Dihedral(1, reflections=False), site)
     angles = [f.orientation for f in planted.FEATURES]
     return PlantedTruth(
@@ -121,11 +126,12 @@ def planted_truth(group: Dihedral | None, site: str) -> PlantedTruth:
 
 
 def score(found: Found, truth: PlantedTruth, seed: int = 0) -> Score:
-    """Every measure that what was found allows. Raises ConfigError where shapes do not fit."""
+    """Every measure whose input was given. Raises ConfigError where shapes do not match."""
     if found.blocks.shape[1:] != truth.blocks.shape[1:]:
         raise ConfigError(
-            f"latents have blocks [G, D] = {list(found.blocks.shape[1:])}, and what was planted "
-            f"has {list(truth.blocks.shape[1:])}; take the truth of the same group and site."
+            f"blocks [G, D] of latents must have the shape {list(truth.blocks.shape[1:])} of the "
+            f"planted ones; got {list(found.blocks.shape[1:])}. Use the truth of the same group "
+            "and site."
         )
     rng = np.random.Generator(np.random.Philox(seed))
     cosine_SP = cosines(found.blocks, truth.blocks)
@@ -153,7 +159,7 @@ def score(found: Found, truth: PlantedTruth, seed: int = 0) -> Score:
 
 
 def represented(found: Found, truth: PlantedTruth) -> Bool[np.ndarray, " p"]:
-    """Which planted features some latent represents."""
+    """True for each planted feature that some latent represents."""
     cosine_SP = cosines(found.blocks, truth.blocks)
     there_P = np.zeros(len(truth.blocks), bool)
     there_P[cosine_SP.argmax(axis=1)[cosine_SP.max(axis=1) >= REPRESENTS]] = True
@@ -163,7 +169,7 @@ def represented(found: Found, truth: PlantedTruth) -> Bool[np.ndarray, " p"]:
 def cosines(
     found_SGD: Float[np.ndarray, "s g d"], planted_PGD: Float[np.ndarray, "p g d"]
 ) -> Float[np.ndarray, "s p"]:
-    """Of all blocks at once; 0 for a latent that is zero."""
+    """Cosines of all blocks at once; 0 for a latent whose blocks are zero."""
     sides = []
     for blocks in (found_SGD, planted_PGD):
         flat = blocks.reshape(len(blocks), math.prod(blocks.shape[1:])).astype(np.float64)
@@ -173,7 +179,7 @@ def cosines(
 
 
 def _shuffled(blocks_SGD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each latent's channels in a random order, the same in all of its blocks."""
+    """Each latent's channels in a random order, which is the same in all its blocks."""
     order_SD = np.argsort(rng.random((len(blocks_SGD), blocks_SGD.shape[2])), axis=1)
     return np.take_along_axis(blocks_SGD, order_SD[:, None, :], axis=2)
 

@@ -1,11 +1,13 @@
-"""Curve or only edge, corner, line end? All of them are fixed by one reflection.
+"""Drawn shapes that tell curves from edges, corners and line ends.
 
-A latent is shown arcs of several radii, a straight line and a straight edge (radius infinity),
-corners (radius 0) and line ends, at every orientation. All are symmetrical about their own
-direction, so T_g of the shape of direction a is the same shape in the direction T_g a: with
-shapes drawn in steps of 180 / n degrees, the orbit of each is among them.
+One reflection fixes each of these shapes, so their stabilisers do not tell them apart. A latent is
+shown arcs of several radii, a straight line, a straight edge, corners (radius 0) and line ends in
+every direction. Each shape is symmetric about its own direction, so T_g of the shape in direction a
+is the same shape in direction T_g a: the orbit of each shape is among the shapes drawn in steps of
+180 / n degrees.
 """
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -18,30 +20,31 @@ from tendril.data.group.dihedral import Dihedral
 from tendril.data.group.warp import Warp
 from tendril.models.dictionaries.equivariant import OrbitCrosscoder
 from tendril.models.dictionaries.sae import SAE, Stored
-from tendril.models.sites.window import Window
+from tendril.models.sites.window import ReceptivePatch
 
+from .curve_family import REFERENCE_FIELD
 from .curve_scores import mean_direction
-from .curve_stimuli import STYLES, direction, draw_curve
+from .curve_stimuli import STYLES, CurveGrid, direction, draw_curve
 from .tuning import exact_arithmetic
 
-STRAIGHT = 1e6  # a radius in pixels: off a straight line by a thousandth of a pixel in a patch
+STRAIGHT = 1e6  # radius in pixels: within a patch 0.001 pixels from a straight line
 KINDS = ("curve", "line", "edge", "corner", "line end")
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of stimulus; `radius` in pixels, `style` how it is drawn."""
+    """A kind of stimulus with its radius in pixels and its style: line, edge or reverse edge."""
 
     kind: str
     style: str
     radius: float
 
     def draw(self, degrees: float, size: int, line_width: float) -> Float32[np.ndarray, "h w"]:
-        """Grey levels in 0..1, its middle on the middle of the patch.
+        """Grey levels from 0 to 1 [P, P], the shape's middle on the middle of the patch.
 
-        The direction is that of the bulge, of a corner's tip, of a line's end; of a straight
-        line or edge it is across it, away from the dark side.
+        The direction is that of a curve's bulge, of a corner's tip, of a line's end. For a straight
+        line or edge it is perpendicular, away from the dark side.
         """
         middle = ((size - 1) / 2, (size - 1) / 2)
         if self.kind == "line end":
@@ -50,40 +53,47 @@ class Shape:
 
 
 def shapes(radii: tuple[float, ...]) -> list[Shape]:
-    """Curves of those radii and what they are held against."""
+    """Curves of those radii, and the shapes that they are compared with."""
     curves = [Shape("curve", style, radius) for style in STYLES for radius in radii]
     corners = [Shape("corner", style, 0.0) for style in STYLES]
     straight = [Shape(style, style, STRAIGHT) for style in ("line", "edge")]
     return [*curves, *straight, *corners, Shape("line end", "line", STRAIGHT)]
 
 
+def patch_radii(size: int) -> tuple[float, ...]:
+    """Six radii of curves that suit a patch of `size` pixels."""
+    octaves = round(math.log2(size / REFERENCE_FIELD))
+    return tuple(round(radius * 2.0**octaves, 2) for radius in CurveGrid().radii)
+
+
 def directions(group: Dihedral) -> Float[np.ndarray, " a"]:
-    """2 n of them, 180 / n degrees apart: those of the axes of the group, both ways."""
+    """The 2 n directions of the group's axes, 180 / n degrees apart."""
     return np.arange(2 * group.rotations) * 180 / group.rotations
 
 
 def moved(group: Dihedral) -> Int64[np.ndarray, "a g"]:
-    """[a, g] is the number of the direction that T_g takes direction a to."""
+    """[a, g] is the number of the direction to which T_g takes direction a."""
     m_G, k_G = np.divmod(np.arange(len(group)), group.rotations)
     a_A = np.arange(2 * group.rotations)[:, None]
     return np.asarray(((1 - 2 * m_G) * a_A + 2 * k_G) % (2 * group.rotations), np.int64)
 
 
 def shape_vectors(
-    window: Window,
+    patch: ReceptivePatch,
     site: str,
     group: Dihedral,
     chosen: list[Shape],
     line_width: float,
     device: torch.device,
 ) -> Float32[np.ndarray, "q a d"]:
-    """The site's vector for every shape in every direction, faded as the patches are."""
-    size = window.size
-    warp = Warp(group, size, window.colour, device)
+    """The site's vector for every shape in every direction. Shapes fade towards the rim as the
+    harvested patches do."""
+    size = patch.size
+    warp = Warp(group, size, patch.colour, device)
     middle_12 = np.full((1, 2), (size - 1) / 2)
-    window.module.to(device)
+    patch.module.to(device)
     vectors = []
-    with exact_arithmetic(), torch.inference_mode(), window.reading(BATCH) as read:
+    with exact_arithmetic(), torch.inference_mode(), patch.reading(BATCH) as read:
         for shape in chosen:
             drawn = [
                 torch.from_numpy(shape.draw(float(a), size, line_width)) for a in directions(group)
@@ -97,26 +107,26 @@ def shape_vectors(
     return np.stack(vectors)
 
 
-def answers(dictionary: Stored, x_NGD: Float[Tensor, "n g d"]) -> Float[Tensor, "n s"]:
-    """The positive part of each latent's pre-activation, before latents compete for places; of
-    a family of copies that of the one whose blocks `blocks_of` gives."""
+def responses(dictionary: Stored, x_NGD: Float[Tensor, "n g d"]) -> Float[Tensor, "n s"]:
+    """The positive part of each latent's pre-activation, before latents compete. For tied latents
+    it is that of the copy whose blocks `blocks_of` gives."""
     if isinstance(dictionary, OrbitCrosscoder):
         return dictionary.pre(x_NGD)[..., 0].clamp(min=0)
     assert isinstance(dictionary, SAE)
     return dictionary.pre(x_NGD.flatten(1)).clamp(min=0)
 
 
-def shape_answers(
+def shape_responses(
     dictionary: Stored,
     vectors_QAD: Float32[np.ndarray, "q a d"],
     group: Dihedral,
     device: torch.device,
 ) -> Float32[np.ndarray, "q a s"]:
-    """What each latent answers to the orbit of every shape in every direction."""
+    """The response of each latent to the orbit of every shape in every direction."""
     index_AG = moved(group)
     with exact_arithmetic(), torch.inference_mode():
         found = [
-            answers(dictionary, torch.from_numpy(x_AD[index_AG]).to(device)).float().cpu().numpy()
+            responses(dictionary, torch.from_numpy(x_AD[index_AG]).to(device)).float().cpu().numpy()
             for x_AD in vectors_QAD
         ]
     return np.stack(found)
@@ -125,49 +135,80 @@ def shape_answers(
 @final
 @dataclass(frozen=True)
 class ShapeTuning:
-    """Answers of S latents to shapes: `z_QAS` over the shapes and the directions."""
+    """Responses `z_QAS` of S latents to shapes in directions."""
 
     shapes: tuple[Shape, ...]
     degrees: Float[np.ndarray, " a"]
     z_QAS: Float32[np.ndarray, "q a s"]
 
     def of(self, kind: str) -> Float32[np.ndarray, "q a s"]:
-        """The answers to shapes of one kind."""
+        """The responses to shapes of one kind."""
         return self.z_QAS[[i for i, shape in enumerate(self.shapes) if shape.kind == kind]]
 
     def best(self) -> Float[np.ndarray, "i s"]:
-        """The largest answer to each of KINDS, over radii, styles and directions."""
+        """The largest response to each of KINDS, over radii, styles and directions."""
         return np.stack([self.of(kind).max(axis=(0, 1)) for kind in KINDS])
 
     def names(self, margin: float) -> list[str]:
-        """What each latent answers to most: curve only where its answer to some curve is at least
-        1 + margin times that to anything else; silent where it answers to nothing drawn."""
+        """The kind of shape to which each latent responds most.
+
+        `curve` requires a response to some curve of at least 1 + margin times that to any other
+        shape. `silent` means no response to any.
+        """
         best_IS = self.best()
         curve_S, others_IS = best_IS[0], best_IS[1:]
         rival_S = others_IS.argmax(axis=0)
         curved_S = (curve_S > 0) & (curve_S >= (1 + margin) * others_IS.max(axis=0))
         silent_S = best_IS.max(axis=0) <= 0
-        # beaten by a curve, but not by the margin: the best of what is no curve
+        # where a curve wins by less than the margin, the best other shape gives the name
         return [
             "silent" if silent else "curve" if curved else KINDS[1 + rival]
             for silent, curved, rival in zip(silent_S, curved_S, rival_S, strict=True)
         ]
 
+    def curve_ratio(self, latent: int) -> float:
+        """The largest response to a curve over that to any other shape; 0 without a response to
+        curves, infinite where only curves have one."""
+        best_I = self.best()[:, latent]
+        curve, rival = float(best_I[0]), float(best_I[1:].max())
+        return curve / rival if rival > 0 else math.inf if curve > 0 else 0.0
+
     def tuning(self, latent: int, kind: str) -> Float[np.ndarray, " a"]:
-        """The mean answer to the shapes of a kind by direction."""
+        """The mean response to the shapes of a kind, by direction."""
         mean_A: Float[np.ndarray, " a"] = self.of(kind)[..., latent].mean(axis=0, dtype=np.float64)
         return mean_A
 
     def direction(self, latent: int, kind: str) -> float | None:
-        """The circular mean direction of that; None where there is no answer."""
+        """The circular mean direction of that tuning; None where there is no response."""
         tuning_A1 = self.tuning(latent, kind)[:, None]
         if tuning_A1.max(initial=0) <= 0:
             return None
         return float(mean_direction(tuning_A1, self.degrees)[0][0])
 
 
+def shape_tuning(
+    dictionary: Stored,
+    patch: ReceptivePatch,
+    site: str,
+    group: Dihedral,
+    radii: tuple[float, ...],
+    line_width: float,
+    device: torch.device,
+) -> ShapeTuning:
+    """Show the shapes to a network, and the orbits of their vectors at a site to a dictionary.
+
+    `radii` are those of the curves, by default `patch_radii` of the patch. The dictionary is on
+    the CPU afterwards.
+    """
+    chosen = shapes(tuple(sorted(radii or patch_radii(patch.size))))
+    vectors_QAD = shape_vectors(patch, site, group, chosen, line_width, device)
+    z_QAS = shape_responses(dictionary.to(device), vectors_QAD, group, device)
+    dictionary.to("cpu")
+    return ShapeTuning(tuple(chosen), directions(group), z_QAS)
+
+
 def _line_end(degrees: float, size: int, line_width: float) -> Float32[np.ndarray, "h w"]:
-    """A stroke that ends in the middle of the patch, its end in that direction."""
+    """A stroke that ends in the middle of the patch and points in that direction."""
     cos, sin = direction(degrees)
     at = np.arange(size, dtype=np.float64) - (size - 1) / 2
     along_HW = at[None] * cos + at[:, None] * sin

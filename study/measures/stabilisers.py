@@ -1,14 +1,16 @@
-"""What fixes a latent of a group crosscoder: its stabiliser, read off its transform blocks.
+"""Stabilisers of the latents of a group crosscoder, from their transform blocks.
 
-Block g of the input of a pattern p is x(p)[g] = a(T_g p), so that of the pattern T_h p is
-a(T_g T_h p) = x(p)[gh]. A pattern that T_s fixes has x(p)[gs] = x(p)[g] for all g, and so has a
-latent D that stands for it: the stabiliser is what D is unchanged by when multiplied *on the
-right*. (On the left stand other patterns: D[sg] = D[g] says that a unit's answer has the
-symmetry, and not the pattern.) Everything here comes from the autocorrelation over the group,
+Block g of the input of a pattern p is x(p)[g] = a(T_g p), so the input of the pattern T_h p is
+a(T_g T_h p) = x(p)[gh]. If T_s fixes the pattern, then x(p)[gs] = x(p)[g] for all g, and a latent D
+that represents the pattern has the same property: its stabiliser is the set of elements whose
+multiplication *on the right* leaves D unchanged. (Multiplication on the left gives other patterns:
+D[sg] = D[g] is a symmetry of the units' responses, and says nothing about the pattern.) All
+measures come from the autocorrelation over the group,
 
     r(s) = sum_g <D[g], D[gs]>,
 
-which for s = identity is the power. Functions of the blocks [F, G, D] alone, in float64.
+whose value at the identity is the power. All functions take blocks [F, G, D] and compute in
+float64.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,19 +24,19 @@ from tendril.data.group.dihedral import Dihedral
 
 from .subgroups import Subgroup, averaging, subgroups
 
-CHUNK = 256  # latents whose G x G products are held at a time
-LOSS = 0.05  # of the power, that a subgroup may lose beyond a part of it
+CHUNK = 256  # latents whose G x G products are held in memory at a time
+LOSS = 0.05  # fraction of the power that a subgroup may lose against a smaller one inside it
 CLASSES = ("invariant", "many turns", "both", "half turn", "one reflection", "chiral", "no turn")
 
 
 def centred(blocks_FGD: Float[np.ndarray, "f g d"]) -> Float[np.ndarray, "f g d"]:
-    """Blocks less their mean over g: what is left changes with the transformation."""
+    """Blocks minus their mean over g: the part that changes with the transformation."""
     changing_FGD: Float[np.ndarray, "f g d"] = blocks_FGD - blocks_FGD.mean(axis=1, keepdims=True)
     return changing_FGD
 
 
 def cosines(blocks_FGD: Float[np.ndarray, "f g d"]) -> Float64[np.ndarray, "f g g"]:
-    """The cosine of every two blocks of each latent; 0 where one of them vanishes."""
+    """Cosine of every pair of blocks of each latent; 0 where a block is zero."""
     gram_FGG = _gram(blocks_FGD)
     norm_FG = np.sqrt(np.einsum("fgg->fg", gram_FGG))
     inverse_FG = np.divide(1, norm_FG, out=np.zeros_like(norm_FG), where=norm_FG > 0)
@@ -47,7 +49,7 @@ def cosines(blocks_FGD: Float[np.ndarray, "f g d"]) -> Float64[np.ndarray, "f g 
 def autocorrelation(
     blocks_FGD: Float[np.ndarray, "f g d"], group: Dihedral
 ) -> Float64[np.ndarray, "f g"]:
-    """r(s) = sum_g <D[g], D[gs]> of every latent; r(0) is the power ||D||^2."""
+    """r(s) = sum_g <D[g], D[gs]> of each latent; r(0) is the power ||D||^2."""
     everyone = np.arange(len(group))[:, None]
     parts = [np.zeros((0, len(group)))]
     for start in range(0, len(blocks_FGD), CHUNK):
@@ -56,32 +58,23 @@ def autocorrelation(
     return np.concatenate(parts)
 
 
-def projected(
-    blocks_FGD: Float[np.ndarray, "f g d"], subgroup: Subgroup
-) -> Float[np.ndarray, "f g d"]:
-    """P_H D[g], the mean of D[gs] over s in H: D itself where H fixes it."""
-    table_GG = subgroup.group.table_GG[:, list(subgroup.elements)]
-    mean_FGD: Float[np.ndarray, "f g d"] = blocks_FGD[:, table_GG].mean(axis=2)
-    return mean_FGD
-
-
 @final
 @dataclass(frozen=True)
 class Symmetry:
-    """How symmetrical each of F latents is.
+    """Symmetry measures of F latents.
 
-    variation: the share of the power ||D||^2 that is not the mean over g; 0 for a latent that
-        no transformation changes
-    shares: of the *centred* power, what lies in the fixed space of each subgroup, from 0 to 1:
+    variation: fraction of the power ||D||^2 outside the mean over g; 0 for a latent that no
+        transformation changes
+    fractions: fraction of the *centred* power in the fixed space of each subgroup, from 0 to 1:
         ||P_H Dc||^2 / ||Dc||^2 = mean over s in H of r(s) / r(0); 0 where nothing varies
-    irreps: the share of the whole power in each real irreducible representation, by its name
+    irreps: fraction of the whole power in each real irreducible representation, by name
     correlation: r(s) / r(0) of the centred blocks
     """
 
     group: Dihedral
     subgroups: tuple[Subgroup, ...]
     variation: Float64[np.ndarray, " f"]
-    shares: Float64[np.ndarray, "f h"]
+    fractions: Float64[np.ndarray, "f h"]
     irreps: Mapping[str, Float64[np.ndarray, " f"]]
     correlation: Float64[np.ndarray, "f g"]
 
@@ -90,40 +83,41 @@ class Symmetry:
 
     @property
     def kinds(self) -> list[str]:
-        """C1, D1, C2 ..."""
+        """The kinds of subgroups: C1, D1, C2 ..."""
         return list(dict.fromkeys(subgroup.kind for subgroup in self.subgroups))
 
     def of_kind(self, kind: str) -> tuple[Float64[np.ndarray, " f"], Int64[np.ndarray, " f"]]:
-        """The best share among subgroups of a kind, over all their axes, and which that is."""
+        """The largest fraction among the subgroups of a kind, over all axes, and which subgroup
+        has it."""
         places = np.array([i for i, h in enumerate(self.subgroups) if h.kind == kind])
-        best_F = self.shares[:, places].argmax(axis=1)
-        return self.shares[np.arange(len(self)), places[best_F]], places[best_F]
+        best_F = self.fractions[:, places].argmax(axis=1)
+        return self.fractions[np.arange(len(self)), places[best_F]], places[best_F]
 
 
 def measure(blocks_FGD: Float[np.ndarray, "f g d"], group: Dihedral) -> Symmetry:
-    """All that the autocorrelation says of each latent.
+    """Measure the symmetry of each latent from its autocorrelation.
 
-    The projection on a real irreducible representation rho of character chi is
-    D -> (chi(1) / <chi, chi>) / G sum_s chi(s) D[gs] (Serre, Linear representations, 2.6), and
-    so its power the same sum over r(s).
+    The projection onto a real irreducible representation rho with character chi is
+    D -> (chi(1) / <chi, chi>) / G sum_s chi(s) D[gs] (Serre, Linear representations, 2.6), so its
+    power is the same sum over r(s).
     """
     r_FG = autocorrelation(blocks_FGD, group)
     power_F = r_FG[:, 0].copy()
     mean_F = r_FG.mean(axis=1)  # the power of the mean, G ||mean||^2
-    # what rounding leaves of blocks that do not vary is no variation
+    # blocks that do not vary have a centred power of rounding errors, which is set to 0
     centred_FG = r_FG - mean_F[:, None]
     varies_F = centred_FG[:, 0] > 1e-10 * power_F
     correlation_FG = _over(centred_FG, np.where(varies_F, centred_FG[:, 0], 0))
     chosen = subgroups(group)
     irreps = {}
     for name, chi_G in group.characters.items():
-        factor = chi_G[0] / (chi_G @ chi_G)  # 1 / <chi, chi> has the 1 / G of the mean
+        factor = chi_G[0] / (chi_G @ chi_G)  # <chi, chi> is a mean over G, which cancels 1 / G
         irreps[name] = np.clip(_over((r_FG @ chi_G * factor)[:, None], power_F)[:, 0], 0, 1)
     return Symmetry(
         group=group,
         subgroups=tuple(chosen),
         variation=np.where(varies_F, _over(centred_FG[:, :1], power_F)[:, 0], 0.0),
-        shares=np.clip(correlation_FG @ averaging(chosen).T, 0, 1),
+        fractions=np.clip(correlation_FG @ averaging(chosen).T, 0, 1),
         irreps=irreps,
         correlation=correlation_FG,
     )
@@ -132,7 +126,7 @@ def measure(blocks_FGD: Float[np.ndarray, "f g d"], group: Dihedral) -> Symmetry
 def relabelled(
     blocks_FGD: Float[np.ndarray, "f g d"], rng: np.random.Generator
 ) -> Float[np.ndarray, "f g d"]:
-    """Each latent's blocks in a random order: a null that keeps all but the group."""
+    """Each latent's blocks in a random order: a null that destroys the group structure only."""
     order_FG = rng.permuted(np.tile(np.arange(blocks_FGD.shape[1]), (len(blocks_FGD), 1)), axis=1)
     return np.take_along_axis(blocks_FGD, order_FG[:, :, None], axis=1)
 
@@ -140,66 +134,69 @@ def relabelled(
 @final
 @dataclass(frozen=True)
 class Null:
-    """Shares by chance: the best of each kind of subgroup, in ascending order, a set a null."""
+    """Null distributions of the largest fraction for each kind of subgroup."""
 
-    shares: Mapping[str, Mapping[str, Float64[np.ndarray, " m"]]]
-    """By name of the null, then by kind of subgroup."""
+    fractions: Mapping[str, Mapping[str, Float64[np.ndarray, " m"]]]
+    """By name of the null, then by kind of subgroup; values in ascending order."""
 
-    def thresholds(self, quantile: float, least: float, most: float = 1.0) -> dict[str, float]:
-        """By kind: the `quantile` of each null, the largest of them, from `least` to `most`."""
-        kinds = list(next(iter(self.shares.values())))
+    def limits(self, quantile: float, least: float, most: float = 1.0) -> dict[str, float]:
+        """The threshold of each kind: the largest `quantile` over the nulls, clipped to the range
+        from `least` to `most`."""
+        kinds = list(next(iter(self.fractions.values())))
         limits = {}
         for kind in kinds:
-            known = [null[kind] for null in self.shares.values() if len(null[kind])]
+            known = [null[kind] for null in self.fractions.values() if len(null[kind])]
             chance = max([least, *(float(np.quantile(v, quantile)) for v in known)])
             limits[kind] = max(least, min(chance, most))
         return limits | {"C1": 0.0}
 
-    def rank(self, null: str, kind: str, shares_F: Float[np.ndarray, " f"]) -> np.ndarray:
-        """The share of a null that lies below each value, from 0 to 1."""
-        by_chance = self.shares[null][kind]
-        below_F: np.ndarray = np.searchsorted(by_chance, shares_F) / max(len(by_chance), 1)
+    def rank(self, null: str, kind: str, fractions_F: Float[np.ndarray, " f"]) -> np.ndarray:
+        """The fraction of a null's values below each value, from 0 to 1."""
+        by_chance = self.fractions[null][kind]
+        below_F: np.ndarray = np.searchsorted(by_chance, fractions_F) / max(len(by_chance), 1)
         return below_F
 
 
 def null_of(blocks: Mapping[str, Float[np.ndarray, "f g d"]], group: Dihedral) -> Null:
-    """Best shares by chance, of raw anchors' orbits, relabelled blocks ... by their names.
+    """Null distributions from sets of blocks (orbits of raw anchors, relabelled blocks), by name.
 
-    Blocks that do not vary at all are left out.
+    Blocks that do not vary are left out.
     """
-    shares = {}
+    fractions = {}
     for name, blocks_FGD in blocks.items():
         symmetry = measure(blocks_FGD, group)
         varies_F = symmetry.variation > 0
-        shares[name] = {k: np.sort(symmetry.of_kind(k)[0][varies_F]) for k in symmetry.kinds}
-    return Null(shares)
+        fractions[name] = {k: np.sort(symmetry.of_kind(k)[0][varies_F]) for k in symmetry.kinds}
+    return Null(fractions)
 
 
-def estimated(
-    symmetry: Symmetry, thresholds: Mapping[str, float], flat: float
+def estimate_stabilisers(
+    symmetry: Symmetry, limits: Mapping[str, float], flat: float
 ) -> list[Subgroup | None]:
-    """The largest subgroup whose share reaches the threshold of its kind and that explains the
-    blocks as well as its parts do, of equal ones that of the larger share; None for a latent
-    whose variation is at most `flat`: all fixes it.
+    """The stabiliser of each latent; None (the whole group) where the variation is at most `flat`.
+
+    It is the largest subgroup whose fraction reaches the limit of its kind and that explains the
+    blocks as well as the smaller subgroups inside it do. Among subgroups of equal size the one of
+    larger fraction is taken.
 
     A curve with a faint opening has most of its power in the fixed space of a line's stabiliser.
-    So a subgroup H must not lose more of the power than a part K of it has: no more than LOSS,
-    or twice what noise would lose that is as dense, a dimension, as what K leaves out, which is
-    (1 - share_K) (G / |K| - G / |H|) / (G - G / |K|).
+    Therefore a subgroup H may lose only a little of the power that a smaller subgroup K < H keeps:
+    at most LOSS, or twice what noise would lose whose density per dimension is that of the power
+    outside K, which is (1 - fraction_K) (G / |K| - G / |H|) / (G - G / |K|).
     """
-    limit_H = np.array([thresholds[h.kind] for h in symmetry.subgroups])
+    limit_H = np.array([limits[h.kind] for h in symmetry.subgroups])
     order_H = np.array([len(h) for h in symmetry.subgroups])
-    passes_FH: Bool[np.ndarray, "f h"] = symmetry.shares >= limit_H
+    passes_FH: Bool[np.ndarray, "f h"] = symmetry.fractions >= limit_H
     size = len(symmetry.group)
     for i, whole in enumerate(symmetry.subgroups):
         for j, part in enumerate(symmetry.subgroups):
             if len(part) == 1 or not set(part.elements) < set(whole.elements):
                 continue
-            dense_F = (1 - symmetry.shares[:, j]) / (size - size / len(part))
+            dense_F = (1 - symmetry.fractions[:, j]) / (size - size / len(part))
             noise_F = dense_F * (size / len(part) - size / len(whole))
-            lost_F = symmetry.shares[:, j] - symmetry.shares[:, i]
+            lost_F = symmetry.fractions[:, j] - symmetry.fractions[:, i]
             passes_FH[:, i] &= lost_F <= np.maximum(LOSS, 2 * noise_F)
-    score_FH = np.where(passes_FH, order_H + 0.5 * symmetry.shares, -1)
+    score_FH = np.where(passes_FH, order_H + 0.5 * symmetry.fractions, -1)
     best_F = score_FH.argmax(axis=1)
     return [
         None if flat_enough else symmetry.subgroups[best]
@@ -208,11 +205,11 @@ def estimated(
 
 
 def class_of(stabiliser: Subgroup | None) -> str:
-    """In words, one of CLASSES.
+    """The class of symmetry, one of CLASSES.
 
-    invariant: a circle. both: a half turn and two reflections, as a line has. one reflection:
-    a curve, but also an edge, a corner, the end of a line. many turns: three or more. chiral:
-    nothing (and `no turn` in a group without reflections, that cannot tell).
+    invariant: everything fixes it, as a circle. both: a half turn and two reflections, as a line.
+    one reflection: a curve, but also an edge, a corner or the end of a line. many turns: three or
+    more. chiral: nothing fixes it (`no turn` in a group without reflections, which cannot tell).
     """
     if stabiliser is None:
         return "invariant"
@@ -228,8 +225,9 @@ def class_of(stabiliser: Subgroup | None) -> str:
 def axis_angle(symmetry: Symmetry, latent: int, stabiliser: Subgroup | None) -> float | None:
     """The angle of the first axis of D_d in degrees clockwise from +x, from 0 to 180 / d.
 
-    Between neighbouring axes, 180 / n degrees apart, it is where the parabola through their
-    shares has its top. Of the two directions of an axis blocks cannot say which is the bulge.
+    Neighbouring axes of the group are 180 / n degrees apart. Between them the angle is the
+    maximum of the parabola through their fractions. Blocks do not tell the two directions of an
+    axis apart, so they do not say on which side the bulge is.
     """
     if stabiliser is None or stabiliser.axis is None:
         return None
@@ -238,7 +236,7 @@ def axis_angle(symmetry: Symmetry, latent: int, stabiliser: Subgroup | None) -> 
     if count < 3:
         return apart * at
     by_axis = {
-        h.axis: float(symmetry.shares[latent, i])
+        h.axis: float(symmetry.fractions[latent, i])
         for i, h in enumerate(symmetry.subgroups)
         if h.kind == stabiliser.kind
     }
@@ -249,7 +247,7 @@ def axis_angle(symmetry: Symmetry, latent: int, stabiliser: Subgroup | None) -> 
 
 
 def class_counts(classes: Sequence[str]) -> dict[str, int]:
-    """How many latents are of each class, in the order of CLASSES; those there are."""
+    """Number of latents of each class that occurs, in the order of CLASSES."""
     return {name: classes.count(name) for name in CLASSES if name in classes}
 
 
@@ -260,7 +258,7 @@ def _gram(blocks_FGD: Float[np.ndarray, "f g d"]) -> Float64[np.ndarray, "f g g"
 
 
 def _over(above_FX: np.ndarray, below_F: np.ndarray) -> np.ndarray:
-    """`above / below`, row by row, and 0 where `below` vanishes."""
+    """`above / below` row by row; 0 where `below` is 0."""
     below_FX = np.broadcast_to(below_F[:, None], above_FX.shape)
     return np.asarray(
         np.divide(above_FX, below_FX, out=np.zeros_like(above_FX), where=below_FX > 0)

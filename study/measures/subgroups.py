@@ -1,4 +1,4 @@
-"""The subgroups of D_n and C_n: what a pattern may be fixed by."""
+"""The subgroups of D_n and C_n: the possible stabilisers of a pattern."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +13,9 @@ from tendril.data.group.dihedral import Dihedral
 @final
 @dataclass(frozen=True)
 class Subgroup:
-    """C_d, the turns by multiples of 360 / d degrees, or D_d, with d reflections besides.
+    """C_d, the turns by multiples of 360 / d degrees, or D_d, which adds d reflections.
 
-    `axis` = j numbers the first axis of D_d clockwise from +x, of angle 180 j / n, and so
+    `axis` = j numbers the first axis of D_d clockwise from +x, at the angle 180 j / n with
     0 <= j < n / d; it is None for C_d.
     """
 
@@ -25,20 +25,20 @@ class Subgroup:
 
     @property
     def kind(self) -> str:
-        """C1, C2, D1, D2 ...: the same for all subgroups of a shape, whatever their axes."""
+        """C1, C2, D1, D2 ...: the same for subgroups that differ only in their axes."""
         return f"{'C' if self.axis is None else 'D'}{self.turns}"
 
     @property
     def degrees(self) -> float | None:
-        """The angle of its first axis; its axes are 180 / turns degrees apart."""
+        """The angle of the first axis; axes are 180 / turns degrees apart."""
         return None if self.axis is None else 180 * self.axis / self.group.rotations
 
     @property
     def axis_class(self) -> str:
-        """`on` a direction that the turns take +x to, or `between` two of those.
+        """`on` a direction to which a turn of the group takes +x, or `between` two of them.
 
-        For even n / d these are two classes of conjugate subgroups, which no element of the
-        group takes into each other; for odd n / d there is one, and all are `on`.
+        For even n / d the two classes are not conjugate: no element of the group takes one into
+        the other. For odd n / d there is one class, `on`.
         """
         if self.axis is None:
             return ""
@@ -47,7 +47,7 @@ class Subgroup:
 
     @cached_property
     def elements(self) -> tuple[int, ...]:
-        """The numbers of its elements, turns first."""
+        """The numbers of the elements, turns first."""
         apart = self.group.rotations // self.turns
         turns = [self.group.element(0, i * apart) for i in range(self.turns)]
         if self.axis is None:
@@ -60,7 +60,7 @@ class Subgroup:
 
 
 def subgroups(group: Dihedral) -> list[Subgroup]:
-    """All of them: C_d for every divisor d of n and, with reflections, D_d on n / d axes.
+    """All subgroups: C_d for every divisor d of n and, with reflections, D_d on n / d axes.
 
     D_n has (number of divisors of n) + (sum of divisors of n) subgroups.
     """
@@ -74,7 +74,7 @@ def subgroups(group: Dihedral) -> list[Subgroup]:
 
 
 def averaging(chosen: list[Subgroup]) -> Float64[np.ndarray, "h g"]:
-    """Row H holds 1 / |H| on the elements of H, else 0."""
+    """A matrix whose row H is 1 / |H| on the elements of H and 0 elsewhere."""
     matrix_HG = np.zeros((len(chosen), len(chosen[0].group)))
     for row, subgroup in zip(matrix_HG, chosen, strict=True):
         row[list(subgroup.elements)] = 1 / len(subgroup)

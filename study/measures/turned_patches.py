@@ -16,7 +16,7 @@ from tendril.data.group.dihedral import Dihedral
 from tendril.data.group.warp import Warp
 from tendril.data.inputs.images import ImageSource
 from tendril.data.store.reader import Store
-from tendril.models.sites.window import Window
+from tendril.models.sites.window import ReceptivePatch
 
 from .image_examples import Row, cell_of
 from .tuning import exact_arithmetic
@@ -27,7 +27,7 @@ Respond = Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, "n m"]]
 
 
 def record_turned(
-    patch: Window,
+    patch: ReceptivePatch,
     store: Store,
     site: str,
     images: ImageSource,

@@ -17,6 +17,8 @@ from tendril.data.store.provenance import located, same_identity
 from tendril.models.dictionaries.checkpoint import load_sae
 from tendril.models.sites.splice import (
     CLEAN,
+    MEAN,
+    ZERO,
     Reconstruction,
     ablating,
     site_mean,
@@ -28,7 +30,7 @@ from ..core.report import file_digest
 from ..core.stores import common_site, dictionary_digests
 from ..core.vision_inputs import VisionInputs, find_vision_inputs
 from .config import SpliceConfig
-from .findings import MEAN, ZERO, Findings, best, image_figures
+from .findings import Findings, best, image_figures
 
 OWN = "the subject's own first answers"
 

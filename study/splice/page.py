@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from tendril.data.store.tables import columns, number
+from tendril.models.sites.splice import MEAN, ZERO
 
 from ..page.charts import Axis, Series, chart
-from .findings import CONDITIONS, MEAN, ZERO, Findings, loss_recovered
+from .findings import CONDITIONS, Findings, loss_recovered
 
 Rows = list[list[str]]
 Tile = dict[str, str]

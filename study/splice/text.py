@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from tendril.data.errors import ConfigError
 from tendril.models.dictionaries.checkpoint import load_sae
 from tendril.models.sites.language_splice import TokenSums, kept_mean, next_token_sums
-from tendril.models.sites.splice import Reconstruction, Substitute, ablating
+from tendril.models.sites.splice import MEAN, ZERO, Reconstruction, Substitute, ablating
 from tendril.models.subjects.language import LanguageSubject
 from tendril.models.subjects.subject import site_modules
 
@@ -20,7 +20,7 @@ from ..core.language_inputs import LanguageInputs, find_language_inputs
 from ..core.language_text import JudgedText, TextChoice, choose_text
 from ..core.token_classes import CLASSES, bucket_of, position_buckets, token_classes
 from .config import SpliceConfig
-from .findings import MEAN, ZERO, Findings, best, text_figures
+from .findings import Findings, best, text_figures
 
 
 @final

@@ -1,1 +1,1 @@
-"""Symmetry."""
+"""Symmetries of the latents of a group crosscoder."""

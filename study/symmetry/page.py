@@ -1,48 +1,41 @@
-"""The page of symmetries: one file of HTML that needs nothing else, to be looked at anywhere."""
+"""What the page of the symmetry study shows."""
 
-import json
-from pathlib import Path
-
-from ..page.render import render
-from . import figures as figures
-from . import words as words
+from ..measures.pose_images import STEPS
+from . import figures, tables, words
 from .findings import SymmetryFindings
-from .images import STEPS
 
 
-def render_page(findings: SymmetryFindings) -> str:
-    """The whole page as HTML."""
-    return render(Path(__file__).parent, _context(findings))
-
-
-def _context(findings: SymmetryFindings) -> dict[str, object]:
-    reading = findings.reading
+def context(findings: SymmetryFindings) -> dict[str, object]:
+    """What page.html shows of the findings."""
+    analysis = findings.analysis
     curves = findings.rows_named("curve")
-    shown = range(min(findings.shown, len(findings.families)))
-    rows = figures.table_rows(findings)
+    # the copies of a tied latent point in every direction, so there is no circle to cover
+    circle = findings.tuning is not None and not analysis.tied and len(analysis.latents) > 0
+    rows = tables.table_rows(findings)
     return {
-        "title": findings.title,
-        "group": reading.group.name,
         "lead": words.lead(findings),
-        "headline": words.headline(findings),
+        "numbers": words.headline(findings),
+        "group": analysis.group.name,
+        "alive": len(analysis.latents),
         "bars": figures.class_bars(findings),
-        "classes": figures.class_table(findings),
+        "classes": tables.class_table(findings),
         "name_text": words.name_text(findings),
         "chance_text": words.chance_text(findings),
-        "chance": figures.chance_charts(reading),
+        "chance": figures.chance_charts(analysis),
         "legend": [(name.replace(" ", "-"), text) for name, text in figures.LEGEND.items()],
-        # copies of a tied family point everywhere, whatever their representative does
-        "ring": None if reading.tied or not curves else figures.compass(findings, curves),
+        "circle": circle,
+        "ring": figures.compass(findings, curves) if circle and curves else None,
+        "no_curves": words.no_curves_text(findings) if circle and not curves else "",
         "family_text": words.family_text(findings),
-        "families": [figures.family_row(findings, number) for number in shown],
-        "planted": findings.planted,
+        "families": [
+            figures.family_row(findings, number) for number, _ in enumerate(findings.heads)
+        ],
+        "planted": tables.planted_table(findings.planted) if findings.planted else None,
         "steps": STEPS,
-        "maps": figures.latent_maps(findings),
+        "maps": figures.map_pictures(findings),
         "rows": rows,
         "more": len(findings.listing) - len(rows),
         "method": words.method(findings),
         "caveats": words.caveats(findings),
         "notes": findings.notes,
-        "command": findings.command,
-        "made": json.dumps(findings.made, indent=2),
     }

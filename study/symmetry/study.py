@@ -1,314 +1,209 @@
-"""The study of symmetry: a group crosscoder in, what fixes its latents, families and a page out."""
+"""The study of symmetry: stabilisers and families of the latents of a group crosscoder."""
 
-import math
-import shlex
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
 
-from tendril.data.device import resolve_device
-from tendril.data.errors import ConfigError, RunDamagedError, StoreNotFoundError, TendrilError
-from tendril.data.group.dihedral import Dihedral
-from tendril.data.home import find_run
-from tendril.data.store.reader import Store
-from tendril.models.dictionaries.checkpoint import (
-    DICTIONARY,
-    RESULT,
-    load_dictionary,
-    load_frequency,
-    read_config,
-    read_json,
-)
-from tendril.models.dictionaries.equivariant import OrbitCrosscoder, blocks_of
+from tendril.data.errors import ConfigError, RunNotFoundError, TendrilError
+from tendril.models.dictionaries.checkpoint import load_dictionary
 from tendril.models.dictionaries.sae import Stored
-from tendril.models.sites.window import Window, find_window
+from tendril.models.sites.window import ReceptivePatch, find_receptive_patch
 
-from ..core.report import Report, StudyResult, file_digest, report_of
-from ..core.vision_inputs import Sources, find_sources, find_store
-from ..curves.config import REFERENCE_FIELD, CurvesConfig
-from ..curves.findings import Patch
-from ..measures.curve_stimuli import CurveGrid
-from ..measures.orbit_examples import strongest_anchors, upright_patches
-from ..measures.shape_stimuli import ShapeTuning, directions, shape_answers, shape_vectors, shapes
-from .analysis import Reading, raw_anchors, read_blocks
+from ..core.report import write_records
+from ..core.stores import store_of_run
+from ..core.study import Study
+from ..core.vision_inputs import VisionInputs, find_vision_inputs
+from ..measures.image_examples import Patch
+from ..measures.latent_maps import latent_maps
+from ..measures.orbit_examples import pose_normalised_patches, strongest_anchors
+from ..measures.pose_images import pose_images
+from ..measures.shape_stimuli import ShapeTuning, shape_tuning
+from . import page
 from .config import SymmetryConfig
-from .findings import SymmetryFindings, write_table
-from .images import head_images
-from .page import render_page
-from .responses import response_blocks
-
-FORMAT = 5  # raised when the same sources would give another page
-SHOWN = ("families", "examples", "visualise")
-LIMITS = ("quantile", "least", "most", "flat", "alike", "anchors", "margin", "line_width")
+from .findings import SymmetryFindings
+from .runs import OrbitRun, analyse_run, find_control, orbit_run
 
 
-def study_symmetry(config: SymmetryConfig) -> StudyResult:
-    """Say what fixes each latent of a group crosscoder, which are copies, and make a page.
+@final
+@dataclass(frozen=True)
+class SymmetryInputs:
+    """The run studied, its subject and images, and the controls."""
 
-    The report's folder is `<home>/reports/<name>-<12 hex of SHA-256 of what determines it>`;
-    one that is there already is given back. It holds index.html, latents.csv, families.csv,
-    blocks.npz (correlation [F, G], shares [F, H], blocks of the families shown) and, last,
-    result.json with every latent's class, orientation, family and pose. Raises children of
-    TendrilError for all that the config, its paths or its files can cause.
+    vision: VisionInputs
+    studied: OrbitRun
+    controls: tuple[OrbitRun, ...]
+
+
+@final
+class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
+    """Find what fixes each latent of a group crosscoder, and which latents are copies.
+
+    The report holds latents.csv, families.csv and blocks.npz: correlation [F, G], fractions [F, H],
+    and the blocks of the heads of the families shown.
+    Source: Gorton, Group crosscoders (2410.24184).
     """
-    began = time.monotonic()
-    config.check()
-    device = resolve_device(config.device)
-    sources = find_sources(config.sources())
-    run, store = sources.run, sources.store
-    if run is None or store is None:
-        raise StoreNotFoundError(
-            f"the study of symmetry wants a run and the store of orbits that it was trained on, "
-            f"and {'found no store' if run else 'got no run'}; check --run and --store."
-        )
-    group = group_of_store(store)
-    if _single(read_config(run)):
-        raise ConfigError(
-            f"the run {run.name} is of single elements, and the study of symmetry wants one of "
-            "whole orbits; name this one among --controls, beside a group crosscoder."
-        )
-    made = determinants(config, sources, group)
-    report = report_of(
-        config.home, config.name or f"symmetry-{sources.subject.name}-{sources.site}", made
-    )
-    known = None if config.overwrite else report.figures()
-    if known is not None:
-        return StudyResult(report.page, known, _since(began), reused=True)
-    findings = find_symmetry(config, sources, store, run, group, made, device)
-    figures = findings.figures()
-    write_report(report, findings, figures)
-    return StudyResult(report.page, figures, _since(began))
 
+    name = "symmetry"
+    version = 6
+    config = SymmetryConfig
 
-def group_of_store(store: Store) -> Dihedral:
-    """The group of a store of orbits; raises ConfigError for another store."""
-    if store.group is None:
-        raise ConfigError(
-            f"the store {store.name} holds single vectors, and the study of symmetry wants "
-            "orbits: harvest with `tendril harvest orbits`, and train on that store."
-        )
-    return store.group
-
-
-def determinants(config: SymmetryConfig, sources: Sources, group: Dihedral) -> dict[str, Any]:
-    """All that determines the report."""
-    told = asdict(config)
-    runs = [find_run(run, config.home) for run in config.controls]
-    assert sources.run is not None
-    assert sources.store is not None
-    return {
-        "format": FORMAT,
-        "subject": dict(sources.subject.identity),
-        "site": sources.site,
-        "group": group.name,
-        "runs": {run.name: file_digest(run / DICTIONARY) for run in (sources.run, *runs)},
-        "store": sources.store.name,
-        "limits": {name: told[name] for name in (*LIMITS, "radii")},
-        "shown": {name: told[name] for name in (*SHOWN, "umap")}
-        | {"images": sources.images is not None},
-    }
-
-
-def find_symmetry(
-    config: SymmetryConfig,
-    sources: Sources,
-    store: Store,
-    run: Path,
-    group: Dihedral,
-    made: Mapping[str, Any],
-    device: torch.device,
-) -> SymmetryFindings:
-    """Read the run and its controls, ask the subject, and gather what the page shows."""
-    dictionary = load_dictionary(run)
-    reading = read_run(run, dictionary, store, sources.site, group, config)
-    controls = [read_control(name, config) for name in config.controls]
-    notes = []
-    window = None
-    try:
-        window = find_window(sources.subject, store.sites)
-        tuning = asked(config, window, sources.site, dictionary, reading, device)
-    except TendrilError as error:
-        tuning = None
-        notes.append(f"No shapes were shown to the subject ({error}).")
-    findings = SymmetryFindings(
-        title=f"Symmetries at {sources.site} of {sources.subject.name}",
-        subject=sources.subject.name,
-        site=sources.site,
-        reading=reading,
-        controls=controls,
-        tuning=tuning,
-        margin=config.margin,
-        shown=config.families,
-        patches={},
-        notes=notes,
-        command=command(config, run),
-        umap=config.umap,
-        made={"study": made, "run": read_config(run), "store": store.spec},
-    )
-    if window is not None and config.visualise:
-        heads = [family.head for family in findings.families[: config.visualise]]
-        images = head_images(reading, heads, sources, device)
-        if len(images) < len(heads):
-            silent = len(heads) - len(images)
-            notes.append(
-                f"For {silent} of {len(heads)} families no image could be made: the site is silent "
-                "on the noise that images start from."
+    def find(self, config: SymmetryConfig) -> SymmetryInputs:
+        vision = find_vision_inputs(config, config.run, images=config.examples > 0)
+        if vision.run is None:
+            raise RunNotFoundError(
+                f"--run must name a run of a group crosscoder of {vision.subject.name}; there is "
+                "none. Train one with `tendril train group_crosscoder`."
             )
-        findings = replace(findings, made_images=images, notes=notes)
-    if sources.images is None:
-        return replace(findings, notes=[*notes, sources.no_images])
-    if window is None:
-        return findings
-    return replace(findings, patches=examples_of(findings, config, sources, dictionary, window))
+        store = vision.store or store_of_run(vision.run, config.home, config.store)
+        studied = orbit_run(vision.run, store, vision.site)
+        if studied.single:
+            raise ConfigError(
+                f"--run must name a run of whole orbits; {studied.name} is of single elements. "
+                "Name it among --controls, and a group crosscoder as --run."
+            )
+        controls = tuple(find_control(name, config.home) for name in config.controls)
+        return SymmetryInputs(vision, studied, controls)
 
+    def identity(self, config: SymmetryConfig, inputs: SymmetryInputs) -> Mapping[str, Any]:
+        return {
+            **inputs.vision.identity(),
+            "group": inputs.studied.group.name,
+            "controls": [control.identity() for control in inputs.controls],
+        }
 
-def read_run(
-    run: Path, dictionary: Stored, store: Store, site: str, group: Dihedral, config: SymmetryConfig
-) -> Reading:
-    """The blocks of one run against raw anchors of its store. Of an SAE of single elements they
-    are those of its responses to these anchors."""
-    trained = read_config(run)
-    anchors_MGD, inputs_M = raw_anchors(store, site, config.anchors)
-    if _single(trained):
-        blocks = response_blocks(dictionary, torch.from_numpy(anchors_MGD), group)
-    else:
-        blocks = blocks_of(dictionary, group)
-    blocks_FGD = blocks.float().cpu().numpy()
-    frequency_F = load_frequency(run).float().cpu().numpy()
-    if len(frequency_F) != len(blocks_FGD):
-        raise RunDamagedError(
-            f"{run} has {len(blocks_FGD)} latents and frequencies of {len(frequency_F)}; train "
-            "the run again."
+    def title(self, config: SymmetryConfig, inputs: SymmetryInputs) -> str:
+        return f"Symmetries at {inputs.vision.site} of {inputs.vision.subject.name}"
+
+    def label(self, config: SymmetryConfig, inputs: SymmetryInputs) -> str:
+        return f"{inputs.vision.subject.name}-{inputs.vision.site}"
+
+    def resolved(self, config: SymmetryConfig, inputs: SymmetryInputs) -> SymmetryConfig:
+        return super().resolved(replace(config, run=str(inputs.studied.folder)), inputs)
+
+    def compute(
+        self, config: SymmetryConfig, inputs: SymmetryInputs, device: torch.device
+    ) -> SymmetryFindings:
+        vision, studied = inputs.vision, inputs.studied
+        dictionary = load_dictionary(studied.folder)
+        analysis = analyse_run(studied, dictionary, config.anchors, config.thresholds)
+        controls = [
+            analyse_run(run, load_dictionary(run.folder), config.anchors, config.thresholds)
+            for run in inputs.controls
+        ]
+        findings = SymmetryFindings(
+            subject=vision.subject.name,
+            site=vision.site,
+            analysis=analysis,
+            controls=controls,
+            tuning=None,
+            margin=config.margin,
+            shown=config.families,
+            maps=latent_maps(analysis.likeness, umap=config.umap),
         )
-    tied = isinstance(dictionary, OrbitCrosscoder)
-    reading = read_blocks(
-        run.name, blocks_FGD, frequency_F, group, anchors_MGD, inputs_M, config, tied=tied
-    )
-    told = read_json(run / RESULT) if (run / RESULT).is_file() else {}
-    return replace(reading, about=_about(trained), trained=told)
+        notes = [] if vision.images else [vision.no_images]
+        try:
+            patch = find_receptive_patch(vision.subject, studied.store.sites)
+            tuning = tuning_of(config, inputs, dictionary, patch, findings, device)
+        except TendrilError as error:
+            shapes = f"No shapes were shown to the subject ({error})."
+            return replace(findings, notes=[shapes, *notes])
+        findings = replace(findings, tuning=tuning, notes=notes)
+        if config.visualise:
+            findings = with_images(findings, config.visualise, vision, device)
+        return replace(findings, patches=examples(findings, config, inputs, dictionary, patch))
 
+    def figures(self, findings: SymmetryFindings) -> dict[str, Any]:
+        return findings.figures()
 
-def _single(trained: Mapping[str, Any]) -> bool:
-    """Whether a run is of single elements of orbits."""
-    return str(trained.get("orbits", "joined")) != "joined"
+    def headline(self, figures: Mapping[str, Any]) -> str:
+        what = "tied families" if figures["tied"] else "latents"
+        mirrored = figures["classes"].get("one reflection", 0)
+        text = f"{figures['latents_alive']} of {figures['latents_total']} {what} fire; one "
+        text += f"reflection fixes {mirrored}"
+        if figures["names"]:
+            text += f", {figures['names'].get('curve', 0)} of them curves"
+        several = "of duplicates" if figures["tied"] else "with several members"
+        return f"{text}; {figures['families_of_several']} families {several}."
 
-
-def _about(trained: Mapping[str, Any]) -> str:
-    control = trained.get("control") or "none"
-    drawn = trained.get("subject", {}).get("drawn")
-    parts = [
-        "" if control == "none" else f"control {control.replace('-', ' ')}",
-        f"control {drawn.replace(':', ' weights ')}" if drawn else "",
-        {"each": "SAE of augmented inputs", "identity": "SAE of plain inputs"}.get(
-            trained.get("orbits", ""), ""
-        ),
-        {"orbit": "tied"}.get(trained.get("objective", ""), "not tied"),
-        f"{trained['rounds']} rounds" if trained.get("rounds", 1) > 1 else "",
-        f"seed {trained.get('seed', 0)}",
-    ]
-    if _single(trained):
-        del parts[3]
-    return ", ".join(filter(None, parts))
-
-
-def read_control(name: str, config: SymmetryConfig) -> Reading:
-    """Another run, against raw anchors of the store that it was trained on itself."""
-    run = find_run(name, config.home)
-    trained = read_config(run)
-    store = find_store(CurvesConfig(home=config.home), run, trained)
-    if store is None:
-        raise StoreNotFoundError(
-            f"the store of the control {run.name} is gone ({trained.get('store', '')}); leave it "
-            "out of --controls."
+    def write_tables(self, findings: SymmetryFindings, folder: Path) -> None:
+        analysis, heads = findings.analysis, np.array(findings.heads, np.int64)
+        np.savez_compressed(
+            folder / "blocks.npz",
+            latents=analysis.latents,
+            correlation=analysis.symmetry.correlation,
+            fractions=analysis.symmetry.fractions,
+            subgroups=np.array([f"{h.kind}:{h.axis}" for h in analysis.symmetry.subgroups]),
+            heads=analysis.latents[heads],
+            blocks=analysis.blocks[heads],
         )
-    group = group_of_store(store)
-    return read_run(run, load_dictionary(run), store, trained["site"], group, config)
+        write_records(folder / "latents.csv", findings.listing)
+        write_records(folder / "families.csv", findings.family_listing())
+
+    def page(
+        self, config: SymmetryConfig, inputs: SymmetryInputs, findings: SymmetryFindings
+    ) -> Mapping[str, Any]:
+        return page.context(findings)
 
 
-def asked(
+def tuning_of(
     config: SymmetryConfig,
-    window: Window,
-    site: str,
+    inputs: SymmetryInputs,
     dictionary: Stored,
-    reading: Reading,
+    patch: ReceptivePatch,
+    findings: SymmetryFindings,
     device: torch.device,
 ) -> ShapeTuning:
-    """Show the shapes to the subject, and their orbits to the dictionary."""
-    octaves = round(math.log2(window.size / REFERENCE_FIELD))
-    radii = config.radii or tuple(round(r * 2.0**octaves, 2) for r in CurveGrid().radii)
-    chosen = shapes(tuple(sorted(radii)))
-    vectors_QAD = shape_vectors(window, site, reading.group, chosen, config.line_width, device)
-    z_QAS = shape_answers(dictionary.to(device), vectors_QAD, reading.group, device)
-    dictionary.to("cpu")
-    return ShapeTuning(tuple(chosen), directions(reading.group), z_QAS[..., reading.latents])
+    """Responses of the rows of the analysis to drawn shapes."""
+    site, group = inputs.studied.site, inputs.studied.group
+    tuning = shape_tuning(dictionary, patch, site, group, config.radii, config.line_width, device)
+    return replace(tuning, z_QAS=tuning.z_QAS[..., findings.analysis.latents])
 
 
-def examples_of(
+def with_images(
+    findings: SymmetryFindings, count: int, vision: VisionInputs, device: torch.device
+) -> SymmetryFindings:
+    """The findings with feature visualisations of the heads of the `count` largest families."""
+    analysis = findings.analysis
+    heads = [family.head for family in findings.families[:count]]
+    images = pose_images(
+        vision.subject, vision.site, analysis.group, analysis.blocks[heads], device
+    )
+    shown = {head: made for head, made in zip(heads, images, strict=True) if made}
+    silent = len(heads) - len(shown)
+    note = (
+        f"For {silent} of {len(heads)} families no image could be made, because the site does not "
+        "respond to the noise from which images start."
+    )
+    notes = [*findings.notes, note] if silent else findings.notes
+    return replace(findings, visualised=shown, notes=notes)
+
+
+def examples(
     findings: SymmetryFindings,
     config: SymmetryConfig,
-    sources: Sources,
+    inputs: SymmetryInputs,
     dictionary: Stored,
-    window: Window,
+    patch: ReceptivePatch,
 ) -> dict[int, list[Patch]]:
-    """The patches that excite the heads of the families shown most, upright."""
-    assert sources.store is not None
-    assert sources.images is not None
-    heads = [family.head for family in findings.families[: config.families]]
-    latents = [int(findings.reading.latents[head]) for head in heads]
-    best = strongest_anchors(sources.store, sources.site, dictionary, latents, config.examples)
-    patches = upright_patches(
-        sources.store,
-        sources.site,
+    """By head of a family shown: the patches that excite it most, pose-normalised."""
+    vision, store = inputs.vision, inputs.studied.store
+    if vision.images is None:
+        return {}
+    latents = [int(findings.analysis.latents[head]) for head in findings.heads]
+    best = strongest_anchors(store, vision.site, dictionary, latents, config.examples)
+    patches = pose_normalised_patches(
+        store,
+        vision.site,
         dictionary,
-        sources.images,
-        window,
-        sources.subject.input_size,
+        vision.images,
+        patch,
+        vision.subject.input_size,
         best,
         latents,
-        [findings.orientations[head] or 0.0 for head in heads],
+        [findings.orientations[head] or 0.0 for head in findings.heads],
     )
-    return dict(zip(heads, patches, strict=True))
-
-
-def write_report(report: Report, findings: SymmetryFindings, figures: Mapping[str, Any]) -> None:
-    """Write everything a report holds, its result last."""
-    folder = report.begin()
-    reading = findings.reading
-    heads = np.array([f.head for f in findings.families[: findings.shown]], np.int64)
-    np.savez_compressed(
-        folder / "blocks.npz",
-        latents=reading.latents,
-        correlation=reading.symmetry.correlation,
-        shares=reading.symmetry.shares,
-        subgroups=np.array([f"{h.kind}:{h.axis}" for h in reading.symmetry.subgroups]),
-        heads=reading.latents[heads],
-        blocks=reading.blocks[heads],
-    )
-    write_table(folder / "latents.csv", findings.listing)
-    write_table(folder / "families.csv", findings.family_listing())
-    report.write(render_page(findings), figures)
-
-
-def command(config: SymmetryConfig, run: Path) -> str:
-    """The command that makes this page again, in words that name no folder of this machine."""
-    words = ["tendril", "study", "symmetry", "--run", run.name]
-    if config.controls:
-        words += ["--controls", *(find_run(name, config.home).name for name in config.controls)]
-    default, told = asdict(SymmetryConfig()), asdict(config)
-    for name in (*LIMITS, *SHOWN):
-        if told[name] != default[name]:
-            words += [f"--{name.replace('_', '-')}", f"{told[name]:g}"]
-    if not config.umap:
-        words += ["--no-umap"]
-    if config.radii:
-        words += ["--radii", *(f"{radius:g}" for radius in config.radii)]
-    return shlex.join(words)
-
-
-def _since(began: float) -> float:
-    return round(time.monotonic() - began, 2)
+    return dict(zip(findings.heads, patches, strict=True))

@@ -1,150 +1,187 @@
-"""What the page of symmetries says in sentences."""
+"""What the page of the symmetry study says in sentences."""
+
+import math
 
 import numpy as np
 
-from ..curves.words import count
+from ..measures.shape_stimuli import KINDS
 from ..measures.stabilisers import LOSS
-from .analysis import Reading
+from ..measures.symmetry_analysis import SymmetryAnalysis
 from .findings import SymmetryFindings
+
+CANDIDATES = 5
 
 
 def lead(findings: SymmetryFindings) -> str:
-    """How many latents, what fixes them, and what a control has instead."""
-    reading = findings.reading
-    alive = len(reading.latents)
-    counts = reading.counts()
-    told = ", ".join(f"{many} {name}" for name, many in counts.items())
-    what = "families of copies tied by the group" if reading.tied else "latents"
+    """How many latents fire, what fixes them, and the same of each control."""
+    analysis = findings.analysis
+    what = "tied families" if analysis.tied else "latents"
     text = (
-        f"Of {reading.total} {what} of {reading.run}, read under {reading.group.name}, {alive} "
-        f"fire. What their transform blocks say fixes them: {told or 'nothing'}."
+        f"{len(analysis.latents)} of the {analysis.total} {what} of {analysis.run} fire on "
+        f"held-out orbits of {analysis.group.name}."
     )
-    seen: dict[str, list[Reading]] = {}
+    counts = ", ".join(f"{name} {many}" for name, many in analysis.counts().items())
+    if counts:
+        text += f" Their transform blocks divide them by what fixes them: {counts}."
+    controls: dict[str, list[SymmetryAnalysis]] = {}
     for other in findings.controls:
         if other.about.startswith("control"):
-            seen.setdefault(other.about.partition(",")[0], []).append(other)
-    for name, runs in seen.items():  # one control of several seeds is told of once
+            controls.setdefault(other.about.partition(",")[0], []).append(other)
+    for name, runs in controls.items():  # one sentence for all seeds of a control
         mirrored = sum(run.counts().get("one reflection", 0) for run in runs)
-        text += f" The {name} has {mirrored} of {sum(len(run.latents) for run in runs)}"
-        text += " that one reflection fixes."
+        total = sum(len(run.latents) for run in runs)
+        text += f" In the {name}, exactly one reflection fixes {mirrored} of {total} latents."
     return text
 
 
 def headline(findings: SymmetryFindings) -> list[dict[str, str]]:
     """The figures at the top of the page, each with what it counts."""
-    reading = findings.reading
-    alive = len(reading.latents)
+    analysis = findings.analysis
+    alive = len(analysis.latents)
     several = sum(len(family.members) > 1 for family in findings.families)
     curves = len(findings.rows_named("curve"))
-    mirrored = reading.counts().get("one reflection", 0)
+    mirrored = analysis.counts().get("one reflection", 0)
     tiles = [
-        _tile(str(alive), f"of {reading.total}", "fire on held-out orbits"),
-        _tile(str(mirrored), f"of {alive}", "are fixed by one reflection and nothing else"),
+        _tile(str(alive), f"of {analysis.total}", "fire on held-out orbits"),
+        _tile(str(mirrored), f"of {alive}", "are fixed by exactly one reflection"),
     ]
-    if findings.tuning is not None:
-        about = "" if reading.tied else f"; widest gap {findings.curve_gap.degrees:.0f}°"
-        beat = "answer to curves more than to lines, edges, corners and ends"
-        tiles.append(_tile(str(curves), f"of {mirrored}", f"{beat}{about}"))
-    kin = "groups of families are duplicates" if reading.tied else "families have several members"
-    tiles.append(_tile(str(several), f"of {len(findings.families)}", kin))
+    if findings.tuning is not None and mirrored:
+        gap = f"; widest gap {findings.curve_gap.degrees:.0f}°"
+        text = "respond to curves more than to lines, edges, corners and line ends"
+        about = "" if analysis.tied or not curves else gap
+        tiles.append(_tile(str(curves), f"of {mirrored}", f"{text}{about}"))
+    kin = "groups are duplicates of one another" if analysis.tied else "families have two or more"
+    tiles.append(
+        _tile(
+            str(several),
+            f"of {len(findings.families)}",
+            kin + ("" if analysis.tied else " members"),
+        )
+    )
     return tiles
 
 
 def name_text(findings: SymmetryFindings) -> str:
-    """What latents of one reflection answer to, and whether blocks and answers agree."""
+    """What latents of one reflection respond to, and whether blocks and responses agree."""
     if findings.tuning is None:
-        return "No shapes were shown, so curves are not told from edges, corners and line ends."
-    told = ", ".join(f"{many} {name}" for name, many in findings.name_counts().items())
+        return "No shapes were shown, so curves are not told apart from edges, corners, line ends."
+    names = ", ".join(f"{name} {many}" for name, many in findings.name_counts().items())
+    if not names:
+        return "No latent is fixed by exactly one reflection, as a curve, an edge or a corner is."
     text = (
-        f"One reflection fixes a curve, but also an edge, a corner and the end of a line. By "
-        f"what they answer to most of what was drawn, those latents are: {told or 'none'}. A "
-        f"curve is called one only where its answer to an arc of some radius is at least "
+        "One reflection fixes a curve, but also an edge, a corner and the end of a line. By the "
+        f"drawn shape to which they respond most, these latents are: {names}. A latent is called "
+        "a curve only if its response to an arc of some radius is at least "
         f"{1 + findings.margin:g} times that to any straight line, edge, corner or line end."
     )
     errors = findings.axis_errors()
     if errors:
+        latents = "1 latent" if len(errors) == 1 else f"{len(errors)} latents"
         text += (
-            f" The axis that the blocks say and the direction of the answers, two measures that "
-            f"share no step, differ by {np.median(errors):.1f}° in the median over "
-            f"{count(len(errors), 'latent')} (modulo 180°; chance: 45°)."
+            " The axis of the blocks and the direction of the responses, two measures that have "
+            f"no step in common, differ by {np.median(errors):.1f}° in the median over {latents} "
+            "(modulo 180°; chance: 45°)."
         )
     return text
 
 
-def chance_text(findings: SymmetryFindings) -> str:
-    """How the thresholds came about."""
-    limits = findings.reading.thresholds
-    told = ", ".join(f"{kind} {limits[kind]:.2f}" for kind in ("C2", "D1", "D2") if kind in limits)
-    return (
-        f"Photographs are symmetrical, too: the orbit of a single patch, learned by nobody, has "
-        f"much of its power in the fixed space of some reflection, the more so as the best of "
-        f"{findings.reading.group.rotations} axes is taken. A symmetry counts only beyond the "
-        f"nulls' quantile, or at most of the power where inputs reach that by themselves: {told}."
+def no_curves_text(findings: SymmetryFindings) -> str:
+    """That no latent is a curve, and which come nearest."""
+    text = (
+        "No latent is a curve: fixed by exactly one reflection, and with a response to some curve "
+        f"of at least {1 + findings.margin:g} times that to any other shape."
     )
+    nearest = findings.nearest_curves(CANDIDATES)
+    if not nearest:
+        return f"{text} None responds to a drawn curve at all."
+    latents = ", ".join(
+        f"latent {findings.analysis.latents[row]} ({findings.analysis.classes[row]}, "
+        f"{'curves only' if math.isinf(ratio) else f'{ratio:.2f}'})"
+        for row, ratio in nearest
+    )
+    return (
+        f"{text} The nearest ones, with their class and the ratio of their largest response to a "
+        f"curve to that to any other shape: {latents}."
+    )
+
+
+def chance_text(findings: SymmetryFindings) -> str:
+    """How the thresholds are set."""
+    limits = findings.analysis.limits
+    shown = ", ".join(f"{kind} {limits[kind]:.2f}" for kind in ("C2", "D1", "D2") if kind in limits)
+    text = (
+        "Photographs have symmetries too. The orbit of a single patch has much of its power in the "
+        "fixed space of some reflection, the more so because the best of "
+        f"{findings.analysis.group.rotations} axes is taken. A symmetry of a latent therefore "
+        "counts only above a quantile of the null distributions, within fixed bounds."
+    )
+    return f"{text} Thresholds: {shown}." if shown else text
 
 
 def family_text(findings: SymmetryFindings) -> str:
-    """What a family is here, and how many the page shows."""
-    reading, families = findings.reading, findings.families
-    shown = min(findings.shown, len(families))
+    """How families are formed, and how many the page shows."""
+    analysis, families = findings.analysis, findings.families
     text = (
-        f"Average linkage of one minus the cosine, each pair in its best pose, cut at a mean "
-        f"cosine of {reading.alike:.2f}: {len(families)} families of {len(reading.latents)} "
-        f"latents. "
+        "Families come from average linkage of one minus the cosine, each pair of latents in its "
+        f"best pose, cut at a mean cosine of {analysis.alike:.2f}: {len(families)} families of "
+        f"{len(analysis.latents)} latents. "
     )
-    if reading.tied:
+    if analysis.tied:
         text += (
-            "In a tied crosscoder every latent is a family with a copy at each element already; "
-            "a family of several here is one that the dictionary holds more than once. "
+            "Each tied latent already is a family with one copy per element of the group, so a "
+            "family of several here is a pattern that the dictionary holds more than once. "
         )
-    return text + f"The {shown} largest are below; all are in families.csv."
+    if len(families) > findings.shown:
+        return text + f"The {findings.shown} largest are below; all are in families.csv."
+    return text + "All are below and in families.csv."
 
 
 def method(findings: SymmetryFindings) -> list[str]:
-    """How the numbers came about, a paragraph a step."""
+    """How the numbers are computed, one paragraph per step."""
     return [
         "Block g of the orbit of a patch p is a(T_g p). The orbit of T_h p has a(T_g T_h p) in "
-        "block g, which is block gh of that of p; so a pattern that T_s fixes has blocks D[gs] = "
-        "D[g], and the stabiliser of a latent is what its blocks, less their mean over g, are "
-        "unchanged by when multiplied on the right. For every subgroup H of the group the share "
-        "of the power in the fixed space of H is the mean over s in H of r(s) / r(0), where "
-        "r(s) is the sum over g of <D[g], D[gs]>.",
-        "The stabiliser is the largest subgroup whose share reaches the threshold of its kind, "
-        f"and that loses no more of the power than its own parts do: {LOSS:g}, or twice what "
-        "noise as dense as theirs would explain. "
-        "C_d are the turns by multiples of 360/d degrees, D_d those and d reflections. Circles "
-        "are fixed by all: of their power hardly any varies with the transformation. Lines are "
-        "fixed by the half turn and two reflections (D2), curves by one reflection (D1).",
-        "Axes are angles in degrees clockwise from the right, where y points down. Neighbouring "
-        "axes of the group are 180/n degrees apart; between them the top of the parabola through "
-        "their shares is taken. Which end of the axis is the bulge is read off the answers to "
-        "drawn shapes. Latent i is latent j in pose h where D_i[g] = D_j[gh].",
-        "Shapes are drawn in the patch's middle at 2n directions, faded towards the rim as the "
-        "harvested patches are, and read by the subject. All of them are symmetrical about their "
-        "own direction, so the orbit of each is among them. Answers are positive parts of "
-        "pre-activations, before latents compete for places.",
+        "block g, which is block gh of the orbit of p. Hence the blocks of a pattern that T_s "
+        "fixes satisfy D[gs] = D[g], and the stabiliser of a latent consists of the elements whose "
+        "multiplication on the right leaves its centred blocks (without their mean) unchanged. "
+        "For each subgroup H the fraction of the power in the fixed space of H is the mean over s "
+        "in H of r(s) / r(0), where r(s) is the sum over g of <D[g], D[gs]>.",
+        "The stabiliser is the largest subgroup whose fraction reaches the threshold of its kind. "
+        f"It may lose at most {LOSS:g} of the power that a smaller subgroup inside it keeps, or "
+        "twice what noise of the same density would explain. C_d are the turns by multiples of "
+        "360/d degrees; D_d adds d reflections. Everything fixes a circle, so hardly any of its "
+        "power varies with the transformation. The half turn and two reflections (D2) fix a line; "
+        "one reflection (D1) fixes a curve.",
+        "Axes are angles in degrees clockwise from the right, with y pointing down. Neighbouring "
+        "axes of the group are 180/n degrees apart; between them the maximum of the parabola "
+        "through their fractions is taken. Responses to drawn shapes decide at which end of the "
+        "axis the bulge is. Latent i is latent j in pose h if D_i[g] = D_j[gh].",
+        "Shapes are drawn in the middle of the patch in 2n directions, fade towards the rim as the "
+        "harvested patches do, and are shown to the subject. Each is symmetric about its own "
+        "direction, so its orbit is among the drawn shapes. Responses are positive parts of "
+        f"pre-activations, before latents compete. The shapes are: {', '.join(KINDS)}.",
     ]
 
 
 def caveats(findings: SymmetryFindings) -> list[str]:
-    """What a reader should hold against the numbers."""
+    """What limits the conclusions."""
     texts = [
-        "Shares are of power. A latent of .9 of reflection symmetry may still hold something "
-        "chiral in the tenth that is left.",
-        "The thresholds are conventions beyond the nulls; latents close to one change sides.",
-        "Families cut a tree at one height. Two true families that are more alike than the cut "
-        "are one here, and noisy copies may stand alone.",
-        "Drawn shapes are not photographs. A latent that answers to none of them is called "
-        "silent, and may stand for a texture.",
+        "Fractions are of power. A latent with 0.9 of its power in a reflection's fixed space may "
+        "hold something chiral in the remaining tenth.",
+        "The thresholds are conventions on top of the null distributions; latents close to one "
+        "change class with small changes of it.",
+        "Families cut a tree at one height. Two true families that are more similar than the cut "
+        "merge, and noisy copies may stand alone.",
+        "Drawn shapes are not photographs. A latent that responds to none of them is called "
+        "silent, and may represent a texture.",
     ]
-    if findings.reading.tied:
+    if findings.analysis.tied:
         texts.append(
-            "Relative orientations of the copies in a tied family are by construction, and no "
-            "finding; only the representative's stabiliser and axis are."
+            "The relative orientations of the copies of a tied latent hold by construction and are "
+            "no finding; the stabiliser and the axis of its representative are."
         )
     if not findings.controls:
         texts.append(
-            "No control runs were given: pass runs that were trained with --control as --controls."
+            "No controls were given: train runs with --control and name them here with --controls."
         )
     return texts
 

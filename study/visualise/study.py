@@ -12,7 +12,7 @@ from torch import Tensor
 from tendril.data.errors import ConfigError
 from tendril.models.dictionaries.checkpoint import load_sae
 from tendril.models.sites.hooks import describe_sites
-from tendril.models.sites.window import find_window
+from tendril.models.sites.window import find_receptive_patch
 
 from ..core.report import write_records
 from ..core.study import Study
@@ -59,7 +59,7 @@ class VisualiseStudy(Study[VisualiseConfig, VisionInputs, Images]):
         self, config: VisualiseConfig, inputs: VisionInputs, device: torch.device
     ) -> Images:
         aims = find_aims(inputs, config.units, config.latents)
-        patch = find_window(inputs.subject, sites_to_read(inputs.subject, inputs.site))
+        patch = find_receptive_patch(inputs.subject, sites_to_read(inputs.subject, inputs.site))
         patch.module.to(device)
         began = time.monotonic()
         with exact_arithmetic():

@@ -382,7 +382,7 @@ def test_the_command_at_a_url(
     assert made["store"].startswith(f"{memory}/store/")
     assert made["rows"] == 180
     status, out, _ = command(monkeypatch, capsys, *flags)
-    assert json.loads(out)["reused"] is True
+    assert json.loads(out.splitlines()[-1])["reused"] is True
     home = str(tmp_path / "home")
     asked = TrainConfig(
         store=made["store"], steps=5, batch_size=16, latents=8, k=2, held_out=0.5, home=home

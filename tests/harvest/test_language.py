@@ -15,8 +15,7 @@ from tendril.data.errors import OverflowingRowsError, StoreDamagedError, Tendril
 from tendril.data.store.reader import open_store
 from tendril.harvest.__main__ import main
 from tendril.harvest.config import LanguageConfig, VerifyConfig
-from tendril.harvest.plan import make_plan
-from tendril.harvest.run import harvest
+from tendril.harvest.run import harvest, make_plan
 from tendril.harvest.verify import verify_deep
 from tendril.models.subjects.language import language_subject
 
@@ -126,7 +125,7 @@ def test_a_store_is_what_its_text_gives(config: LanguageConfig) -> None:
     assert (found.faults, found.moved) == ([], 0)
     assert found.rows == open_store(path).column("valid").sum()
     (Path(config.inputs) / "2.txt").write_text(tiny_language.text(200, 99))
-    with pytest.raises((TendrilError, StoreDamagedError), match="pass --inputs with what was"):
+    with pytest.raises((TendrilError, StoreDamagedError), match="Pass --inputs with the inputs"):
         verify_deep(VerifyConfig(store=path, home=config.home), path)
 
 
@@ -224,11 +223,11 @@ def test_a_stream_killed_and_begun_again(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--subject", ""], "--subject is missing"),
+        (["--subject", ""], "--subject must be the folder of a language model"),
         (["--sites", "resid_post.9"], "has no site 'blocks.9.hook_resid_post'; near names are"),
-        (["--context", "65"], "--context wants at most the 64 tokens"),
-        (["--per-input", "17"], "from 1 to the 16 tokens of a context, and got 17"),
-        (["--skip-first", "-1"], "--skip-first wants a whole number from 0 on"),
+        (["--context", "65"], "--context must be at most 64, the tokens"),
+        (["--per-input", "17"], "from 1 to 16, the tokens of a context; got 17"),
+        (["--skip-first", "-1"], "--skip-first must be a whole number of at least 0"),
         (
             ["--inputs", "self"],
             "--inputs self has no end. Give the number of contexts with --limit",
@@ -236,7 +235,7 @@ def test_a_stream_killed_and_begun_again(model: Path, tmp_path: Path) -> None:
         (["--inputs", "self:x", "--limit", "3"], "--inputs self:SEED must be an integer"),
         (["--inputs", "short.txt"], "shorter than one context of 16 tokens"),
         (["--inputs", "latin.txt"], "must be UTF-8; got the byte 0xe9 at 3"),
-        (["--batch-size", "0"], "--batch-size wants a whole number from 1 on"),
+        (["--batch-size", "0"], "--batch-size must be at least 1; got 0"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(
@@ -280,3 +279,4 @@ def test_a_dry_run_says_what_it_would_cost(
         run_command(main)
     assert left.value.code == 0
     assert '"rows": 384' in capsys.readouterr().out
+    assert not list(Path(config.home).glob("tokens")) + list(Path(config.home).glob("store"))

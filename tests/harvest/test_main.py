@@ -1,7 +1,8 @@
-"""`tendril harvest` as a person meets it: mistakes are a sentence and exit status 2."""
+"""The command `tendril harvest`: its outcome, and its errors (one sentence, exit status 2)."""
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from tendril.data.cli import run_command
-from tendril.harvest.__main__ import main
+from tendril.harvest.__main__ import main, next_command
+from tendril.harvest.config import HarvestConfig, LanguageConfig, StoreConfig
+from tendril.harvest.run import Harvest
 
 from ..helpers.helped import check_help
 from .test_run import MINE
@@ -38,7 +41,7 @@ def run(
 
 
 def test_help_is_there_under_a_second_and_without_torch() -> None:
-    check_help("harvest", "demo", shows="--per-input", never=("torch", "numba"))
+    check_help("harvest", "images", shows="--site ", never=("torch", "numba"))
 
 
 def test_the_last_line_says_what_was_made(
@@ -47,16 +50,73 @@ def test_the_last_line_says_what_was_made(
     flags = ["inceptionv1", "--subject", f"{MINE}:network", "--inputs", str(photos)]
     flags += ["--sites", "late", "--home", str(photos.parent), "--per-input", "4"]
     status, out, _ = run(monkeypatch, capsys, *flags)
-    made = json.loads(out.splitlines()[-1])
+    sentence, following, line = out.splitlines()
+    made = json.loads(line)
     assert status == 0
-    assert {"store", "rows", "seconds", "rows_per_s", "reused"} <= made.keys()
+    assert made.keys() == {"store", "rows", "seconds", "rows_per_s", "reused", "unreadable"}
     assert (made["rows"], made["reused"]) == (12, False)
+    assert sentence.startswith(f"Made {made['store']}: 12 rows of late, in ")
+    name = Path(made["store"]).name
+    train = f"next: tendril train topk --store {name} --site late --home {photos.parent}"
+    assert following == train
     status, out, _ = run(monkeypatch, capsys, *flags)
-    assert json.loads(out)["reused"] is True
-    status, out, err = run(monkeypatch, capsys, *flags, "--per-input", "all", "--dry-run")
-    assert json.loads(out)["rows"] == 192
+    sentence, following, line = out.splitlines()
+    assert sentence == f"{made['store']} exists already, with 12 rows of late."
+    assert (following, json.loads(line)["reused"]) == (train, True)
+
+
+@pytest.mark.parametrize(
+    ("done", "config", "command"),
+    [
+        (Harvest("store/a-1", ("x", "y")), HarvestConfig(), "topk --store a-1 --site x"),
+        (
+            Harvest("lab/store/a-1", ("x",), elements=16),
+            HarvestConfig(home="lab"),
+            "equivariant_crosscoder --store a-1 --site x --home lab",
+        ),
+        (Harvest("store/a-1", ("x",)), LanguageConfig(), "topk --store a-1"),
+        (
+            Harvest("s3://lab/store/a-1", ("x", "y")),
+            LanguageConfig(home="s3://lab"),
+            "topk --store s3://lab/store/a-1 --site x",
+        ),
+    ],
+)
+def test_the_next_command_trains_on_the_store(
+    done: Harvest, config: StoreConfig, command: str
+) -> None:
+    assert next_command(done, config, ["images"]) == f"tendril train {command}"
+
+
+def test_a_dry_run_writes_nothing(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["images", "--subject", f"{MINE}:network", "--inputs", str(photos), "--site", "late"]
+    flags += ["--home", str(photos.parent / "home"), "--per-input", "all"]
+    status, out, err = run(monkeypatch, capsys, *flags, "--dry-run")
+    sentence, following, line = out.splitlines()
+    about = json.loads(line)
+    assert (status, about["rows"], about["dry_run"]) == (0, 192, True)
+    assert about["bytes"] > 0
     assert "3 inputs x 64 positions = 192 rows" in err
-    assert len(list((photos.parent / "store").iterdir())) == 1
+    assert sentence.startswith("Nothing was written. ")
+    assert following == f"next: {shlex.join(['tendril', 'harvest', *flags])}"
+    assert not (photos.parent / "home").exists()
+
+
+def test_the_images_recipe_lists_sites_of_any_network(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And InceptionV1, with its own default site, is a preset of it."""
+    flags = ["images", "--inputs", str(photos), "--home", str(photos.parent), "--subject"]
+    status, out, err = run(monkeypatch, capsys, *flags, f"{MINE}:network")
+    assert (status, out) == (2, "")
+    assert "must name at least one of the 4 sites of small" in err
+    assert "last feature maps are relu, late: add e.g. --sites late." in err
+    status, out, _ = run(monkeypatch, capsys, *flags, "handmade", "--dry-run")
+    assert (status, "rows of mixed3b:" in out) == (0, True)
+    status, _, err = run(monkeypatch, capsys, "imagse")
+    assert (status, "must be one of images, inceptionv1, orbits" in err) == (2, True)
 
 
 MISTAKES = {
@@ -64,16 +124,23 @@ MISTAKES = {
     "no inputs": ([], "--inputs must be a folder"),
     "an empty folder": (["--inputs", "{empty}"], "holds none in any of its"),
     "an unknown site": (["--inputs", "{photos}", "--sites", "lat"], "near names are late"),
-    "no site": (["--inputs", "{photos}", "--sites", ","], "--sites must be"),
+    "no site": (["--inputs", "{photos}", "--sites", ","], "Its last feature maps are relu, late"),
     "no weights": (["--inputs", "{photos}", "--subject", "inceptionv1"], "--weights lucent"),
     "weights that are not there": (
         ["--inputs", "{photos}", "--subject", "inceptionv1", "--weights", "x.pth"],
         "no weights file",
     ),
     "another subject": (["--inputs", "{photos}", "--subject", "vgg"], "FILE.py:FUNCTION"),
-    "too many positions": (["--inputs", "{photos}", "--per-input", "99"], "64 positions"),
-    "no batch": (["--inputs", "{photos}", "--batch-size", "0"], "--batch-size wants"),
+    "too many positions": (
+        ["--inputs", "{photos}", "--per-input", "99"],
+        "1 to 64, the positions of the map of late",
+    ),
+    "no batch": (
+        ["--inputs", "{photos}", "--batch-size", "0"],
+        "--batch-size must be at least 1; got 0",
+    ),
     "no GPU": (["--inputs", "{photos}", "--device", "cuda"], "no CUDA device"),
+    "no subject": (["--inputs", "{photos}", "--subject", ""], "--subject must be FILE.py:FUNCTION"),
     "a word for a number": (["--inputs", "{photos}", "--seed", "x"], "--seed"),
 }
 
@@ -92,7 +159,7 @@ def test_a_mistake_is_a_sentence_and_status_2(
     (photos.parent / "empty").mkdir()
     flags, sentence = MISTAKES[mistake]
     flags = [f.format(photos=photos, empty=photos.parent / "empty") for f in flags]
-    base = ["inceptionv1", "--subject", f"{MINE}:network", "--sites", "late"]
+    base = ["images", "--subject", f"{MINE}:network", "--sites", "late"]
     status, out, err = run(monkeypatch, capsys, *base, "--home", str(photos.parent), *flags)
     assert status == 2
     assert sentence in err
@@ -121,7 +188,7 @@ def test_two_harvesters_on_one_store(photos: Path) -> None:
     assert "another process is writing" in with_lock.stderr
     out, err = first.communicate()
     assert first.returncode == 0, err
-    assert json.loads(out)["rows"] == 60 * 4
+    assert json.loads(out.splitlines()[-1])["rows"] == 60 * 4
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
@@ -145,6 +212,6 @@ def test_a_small_disk_that_is_really_full(
         ballast.unlink()
         status, out, err = run(monkeypatch, capsys, *flags)
         assert status == 0, err
-        assert json.loads(out)["rows"] == 12
+        assert json.loads(out.splitlines()[-1])["rows"] == 12
     finally:
         subprocess.run(["umount", str(disk)], check=True)

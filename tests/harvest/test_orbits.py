@@ -20,7 +20,7 @@ from tendril.harvest.orbit_rows import MILLI
 from tendril.harvest.run import harvest
 from tendril.harvest.verify import verify_deep
 from tendril.models.sites.hooks import as_grid, recording
-from tendril.models.sites.window import find_window
+from tendril.models.sites.window import find_receptive_patch
 from tendril.models.subjects.subject import Subject, site_modules
 from tendril.models.subjects.synthetic.handmade import handmade_subject
 
@@ -53,7 +53,7 @@ def by_whole_images(
     subject: Subject, image: np.ndarray, cell: tuple[int, int], turn: float, group: Dihedral
 ) -> dict[str, Float[torch.Tensor, "g d"]]:
     """The slow reference: each patch on a whole image of the mean colour, read at its cell."""
-    window = find_window(subject, SITES)
+    window = find_receptive_patch(subject, SITES)
     rgb_CHW = torch.from_numpy(image).permute(2, 0, 1) / 255
     x, y = window.centre(*cell)
     patches_GCPP = Warp(group, window.size, window.colour).orbits(

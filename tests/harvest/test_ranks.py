@@ -196,7 +196,7 @@ def flags(tmp_path: Path) -> list[str]:
 
 
 def test_torchrun_makes_what_one_process_makes(flags: list[str], tmp_path: Path) -> None:
-    """Byte for byte, with the same threads; one line of JSON, and one bar."""
+    """Byte for byte, with the same threads; one outcome, and one bar."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     alone = ["-m", "tendril", "harvest", *flags, "--threads", "1", "--home", str(tmp_path / "one")]
     group = [
@@ -216,7 +216,7 @@ def test_torchrun_makes_what_one_process_makes(flags: list[str], tmp_path: Path)
     ]
     for process in done:
         assert process.returncode == 0, process.stderr
-        (line,) = process.stdout.splitlines()
+        _, _, line = process.stdout.splitlines()
         assert json.loads(line)["rows"] == 6000
         assert process.stderr.count("300/300") >= 1
         assert process.stderr.count("300 inputs x 20 positions") == 1
@@ -245,12 +245,12 @@ def test_what_ranks_are_told(
     for wrong in (["--rank", "2", "--ranks", "2"], ["--rank", "-1", "--ranks", "2"]):
         status, out, err = run(monkeypatch, capsys, *flags, *wrong)
         assert (status, out) == (2, "")
-        assert "--rank counts from 0 to --ranks less one" in err
+        assert "--rank must be from 0 to --ranks - 1" in err
     dry = [run(monkeypatch, capsys, *flags, "--ranks", "2", "--rank", r, "--dry-run") for r in "01"]
     assert [bool(out) for _, out, _ in dry] == [True, False]
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     status, out, err = run(monkeypatch, capsys, *flags, "--overwrite")
     assert (status, out) == (2, "")
-    assert "--overwrite is for one process alone" in err
+    assert "--overwrite needs a single process; got 2" in err
     assert not (tmp_path / "home").exists()

@@ -12,8 +12,7 @@ from tendril.data.errors import ConfigError, OverflowingRowsError, UnreadableInp
 from tendril.data.inputs.images import open_images
 from tendril.data.store.reader import open_store
 from tendril.harvest.config import HarvestConfig
-from tendril.harvest.plan import make_plan
-from tendril.harvest.run import harvest
+from tendril.harvest.run import harvest, make_plan
 from tendril.harvest.sampling import draw_by_norm
 
 from ..conftest import ROOT
@@ -125,8 +124,20 @@ def test_a_flag_outside_the_spec_is_told_where_it_differs(
 ) -> None:
     harvest(config)
     assert harvest(dataclasses.replace(config, compressor="none")).reused
-    assert "compressed with zstd and not with none" in capsys.readouterr().err
+    assert "compressed with zstd instead of none" in capsys.readouterr().err
     assert not harvest(dataclasses.replace(config, compressor="none", overwrite=True)).reused
+
+
+def test_a_dry_run_returns_an_estimate_and_writes_nothing(config: HarvestConfig) -> None:
+    import tendril.harvest
+
+    dry = dataclasses.replace(config, dry_run=True)
+    done = tendril.harvest(dry)  # type: ignore[operator]  # the package is callable
+    assert (done.rows, done.dry_run, done.reused) == (45, True, False)
+    assert done.bytes > 0
+    assert not Path(config.home).exists()
+    harvest(config)
+    assert harvest(dry).reused
 
 
 def test_sites_may_be_joined_by_commas(config: HarvestConfig) -> None:
@@ -152,7 +163,9 @@ def test_overflow_proposes_another_dtype_and_that_works(config: HarvestConfig) -
     assert np.abs(store.moments("late").mean).max() > 65504
 
 
-@pytest.mark.parametrize(("per_input", "flag"), [(0, "per-input"), (65, "64 positions")])
+@pytest.mark.parametrize(
+    ("per_input", "flag"), [(0, "per-input"), (65, "1 to 64, the positions of the map of late")]
+)
 def test_more_positions_than_there_are(config: HarvestConfig, per_input: int, flag: str) -> None:
     with pytest.raises(ConfigError, match=flag):
         make_plan(dataclasses.replace(config, per_input=per_input)).layout()

@@ -1,3 +1,5 @@
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,9 @@ def test_any_module_is_a_subject_and_any_dotted_name_a_site(file: Path) -> None:
     assert subject.input_size == 224
     assert set(subject.sites) == {"0", "1", "2"}
     assert describe_sites(subject, ["2"])["2"].width == 6
-    with pytest.raises(UnknownSiteError, match="has no site 'conv'"):
+    with pytest.raises(
+        UnknownSiteError, match=r"has no site 'conv'; the last are 0, 1, 2 \(3 in all\)"
+    ):
         site_modules(subject, ["conv"])
 
 
@@ -69,13 +73,53 @@ def test_the_identity_is_of_file_function_and_weights_and_not_of_the_place(
     [
         ("nothing", "has no function 'nothing'; it has .*network"),
         ("LIST", "has no function 'LIST'"),
-        ("number", "gave a int"),
+        ("number", "must return a torch.nn.Module or a Subject; got int"),
         ("broken", r"mine.py \(line 18\) could not be run: RuntimeError: no such luck"),
     ],
 )
 def test_what_is_no_subject_is_told(file: Path, function: str, sentence: str) -> None:
     with pytest.raises(SubjectError, match=sentence):
         load_subject(f"{file}:{function}")
+
+
+def repository(folder: Path, width: int) -> str:
+    """A subject file that imports a package called `blocks`."""
+    (folder / "blocks").mkdir(parents=True)
+    (folder / "blocks/__init__.py").write_text("")
+    (folder / "blocks/net.py").write_text(
+        f"import torch\ndef net():\n    return torch.nn.Conv2d(3, {width}, 3)\n"
+    )
+    (folder / "mine.py").write_text(
+        "from blocks.net import net\ndef network():\n    return net()\n"
+    )
+    return f"{folder / 'mine.py'}:network"
+
+
+def test_two_repositories_may_have_packages_of_one_name(tmp_path: Path) -> None:
+    """Each subject comes from its own folder, also when the first is loaded again."""
+    first, second = (repository(tmp_path / str(n), n) for n in (5, 6))
+    widths = [load_subject(s).module.out_channels for s in (first, second, first, first)]
+    assert widths == [5, 6, 5, 5]
+
+
+def test_a_folder_with_an_installed_packages_name_hides_it_from_the_subject_file_only(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (file.parent / "colorsys.py").write_text("MINE = True")
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    load_subject(f"{file}:network")
+    assert sys.path[-1] == str(file.parent)
+    spec = importlib.util.find_spec("colorsys")
+    assert spec is not None
+    assert spec.origin != str(file.parent / "colorsys.py")
+    assert importlib.util.find_spec("neighbour") is not None  # later imports still work
+
+
+def test_a_file_that_exits_is_told(file: Path) -> None:
+    file.write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(SubjectError, match=r"mine.py \(line 2\) could not be run: SystemExit: 3"):
+        load_subject(f"{file}:network")
 
 
 def test_a_file_that_is_no_python_is_told(file: Path) -> None:

@@ -1,9 +1,11 @@
-"""The whole study of symmetry on a network of templates, whose orbits are known exactly."""
+"""The study of symmetry on a network of templates, whose orbits are known exactly."""
 
 import csv
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,19 +21,22 @@ from tendril.data.group.dihedral import Dihedral
 from tendril.data.store.reader import Store, open_store
 from tendril.harvest.config import HarvestConfig
 from tendril.harvest.run import harvest
-from tendril.models.dictionaries.checkpoint import save_dictionary
+from tendril.models.dictionaries.checkpoint import LATENTS, save_dictionary, write_tensors
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
+from tendril.study.__main__ import main
+from tendril.study.core.study import run_study
+from tendril.study.measures import pose_images
 from tendril.study.measures.curve_stimuli import draw_curve
 from tendril.study.measures.feature_visualisation import Aim, Visualised
 from tendril.study.measures.latent_families import directed
-from tendril.study.measures.shape_stimuli import ShapeTuning, directions, moved, shapes
-from tendril.study.symmetry import images as symmetry_images
+from tendril.study.measures.pose_images import poses
+from tendril.study.measures.symmetry_thresholds import SymmetryThresholds
+from tendril.study.page.render import render
+from tendril.study.symmetry import page as symmetry_page
 from tendril.study.symmetry.config import SymmetryConfig
 from tendril.study.symmetry.findings import SymmetryFindings
-from tendril.study.symmetry.images import poses
-from tendril.study.symmetry.page import render_page
-from tendril.study.symmetry.study import study_symmetry
+from tendril.study.symmetry.study import SymmetryStudy
 
 from ..helpers.study_subject import ORIENTATIONS
 from .test_page import check
@@ -44,7 +49,7 @@ LINES = (0.0, 45.0, 90.0, 135.0)
 QUICK = {
     "radii": (6.0, 10.0, 16.0),
     "device": "cpu",
-    "quantile": 0.5,
+    "thresholds": SymmetryThresholds(quantile=0.5),
     "examples": 2,
     "visualise": 1,
 }
@@ -116,10 +121,10 @@ def studied(home: Path) -> tuple[Path, dict]:
     """The report's folder, and the result that it holds."""
     config = SymmetryConfig(run="templates-0", controls=("noise-0",), home=str(home), **QUICK)
     with pytest.MonkeyPatch.context() as patch:  # images of this subject excite nothing
-        patch.setattr(symmetry_images, "visualise", lambda window, site, aims, **_: grey(aims))
-        result = study_symmetry(config)
+        patch.setattr(pose_images, "visualise", lambda patch, site, aims, **_: grey(aims))
+        result = run_study(SymmetryStudy(), config)
     assert not result.reused
-    assert study_symmetry(config).reused
+    assert run_study(SymmetryStudy(), config).reused
     folder = result.report.parent
     return folder, json.loads((folder / "result.json").read_text())
 
@@ -132,7 +137,7 @@ def test_every_latent_has_its_class_and_orientation(studied: tuple[Path, dict]) 
     for i, angle in enumerate(ORIENTATIONS):
         assert latents[i]["class"] == "one reflection" and latents[i]["name"] == "curve"
         assert latents[i]["orientation"] % 360 == pytest.approx(angle, abs=0.5)
-        assert latents[i]["share"] == pytest.approx(1)
+        assert latents[i]["fraction"] == pytest.approx(1)
     for i, angle in enumerate(LINES):
         assert latents[8 + i]["class"] == "both" and latents[8 + i]["stabiliser"] == "D2"
         assert latents[8 + i]["orientation"] % 90 == pytest.approx(angle % 90, abs=0.5)
@@ -161,11 +166,14 @@ def test_the_page_is_whole_and_shows_all(studied: tuple[Path, dict]) -> None:
     folder, _ = studied
     page = (folder / "index.html").read_text()
     checker = check(page)
+    beside = {"../index.html", "latents.csv", "families.csv", "blocks.npz"}
     for address in checker.addresses:
-        assert address.startswith(("data:image/", "#")), address[:60]
+        assert address.startswith(("data:image/", "#")) or address in beside, address[:60]
+    assert beside <= set(checker.addresses), "tables are linked"
     assert {a.removeprefix("#") for a in checker.addresses if a.startswith("#")} <= checker.ids
-    assert "tendril study symmetry --run templates-0 --controls noise-0" in page
-    assert page.count("made for the block") == len(poses(GROUP)) == 4
+    assert "tendril study symmetry --device cpu" in page
+    assert "--run templates-0 --controls noise-0" in page
+    assert page.count("optimised for the block") == len(poses(GROUP)) == 4
     assert "family-0" in checker.ids and page.count("bulge-") >= 4
     told = re.sub(r"base64,[^\"]*", "", page).split("Everything that determines")[0]
     assert re.search(r"(?<![\w#.])(nan|inf|None)(?![\w])", told) is None
@@ -182,7 +190,7 @@ def grey(aims: list[Aim]) -> list[Visualised]:
 def test_each_image_is_made_for_the_block_of_its_pose(studied: tuple[Path, dict]) -> None:
     folder, _ = studied
     shown = re.findall(
-        r'alt="made for the block ([^"]*)" title="cosine with the block ([^"]*)"',
+        r'alt="optimised for the block ([^"]*)" title="cosine with the block ([^"]*)"',
         (folder / "index.html").read_text(),
     )
     with (folder / "families.csv").open() as file:
@@ -197,32 +205,23 @@ def test_each_image_is_made_for_the_block_of_its_pose(studied: tuple[Path, dict]
 
 def test_an_image_that_excites_nothing_is_not_shown(home: Path) -> None:
     config = SymmetryConfig(run="templates-0", home=str(home), **QUICK | {"examples": 0})
-    page = study_symmetry(config).report.read_text()
-    assert "made for the block" not in page
+    page = run_study(SymmetryStudy(), config).report.read_text()
+    assert "optimised for the block" not in page
     assert "For 1 of 1 families no image could be made" in page
 
 
-def test_poses_are_those_the_group_has() -> None:
-    assert poses(Dihedral(8)) == {0: "as it is", 2: "turned 90°", 4: "turned 180°", 8: "reflected"}
-    assert poses(Dihedral(3, reflections=False)) == {
-        0: "as it is",
-        1: "turned 120°",
-        2: "turned 240°",
-    }
-    assert poses(Dihedral(1)) == {0: "as it is", 1: "reflected"}
+def rendered(findings: SymmetryFindings) -> str:
+    """The page with these findings."""
+    common = {"title": "Symmetries", "command": "tendril", "identity": "{}", "tables": []}
+    folder = Path(symmetry_page.__file__).parent
+    return render(folder, {**common, **symmetry_page.context(findings)})
 
 
-def test_examples_are_upright(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_are_pose_normalised(home: Path) -> None:
     """Whatever direction a curve was photographed in, its bulge is up: the ends hang down."""
-    seen: list[SymmetryFindings] = []
-
-    def remembered(findings: SymmetryFindings) -> str:
-        seen.append(findings)
-        return render_page(findings)
-
-    monkeypatch.setattr("tendril.study.symmetry.study.render_page", remembered)
-    study_symmetry(SymmetryConfig(run="templates-0", home=str(home), **QUICK | {"visualise": 0}))
-    (findings,) = seen
+    study = SymmetryStudy()
+    config = SymmetryConfig(run="templates-0", home=str(home), **QUICK | {"visualise": 0})
+    findings = study.compute(config, study.find(config), torch.device("cpu"))
     (head,) = [f.head for f in findings.families if len(f.members) == 8]
     ink = 1 - findings.patches[head][0].pixels.mean(axis=2) / 255
     rows = np.arange(len(ink)) - (len(ink) - 1) / 2
@@ -230,57 +229,105 @@ def test_examples_are_upright(home: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     assert (ink.sum(axis=1) @ rows) / ink.sum() > 0.5
     assert np.corrcoef(ink.ravel(), ink[:, ::-1].ravel())[0, 1] > 0.8
-    alone = render_page(replace(findings, tuning=None, patches={}))
+    alone = rendered(replace(findings, tuning=None, patches={}))
     assert "No shapes were shown" in alone and check(alone).ids
 
 
-def test_directions_move_as_the_group_says() -> None:
-    for group in (Dihedral(6), Dihedral(5), Dihedral(4, reflections=False)):
-        degrees, index = directions(group), moved(group)
-        for a, angle in enumerate(degrees):
-            for g in range(len(group)):
-                moved_to = degrees[index[a, g]]
-                assert np.isclose((moved_to - directed(group, g, float(angle)) + 180) % 360, 180)
+def test_a_run_without_curves_shows_what_comes_nearest(home: Path) -> None:
+    config = SymmetryConfig(run="noise-0", home=str(home), **QUICK | {"visualise": 0})
+    result = run_study(SymmetryStudy(), config)
+    page = result.report.read_text()
+    assert result.figures["names"] == {}
+    assert "No latent is a curve: fixed by exactly one reflection" in page
+    assert "The nearest ones, with their class" in page and "Orientations of curves" not in page
+    assert f"{DEAD} of {DEAD + 1} latents fire" in result.headline
 
 
-def test_shapes_turn_with_their_direction_and_are_their_own_mirror_image() -> None:
-    for shape in shapes((8.0, 40.0)):
-        right = shape.draw(0.0, 41, 2.0)
-        assert np.allclose(right, right[::-1], atol=1e-5)  # about its own direction
-        assert np.allclose(shape.draw(90.0, 41, 2.0), np.rot90(right, -1), atol=1e-5)
-        assert 0 <= right.min() < 0.5 and right.max() == 1
-    line, end = (s.draw(0.0, 41, 2.0) for s in shapes((8.0,)) if s.kind in ("line", "line end"))
-    assert np.allclose(line, line[:, ::-1], atol=1e-3)
-    assert end[20, :18].max() < 0.5 and end[20, 23:].min() == 1  # it ends towards +x
+def test_a_run_in_which_nothing_fires_has_a_page_too(home: Path) -> None:
+    silent = home / "runs" / "silent-0"
+    shutil.copytree(home / "runs" / "noise-0", silent)
+    write_tensors(silent / LATENTS, {"frequency": torch.zeros(DEAD + 1)})
+    config = SymmetryConfig(run="silent-0", home=str(home), **QUICK)
+    result = run_study(SymmetryStudy(), config)
+    page = result.report.read_text()
+    check(page)
+    assert result.figures["latents_alive"] == 0 and result.figures["families"] == 0
+    assert "No latent fires on held-out orbits" in page and "<h2>Families" not in page
+    shutil.rmtree(silent)  # other tests take the latest run
 
 
-def test_a_curve_must_beat_what_is_no_curve_by_the_margin() -> None:
-    chosen = shapes((8.0, 40.0))
-    z_QAS = np.zeros((len(chosen), 8, 4), np.float32)
-    kinds = [shape.kind for shape in chosen]
-    z_QAS[kinds.index("curve"), 2, :3] = 1.0
-    z_QAS[kinds.index("edge"), 4, 1] = 0.95
-    z_QAS[kinds.index("line end"), 4, 2] = 2.0
-    tuning = ShapeTuning(tuple(chosen), np.arange(8) * 45.0, z_QAS)
+def test_the_rerun_command_finds_the_same_report(studied: tuple[Path, dict]) -> None:
+    folder, _ = studied
+    about = json.loads((folder / "about.json").read_text())
+    words = shlex.split(about["command"])
+    assert words[:3] == ["tendril", "study", "symmetry"]
+    assert words[words.index("--controls") + 1] == "noise-0"
+    outcome = main(words[2:])
+    assert outcome.result["reused"] and outcome.result["report"] == str(folder / "index.html")
 
-    assert tuning.names(margin=0.1) == ["curve", "edge", "line end", "silent"]
-    assert tuning.names(margin=0.0)[1] == "curve"
-    assert tuning.direction(0, "curve") == pytest.approx(90)
-    assert tuning.direction(3, "curve") is None
+
+def test_a_dry_run_writes_nothing(home: Path) -> None:
+    config = SymmetryConfig(run="templates-0", home=str(home), anchors=17, dry_run=True)
+    result = run_study(SymmetryStudy(), config)
+    assert result.dry_run and not result.reused and not result.report.parent.exists()
+
+
+def test_the_order_of_runs_is_part_of_a_report(home: Path) -> None:
+    study, folders = SymmetryStudy(), set()
+    for run, control in (("templates-0", "noise-0"), ("noise-0", "templates-0")):
+        config = SymmetryConfig(run=run, controls=(control,), home=str(home), dry_run=True)
+        folders.add(run_study(study, config).report)
+    assert len(folders) == 2
+
+
+def test_a_run_of_single_elements_is_a_control_only(home: Path) -> None:
+    single = home / "runs" / "single-0"
+    shutil.copytree(home / "runs" / "noise-0", single)
+    config = json.loads((single / "config.json").read_text())
+    sae = SAE(WIDTH, 3, Sparsity("relu", 0), pre_bias=False)
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.eye(WIDTH)[:3])
+        sae.W_enc.copy_(sae.W_dec.T)
+    save_dictionary(single, sae, config | {"orbits": "each"}, torch.full((3,), 0.1))
+    with pytest.raises(ConfigError, match="--run must name a run of whole orbits; single-0 is of"):
+        run_study(SymmetryStudy(), SymmetryConfig(run="single-0", home=str(home)))
+    quick = QUICK | {"visualise": 0, "examples": 0}
+    found = run_study(
+        SymmetryStudy(),
+        SymmetryConfig(run="templates-0", controls=("single-0",), home=str(home), **quick),
+    )
+    assert sum(found.figures["controls"]["single-0"].values()) == 3
+    assert "SAE of augmented inputs, seed 0" in found.report.read_text()
+    shutil.rmtree(single)
+
+
+def test_a_control_whose_store_is_gone_is_refused(home: Path) -> None:
+    lost = home / "runs" / "lost-0"
+    shutil.copytree(home / "runs" / "noise-0", lost)
+    config = json.loads((lost / "config.json").read_text())
+    gone = config | {"store": "gone-0", "store_path": "../../store/gone-0"}
+    (lost / "config.json").write_text(json.dumps(gone))
+    with pytest.raises(StoreNotFoundError, match=r"gone-0 of the control lost-0 is gone"):
+        config = SymmetryConfig(run="templates-0", controls=("lost-0",), home=str(home))
+        run_study(SymmetryStudy(), config)
+    shutil.rmtree(lost)
 
 
 @pytest.mark.parametrize(
     ("flags", "error", "words"),
     [
-        ({"least": 2.0}, ConfigError, "--least"),
+        ({"thresholds": SymmetryThresholds(least=2.0)}, ConfigError, "--least"),
         ({"anchors": 1}, ConfigError, "--anchors"),
         ({"margin": -1.0}, ConfigError, "--margin"),
-        ({"run": "", "subject": SUBJECT}, (ConfigError, StoreNotFoundError), "run"),
+        ({"line_width": 0.0}, ConfigError, "--line-width"),
+        ({"run": "", "subject": SUBJECT}, ConfigError, "--run must name a run"),
     ],
 )
 def test_what_cannot_be_used_is_told(home: Path, flags, error, words: str) -> None:
     with pytest.raises(error, match=words):
-        study_symmetry(SymmetryConfig(**{"run": "templates-0", "home": str(home), **flags}))
+        run_study(
+            SymmetryStudy(), SymmetryConfig(**{"run": "templates-0", "home": str(home), **flags})
+        )
 
 
 def test_the_command_ends_in_json_without_the_latents(home: Path) -> None:

@@ -1,4 +1,4 @@
-"""A dictionary that knows no group, read through its responses over orbits."""
+"""Transform blocks of a dictionary that knows no group, from its responses over orbits."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from tendril.data.group.dihedral import Dihedral
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.study.measures.planted_recovery import cosines
-from tendril.study.symmetry.responses import response_blocks
+from tendril.study.measures.response_blocks import response_blocks
 
 from ..helpers import orbits
 

@@ -1,4 +1,5 @@
-"""Stabilisers, classes, irreducible parts: on patterns of known symmetry seen by units of none."""
+"""Stabilisers, classes and irreducible representations of patterns of known symmetry, seen by units
+without symmetry."""
 
 import numpy as np
 import pytest
@@ -14,10 +15,9 @@ from tendril.study.measures.stabilisers import (
     class_counts,
     class_of,
     cosines,
-    estimated,
+    estimate_stabilisers,
     measure,
     null_of,
-    projected,
     relabelled,
 )
 from tendril.study.measures.subgroups import Subgroup, subgroups
@@ -33,49 +33,6 @@ EXACT = {
 }
 
 
-@given(groups)
-def test_subgroups_are_closed_and_all_of_them(group: Dihedral) -> None:
-    found = subgroups(group)
-    sets = {frozenset(h.elements) for h in found}
-    divisors = [d for d in range(1, group.rotations + 1) if group.rotations % d == 0]
-
-    assert len(sets) == len(found) == len(divisors) + group.reflections * sum(divisors)
-    for h in found:
-        products = group.table_GG[np.ix_(h.elements, h.elements)]
-        assert set(products.ravel()) == set(h.elements)
-
-
-@given(groups)
-def test_axis_classes_are_the_conjugacy_classes(group: Dihedral) -> None:
-    by_set = {frozenset(h.elements): h for h in subgroups(group)}
-    for h in by_set.values():
-        conjugates = {
-            frozenset(group.product(group.product(g, s), group.inverse(g)) for s in h.elements)
-            for g in range(len(group))
-        }
-        alike = {
-            elements
-            for elements, other in by_set.items()
-            if (other.kind, other.axis_class) == (h.kind, h.axis_class)
-        }
-        assert conjugates == alike
-
-
-@given(groups)
-def test_every_subgroup_has_its_axes_where_it_says(group: Dihedral) -> None:
-    for h in subgroups(group):
-        if h.degrees is None:
-            continue
-        for i in range(h.turns):
-            angle = np.radians(h.degrees + i * 180 / h.turns)
-            axis = np.array([np.cos(angle), np.sin(angle)])
-            assert any(
-                np.allclose(group.matrix_G22[s] @ axis, axis)
-                for s in h.elements
-                if group.parts(s)[0]
-            )
-
-
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 9), st.integers(0, 10**6), st.data())
 def test_the_stabiliser_is_that_of_the_pattern(n: int, seed: int, data: st.DataObject) -> None:
@@ -86,8 +43,8 @@ def test_the_stabiliser_is_that_of_the_pattern(n: int, seed: int, data: st.DataO
     blocks_FGD = Units(rng).orbit(points, group)[None]
     symmetry = measure(blocks_FGD, group)
 
-    assert estimated(symmetry, EXACT, flat=1e-9) == [h]
-    assert np.isclose(symmetry.shares[0, symmetry.subgroups.index(h)], 1)
+    assert estimate_stabilisers(symmetry, EXACT, flat=1e-9) == [h]
+    assert np.isclose(symmetry.fractions[0, symmetry.subgroups.index(h)], 1)
 
 
 def test_on_the_other_side_a_reflection_is_not_found() -> None:
@@ -102,20 +59,26 @@ def test_on_the_other_side_a_reflection_is_not_found() -> None:
     assert not np.allclose(blocks_GD[group.table_GG[mirror]], blocks_GD, rtol=0.05)  # x(p)[sg]
     # left multiplication is right multiplication of the inverses: the wrong reading
     wrong = measure(blocks_GD[group.inverse_G][None], group)
-    assert estimated(wrong, EXACT, flat=1e-9) != [h]
+    assert estimate_stabilisers(wrong, EXACT, flat=1e-9) != [h]
+
+
+def projected(blocks_FGD: np.ndarray, subgroup: Subgroup) -> np.ndarray:
+    """P_H D[g], the mean of D[gs] over s in H: D itself if H fixes it."""
+    table_GG = subgroup.group.table_GG[:, list(subgroup.elements)]
+    return blocks_FGD[:, table_GG].mean(axis=2)
 
 
 @settings(deadline=None, max_examples=30)
 @given(groups, st.integers(0, 10**6))
-def test_shares_are_those_of_the_projections(group: Dihedral, seed: int) -> None:
+def test_fractions_are_those_of_the_projections(group: Dihedral, seed: int) -> None:
     blocks_FGD = np.random.default_rng(seed).normal(size=(3, len(group), 4))
     changing_FGD = centred(blocks_FGD)
     power_F = (changing_FGD**2).sum((1, 2))
     symmetry = measure(blocks_FGD, group)
-    for h, share_F in zip(symmetry.subgroups, symmetry.shares.T, strict=True):
+    for h, fraction_F in zip(symmetry.subgroups, symmetry.fractions.T, strict=True):
         part_FGD = projected(changing_FGD, h)
         assert np.allclose(projected(part_FGD, h), part_FGD)  # a projection
-        assert np.allclose((part_FGD**2).sum((1, 2)), share_F * power_F, atol=1e-9)
+        assert np.allclose((part_FGD**2).sum((1, 2)), fraction_F * power_F, atol=1e-9)
     for s in range(len(group)):
         r_F = (blocks_FGD * blocks_FGD[:, group.table_GG[:, s]]).sum((1, 2))
         assert np.allclose(autocorrelation(blocks_FGD, group)[:, s], r_F)
@@ -151,7 +114,7 @@ def test_each_class_by_a_picture_of_it() -> None:
         "invariant": np.array([[0.0, 0.0, 1.0]]),
     }
     blocks_FGD = np.stack([units.orbit(points, group) for points in pictures.values()])
-    stabilisers = estimated(measure(blocks_FGD, group), EXACT, flat=0.01)
+    stabilisers = estimate_stabilisers(measure(blocks_FGD, group), EXACT, flat=0.01)
 
     assert [class_of(h) for h in stabilisers] == list(pictures)
     assert class_counts(list(pictures)) == dict.fromkeys(
@@ -166,7 +129,7 @@ def test_a_pose_conjugates_the_stabiliser(reflections: bool) -> None:
     for pose in range(len(group)):
         moved_GD = units.orbit(under(group.matrix_G22[pose], base), group)
         assert np.allclose(moved_GD, units.orbit(base, group)[group.table_GG[:, pose]])
-        (found,) = estimated(measure(moved_GD[None], group), EXACT, flat=1e-9)
+        (found,) = estimate_stabilisers(measure(moved_GD[None], group), EXACT, flat=1e-9)
         assert found is not None and found.kind == "C2"
 
 
@@ -184,7 +147,7 @@ def test_the_axis_is_found_between_the_groups_axes(degrees: float, seed: int) ->
     rng = np.random.default_rng(seed)
     blocks_GD = np.exp(2 * np.cos(direction_G[:, None] - rng.uniform(0, 2 * np.pi, 20)))
     symmetry = measure(blocks_GD[None], group)
-    (found,) = estimated(symmetry, {**EXACT, "D1": 0.8}, flat=0.01)
+    (found,) = estimate_stabilisers(symmetry, {**EXACT, "D1": 0.8}, flat=0.01)
     angle = axis_angle(symmetry, 0, found)
 
     assert found is not None and found.kind == "D1" and angle is not None
@@ -201,10 +164,10 @@ def test_a_larger_subgroup_must_not_lose_what_a_smaller_one_keeps() -> None:
     line_GD = np.concatenate([even, 0 * odd, rng.normal(0, 0.085, (32, 36))], axis=1)
     symmetry = measure(np.stack([curve_GD, line_GD]), group)
     limits = {h.kind: 0.75 for h in symmetry.subgroups} | {"C1": 0.0}
-    shares_F, _ = symmetry.of_kind("D2")
-    found = estimated(symmetry, limits, 0.1)
+    fractions_F, _ = symmetry.of_kind("D2")
+    found = estimate_stabilisers(symmetry, limits, 0.1)
 
-    assert np.isclose(shares_F[0], 0.85) and 0.75 < shares_F[1] < 0.9
+    assert np.isclose(fractions_F[0], 0.85) and 0.75 < fractions_F[1] < 0.9
     assert [class_of(h) for h in found] == ["one reflection", "both"]
 
 
@@ -212,14 +175,14 @@ def test_the_null_is_what_chance_reaches() -> None:
     group, rng = Dihedral(8), np.random.default_rng(3)
     noise_FGD = rng.normal(size=(400, len(group), 6))
     null = null_of({"raw": noise_FGD, "relabelled": relabelled(noise_FGD, rng)}, group)
-    limits = null.thresholds(0.95, least=0.0)
+    limits = null.limits(0.95, least=0.0)
 
     assert limits["C1"] == 0
     best, _ = measure(rng.normal(size=(400, len(group), 6)), group).of_kind("D1")
     assert 0.9 < (best < limits["D1"]).mean() < 0.99
     assert np.isclose(null.rank("raw", "D1", np.array([limits["D1"]]))[0], 0.95, atol=0.06)
-    assert null.thresholds(0.95, least=0.9)["D1"] == 0.9
-    assert null.thresholds(0.95, least=0.0, most=0.1)["D1"] == 0.1
+    assert null.limits(0.95, least=0.9)["D1"] == 0.9
+    assert null.limits(0.95, least=0.0, most=0.1)["D1"] == 0.1
 
 
 def test_relabelled_blocks_keep_all_but_the_group() -> None:
@@ -236,7 +199,7 @@ def test_latents_that_do_not_vary_are_invariant_without_a_warning() -> None:
     group = Dihedral(4)
     blocks_FGD = np.stack([np.ones((8, 3)), np.zeros((8, 3))])
     symmetry = measure(blocks_FGD, group)
-    assert (symmetry.variation == 0).all() and (symmetry.shares == 0).all()
-    assert estimated(symmetry, EXACT, flat=0.05) == [None, None]
+    assert (symmetry.variation == 0).all() and (symmetry.fractions == 0).all()
+    assert estimate_stabilisers(symmetry, EXACT, flat=0.05) == [None, None]
     assert np.allclose(cosines(blocks_FGD)[0], 1) and (cosines(blocks_FGD)[1] == 0).all()
     assert axis_angle(symmetry, 0, None) is None

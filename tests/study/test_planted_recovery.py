@@ -1,4 +1,4 @@
-"""Scores of latents against planted features, on cases whose answer is known."""
+"""Scores of latents against planted features, on cases with a known answer."""
 
 import numpy as np
 import pytest

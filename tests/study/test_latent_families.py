@@ -1,4 +1,4 @@
-"""Distance over the group and families: poses that were given are found again."""
+"""Similarity over the group and families: known poses are found."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -6,13 +6,15 @@ from hypothesis import strategies as st
 
 from tendril.data.group.dihedral import Dihedral
 from tendril.study.measures.latent_families import (
+    LatentFamily,
     alignment,
     correlations,
     directed,
-    families,
+    find_families,
     pairs_alike,
+    wrapped,
 )
-from tendril.study.measures.stabilisers import estimated, measure
+from tendril.study.measures.stabilisers import estimate_stabilisers, measure
 from tendril.study.measures.subgroups import Subgroup
 
 from ..helpers.symmetric_blocks import Units, pattern, reflection, symmetric, under
@@ -57,9 +59,11 @@ def test_families_are_the_patterns_and_their_directions_the_poses() -> None:
     blocks += [units.orbit(under(group.matrix_G22[h], chiral), group) for h in (0, 3, 12)]
     blocks_FGD = np.stack(blocks) + 0.01 * rng.normal(size=(8, len(group), 24))
     symmetry = measure(blocks_FGD, group)
-    stabilisers = estimated(symmetry, {h.kind: 0.9 for h in symmetry.subgroups} | {"C1": 0.0}, 0.01)
+    stabilisers = estimate_stabilisers(
+        symmetry, {h.kind: 0.9 for h in symmetry.subgroups} | {"C1": 0.0}, 0.01
+    )
     axes = [h.degrees if h else None for h in stabilisers]
-    found = families(*alignment(blocks_FGD, blocks_FGD, group), 0.9, group, stabilisers, axes)
+    found = find_families(*alignment(blocks_FGD, blocks_FGD, group), 0.9, group, stabilisers, axes)
 
     assert [f.members for f in found] == [(0, 1, 2, 3, 4), (5, 6, 7)]
     first = found[0]
@@ -78,7 +82,7 @@ def test_a_pattern_with_a_half_turn_has_half_a_circle() -> None:
     line = symmetric(pattern(rng), [np.eye(2), reflection(0), reflection(90), -np.eye(2)])
     blocks_FGD = np.stack([units.orbit(under(group.matrix_G22[h], line), group) for h in (0, 1, 4)])
     stabilisers = [Subgroup(group, 2, a) for a in (0, 2, 0)]
-    (family,) = families(
+    (family,) = find_families(
         *alignment(blocks_FGD, blocks_FGD, group), 0.9, group, stabilisers, [0.0, 45.0, 0.0]
     )
     assert family.period == 180 and family.gap is not None
@@ -90,14 +94,14 @@ def test_what_does_not_vary_is_like_nothing() -> None:
     blocks_FGD = np.stack([np.ones((8, 3)), np.random.default_rng(0).normal(size=(8, 3))])
     cosine_FF, _ = alignment(blocks_FGD, blocks_FGD, group)
     assert np.allclose(cosine_FF, [[0, 0], [0, 1]], atol=1e-5)
-    found = families(
+    found = find_families(
         cosine_FF, np.zeros((2, 2), int), 0.5, group, [None, Subgroup(group, 1)], [None, None]
     )
     assert len(found) == 2
     assert {f.gap for f in found} != {None} and found[0].gap is None and found[0].directions == [0]
 
 
-def test_pairs_of_one_input_are_no_null() -> None:
+def test_pairs_of_one_input_are_left_out_of_the_null() -> None:
     group, rng = Dihedral(4), np.random.default_rng(0)
     one = rng.normal(size=(1, 8, 6))
     blocks_MGD = np.concatenate([one, one, rng.normal(size=(4, 8, 6))])
@@ -111,3 +115,11 @@ def test_directions_are_those_of_the_matrices(group: Dihedral, angle: float, g: 
     x, y = group.matrix_G22[element] @ [np.cos(np.radians(angle)), np.sin(np.radians(angle))]
     difference = directed(group, element, angle) - np.degrees(np.arctan2(y, x))
     assert abs((difference + 180) % 360 - 180) < 1e-6
+
+
+def test_an_angle_just_below_its_period_is_0() -> None:
+    assert wrapped(359.99, 360.0) == wrapped(179.96, 180.0) == wrapped(-0.01, 360.0) == 0
+    assert wrapped(359.9, 360.0) == 359.9 and wrapped(179.99, 360.0) == 179.99
+    group = Dihedral(4)
+    family = LatentFamily(group, 0, (0, 1), (0, 1), (1.0, 1.0), Subgroup(group, 1, 0), 359.99)
+    assert family.directions[0] == 0 and np.isclose(family.directions[1], 89.99)

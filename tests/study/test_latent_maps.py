@@ -1,11 +1,11 @@
-"""Maps of latents: what is alike lies near."""
+"""Maps of latents: similar latents are near each other."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from tendril.study.symmetry.analysis import scaled_map, umap_map
+from tendril.study.measures.latent_maps import latent_maps, scaled_map, umap_map
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,9 @@ def test_a_map_of_distances_keeps_families_together(
     apart = np.linalg.norm(drawn[:, None] - drawn, axis=2)
     np.fill_diagonal(apart, np.inf)
     assert (family[apart.argmin(axis=1)] == family).all()
+
+
+def test_a_map_is_drawn_only_where_there_are_enough_latents() -> None:
+    assert latent_maps(np.eye(3)) == {}
+    assert list(latent_maps(np.eye(15))) == ["Classical scaling"]
+    assert list(latent_maps(np.eye(20), umap=False)) == ["Classical scaling"]

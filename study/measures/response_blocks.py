@@ -1,14 +1,15 @@
-"""Transform blocks of a dictionary that knows no group, from its own responses over orbits.
+"""Transform blocks of a dictionary that knows no group, from its responses over orbits.
 
-An SAE of single elements has one direction a latent, and nothing that says how that moves under
-the group. What does is the latents that are on at the other elements of the orbits in which it is
-on: with x[g] = a(T_g p) and z_s its responses, block g of latent s is
+A latent of an SAE of single elements has one direction, and nothing in the dictionary says how the
+group moves it. The latents that are active at the other elements of the same orbits do. With
+x[g] = a(T_g p), z_s the activation of latent s, x_hat the reconstruction and m its mean, block g of
+latent s is
 
     B_s[g] = sum_n,h z_s(x_n[h]) (x_hat(x_n[g h]) - m) / sum_n,h z_s(x_n[h])
 
-over orbits n and elements h, since x[g h] is block g of the orbit of T_h p; m is the mean
-reconstruction. The blocks are sums of decoder rows, weighed by how often their latents follow s.
-So the same study reads an SAE and a group crosscoder.
+over orbits n and elements h, since x[g h] is block g of the orbit of T_h p. The blocks are sums of
+decoder rows, weighted by how often their latents are active together with s. With them one symmetry
+analysis serves SAEs and group crosscoders.
 """
 
 import torch
@@ -22,7 +23,7 @@ from tendril.models.dictionaries.sae import Stored
 def response_blocks(
     dictionary: Stored, x_MGD: Float[torch.Tensor, "m g d"], group: Dihedral
 ) -> Float[torch.Tensor, "s g d"]:
-    """B [S, G, D] of a dictionary for vectors of width D; zero for latents that never fire."""
+    """B [S, G, D] of a dictionary of vectors of width D; zero for latents that never fire."""
     z_MGS = dictionary.encode(x_MGD)
     x_hat_MGD = dictionary.decode(z_MGS)
     x_hat_MGD = x_hat_MGD - x_hat_MGD.mean(dim=(0, 1))

@@ -1,0 +1,128 @@
+"""The page's tables: findings in, cells for the template out."""
+
+from typing import Any
+
+import numpy as np
+
+from ..measures.planted_scores import PlantedScores
+from ..measures.stabilisers import CLASSES
+from ..measures.symmetry_analysis import SymmetryAnalysis
+from .findings import SHOWN_KINDS, SymmetryFindings
+
+MOST_ROWS = 600
+TRAINED = ("FVU (training)", "L0", "dead", "parameters", "time")
+MEASURES = {
+    "match": ("match", "median over planted families of the best cosine with a latent"),
+    "match_chance": ("by chance", "the same with each latent's channels shuffled"),
+    "curves": ("curves", "planted orientations of curves, of 24, that a latent represents"),
+    "family_recall": ("families", "planted families that a latent represents"),
+    "precision": ("precision", "latents that represent a planted feature"),
+    "class_accuracy": ("classes", "represented families with the right class of symmetry"),
+    "orientation_error": ("angle", "median error of orientation, over features with an axis"),
+    "nmi": (
+        "NMI",
+        "normalised mutual information of found and planted families (tied: of all copies)",
+    ),
+    "nmi_chance": ("by chance", "the same for shuffled labels"),
+    "ari": ("ARI", "adjusted Rand index of found and planted families"),
+}
+"""Measure of the planted features -> its column's head, and what it is."""
+
+
+def class_slug(name: str) -> str:
+    """The CSS class of a class of symmetry."""
+    return "class-" + name.replace(" ", "-")
+
+
+def class_table(findings: SymmetryFindings) -> dict[str, Any]:
+    """The same in numbers: a row per run, a column per class."""
+    analyses = (findings.analysis, *findings.controls)
+    present = [name for name in CLASSES if any(one.counts().get(name) for one in analyses)]
+    rows = []
+    for one in analyses:
+        counts = [str(one.counts().get(name, 0)) for name in present]
+        cells = [*trained_cells(one), str(len(one.latents)), *counts]
+        rows.append({"run": one.run, "about": one.about, "cells": cells})
+    classes = [{"name": name, "slug": class_slug(name)} for name in present]
+    return {"heads": (*TRAINED, "latents"), "classes": classes, "rows": rows}
+
+
+def trained_cells(analysis: SymmetryAnalysis) -> list[str]:
+    """The results of a run's training in the order of TRAINED; dashes where they are unknown."""
+    result = analysis.trained
+    if not result:
+        return ["-"] * len(TRAINED)
+    seen = result.get("fvu_train")
+    return [
+        f"{result['fvu']:.3f}" + ("" if seen is None else f" ({seen:.3f})"),
+        f"{result['l0']:.1f}",
+        f"{100 * result['dead']:.0f} %",
+        f"{result['parameters']:,}",
+        f"{result['seconds']:.0f} s",
+    ]
+
+
+def planted_table(planted: PlantedScores) -> dict[str, Any]:
+    """Scores against the planted features: a row per run, a column per measure."""
+    rows = [
+        {"run": run, "cells": [_score_cell(name, figures.get(name)) for name in MEASURES]}
+        for run, figures in planted.figures().items()
+    ]
+    return {"heads": [head for head, _ in MEASURES.values()], "rows": rows} | {
+        "legend": list(MEASURES.values())
+    }
+
+
+def table_rows(findings: SymmetryFindings) -> list[dict[str, Any]]:
+    """One line per latent, for those that fire most often."""
+    often = np.argsort(-findings.analysis.frequency, kind="stable")[:MOST_ROWS]
+    lines = []
+    for row in sorted(int(r) for r in often):
+        latent = findings.listing[row]
+        irreps = {k.removeprefix("power_"): v for k, v in latent.items() if k.startswith("power_")}
+        strongest = max((n for n in irreps if n != "A1"), key=lambda n: irreps[n], default="")
+        fractions = [latent.get(f"fraction_{kind}") for kind in SHOWN_KINDS]
+        angle = latent["orientation"]
+        lines.append(
+            {
+                "latent": latent["latent"],
+                "slug": class_slug(latent["class"]),
+                "class": latent["class"],
+                "name": latent["name"],
+                "angle": angle,
+                "figures": [
+                    str(latent["family"]),
+                    fixed_by(latent),
+                    "" if angle is None else f"{angle:.1f}°",
+                    f"{latent['fraction']:.2f}",
+                    percent(latent["null"]),
+                    *("" if value is None else f"{value:.2f}" for value in fractions),
+                    f"{100 * latent['variation']:.0f} %",
+                    strongest,
+                    f"{100 * latent['frequency']:.2g} %",
+                ],
+            }
+        )
+    return lines
+
+
+def fixed_by(latent: dict[str, Any]) -> str:
+    """The kind of a latent's stabiliser, and whether its axes lie between those of the group."""
+    between = " between" if latent["axis_class"] == "between" else ""
+    return f"{latent['stabiliser']}{between}"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in per cent; empty for None."""
+    return "" if fraction is None else f"{100 * fraction:.0f} %"
+
+
+def _score_cell(name: str, value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    if name == "orientation_error":
+        return f"{value:.1f}°"
+    if name == "curves":
+        return f"{value:.0f}"
+    whole = name in ("family_recall", "precision", "class_accuracy")
+    return f"{100 * value:.0f} %" if whole else f"{value:.2f}"
