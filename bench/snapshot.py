@@ -61,7 +61,7 @@ def measure(bench: SnapshotBench) -> Outcome:
 
 def commands(only: tuple[str, ...] = ()) -> list[str]:
     """The commands to run, without `tendril`; those of language if there is a model."""
-    shared = Path(os.environ.get("TENDRIL_SHARED", ""))
+    shared = Path(os.environ.get("TENDRIL_SHARED", "../shared"))
     language = LANGUAGE if all((shared / name).exists() for name in NEEDED) else ()
     chosen = [c.format(shared=shared) for c in (*COMMANDS, *language)]
     return [c for c in chosen if not only or c.startswith(only)]
