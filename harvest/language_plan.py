@@ -19,12 +19,11 @@ from tendril.models.sites.hooks import recording
 from tendril.models.subjects.generate import is_self, written_by
 from tendril.models.subjects.language import (
     LanguageSubject,
-    cut_for,
     full_names,
     language_subject,
-    tokens_of,
 )
 from tendril.models.subjects.subject import site_modules
+from tendril.models.subjects.tokenise import cut_for, tokens_of
 
 from .config import LanguageConfig
 from .cost import seconds_per_pass

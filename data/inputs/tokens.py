@@ -19,7 +19,6 @@ from jaxtyping import Bool, Int32
 
 from ..errors import ConfigError
 from ..store.spec import canonical_json
-from .cut import Cut as Cut
 from .texts import TextSource
 
 VERSION = 1  # of packing; to be raised if contexts change
@@ -34,6 +33,28 @@ class TokenSource:
     key: dict[str, Any]
     origin: str
     documents: Callable[[], Iterator[Sequence[int]]]
+
+
+@final
+@dataclass(frozen=True)
+class Cut:
+    """How tokens become contexts.
+
+    A context has `length` tokens. It begins with `prefix` and ends with `suffix`. `between`
+    separates documents and belongs to the second one. `special` lists the tokens that stand for
+    no text.
+    """
+
+    length: int
+    prefix: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
+    between: tuple[int, ...] = ()
+    special: tuple[int, ...] = ()
+
+    @property
+    def body(self) -> int:
+        """The number of tokens of text in a context."""
+        return self.length - len(self.prefix) - len(self.suffix)
 
 
 @final

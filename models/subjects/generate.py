@@ -11,7 +11,8 @@ from tendril.data import order
 from tendril.data.errors import ConfigError
 from tendril.data.inputs.tokens import TokenSource
 
-from .language import LanguageSubject, cut_for
+from .language import LanguageSubject
+from .tokenise import cut_for
 
 SELF = "self"
 BATCH = 64  # contexts sampled together, always the same number because it affects rounding

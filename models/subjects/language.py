@@ -11,7 +11,7 @@ import importlib.util
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,6 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tendril.data.errors import ConfigError, SubjectError
-from tendril.data.inputs.cut import Cut
 
 from .lens import lens_sites
 from .subject import weights_digest
@@ -151,41 +150,6 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def cut_for(subject: LanguageSubject, length: int) -> Cut:
-    """How texts are cut into contexts of `length` tokens for a model.
-
-    Each context begins with the tokenizer's begin-of-text token, which also separates documents;
-    if there is none, the end-of-text token separates them. The contexts of an encoder also end
-    with its separator token, which then separates documents.
-    """
-    tokenizer = subject.tokenizer
-    first = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
-    last = tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id
-    special = tuple(sorted(set(tokenizer.all_special_ids)))
-    if subject.kind == "encoder":
-        ends = tuple(token for token in (last,) if token is not None)
-        begins = tuple(token for token in (first,) if token is not None)
-        return Cut(length, begins, ends, ends, special)
-    between = last if first is None else first
-    ahead = () if first is None else (first,)
-    return Cut(length, ahead, (), () if between is None else (between,), special)
-
-
-def tokens_of(subject: LanguageSubject) -> Callable[[list[str]], list[list[int]]]:
-    """A function from texts to token ids without special tokens.
-
-    Text that looks like a special token is tokenised as ordinary text.
-    """
-
-    def tokenise(texts: list[str]) -> list[list[int]]:
-        encoding = subject.tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, verbose=False
-        )
-        return cast(list[list[int]], encoding["input_ids"])
-
-    return tokenise
 
 
 def _folder_of(model: str) -> str:

@@ -19,7 +19,8 @@ from tendril.data.store.reader import BATCH_DEFAULTS, Store
 from tendril.models.dictionaries.checkpoint import read_config
 from tendril.models.sites.language_splice import TokenBatch
 from tendril.models.subjects.generate import is_self, written_by
-from tendril.models.subjects.language import LanguageSubject, cut_for, tokens_of
+from tendril.models.subjects.language import LanguageSubject
+from tendril.models.subjects.tokenise import cut_for, tokens_of
 
 from .language_inputs import LanguageInputs, context_shape, text_of
 

@@ -12,13 +12,13 @@ from jaxtyping import Int64
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
-from tendril.models.dictionaries.checkpoint import DICTIONARY, load_sae, read_config
+from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.subjects.language import LanguageSubject
 
 from ..core.language_inputs import StoredText, language_subject_of, text_of
-from ..core.report import file_digest, write_csv
-from ..core.stores import store_of_run, trained_sites
+from ..core.report import write_csv
+from ..core.stores import dictionary_digests, store_of_run, trained_sites
 from ..core.study import Study
 from ..core.token_text import readable
 from ..measures.decoder_directions import neighbours, promoted
@@ -76,7 +76,7 @@ class FeaturesStudy(Study[FeaturesConfig, FeatureInputs, FeatureFindings]):
 
     def identity(self, config: FeaturesConfig, inputs: FeatureInputs) -> Mapping[str, Any]:
         return {
-            "dictionary": [inputs.run.resolve().name, file_digest(inputs.run / DICTIONARY)],
+            "dictionary": dictionary_digests([inputs.run]),
             "store": inputs.store.name,
             "subject": inputs.store.spec["subject"],
             "sites": list(inputs.sites),

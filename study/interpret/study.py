@@ -20,13 +20,13 @@ from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run, home_folder
 from tendril.data.store.reader import Store
-from tendril.models.dictionaries.checkpoint import DICTIONARY, load_frequency, load_sae
+from tendril.models.dictionaries.checkpoint import load_frequency, load_sae
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.subjects.language import language_subject
 
 from ..core.language_inputs import StoredText, text_of, tokenizer_of_store
-from ..core.report import file_digest, write_records
-from ..core.stores import store_of_run, trained_sites
+from ..core.report import write_records
+from ..core.stores import dictionary_digests, store_of_run, trained_sites
 from ..core.study import Study
 from ..core.token_text import readable
 from ..measures.text_examples import examples_of, firing_of
@@ -89,7 +89,7 @@ class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings])
 
     def identity(self, config: InterpretConfig, inputs: InterpretInputs) -> Mapping[str, Any]:
         return {
-            "dictionary": [inputs.run.resolve().name, file_digest(inputs.run / DICTIONARY)],
+            "dictionary": dictionary_digests([inputs.run]),
             "store": inputs.store.name,
             "model": inputs.model.name,
             "latents": list(inputs.latents),

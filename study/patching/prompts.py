@@ -14,7 +14,8 @@ import torch
 
 from tendril.data import order
 from tendril.data.errors import ConfigError
-from tendril.models.subjects.language import LanguageSubject, cut_for, tokens_of
+from tendril.models.subjects.language import LanguageSubject
+from tendril.models.subjects.tokenise import cut_for, tokens_of
 
 from ..measures.activation_patching import Pairs
 

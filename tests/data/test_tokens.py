@@ -166,7 +166,8 @@ def test_texts_that_are_none(tmp_path: Path) -> None:
 
 
 def test_tokens_decode_to_the_text(tmp_path: Path, shared: Path) -> None:
-    from tendril.models.subjects.language import cut_for, language_subject, tokens_of
+    from tendril.models.subjects.language import language_subject
+    from tendril.models.subjects.tokenise import cut_for, tokens_of
 
     subject = language_subject(str(shared / "lm" / "stories260K"))
     text = open_text(str(shared / "text" / "wikitext2_valid.txt"))

@@ -10,12 +10,11 @@ from tendril.data.errors import ConfigError, SubjectError, UnknownSiteError
 from tendril.models.sites.hooks import recording
 from tendril.models.subjects.language import (
     LanguageSubject,
-    cut_for,
     full_names,
     language_subject,
-    tokens_of,
 )
 from tendril.models.subjects.subject import site_modules
+from tendril.models.subjects.tokenise import cut_for, tokens_of
 
 from ..helpers import tiny_language
 

@@ -1,0 +1,43 @@
+"""How texts become tokens and contexts of a language model."""
+
+from collections.abc import Callable
+from typing import cast
+
+from tendril.data.inputs.tokens import Cut
+
+from .language import LanguageSubject
+
+
+def cut_for(subject: LanguageSubject, length: int) -> Cut:
+    """How texts are cut into contexts of `length` tokens for a model.
+
+    Each context begins with the tokenizer's begin-of-text token, which also separates documents;
+    if there is none, the end-of-text token separates them. The contexts of an encoder also end
+    with its separator token, which then separates documents.
+    """
+    tokenizer = subject.tokenizer
+    first = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
+    last = tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id
+    special = tuple(sorted(set(tokenizer.all_special_ids)))
+    if subject.kind == "encoder":
+        ends = tuple(token for token in (last,) if token is not None)
+        begins = tuple(token for token in (first,) if token is not None)
+        return Cut(length, begins, ends, ends, special)
+    between = last if first is None else first
+    ahead = () if first is None else (first,)
+    return Cut(length, ahead, (), () if between is None else (between,), special)
+
+
+def tokens_of(subject: LanguageSubject) -> Callable[[list[str]], list[list[int]]]:
+    """A function from texts to token ids without special tokens.
+
+    Text that looks like a special token is tokenised as ordinary text.
+    """
+
+    def tokenise(texts: list[str]) -> list[list[int]]:
+        encoding = subject.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
+        return cast(list[list[int]], encoding["input_ids"])
+
+    return tokenise
