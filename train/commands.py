@@ -92,7 +92,9 @@ def run_other(name: str, words: Sequence[str]) -> Outcome:
     config = parse_flat(name, EXCHANGE[name], words)
     from .saelens import export_run, import_run
 
-    return export_run(config) if isinstance(config, ExportConfig) else import_run(config)
+    if isinstance(config, ExportConfig):
+        return export_run(config.run, config.folder, config.home)
+    return import_run(config.folder, config.name, config.scale or None, config.home)
 
 
 def _sweep(recipe: str, words: Sequence[str]) -> Outcome:

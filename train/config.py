@@ -1,5 +1,7 @@
-"""What a training run is asked for, and the objectives by name. No torch here: `--help` must answer
-at once."""
+"""The configuration of a training run, and the objectives by name.
+
+No torch here: `--help` must answer at once.
+"""
 
 import dataclasses
 import difflib
@@ -229,7 +231,7 @@ def where_of(config: Mapping[str, Any]) -> str:
     name = f"{'D' if group['reflections'] else 'C'}{group['rotations']}"
     taken = {"each": "elements", "identity": "identity"}.get(config.get("orbits", ""), "orbits")
     control = config.get("control", "none")
-    return f"{site}, {taken} of {name}" + (f", {control}" if control != "none" else "")
+    return f"{site} ({taken} of {name}{'' if control == 'none' else f', {control}'})"
 
 
 def check_choice(what: str, value: str, choices: Iterable[str]) -> None:

@@ -90,7 +90,7 @@ def check_orbits(config: TrainConfig, store: Store) -> None:
 
 
 def _check_single_elements(config: TrainConfig, store: Store) -> None:
-    """Raise ConfigError if single elements of orbits are asked for and cannot be had."""
+    """Raise ConfigError if a config asks for single elements that a store cannot give."""
     if config.orbits == "joined":
         return
     if store.group is None or config.objective == "equivariant" or config.control != "none":

@@ -1,6 +1,7 @@
 """`tendril train export RUN FOLDER` and `import FOLDER`: runs to and from SAELens."""
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,16 @@ from tendril.models.dictionaries.saelens import (
     read_frequency,
 )
 
-from .commands import ExportConfig, ImportConfig
 from .config import run_label
 
 
-def export_run(config: ExportConfig) -> Outcome:
+def export_run(wanted: str | Path, target: str | Path, home: str = "") -> Outcome:
     """Write the dictionary of a run to a folder in the format of SAELens.
 
     Raises RunNotFoundError, RunDamagedError, and ConfigError for a crosscoder, which the format
     cannot hold, and for a folder that holds a dictionary already.
     """
-    run = find_run(config.run, config.home)
+    run = find_run(wanted, home)
     trained = read_config(run)
     if group := trained.get("group"):
         raise ConfigError(
@@ -61,7 +61,7 @@ def export_run(config: ExportConfig) -> Outcome:
     }
     frequency_S = load_frequency(run) if (run / LATENTS).exists() else None
     sae = load_sae(run)
-    folder = export_saelens(sae, Path(config.folder), metadata, frequency_S)
+    folder = export_saelens(sae, Path(target), metadata, frequency_S)
     return Outcome(
         {"exported": str(folder), "run": str(run), "width": sae.width, "latents": sae.latents},
         f"Exported {run.name} for SAELens: {sae.latents} latents of width {sae.width}; {folder}",
@@ -69,19 +69,20 @@ def export_run(config: ExportConfig) -> Outcome:
     )
 
 
-def import_run(config: ImportConfig) -> Outcome:
+def import_run(
+    folder: str | Path, name: str = "", scale: float | None = None, home: str = ""
+) -> Outcome:
     """Make a run from a dictionary in the format of SAELens, or return the one that exists.
 
     Raises RunNotFoundError, RunDamagedError, and ConfigError for what cannot be read.
     """
-    folder = Path(config.folder)
-    scale = config.scale or None
+    folder = Path(folder)
     sae, cfg = import_saelens(folder, scale)
-    parts = [(folder / name).read_bytes() for name in (CFG, WEIGHTS)]
+    parts = [(folder / file).read_bytes() for file in (CFG, WEIGHTS)]
     digest = hashlib.sha256(b"".join([*parts, repr(scale).encode()])).hexdigest()
     site = cfg_entry(cfg, "hook_name")
-    name = slug(config.name or f"imported-{site or folder.resolve().name}")
-    run = runs_folder(config.home) / f"{name}-{digest[:12]}"
+    name = slug(name or f"imported-{site or folder.resolve().name}")
+    run = runs_folder(home) / f"{name}-{digest[:12]}"
     reused = (run / DICTIONARY).exists()
     if not reused:
         _write(run, name, site or "", sae, cfg, scale, read_frequency(folder))
@@ -95,7 +96,7 @@ def import_run(config: ImportConfig) -> Outcome:
         },
         f"{'Already there' if reused else 'Imported'}: {sae.latents} latents of width {sae.width}, "
         f"on {site or 'an unknown site'}; {run}",
-        f"tendril data info {run.name}",
+        shlex.join(["tendril", "data", "info", run.name, *(("--home", home) if home else ())]),
     )
 
 

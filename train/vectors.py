@@ -38,7 +38,7 @@ class Source:
     sites: tuple[str, ...]
     paired: Store | None = None
     joined: bool = True
-    """Whether orbits are taken whole."""
+    """True if orbits are taken whole."""
 
     @property
     def parts(self) -> dict[str, tuple[Store, str]]:

@@ -14,7 +14,6 @@ from tendril.models.dictionaries.checkpoint import load_dictionary, load_frequen
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.saelens import export_saelens, import_saelens, read_frequency
 from tendril.models.dictionaries.sparsity import Sparsity
-from tendril.train.commands import ExportConfig, ImportConfig
 from tendril.train.saelens import export_run, import_run
 
 D, S, N = 6, 17, 50
@@ -245,17 +244,17 @@ def test_a_run_goes_out_and_comes_back_as_a_run(tmp_path: Path, x: Tensor) -> No
     frequency_S = torch.linspace(0, 1, S)
     config = {"site": "mixed3b", "subject": {"name": "inceptionv1"}, "objective": "topk"}
     save_dictionary(home / "runs" / "mine", sae, config, frequency_S)
-    export_run(ExportConfig("mine", str(out), home=str(home)))
+    export_run("mine", out, str(home))
     found = read_frequency(out)
     assert found is not None
     torch.testing.assert_close(found, frequency_S, atol=1e-6, rtol=1e-5)
-    imported = import_run(ImportConfig(str(out), home=str(home))).result
+    imported = import_run(out, home=str(home)).result
     assert imported["site"] == "mixed3b"
     assert not imported["reused"]
     assert Path(imported["run"]).name.startswith("imported-mixed3b-")
     assert torch.equal(load_dictionary(imported["run"]).encode(x), sae.encode(x))
     torch.testing.assert_close(load_frequency(imported["run"]), frequency_S, atol=1e-6, rtol=1e-5)
-    again = import_run(ImportConfig(str(out), home=str(home))).result
+    again = import_run(out, home=str(home)).result
     assert again == imported | {"reused": True}
 
 
@@ -263,4 +262,4 @@ def test_a_crosscoder_is_not_exported(tmp_path: Path) -> None:
     sae = SAE(D, S, Sparsity("relu"), pre_bias=False)
     save_dictionary(tmp_path / "run", sae, {"sites": {"one": 2, "two": 4}})
     with pytest.raises(ConfigError, match="a crosscoder of the sites one, two"):
-        export_run(ExportConfig(str(tmp_path / "run"), str(tmp_path / "out")))
+        export_run(tmp_path / "run", tmp_path / "out")

@@ -16,7 +16,6 @@ from tendril.models.dictionaries.crosscoder import sourced, weights
 from tendril.models.dictionaries.equivariant import EquivariantCrosscoder, blocks_of
 from tendril.models.dictionaries.sae import SAE
 from tendril.study.compare.findings import read_run
-from tendril.train.commands import ExportConfig
 from tendril.train.config import TrainConfig
 from tendril.train.dry_run import dry_run
 from tendril.train.groups import CONTROLS
@@ -247,7 +246,7 @@ def test_what_is_for_saes_alone_says_so(home: Path, tmp_path: Path) -> None:
     untied = train(tiny(home, steps=5, objective="relu_l1")).run
     for run in (tied, untied):
         with pytest.raises(ConfigError, match="of the elements of D4"):
-            export_run(ExportConfig(str(run), str(tmp_path / "out")))
+            export_run(str(run), tmp_path / "out")
 
 
 def test_single_elements_of_orbits_are_vectors_of_their_own(home: Path) -> None:

@@ -263,7 +263,7 @@ def test_the_next_command_studies_the_run(change: dict[str, Any], command: str) 
                 "group": {"rotations": 24, "reflections": True},
                 "control": "shuffled",
             },
-            "equivariant TopK, 32 families, k 16, mixed3b, orbits of D24, shuffled",
+            "equivariant TopK, 32 families, k 16, mixed3b (orbits of D24, shuffled)",
         ),
         (
             {
@@ -273,7 +273,7 @@ def test_the_next_command_studies_the_run(change: dict[str, Any], command: str) 
                 "group": {"rotations": 3, "reflections": False},
                 "orbits": "each",
             },
-            "TopK 8, k 1, mixed3b, elements of C3",
+            "TopK 8, k 1, mixed3b (elements of C3)",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a sweep is asked for: a grid of runs. No torch here: `--help` must answer at once."""
+"""The configuration of a sweep: a grid of runs. No torch here: `--help` must answer at once."""
 
 import dataclasses
 import itertools

@@ -1,10 +1,10 @@
-"""From orbits to active copies to reconstructions, at the cost of the copies that are on.
+"""The active copies of orbits and their reconstructions, at the cost of the active copies.
 
 Copy h of family f reads and writes block g of an orbit through row g h of its own E_f and D_f. So
 block (n, g) of a batch is a vector of width D whose latents are the rows (f, g h) of one table
-[F G, D], and the products of `sparse_product` serve as they are: work and memory grow as G, and
-no copy is ever written out but to choose among all of them, a block of orbits at a time, without
-gradients. Reference: `EquivariantCrosscoder.encode` and `decode`, under autograd.
+[F G, D], and the products of `sparse_product` apply as they are: work and memory grow as G. Copies
+are written out only to choose among all of them, a block of orbits at a time and without gradients.
+Reference: `EquivariantCrosscoder.encode` and `decode`, under autograd.
 """
 
 from collections.abc import Callable
@@ -32,9 +32,9 @@ def orbit_active(
     families: Int[Tensor, " l"] | None = None,
     rounds: int = 1,
 ) -> Active:
-    """The k families whose best pose is largest (or the k largest copies), of all families or
-    of some, on orbits side by side, E = G D; k / rounds a round. Indices are f G + h, f among
-    those looked at."""
+    """The k families with the largest best pose (or the k largest copies) of joined orbits, with
+    k / rounds of them in each round. `families` restricts the choice to some. Indices are f G + h,
+    with f among the families considered; E = G D."""
     W_enc: Tensor = crosscoder.W_enc
     W_dec: Tensor = crosscoder.W_dec
     bias_F = crosscoder.bias()
@@ -58,7 +58,7 @@ def orbit_active(
 def _rows_of(
     indices_NK: Int[Tensor, "n k"], table_HG: Int[Tensor, "h g"], families: int
 ) -> Entries:
-    """Of every block (n, g) the rows f G + g h of the copies (f, h) that are on."""
+    """For every block (n, g) the rows f G + g h of the active copies (f, h)."""
     count, k = indices_NK.shape
     elements = table_HG.shape[1]
     family_NK, pose_NK = indices_NK // elements, indices_NK % elements
@@ -73,26 +73,26 @@ def _read(
     W_FGD: Float[Tensor, "f g d"],
     bias_F: Float[Tensor, " f"],
 ) -> Float[Tensor, "n k"]:
-    """`pre_NK` as it is, now with gradients for x, E and b: a sum over g of equal shares."""
+    """`pre_NK` unchanged, but with gradients for x, E and b: a sum over g of equal parts."""
     table_RD = W_FGD.flatten(0, 1)
     count, elements = len(pre_NK), W_FGD.shape[1]
-    shares_M = _over_blocks(pre_NK / elements, elements)
+    parts_M = _over_blocks(pre_NK / elements, elements)
     bias_R = (bias_F / elements).repeat_interleave(elements)
     blocks_BD = x_NE.reshape(count * elements, -1)
-    read_M = at_entries(shares_M, rows, rows.bags_M, blocks_BD, table_RD.T, bias_R)
+    read_M = at_entries(parts_M, rows, rows.bags_M, blocks_BD, table_RD.T, bias_R)
     return read_M.view(count, elements, -1).sum(dim=1)
 
 
 def _written(
     values_NK: Float[Tensor, "n k"], rows: Entries, W_FGD: Float[Tensor, "f g d"]
 ) -> Float[Tensor, "n e"]:
-    """sum_f z[f] D_f[g h_f] for every g, side by side."""
+    """sum_f z[f] D_f[g h_f] for every g, joined."""
     values_M = _over_blocks(values_NK, W_FGD.shape[1])
     return decode(values_M, rows, W_FGD.flatten(0, 1)).view(len(values_NK), -1)
 
 
 def _over_blocks(values_NK: Float[Tensor, "n k"], elements: int) -> Float[Tensor, " m"]:
-    """The same values for every block of an orbit."""
+    """The values repeated for every block of an orbit."""
     return values_NK[:, None].expand(-1, elements, -1).reshape(-1)
 
 
@@ -102,7 +102,7 @@ def _chooser(
     bias_F: Float[Tensor, " f"],
     k: int,
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """What gives the k copies of an orbit that a round turns on, and their pre-activations."""
+    """A function from orbits to the k copies that a round chooses, and their pre-activations."""
     copies = len(bias_F) * len(crosscoder.group)
     if crosscoder.poses == "best" and copies >= PAY and crosscoder.side == "right":
         waves = through_waves(W_FGD, bias_F, crosscoder.group)
@@ -118,7 +118,7 @@ def _chooser(
 def through_rows(
     rows_ES: Float[Tensor, "e s"], bias_S: Float[Tensor, " s"], copies: int
 ) -> AllCopies:
-    """One product with all copies written out: the square of G."""
+    """All copies by one product with every copy written out; its cost grows as G^2."""
 
     def all_copies(part_NE: Float[Tensor, "n e"]) -> Float[Tensor, "n f g"]:
         return torch.addmm(bias_S, part_NE, rows_ES).view(len(part_NE), -1, copies)
@@ -129,7 +129,7 @@ def through_rows(
 def through_waves(
     W_FGD: Float[Tensor, "f g d"], bias_F: Float[Tensor, " f"], group: Dihedral
 ) -> AllCopies:
-    """The same through Fourier transforms over the turns: see `orbit_waves`."""
+    """All copies by Fourier transforms over the rotations; see `orbit_fourier`."""
     copies_WSE = copies_of(W_FGD, group)
 
     def all_copies(part_NE: Float[Tensor, "n e"]) -> Float[Tensor, "n f g"]:
@@ -143,7 +143,7 @@ def through_waves(
 def best_poses(
     x_NE: Float[Tensor, "n e"], all_copies: AllCopies, latents: int, k: int
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """The largest copy of each family, of the k families where that is largest, in no order."""
+    """The largest copy of each of the k families in which that copy is largest, in no order."""
     values, chosen = [], []
     for part_NE in torch.split(x_NE, max(1, BLOCK // latents)):
         pre_NFH = all_copies(part_NE)

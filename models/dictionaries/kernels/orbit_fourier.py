@@ -1,14 +1,14 @@
-"""Every copy of every family against every orbit, through the waves that the turns are made of.
+"""All copies of all families against all orbits, by Fourier transforms over the rotations.
 
-pre[f, h] = sum_g <x[g], E_f[g h]> multiplies each orbit by F G copies of G D numbers: the square of
-G. Over the turns of one reflection it is a cyclic correlation, though, which a Fourier transform
-over the n turns makes a product at each frequency w. With g = (m, k) for "reflect m times, turn k
-times", and gh = (m + p, k + (-1)^m q) for h = (p, q),
+pre[f, h] = sum_g <x[g], E_f[g h]> multiplies each orbit by F G copies of G D numbers, so its cost
+grows as G^2. Over the n rotations of one reflection, however, it is a cyclic correlation, which a
+Fourier transform turns into a product at each frequency w. With g = (m, k) for "reflect m times,
+rotate k times", and g h = (m + p, k + (-1)^m q) for h = (p, q),
 
     pre^[f, p](w) = <conj x^[0](w), E^_f[p](w)> + <x^[1](w), conj E^_f[1 + p](w)>
 
-(the second term where there are reflections), so that the work grows as G. Source: Cohen & Welling
-(1602.07576) for the correlation over a group; the theorem is that of convolution.
+(the second term only if there are reflections), so the cost grows as G. Source: Cohen & Welling
+(1602.07576) for the correlation over a group; the convolution theorem.
 """
 
 import torch
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from tendril.data.group.dihedral import Dihedral
 
-PAY = 768  # copies in all, F G, from which transforming takes less time than multiplying
+PAY = 768  # number of copies, F G, from which transforms are faster than the product
 
 
 def waves_of(x_NGD: Float[Tensor, "n g d"], group: Dihedral) -> Complex[Tensor, "w n e"]:
-    """x^[0](w) and conj x^[1](w) side by side, for each frequency."""
+    """x^[0](w) and conj x^[1](w), joined, for each frequency."""
     x_WNMD = _transformed(x_NGD, group)
     if group.reflections:
         return torch.cat([x_WNMD[:, :, 0], x_WNMD[:, :, 1].conj()], dim=2)
@@ -29,7 +29,7 @@ def waves_of(x_NGD: Float[Tensor, "n g d"], group: Dihedral) -> Complex[Tensor, 
 
 
 def copies_of(W_FGD: Float[Tensor, "f g d"], group: Dihedral) -> Complex[Tensor, "w s e"]:
-    """What the waves of an orbit are multiplied by, for each frequency and (f, p)."""
+    """The factors of the waves of an orbit, for each frequency and (f, p)."""
     W_WFMD = _transformed(W_FGD, group)
     if group.reflections:
         return torch.cat([W_WFMD.conj(), W_WFMD.flip(2)], dim=3).flatten(1, 2)

@@ -1,9 +1,9 @@
-"""A family's copies written out as rows, for one product with a whole batch of orbits.
+"""The copies of families written out as rows, for one product with a batch of orbits.
 
     rows[f G + h] = (W[f, table[h, g]] for all g),   [F G, G D]
 
-So the group correlation of N orbits with F families is one product of [N, G D] by [G D, F G]: the
-weights are gathered once a step, the batch never.
+So the group correlation of N orbits with F families is one product of [N, G D] by [G D, F G]. Only
+the weights are gathered, once a step.
 """
 
 from typing import Any, final
@@ -24,7 +24,7 @@ def spread(W_FGD: Float[Tensor, "f g d"], table_HG: Int[Tensor, "h g"]) -> Float
 
 @final
 class _Spread(Function):
-    """dW[f, u] = sum of the gradient over the copies h, at the block where each looked for u."""
+    """dW[f, u] = sum of the gradient over the copies h, at the block for which each read u."""
 
     @staticmethod
     def forward(ctx: Any, W_FGD: Tensor, table_HG: Tensor) -> Tensor:
@@ -49,6 +49,6 @@ class _Spread(Function):
 
 
 def _places(within: Tensor, families: int, size: int) -> Tensor:
-    """Places within a family, `size` long, for every family, flat."""
+    """Flat positions in all families, from positions within one family of `size` rows."""
     first_F1 = torch.arange(families, device=within.device)[:, None] * size
     return (first_F1 + within.reshape(1, -1)).reshape(-1)
