@@ -149,30 +149,6 @@ def verified(about: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def recomputed(about: Mapping[str, Any]) -> str:
-    """What `tendril harvest verify --deep` prints."""
-    exact = about["exact_share"]
-    then, now = (
-        ", ".join(f"{key} {value}" for key, value in about[k].items()) for k in ("recorded", "here")
-    )
-    parts = [f"fault: {fault}" for fault in about["faults"]]
-    hidden = about["differing"] - len(about["faults"])
-    parts += [f"  and {hidden:,} more"] if hidden else []
-    parts += [f"  {site}: largest difference {number(d)}" for site, d in about["largest"].items()]
-    parts.append(f"  harvested on {then}" + ("" if about["same_environment"] else f"; here {now}"))
-    if about["moved"]:
-        parts.append(f"  {about['moved']:,} rows have other positions here")
-    if about["same_environment"] and exact is not None and exact < 1:
-        parts.append("  some bits differ although device, threads and torch are the same")
-    parts.append(
-        f"{about['store']}: recomputed {about['rows']:,} rows of {about['inputs']:,} inputs; "
-        f"{'-' if exact is None else format(exact, '.2%')} are equal bit for bit, "
-        f"{about['differing'] or 'none'} differ by more than {number(about['tolerance'])} of the "
-        "row's largest value"
-    )
-    return "\n".join(parts)
-
-
 def refuse(about: Mapping[str, Any]) -> NoReturn:
     """Raise StoreDamagedError with the number of faults and the first one."""
     count = max(len(about["faults"]), about.get("differing", 0))

@@ -265,6 +265,3 @@ def _number(cfg: Mapping[str, Any], name: str, folder: Path) -> int:
             "dictionary again."
         )
     return int(value)
-
-
-told = cfg_entry

@@ -89,12 +89,12 @@ def envelope_chart(family: CurveFamily) -> dict[str, object]:
 
     curve = envelope_of(family)
     low: list[dict[str, str]] = []
-    told: list[float] = []  # where labels stand: the deeper dip's, where two would overlap
+    labelled: list[float] = []  # of dips whose labels would overlap, the deeper has one
     dips = [i for i in minima(curve) if curve[i] < LOW] if family.members else []
     for index in sorted(dips, key=lambda i: float(curve[i])):
         x, text = index * step, ""
-        if all(abs(x - other) >= LABEL for other in told):
-            told.append(x)
+        if all(abs(x - other) >= LABEL for other in labelled):
+            labelled.append(x)
             text = f"{family.orientations[index]:.0f}°, {curve[index]:.2f}"
         y = height * (1 - curve[index])
         low.append({"x": f"{x:.1f}", "y": f"{y:.1f}", "text": text})

@@ -201,5 +201,5 @@ def read_metrics(path: Path) -> dict[str, list[float]]:
 
 def read_figures(path: Path) -> dict[str, float]:
     """The numbers in a run's result.json; empty where it has not ended."""
-    told = read_json(path) if path.is_file() else {}
-    return {name: float(value) for name, value in told.items() if isinstance(value, int | float)}
+    result = read_json(path) if path.is_file() else {}
+    return {name: float(value) for name, value in result.items() if isinstance(value, int | float)}

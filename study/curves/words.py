@@ -167,12 +167,12 @@ def training_text(findings: Findings) -> str:
     """The run's own figures."""
     text = f"Run {findings.run}, against the training step."
     names = {"fvu": "FVU", "l0": "L0"}
-    told = findings.trained
-    ended = [f"{name} {told[key]:.3g}" for key, name in names.items() if key in told]
+    trained = findings.trained
+    ended = [f"{name} {trained[key]:.3g}" for key, name in names.items() if key in trained]
     if ended:
         text += f" On held-out vectors it reached {' and '.join(ended)}."
-    if "dead" in told:
-        text += f" At the end of training {100 * told['dead']:.1f} % of the latents were dead."
+    if "dead" in trained:
+        text += f" At the end of training {100 * trained['dead']:.1f} % of the latents were dead."
     return text
 
 
