@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from tendril.data.errors import WeightsError, WeightsNotFoundError
 from tendril.data.store.atomic import locked, write_whole
 
+from .dictionaries.checkpoint import check_values
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -75,7 +77,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) 
     """Load weights into a module. Names and shapes must match the module's state dict exactly.
 
     `source` says in error messages where the weights come from. Raises WeightsError, which names
-    the first tensor that is missing, unknown or of another shape.
+    the first tensor that is missing, unknown, of another shape, or not finite.
     """
     expected = module.state_dict()
     for name, tensor in expected.items():
@@ -95,6 +97,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) 
             f"{source} holds the tensor {unknown[0]}, which this network does not have. Give the "
             "weights of this network."
         )
+    check_values(weights, source, WeightsError, "Give the weights of a trained network.")
     module.load_state_dict(dict(weights))
 
 

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tendril.data.errors import ConfigError, RunDamagedError
+from tendril.data.errors import ConfigError, RunDamagedError, TendrilError
 from tendril.data.home import RUN, find_run
 from tendril.data.store.atomic import write_whole
 
@@ -52,8 +53,31 @@ def load_dictionary(run: str | Path, home: str | None = None) -> Stored:
             f"{folder / DICTIONARY} must hold {wanted} according to its {CONFIG}; got {got}. Train "
             "the run again."
         )
+    check_values(tensors, folder / DICTIONARY, RunDamagedError, "Train the run again.")
     dictionary.load_state_dict(tensors)
     return dictionary.eval().requires_grad_(False)
+
+
+def check_values(
+    tensors: Mapping[str, Tensor], source: object, error: type[TendrilError], remedy: str
+) -> None:
+    """Raise `error`, with the tensor's name, unless all tensors are real, floating and finite.
+
+    Integers, booleans and complex numbers would be cast in silence; NaN and infinities would
+    spread into every result.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise error(
+                f"the tensor {name} in {source} must hold floating-point numbers; got "
+                f"{str(tensor.dtype).removeprefix('torch.')}. {remedy}"
+            )
+        bad = tensor.numel() - int(torch.isfinite(tensor.float()).sum())
+        if bad:
+            raise error(
+                f"the tensor {name} in {source} must be finite; got {bad:,} of {tensor.numel():,} "
+                f"values that are NaN or infinite. {remedy}"
+            )
 
 
 def load_sae(run: str | Path, home: str | None = None) -> SAE:

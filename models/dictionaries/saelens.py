@@ -28,6 +28,7 @@ from torch import Tensor
 from tendril.data.errors import ConfigError, RunDamagedError, RunNotFoundError
 from tendril.data.store.atomic import write_whole
 
+from .checkpoint import check_values
 from .sae import SAE
 from .sparsity import Sparsity
 
@@ -95,7 +96,7 @@ def import_saelens(folder: Path, scale: float | None = None) -> tuple[SAE, dict[
     shapes |= {"b_dec": (width,), **dict.fromkeys(biases, (latents,))}
     if architecture == "jumprelu":
         if "log_threshold" in tensors:  # training checkpoints of older versions
-            tensors["threshold"] = tensors.pop("log_threshold").exp()
+            tensors["threshold"] = tensors.pop("log_threshold").float().exp()
         shapes["threshold"] = (latents,)
     present = {name: tuple(tensors[name].shape) for name in shapes if name in tensors}
     if present != shapes:
@@ -103,6 +104,9 @@ def import_saelens(folder: Path, scale: float | None = None) -> tuple[SAE, dict[
             f"{folder / WEIGHTS} must hold {shapes} according to its {CFG}; got {present}. "
             "Download the dictionary again."
         )
+    used = {name: tensors[name] for name in shapes}
+    check_values(used, folder / WEIGHTS, RunDamagedError, "Download the dictionary again.")
+    tensors = {name: t.float() for name, t in tensors.items() if t.is_floating_point()}
     _fold_norms(tensors, cfg, architecture)
     _fold_finetuning(tensors)
     _fold_scale(tensors, cfg, scale, folder)
@@ -252,7 +256,7 @@ def _trained_threshold(tensors: Mapping[str, Tensor], folder: Path) -> Tensor:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return {name: tensor.float() for name, tensor in load_file(path).items()}
+        return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise RunDamagedError(f"{path} cannot be read ({error}). Download it again.") from error
 

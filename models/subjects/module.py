@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tendril.data import _torchvision  # noqa: F401  before a subject file imports torchvision
 from tendril.data.errors import SubjectError, TendrilError
 
+from ..dictionaries.checkpoint import check_values
 from .subject import Subject, weights_digest
 
 _SUBJECT_FOLDERS: set[Path] = set()  # folders of the subject files loaded in this process
@@ -33,9 +34,11 @@ def subject_from_module(
     `preprocess` turns RGB images [B, 3, H, W] in 0..1, squares of `input_size` pixels, into the
     input of the module; by default it changes nothing. Every dotted name of
     `module.named_modules()` is a site. The module is put in eval mode, float32, without
-    gradients.
+    gradients. Raises SubjectError for parameters that are not finite.
     """
     module = module.eval().float().requires_grad_(False)
+    parameters = dict(module.named_parameters())
+    check_values(parameters, name, SubjectError, "Load the weights of a trained network.")
     names = [n for n, _ in module.named_modules(remove_duplicate=False) if n]
     return Subject(
         name=name,
