@@ -39,10 +39,16 @@ def held_out(inputs: Int[np.ndarray, " r"], fraction: float) -> Bool[np.ndarray,
     """True for the rows whose *input* belongs to the held-out fraction of inputs.
 
     All rows of an input are on the same side, in every run and in every store of the same inputs.
-    So no dictionary is ever evaluated on an image that it was trained on.
+    So no dictionary is ever evaluated on an image that it was trained on. Of several inputs at
+    least one is held out and at least one is not; a single input is not. The inputs that a smaller
+    fraction holds out are among those of a larger one.
     """
     if inputs.size == 0:
         return np.zeros(0, dtype=bool)
     draws = uniform(int(inputs.max()) + 1, HELD_OUT)
-    drawn: Bool[np.ndarray, " r"] = draws[inputs] < fraction
+    aside_I = draws < fraction
+    if 0 < fraction < 1:
+        aside_I |= draws == draws.min()
+        aside_I &= draws != draws.max()
+    drawn: Bool[np.ndarray, " r"] = aside_I[inputs]
     return drawn

@@ -1,12 +1,43 @@
-"""Errors found while training: rows that are not finite, and divergence."""
+"""Checks of a run: rows that are not finite, divergence, and results that are not worth keeping."""
 
 from collections.abc import Sequence
 from typing import NoReturn
 
 import numpy as np
 
+from tendril.data.cli import note
 from tendril.data.errors import ConfigError
 from tendril.data.store.reader import Store
+
+MOST_PASSES = 50
+"""Passes over the training rows beyond which a dictionary learns them by heart."""
+MOST_DEAD = 0.5
+
+
+def warn_of_passes(steps: int, batch_size: int, vectors: float) -> None:
+    """Note it if training goes over its vectors so often that it learns them by heart."""
+    passes = steps * batch_size / max(vectors, 1)
+    if passes > MOST_PASSES:
+        note(
+            f"warning: {steps:,} steps of {batch_size:,} vectors are {passes:,.0f} passes over "
+            f"about {vectors:,.0f} training vectors. Lower --steps or --batch-size, or harvest "
+            "more (--limit, --per-input)."
+        )
+
+
+def warn_of_result(fvu: float, dead: float) -> None:
+    """Note it if the dictionary is worse than the mean vector, or mostly dead."""
+    if not fvu <= 1:  # also where it is NaN
+        note(
+            f"warning: FVU {fvu:.3g} is above 1, so the mean vector reconstructs held-out vectors "
+            "better than this dictionary. Lower --lr or the sparsity penalty, train longer, and "
+            "look for norm outliers with `tendril data stats`."
+        )
+    if dead > MOST_DEAD:
+        note(
+            f"warning: {dead:.0%} of the latents are dead. Use fewer latents, lower --lr, train "
+            "longer, or start at the mean (--bias mean)."
+        )
 
 
 def refuse_not_finite(store: Store, sites: Sequence[str]) -> None:

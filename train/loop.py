@@ -24,6 +24,7 @@ from tendril.data.store.reader import Store
 from tendril.data.store.spec import canonical_json, slug
 from tendril.models.dictionaries.checkpoint import RESULT, read_config, read_json
 
+from .checks import warn_of_passes, warn_of_result
 from .config import BASELINES, TrainConfig, what_of, where_of
 from .metrics import evaluate
 from .run import Running, write_result
@@ -116,12 +117,20 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
             products(config.precision, device),
             memory_errors(config, source.width),
         ):
+            if ranks.first:
+                next(source.once(config, device))  # no held-out vectors: refused before step 0
             if config.objective not in BASELINES:
+                if ranks.first:
+                    vectors = training_vectors(config, source)
+                    warn_of_passes(config.steps, config.batch_size, vectors)
                 _train(config, source, run, device, ranks)
             elif ranks.first:
                 _fit(config, source, run, device)
         ranks.wait()
-        return read_result(run)
+        result = read_result(run)
+        if ranks.first:
+            warn_of_result(result.fvu, result.dead)
+        return result
 
 
 def checked_source(config: TrainConfig, store: Store | None = None) -> Source:
@@ -133,6 +142,12 @@ def checked_source(config: TrainConfig, store: Store | None = None) -> Source:
 
         summary_writer()  # refused now rather than in the middle
     return source
+
+
+def training_vectors(config: TrainConfig, source: Source) -> float:
+    """About how many vectors there are to train on."""
+    each = len(source.group) if source.group and config.orbits == "each" else 1
+    return source.store.rows * (1 - config.held_out) * each
 
 
 def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:
@@ -165,7 +180,7 @@ def clear(run: Path) -> None:
     """Remove the files of a run, first the one that marks it as finished."""
     (run / RESULT).unlink(missing_ok=True)
     for path in run.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 @contextmanager

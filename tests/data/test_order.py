@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +46,18 @@ def test_rows_of_an_input_are_held_out_together() -> None:
     aside = order.held_out(inputs, 0.1).reshape(2000, 3)
     assert (aside.all(1) == aside.any(1)).all()
     assert 0.07 < aside.mean() < 0.13
-    assert np.array_equal(order.held_out(inputs[:30], 0.1), aside.ravel()[:30])
+    assert np.array_equal(order.held_out(inputs[:300], 0.1), aside.ravel()[:300])
+
+
+def test_of_few_inputs_one_is_held_out() -> None:
+    for count in range(2, 60):
+        inputs = np.arange(count)
+        sides = [order.held_out(inputs, fraction) for fraction in (0.001, 0.01, 0.05, 0.3)]
+        assert all(side.any() and not side.all() for side in sides), count
+        for smaller, larger in itertools.pairwise(sides):
+            assert (larger | ~smaller).all(), "fractions are nested"
+    assert not order.held_out(np.arange(20), 0.0).any()
+    assert not order.held_out(np.zeros(5, int), 0.5).any(), "a single input is for training"
 
 
 GOLDEN = [3, 7, 4, 2, 1, 6, 5, 0]

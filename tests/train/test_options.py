@@ -3,6 +3,7 @@ evaluations, and what it says where something is wrong."""
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -337,3 +338,31 @@ def test_a_dry_run_counts_the_parameters_of_the_run(home: Path, fields: dict[str
     assert Path(str(told["run"])) == made.run
     assert told["parameters"] == made.parameters
     assert told["steps"] == made.steps
+
+
+def test_what_is_not_worth_training_is_said(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Many passes over few rows, and a dictionary that is worse than the mean, are warned of."""
+    sparse.make_store(tmp_path, {"here": sparse.vectors(800, sparse.directions())})
+    config = sparse.tiny(tmp_path, steps=12, batch_size=4096, lr=30.0)
+    result = train(config)
+    said = capsys.readouterr().err
+    assert re.search(r"warning: 12 steps of 4,096 vectors are \d+ passes over about 760", said)
+    assert result.fvu > 1 and "is above 1, so the mean vector reconstructs" in said
+    quiet = replace(config, steps=40, batch_size=64, lr=1e-3)
+    assert train(quiet).fvu < 1
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_store_of_few_inputs_holds_one_out(tmp_path: Path) -> None:
+    sparse.make_store(tmp_path, {"here": sparse.vectors(160, sparse.directions())})
+    assert train(sparse.tiny(tmp_path, steps=2, batch_size=16)).eval_rows >= 1
+
+
+def test_a_store_of_one_input_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    one = sparse.vectors(sparse.PER_INPUT, sparse.directions())
+    sparse.make_store(tmp_path, {"here": one})
+    with pytest.raises(ConfigError, match="'held_out' of the store .* has no valid rows"):
+        train(sparse.tiny(tmp_path, steps=2, batch_size=16))
+    assert not list(tmp_path.glob("runs/*/metrics.csv"))
