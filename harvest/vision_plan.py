@@ -8,7 +8,7 @@ from typing import Any, final
 
 import torch
 
-from tendril.data.errors import ConfigError
+from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.dtypes import ITEM_BYTES
@@ -120,6 +120,18 @@ def orbit_rule(config: HarvestConfig) -> OrbitRule:
     return OrbitRule(group, config.positions, config.per_input, config.turn, config.seed)
 
 
+def check_reproducible(config: HarvestConfig, subject: Subject) -> None:
+    """Raise SubjectError if the function of a subject file returns other weights at each call.
+
+    Studies and deep verification call it again and must get the network that was harvested.
+    """
+    if ".py:" in config.subject and load_subject(config.subject).identity != subject.identity:
+        raise SubjectError(
+            f"{config.subject} must return the same weights at each call; two calls gave different "
+            "ones. Load the weights from a file, or seed them with torch.manual_seed."
+        )
+
+
 def plan_vision(config: HarvestConfig, device: torch.device) -> VisionPlan:
     """Open subject and images, and fix the identity of the harvest.
 
@@ -139,6 +151,7 @@ def plan_vision(config: HarvestConfig, device: torch.device) -> VisionPlan:
     )
     sites = chosen_sites(config, subject)
     site_modules(subject, sites)
+    check_reproducible(config, subject)
     everywhere = config.per_input == "all"
     drawn = {"rule": config.positions, "per_input": config.per_input}
     inputs: dict[str, Any] = source.identity | {"size": subject.input_size}

@@ -8,7 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tendril.data.errors import ConfigError, OverflowingRowsError, UnreadableInputsError
+from tendril.data.errors import (
+    ConfigError,
+    OverflowingRowsError,
+    SubjectError,
+    UnreadableInputsError,
+)
 from tendril.data.inputs.images import open_images
 from tendril.data.store.reader import open_store
 from tendril.harvest.config import HarvestConfig
@@ -218,3 +223,17 @@ def test_a_harvest_that_stops_leaves_gradients_on(config: HarvestConfig) -> None
         harvest(dataclasses.replace(config, subject=f"{MINE}:huge", dtype="float16"))
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
+
+
+def test_a_subject_whose_weights_differ_at_each_call_is_refused(
+    config: HarvestConfig, tmp_path: Path
+) -> None:
+    code = "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3))\n"
+    (tmp_path / "unseeded.py").write_text(code)
+    subject = f"{tmp_path / 'unseeded.py'}:make"
+    with pytest.raises(SubjectError, match="must return the same weights at each call"):
+        harvest(dataclasses.replace(config, subject=subject, sites=("0",)))
+    seeded = code.replace("def make():\n", "def make():\n    torch.manual_seed(0)\n")
+    (tmp_path / "seeded.py").write_text(f"import torch\n{seeded}")
+    subject = f"{tmp_path / 'seeded.py'}:make"
+    assert harvest(dataclasses.replace(config, subject=subject, sites=("0",), per_input=2)).rows

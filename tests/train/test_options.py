@@ -363,6 +363,6 @@ def test_a_store_of_few_inputs_holds_one_out(tmp_path: Path) -> None:
 def test_a_store_of_one_input_is_refused_before_the_first_step(tmp_path: Path) -> None:
     one = sparse.vectors(sparse.PER_INPUT, sparse.directions())
     sparse.make_store(tmp_path, {"here": one})
-    with pytest.raises(ConfigError, match="'held_out' of the store .* has no valid rows"):
+    with pytest.raises(ConfigError, match=r"'held_out' of the store .* has no valid rows"):
         train(sparse.tiny(tmp_path, steps=2, batch_size=16))
     assert not list(tmp_path.glob("runs/*/metrics.csv"))
