@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import jaxtyping
@@ -13,6 +13,22 @@ settings.register_profile("quick", max_examples=25, deadline=None)
 settings.load_profile("quick")
 
 ROOT = Path(__file__).parents[1]
+
+
+def _let_subprocesses_import_tests() -> None:
+    """Put a folder that holds a link to tests/ on PYTHONPATH.
+
+    The checkout itself stays off it: its data/ and models/ must not hide a user's packages.
+    """
+    folder = ROOT / ".pytest_cache" / "importable"
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        (folder / "tests").symlink_to(ROOT / "tests")
+    paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+
+
+_let_subprocesses_import_tests()
 
 
 @contextmanager

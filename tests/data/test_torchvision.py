@@ -4,7 +4,7 @@ import sys
 
 def test_torchvision_imports_beside_any_build_of_torch_without_a_warning() -> None:
     code = (
-        "import data._torchvision, torchvision.models, torchvision.transforms.v2, torch\n"
+        "import tendril.data._torchvision, torchvision.models, torchvision.transforms.v2, torch\n"
         "from lucent.modelzoo.inceptionv1.InceptionV1 import InceptionV1\n"
         "torchvision.models.resnet18()(torch.zeros(2, 3, 64, 64))\n"
         "torchvision.transforms.v2.Resize(8)(torch.rand(3, 16, 16))\n"
