@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             continue
         save_dictionary(home / "runs" / "all", both_signs(), told)
         save_dictionary(home / "runs" / "nothing", both_signs(0.0), told)
-        save_dictionary(home / "runs" / "few", both_signs(), {**told, "held_out": 1e-9})
+        save_dictionary(home / "runs" / "few", both_signs(), {**told, "held_out": 0.0})
         save_dictionary(home / "runs" / "lost", both_signs(), {**told, "site": "blocks.7.hook_mlp"})
         save_dictionary(home / "runs" / "two", both_signs(), {**told, "sites": {SITE: 8, "b": 8}})
     return home
@@ -114,7 +114,7 @@ def test_another_text_and_one_that_the_model_writes(home: Path) -> None:
 
 
 def test_what_cannot_be_spliced_is_told(home: Path) -> None:
-    with pytest.raises(ConfigError, match=r"is held out at a fraction of 1e-09. Pass --inputs"):
+    with pytest.raises(ConfigError, match=r"is held out at a fraction of 0. Pass --inputs"):
         splice(config(home, "few"))
     with pytest.raises(SubjectError, match="bert is an encoder, which predicts no next token"):
         splice(config(home, "encoder"))

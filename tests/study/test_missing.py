@@ -252,6 +252,6 @@ def test_a_run_without_held_out_inputs_is_named(home):
     kept, none = (home / "runs" / f"{name}-0123456789ab" for name in ("reversed", "greedy"))
     shutil.copytree(kept, none)
     trained = json.loads((none / "config.json").read_text())
-    (none / "config.json").write_text(json.dumps(trained | {"held_out": 1e-9}))
-    with pytest.raises(ConfigError, match=r"held out a fraction of 1e-09 .* --most-units 0"):
+    (none / "config.json").write_text(json.dumps(trained | {"held_out": 0.0}))
+    with pytest.raises(ConfigError, match=r"held out a fraction of 0 .* --most-units 0"):
         study_missing(run=("greedy",), home=str(home), units=(2,))
