@@ -84,6 +84,18 @@ def test_the_quick_start_for_images(folder: Path) -> None:
 
 
 @pytest.mark.many_steps
+def test_a_run_goes_to_saelens_and_back(folder: Path) -> None:
+    run_stage(["harvest", "demo", *QUICK["harvest"]])
+    run_stage(["train", "topk", "--k", "4", "--latents", "64", *QUICK["train"]])
+    printed = commands(section(README, "## From and to SAELens"))
+    assert [words[2] for words in printed] == ["export", "import"]
+    for words in printed:
+        placed = {"RUN": "latest", "FOLDER": "exported"}
+        run_stage([placed.get(word, word) for word in words[1:]])
+    assert len(list(Path("runs").glob("*/dictionary.safetensors"))) == 2
+
+
+@pytest.mark.many_steps
 def test_the_quick_start_for_language(folder: Path) -> None:
     text = section(README, "## Quick start: language")
     tiny_language.save(Path("model"))
