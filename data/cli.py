@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NoReturn, final
 
-from .errors import TendrilError
+from .errors import ConfigError, TendrilError
 
 DONE, FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -137,6 +137,23 @@ def _flags(config: Any, default: Any) -> list[str]:
         elif value != usual:
             found += _flag(field.name.replace("_", "-"), value)
     return found
+
+
+def check_finite(config: Any) -> None:
+    """Raise ConfigError for a number of a config that is NaN or infinite, nested ones included.
+
+    Comparisons with NaN are false, so checks of ranges would let it pass.
+    """
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            check_finite(value)
+        numbers = value if isinstance(value, list | tuple) else (value,)
+        for number in numbers:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(
+                    f"--{field.name.replace('_', '-')} must be a finite number; got {number}."
+                )
 
 
 def _flag(name: str, value: Any) -> list[str]:

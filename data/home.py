@@ -48,8 +48,17 @@ KINDS = (STORE, RUN, REPORT)
 
 
 def home_folder(home: str | None = None) -> Path:
-    """The folder that holds `store/`, `runs/` and `reports/`: flag, `$TENDRIL_HOME`, or here."""
-    return Path(home or os.environ.get("TENDRIL_HOME") or ".")
+    """The folder that holds `store/`, `runs/` and `reports/`: flag, `$TENDRIL_HOME`, or here.
+
+    Raises ConfigError for a URL: only stores can lie there.
+    """
+    place = home or os.environ.get("TENDRIL_HOME") or "."
+    if SCHEME in place:
+        raise ConfigError(
+            f"--home must be a folder on this machine for runs and reports; got {place}. Only "
+            "stores can lie at a URL: name one with --store."
+        )
+    return Path(place)
 
 
 def folder_of(kind: Kind, home: str | None = None) -> Path:
@@ -80,7 +89,20 @@ def store_location(name: str, home: str | None = None) -> str:
             f"--home must be a folder or an object store (s3://bucket/folder); got {home}, a web "
             "server, which takes no files."
         )
-    return f"{home.rstrip('/')}/store/{name}" if SCHEME in home else str(stores_folder(home) / name)
+    if SCHEME not in home:
+        return str(stores_folder(home) / name)
+    import fsspec  # a tenth of a second, which local homes need not spend
+
+    scheme, _, rest = home.partition(SCHEME)
+    known = fsspec.available_protocols()
+    if scheme not in known or not rest.strip("/"):
+        near = difflib.get_close_matches(scheme, known, n=1)
+        hint = f" (near it: {near[0]})" if near else ""
+        raise ConfigError(
+            f"--home must be a folder or a URL that fsspec knows, such as s3://bucket/folder; got "
+            f"{home}{hint}."
+        )
+    return f"{home.rstrip('/')}/store/{name}"
 
 
 def entries(folder: Path, marker: str) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tendril.data.cli import note
+from tendril.data.cli import check_finite, note
 from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.store.folder import open_folder
@@ -83,6 +83,7 @@ def make_plan(config: StoreConfig) -> Plan:
 
     Also makes torch deterministic in this process, with the threads that the config requests.
     """
+    check_finite(config)
     if config.batch_size < 1:
         raise ConfigError(f"--batch-size must be at least 1; got {config.batch_size}.")
     process_of(config)

@@ -11,8 +11,17 @@ from dataclasses import dataclass, field
 import pytest
 
 from tendril.__main__ import STAGES, run_stage
-from tendril.data.cli import CAUSES, Outcome, as_json, command_line, run_command, scalars
+from tendril.data.cli import (
+    CAUSES,
+    Outcome,
+    as_json,
+    check_finite,
+    command_line,
+    run_command,
+    scalars,
+)
 from tendril.data.errors import ConfigError
+from tendril.train.config import TrainConfig
 
 
 def leave(body, **how):
@@ -111,3 +120,16 @@ print(json.dumps(took))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["import"] < 0.2
     assert set(STAGES) == {"harvest", "train", "study", "data", "bench"}
+
+
+def test_numbers_that_are_not_finite_are_refused_wherever_they_are_given() -> None:
+    for number in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(ConfigError, match="--rate must be a finite number; got"):
+            check_finite(Config(rate=number))
+        with pytest.raises(ConfigError, match="--radii must be a finite number"):
+            check_finite(Config(inner=Inner((1.0, number))))
+        with pytest.raises(ConfigError, match="--outlier-times must be a finite number"):
+            TrainConfig(outlier_times=number).check(8)
+    check_finite(Config())
+    with pytest.raises(ConfigError, match="--outlier-times must be above 0; got -1"):
+        TrainConfig(outlier_times=-1.0).check(8)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NoReturn, final, get_args
 
 import tyro
 
+from tendril.data.cli import check_finite
 from tendril.data.errors import ConfigError
 
 from . import groups as g
@@ -94,6 +95,7 @@ SOURCE = {"store", "site", "sites", "paired_store"}
 ABOVE_0 = (
     *("steps", "batch_size", "dead_after", "eval_rows", "fit_rows", "log_every"),
     *("checkpoint_every", "lr", "clip", "bandwidth", "decoder_norm", "families", "rounds"),
+    "outlier_times",
 )
 AT_LEAST_0 = (
     *("latents", "aux_k", "aux_weight", "l1", "l0", "target_l0", "seed", "threads"),
@@ -130,6 +132,7 @@ class TrainConfig(
 
     def check(self, width: int) -> None:
         """Raise ConfigError if a value cannot be used for vectors of this width."""
+        check_finite(self)
         for name in ABOVE_0:
             _demand(getattr(self, name) > 0, f"--{flag(name)} must be above 0", getattr(self, name))
         for name in AT_LEAST_0:

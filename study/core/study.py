@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, final
 
-from tendril.data.cli import Outcome, command_line, note, scalars
+from tendril.data.cli import Outcome, check_finite, command_line, note, scalars
 from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.data.home import RUN, find_run, folder_of
 
@@ -139,6 +139,7 @@ def run_study(study: Study[C, I, F], config: C) -> StudyResult:
     TendrilError for all that the config, its paths or its files can cause.
     """
     began = time.monotonic()
+    check_finite(config)
     config.check()
     device = resolve_device(config.device)
     keep_freed_memory()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tendril.data.errors import RunNotFoundError, StoreNotFoundError
+from tendril.data.errors import ConfigError, RunNotFoundError, StoreNotFoundError
 from tendril.data.home import (
     KINDS,
     RUN,
@@ -14,6 +14,7 @@ from tendril.data.home import (
     find_store,
     home_folder,
     runs_folder,
+    store_location,
 )
 
 OLD, NEW, OTHER = "demo-0123456789ab", "demo-ba9876543210", "photos-0123456789ab"
@@ -102,3 +103,17 @@ def test_the_home_is_the_flag_or_the_variable_or_here(monkeypatch: pytest.Monkey
     monkeypatch.setenv("TENDRIL_HOME", "there")
     assert runs_folder() == Path("there/runs")
     assert home_folder("elsewhere") == Path("elsewhere")
+
+
+@pytest.mark.parametrize("home", ["://", "s3://", "tp://bucket/lab", "nothing://x", "https://x/y"])
+def test_a_home_that_no_store_can_be_written_to_is_refused(home: str) -> None:
+    with pytest.raises(ConfigError, match=r"--home must be a folder or an? "):
+        store_location("name", home)
+
+
+@pytest.mark.parametrize("kind", [RUN, KINDS[2]], ids=lambda kind: kind.word)
+def test_runs_and_reports_lie_in_folders(kind: Kind, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="--home must be a folder on this machine"):
+        find(kind, "name", "s3://bucket/lab")
+    assert not list(tmp_path.iterdir())
