@@ -4,13 +4,17 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from signal import SIGINT, SIGTERM
+from types import FrameType
+from typing import Any, NoReturn, final
 
 import torch
 from tqdm import tqdm
@@ -251,14 +255,53 @@ def _train(
     stream = source.training(config, device, ranks)
     running = Running(config, source, run, device, stream, ranks=ranks)
     total, initial = config.steps * config.batch_size, running.trainer.vectors
-    with vectors_bar(run.name, total, initial, shown=ranks.first) as bar:
+    alone = ranks.ranks == 1  # processes get signals at different steps
+    with (
+        signals_wait_for_a_step() if alone else nullcontext(lambda: False) as stop_requested,
+        vectors_bar(run.name, total, initial, shown=ranks.first) as bar,
+    ):
         while not running.done:
+            if stop_requested():
+                stop([running])
             figures = running.take()
             bar.update(config.batch_size)
             if figures:
                 shown = {"loss": f"{figures['loss']:.4g}", "fvu": f"{figures['fvu']:.4f}"}
                 bar.set_postfix(shown, refresh=False)
     running.finish()
+
+
+@contextmanager
+def signals_wait_for_a_step() -> Iterator[Callable[[], bool]]:
+    """A context in which Ctrl-C and SIGTERM do not interrupt a step.
+
+    Yields a function that returns True once a signal has come. A second signal interrupts at
+    once. Outside the main thread signals are handled as before.
+    """
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, receive) for number in (SIGINT, SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop(runs: Sequence[Running]) -> NoReturn:
+    """Write a checkpoint of each run and raise KeyboardInterrupt."""
+    for running in runs:
+        running.checkpoint()
+        note(f"{running.run}: checkpoint of step {running.trainer.step} written.")
+    raise KeyboardInterrupt
 
 
 def vectors_bar(name: str, total: int, initial: int, *, shown: bool = True) -> "tqdm[Any]":

@@ -128,13 +128,17 @@ class Running:
         if self._ranks.first and self._every(config.eval_every):
             self._write_evaluation()
         if self._every(config.checkpoint_every):
-            state = trainer.state(time.monotonic() - self._began)
-            if self._ranks.first:
-                write_tensors(self.run / STATE, *state)
-            if self._scalars:
-                self._scalars.flush()
-            self._kept = trainer.step
+            self.checkpoint()
         return figures
+
+    def checkpoint(self) -> None:
+        """Write the state after the last step, from which the same command continues."""
+        state = self.trainer.state(time.monotonic() - self._began)
+        if self._ranks.first:
+            write_tensors(self.run / STATE, *state)
+        if self._scalars:
+            self._scalars.flush()
+        self._kept = self.trainer.step
 
     def _refuse_diverged(self) -> None:
         bad = self.trainer.first_bad()

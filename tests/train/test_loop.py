@@ -332,3 +332,29 @@ def test_a_store_that_is_not_there_is_told_with_those_that_are(fresh: Path) -> N
         train(sparse.tiny(fresh, store="x"))
     with pytest.raises(FileNotFoundError, match=r"it holds none.*tendril harvest --help"):
         train(sparse.tiny(fresh / "empty"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_writes_a_checkpoint_from_which_the_run_continues_bit_for_bit(
+    home: Path, fresh: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before the first regular checkpoint; handlers are as before afterwards."""
+    config = replace(sparse.tiny(home, steps=40), checkpoint_every=10_000, name=f"by-{number}")
+    whole = train(config)
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    advance = Trainer.advance
+
+    def with_a_signal(trainer: Trainer) -> Any:
+        if trainer.step == 11:
+            os.kill(os.getpid(), number)
+        return advance(trainer)
+
+    monkeypatch.setattr(Trainer, "advance", with_a_signal)
+    elsewhere = replace(config, home=str(fresh))
+    with pytest.raises(KeyboardInterrupt):
+        train(elsewhere)
+    monkeypatch.undo()
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    (run,) = (fresh / "runs").glob("by-*")
+    assert read_tensors(run / "state.safetensors")[1]["step"] == 12
+    assert_same_run(train(elsewhere).run, whole.run)

@@ -38,6 +38,8 @@ from ..loop import (
     products,
     read_result,
     run_folder,
+    signals_wait_for_a_step,
+    stop,
     train,
     vectors_bar,
 )
@@ -220,8 +222,14 @@ def _one_pass(
         stream.start(at)
         seen = sum(run.trainer.vectors for run in runs)
         total = sum(run.config.steps * run.config.batch_size for run in runs)
-        with vectors_bar(f"{len(runs)} runs", total, seen) as bar, side_by_side(device) as each:
+        with (
+            signals_wait_for_a_step() as stop_requested,
+            vectors_bar(f"{len(runs)} runs", total, seen) as bar,
+            side_by_side(device) as each,
+        ):
             while still := [run for run in runs if not run.done and run.run not in failed]:
+                if stop_requested():
+                    stop(still)
                 step = min(run.trainer.step for run in still)
                 stream.turn()
                 now = [run for run in still if run.trainer.step == step]
