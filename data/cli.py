@@ -8,9 +8,12 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from .errors import ConfigError, TendrilError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 DONE, FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -166,6 +169,13 @@ def _flag(name: str, value: Any) -> list[str]:
 
 def _word(value: Any) -> str:
     return repr(value) if isinstance(value, float) and f"{value:g}" != repr(value) else f"{value}"
+
+
+def progress_bar(*arguments: Any, **options: Any) -> "tqdm[Any]":
+    """A tqdm bar on stderr. A terminal is updated twice a second, a log every 20 seconds."""
+    from tqdm import tqdm  # not needed to parse a command
+
+    return tqdm(*arguments, mininterval=0.5 if sys.stderr.isatty() else 20, **options)
 
 
 def note(message: str) -> None:

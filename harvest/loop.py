@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 from tqdm import tqdm
 
+from tendril.data.cli import progress_bar
 from tendril.data.store.buffers import LentMemory
 from tendril.data.store.create import writing
 from tendril.data.store.dtypes import NO_ROW, STORED_AS, encode_rows, quantise
@@ -192,7 +193,7 @@ def _collect(
 
 def _bar(layout: Layout, missing: Sequence[int], progress: bool) -> "tqdm[Any]":
     waiting = sum(len(layout.shard_inputs(shard)) for shard in missing)
-    return tqdm(
+    return progress_bar(
         desc="harvest",
         total=layout.inputs,
         initial=layout.inputs - waiting,

@@ -82,12 +82,18 @@ def process_of(config: StoreConfig) -> tuple[int, int]:
     Raises ConfigError if the index is out of range, or if several processes are to overwrite.
     """
     rank, ranks = config.rank, config.ranks
+    if rank and not ranks:
+        raise ConfigError(
+            f"--rank must come with --ranks, the number of processes; got --rank {rank} alone."
+        )
+    source = "--rank and --ranks"
     if not ranks:
-        rank = int(os.environ.get("RANK", 0))
-        ranks = int(os.environ.get("WORLD_SIZE", 1))
+        source = "RANK and WORLD_SIZE of the environment"
+        rank, ranks = _from_environment()
     if not 0 <= rank < ranks:
         raise ConfigError(
-            f"--rank must be from 0 to --ranks - 1; got --rank {rank} with --ranks {ranks}."
+            f"a rank must be from 0 to the number of processes - 1; got rank {rank} of {ranks} "
+            f"from {source}. Correct or unset them."
         )
     if ranks > 1 and config.overwrite:
         raise ConfigError(
@@ -95,6 +101,16 @@ def process_of(config: StoreConfig) -> tuple[int, int]:
             "from the new one. Remove the store with `tendril data rm STORE` first."
         )
     return rank, ranks
+
+
+def _from_environment() -> tuple[int, int]:
+    texts = [os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")]
+    if not all(text.isdecimal() for text in texts):
+        raise ConfigError(
+            f"RANK and WORLD_SIZE must be whole numbers; got {texts[0]!r} and {texts[1]!r} in the "
+            "environment. Unset them for a single process."
+        )
+    return int(texts[0]), int(texts[1])
 
 
 def environment_of(device: torch.device) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import os
 import shlex
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import Any, NoReturn, final
 import torch
 from tqdm import tqdm
 
-from tendril.data.cli import Outcome, note, scalars
+from tendril.data.cli import Outcome, note, progress_bar, scalars
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError, StoreLockedError
 from tendril.data.home import runs_folder
@@ -306,13 +305,12 @@ def stop(runs: Sequence[Running]) -> NoReturn:
 
 def vectors_bar(name: str, total: int, initial: int, *, shown: bool = True) -> "tqdm[Any]":
     """A progress bar on stderr that counts vectors."""
-    return tqdm(
+    return progress_bar(
         total=total,
         initial=initial,
         desc=name,
         unit=" vectors",
         unit_scale=True,
-        mininterval=0.5 if sys.stderr.isatty() else 20,
         disable=not shown,
     )
 

@@ -7,8 +7,8 @@ from typing import Any, final
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
-from tqdm import tqdm
 
+from ..cli import progress_bar
 from ..errors import StoreDamagedError
 from .chunks import StoredArrays
 from .dtypes import NO_ROW, decode_rows
@@ -84,7 +84,7 @@ def verify_store(location: str, progress: bool = False) -> Verified:
     arrays = StoredArrays(location, check_files=False)
     tallies = {site: _begin(arrays, site) for site in arrays.layout.widths}
     sizes = folder.sizes()
-    for shard in tqdm(range(arrays.layout.shards), desc="verify", disable=not progress):
+    for shard in progress_bar(range(arrays.layout.shards), desc="verify", disable=not progress):
         found += [str(fault) for fault in shard_faults(arrays, shard, sizes)]
         for site, tally in tallies.items():
             found += _scan(arrays, site, shard, tally)

@@ -34,7 +34,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from tendril.data.errors import ConfigError, SubjectError
+from tendril.data.errors import ConfigError, SubjectError, UnknownSiteError
 
 from .lens import lens_sites
 from .subject import weights_digest
@@ -125,8 +125,8 @@ def language_subject(model: str, compute: str = "float32") -> LanguageSubject:
 def full_names(subject: LanguageSubject, names: Sequence[str]) -> tuple[str, ...]:
     """Expand short site names: `resid_post.3` -> `blocks.3.hook_resid_post`.
 
-    Negative block numbers count from the end. Other names are returned unchanged; `site_modules`
-    checks whether they exist.
+    Negative block numbers count from the end; raises UnknownSiteError if there is no such block.
+    Other names are returned unchanged; `site_modules` checks whether they exist.
     """
 
     def full(name: str) -> str:
@@ -137,7 +137,13 @@ def full_names(subject: LanguageSubject, names: Sequence[str]) -> tuple[str, ...
 
 
 def _from_end(subject: LanguageSubject, match: re.Match[str]) -> str:
-    return f".{max(subject.layers - int(match[1]), 0)}"
+    back = int(match[1])
+    if not 1 <= back <= subject.layers:
+        raise UnknownSiteError(
+            f"a block counted from the end must be from -1 to -{subject.layers}, since "
+            f"{subject.name} has {subject.layers} blocks; got {match[0]} in --sites."
+        )
+    return f".{subject.layers - back}"
 
 
 def tokenizer_of(model: str) -> PreTrainedTokenizerBase:

@@ -8,9 +8,9 @@ from typing import Any, final
 import numpy as np
 import torch
 from jaxtyping import Bool, Int32, Int64
-from tqdm import tqdm
 
 from tendril.data import order
+from tendril.data.cli import progress_bar
 from tendril.data.errors import ConfigError
 from tendril.data.home import home_folder
 from tendril.data.inputs.texts import open_text
@@ -49,7 +49,7 @@ class JudgedText:
         """All contexts once, with a progress bar. Without groups every kept position is in
         group 0."""
         group_BT = np.where(self.kept_BT, 0, -1) if group_BT is None else group_BT
-        with tqdm(total=len(self.tokens_BT), desc=label, unit=" contexts") as bar:
+        with progress_bar(total=len(self.tokens_BT), desc=label, unit=" contexts") as bar:
             for start in range(0, len(self.tokens_BT), size):
                 part = slice(start, start + size)
                 arrays = (self.tokens_BT[part].astype(np.int64), self.kept_BT[part], group_BT[part])

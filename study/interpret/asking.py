@@ -8,7 +8,6 @@ nothing twice. Failures are tried again.
 import hashlib
 import http.client
 import json
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -19,8 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar, final
 
 import torch
-from tqdm import tqdm
 
+from tendril.data.cli import progress_bar
 from tendril.data.errors import ConfigError, EndpointError
 from tendril.data.store.atomic import write_whole
 from tendril.data.store.spec import canonical_json
@@ -174,7 +173,7 @@ class Asker:
         with ThreadPoolExecutor(self.model.parallel) as pool:
             try:
                 futures = [pool.submit(guarded, thing) for thing in things]
-                bar = tqdm(futures, label, mininterval=0.5 if sys.stderr.isatty() else 20)
+                bar = progress_bar(futures, label)
                 return [future.result() for future in bar]
             except BaseException:
                 self._stopped.set()

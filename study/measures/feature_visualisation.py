@@ -7,7 +7,6 @@ never rotates it, because orientation is part of what is shown.
 Source: Olah et al., Feature Visualization, Distill 2017; lucent (github.com/greentfrapp/lucent).
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -17,9 +16,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from tendril.data import _torchvision  # noqa: F401  lucent imports torchvision
+from tendril.data.cli import progress_bar
 from tendril.models.sites.window import ReceptivePatch
 from tendril.models.subjects.subject import Subject
 
@@ -81,7 +80,7 @@ def visualise(
     found: list[Visualised] = []
     with patch.reading() as read:
         starts = range(0, len(aims), AT_ONCE)
-        for start in tqdm(starts, "images", mininterval=0.5 if sys.stderr.isatty() else 20):
+        for start in progress_bar(starts, "images"):
             some = aims[start : start + AT_ONCE]
             direction_MD = torch.stack([aim.direction for aim in some]).to(device)
 

@@ -5,7 +5,6 @@ a histogram of each latent, its strongest contexts, and a fair sample of the tok
 active.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -13,9 +12,9 @@ from typing import final
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
-from tqdm import tqdm
 
 from tendril.data import order
+from tendril.data.cli import progress_bar
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.sae import SAE
 
@@ -276,10 +275,9 @@ def encoded(
     dictionary = dictionary.to(device)
     length = valid_BT.shape[1]
     together = max(1, AT_ONCE // (length * dictionary.latents))
-    with tqdm(
+    with progress_bar(
         total=len(contexts),
         desc="contexts",
-        mininterval=0.5 if sys.stderr.isatty() else 20,
     ) as bar:
         for read, x_BTD in _read(store, sites, contexts, length):
             for start in range(0, len(read), together):

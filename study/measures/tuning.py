@@ -1,6 +1,5 @@
 """Responses of units and latents to drawn curves."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,8 +7,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
-from tqdm import tqdm
 
+from tendril.data.cli import progress_bar
 from tendril.data.errors import SubjectError
 from tendril.models.sites.hooks import as_grid, recording
 from tendril.models.sites.receptive import ReceptiveField
@@ -40,11 +39,10 @@ def unit_tuning(
         torch.inference_mode(),
         recording(subject.module, modules) as forward,
     ):
-        for batch in tqdm(
+        for batch in progress_bar(
             images,
             "showing curves",
             -(-len(grid) // BATCH),
-            mininterval=0.5 if sys.stderr.isatty() else 20,
         ):
             acts_BHWD = as_grid(forward(subject.preprocess(batch.to(device)))[site])
             vectors.append(acts_BHWD[:, *field.cell].float().cpu())

@@ -3,15 +3,14 @@
 Source of the protocol: Cammarata et al., "Curve Detectors", Distill 2020 ("joint tuning curves").
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from tqdm import tqdm
 
+from tendril.data.cli import progress_bar
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.group.warp import Warp
 from tendril.data.inputs.images import ImageSource
@@ -50,7 +49,7 @@ def record_turned(
         stack.enter_context(exact_arithmetic())
         stack.enter_context(torch.inference_mode())
         read = stack.enter_context(patch.reading(PATCHES))
-        for rows in tqdm(best, "turning patches", mininterval=0.5 if sys.stderr.isatty() else 20):
+        for rows in progress_bar(best, "turning patches"):
             recorded = []
             for row in rows:
                 pixels = images.load(int(inputs[row.number]), size)

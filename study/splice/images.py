@@ -8,9 +8,8 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from tendril.data.cli import note
+from tendril.data.cli import note, progress_bar
 from tendril.data.errors import ConfigError, InputsNotFoundError
 from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.provenance import located, same_identity
@@ -167,7 +166,7 @@ class ImageBatches:
 
     def shown(self, label: str) -> Iterator[tuple[Tensor, Tensor | None]]:
         """All batches once, with a progress bar."""
-        with tqdm(total=len(self._images), desc=label, unit=" images") as bar:
+        with progress_bar(total=len(self._images), desc=label, unit=" images") as bar:
             for start in range(0, len(self._images), self._size):
                 numbers = range(start, min(start + self._size, len(self._images)))
                 yield self._batch(numbers)

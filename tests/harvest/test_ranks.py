@@ -245,7 +245,16 @@ def test_what_ranks_are_told(
     for wrong in (["--rank", "2", "--ranks", "2"], ["--rank", "-1", "--ranks", "2"]):
         status, out, err = run(monkeypatch, capsys, *flags, *wrong)
         assert (status, out) == (2, "")
-        assert "--rank must be from 0 to --ranks - 1" in err
+        assert "a rank must be from 0 to the number of processes - 1" in err
+    status, _, err = run(monkeypatch, capsys, *flags, "--rank", "3")
+    assert (status, "--rank must come with --ranks" in err) == (2, True), err
+    for rank, size, said in (("3", "", "rank 3 of 1 from RANK"), ("x", "2", "whole numbers")):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", size or "1")
+        status, _, err = run(monkeypatch, capsys, *flags)
+        assert (status, said in err) == (2, True), err
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
     dry = [run(monkeypatch, capsys, *flags, "--ranks", "2", "--rank", r, "--dry-run") for r in "01"]
     assert [bool(out) for _, out, _ in dry] == [True, False]
     monkeypatch.setenv("RANK", "1")

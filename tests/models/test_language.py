@@ -119,6 +119,9 @@ def test_short_names_and_names_that_are_not_there(subject: LanguageSubject) -> N
     )
     with pytest.raises(UnknownSiteError, match=r"near names are .*blocks\.\d\.hook_resid_post"):
         site_modules(subject, full_names(subject, ["resid_post.7"]))
+    for name in ("resid_post.-99", "resid_post.-0"):
+        with pytest.raises(UnknownSiteError, match="must be from -1 to -"):
+            full_names(subject, [name])
 
 
 def test_contexts_begin_as_the_tokenizer_begins_texts(subject: LanguageSubject) -> None:
