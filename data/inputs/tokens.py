@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, final
@@ -17,22 +17,28 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from ..cli import note
 from ..errors import ConfigError
 from ..store.spec import canonical_json
-from .texts import TextSource
+from .texts import Count, TextSource
 
-VERSION = 1  # of packing; to be raised if contexts change
+VERSION = 2  # of packing; to be raised if contexts change (2: None is left out)
 BATCH = 256  # documents in a call of the tokenizer
+LEFT_OUT = "left_out"  # file with the number of rows without text, if there are any
 
 
 @final
 @dataclass(frozen=True)
 class TokenSource:
-    """Tokenised documents in a fixed order. `key` identifies them."""
+    """Tokenised documents in a fixed order. `key` identifies them.
+
+    `left_out` counts the rows without text, as in TextSource.
+    """
 
     key: dict[str, Any]
     origin: str
     documents: Callable[[], Iterator[Sequence[int]]]
+    left_out: Count = field(default_factory=Count)
 
 
 @final
@@ -119,7 +125,8 @@ def _framed(
 def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) -> Contexts:
     """The contexts of a source, at most `limit`. They are packed once and kept in `folder`.
 
-    Raises ConfigError if the text does not fill one context, and the errors of the source.
+    Notes how many rows were left out because they have no text. Raises ConfigError if the text
+    does not fill one context, and the errors of the source.
     """
     if cut.body < 1:
         raise ConfigError(
@@ -131,7 +138,10 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
     about = {"version": VERSION, "source": source.key, "cut": asdict(cut), "limit": limit}
     place = folder / hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
     if not (place / "digest").is_file():
-        _keep(place, islice(pack(source.documents(), cut), limit), cut, source.origin)
+        _keep(place, islice(pack(source.documents(), cut), limit), cut, source)
+    left_out = int((place / LEFT_OUT).read_text()) if (place / LEFT_OUT).is_file() else 0
+    if left_out:
+        note(f"warning: {left_out:,} rows of {source.origin} have no text and were left out.")
     return Contexts(
         np.load(place / "tokens.npy", mmap_mode="r"),
         np.load(place / "documents.npy", mmap_mode="r"),
@@ -150,14 +160,16 @@ def tokenised(
         while batch := list(islice(remaining, BATCH)):
             yield from tokenise(batch)
 
-    return TokenSource({"text": text.key, "tokenizer": tokenizer}, text.origin, documents)
+    return TokenSource(
+        {"text": text.key, "tokenizer": tokenizer}, text.origin, documents, text.left_out
+    )
 
 
 def _keep(
     place: Path,
     contexts: Iterator[tuple[Int32[np.ndarray, " t"], Int32[np.ndarray, " t"]]],
     cut: Cut,
-    origin: str,
+    source: TokenSource,
 ) -> None:
     """Write contexts to a temporary folder as they come, and rename it at the end."""
     aside = place.with_name(f"{place.name}.{os.getpid()}")
@@ -171,13 +183,17 @@ def _keep(
                 digest.update(tokens_T.tobytes())
                 digest.update(documents_T.tobytes())
                 count += 1
+        left_out = source.left_out.rows
         if not count:
+            empty = f" ({left_out:,} rows without text were left out)" if left_out else ""
             raise ConfigError(
-                f"the text of {origin} is shorter than one context of {cut.length} tokens. Give "
-                "--inputs more text, or use a smaller --context."
+                f"the text of {source.origin} is shorter than one context of {cut.length} "
+                f"tokens{empty}. Give --inputs more text, or use a smaller --context."
             )
         for name in ("tokens", "documents"):
             _as_npy(aside / name, (count, cut.length))
+        if left_out:
+            (aside / LEFT_OUT).write_text(str(left_out))
         (aside / "digest").write_text(digest.hexdigest())
         if not (place / "digest").is_file():
             shutil.rmtree(place, ignore_errors=True)
