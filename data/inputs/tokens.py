@@ -24,6 +24,8 @@ from .texts import Count, TextSource
 
 VERSION = 2  # of packing; to be raised if contexts change (2: None is left out)
 BATCH = 256  # documents in a call of the tokenizer
+LONG = 1 << 20  # characters in a call; a longer document is tokenised in pieces
+BLOCK = 1 << 14  # tokens of a long document that are packed at a time
 LEFT_OUT = "left_out"  # file with the number of rows without text, if there are any
 
 
@@ -37,7 +39,7 @@ class TokenSource:
 
     key: dict[str, Any]
     origin: str
-    documents: Callable[[], Iterator[Sequence[int]]]
+    documents: Callable[[], Iterator[Iterable[int]]]
     left_out: Count = field(default_factory=Count)
 
 
@@ -94,22 +96,37 @@ class Contexts:
 
 
 def pack(
-    documents: Iterable[Sequence[int]], cut: Cut
+    documents: Iterable[Iterable[int]], cut: Cut
 ) -> Iterator[tuple[Int32[np.ndarray, " t"], Int32[np.ndarray, " t"]]]:
     """Yield contexts as (tokens, documents): documents end to end, cut every `cut.body` tokens.
 
-    The rest at the end that does not fill a context is dropped.
+    The rest at the end that does not fill a context is dropped. A document may be an iterator: it
+    is read as contexts are asked for, and to its end before the next document.
     """
     tokens: list[int] = []
     owners: list[int] = []
     for number, document in enumerate(documents):
         ahead = cut.between if number else ()
-        tokens += [*ahead, *document]
-        owners += [number] * (len(ahead) + len(document))
-        whole = len(tokens) // cut.body * cut.body
-        for start in range(0, whole, cut.body):
-            yield _framed(tokens[start : start + cut.body], owners[start : start + cut.body], cut)
-        del tokens[:whole], owners[:whole]
+        for block in _blocks(document):
+            tokens += [*ahead, *block]
+            owners += [number] * (len(ahead) + len(block))
+            ahead = ()
+            whole = len(tokens) // cut.body * cut.body
+            for start in range(0, whole, cut.body):
+                end = start + cut.body
+                yield _framed(tokens[start:end], owners[start:end], cut)
+            del tokens[:whole], owners[:whole]
+
+
+def _blocks(document: Iterable[int]) -> Iterator[Sequence[int]]:
+    """At least one block, also of an empty document, whose separator counts."""
+    if isinstance(document, Sequence):
+        yield document
+        return
+    rest = iter(document)
+    yield list(islice(rest, BLOCK))
+    while block := list(islice(rest, BLOCK)):
+        yield block
 
 
 def _framed(
@@ -151,18 +168,47 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
 
 
 def tokenised(
-    text: TextSource, tokenise: Callable[[list[str]], list[list[int]]], tokenizer: str
+    text: TextSource,
+    tokenise: Callable[[list[str]], list[list[int]]],
+    tokenizer: str,
+    pieces: Callable[[str], Iterable[str]] = lambda text: (text,),
 ) -> TokenSource:
-    """A source of tokens from a source of text. `tokenizer` is the digest of the tokenizer."""
+    """A source of tokens from a source of text. `tokenizer` is the digest of the tokenizer.
 
-    def documents() -> Iterator[list[int]]:
-        remaining = text.documents()
-        while batch := list(islice(remaining, BATCH)):
-            yield from tokenise(batch)
+    `pieces` cuts a long text into parts whose tokens, end to end, are those of the text. Long
+    documents are tokenised part by part, as contexts are asked for.
+    """
 
-    return TokenSource(
-        {"text": text.key, "tokenizer": tokenizer}, text.origin, documents, text.left_out
-    )
+    def in_pieces(document: str) -> Iterator[int]:
+        for piece in pieces(document):
+            yield from tokenise([piece])[0]
+
+    def documents() -> Iterator[Iterable[int]]:
+        for batch in _batches(text.documents()):
+            if len(batch[0]) > LONG:
+                yield in_pieces(batch[0])
+            else:
+                yield from tokenise(batch)
+
+    key = {"text": text.key, "tokenizer": tokenizer}
+    return TokenSource(key, text.origin, documents, text.left_out)
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    """At most BATCH documents, and LONG characters, in a call; longer documents alone."""
+    batch: list[str] = []
+    characters = 0
+    for document in documents:
+        if batch and characters + len(document) > LONG:
+            yield batch
+            batch, characters = [], 0
+        batch.append(document)
+        characters += len(document)
+        if len(batch) == BATCH or characters > LONG:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def _keep(
