@@ -22,6 +22,7 @@ from tendril.models.subjects.language import (
     full_names,
     language_subject,
 )
+from tendril.models.subjects.pieces import pieces_of
 from tendril.models.subjects.subject import site_modules
 from tendril.models.subjects.tokenise import cut_for, tokens_of
 
@@ -131,7 +132,8 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
         )
     cut = cut_for(subject, config.context)
     if text:
-        source = tokenised(text, tokens_of(subject), str(subject.identity["tokenizer"]))
+        digest = str(subject.identity["tokenizer"])
+        source = tokenised(text, tokens_of(subject), digest, pieces_of(subject))
     else:
         source = written_by(subject, config.inputs, config.context, config.limit, device)
         cut = replace(cut, between=())  # every document fills a context

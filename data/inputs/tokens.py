@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, final
@@ -17,22 +17,30 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from ..cli import note
 from ..errors import ConfigError
 from ..store.spec import canonical_json
-from .texts import TextSource
+from .texts import Count, TextSource
 
-VERSION = 1  # of packing; to be raised if contexts change
+VERSION = 2  # of packing; to be raised if contexts change (2: None is left out)
 BATCH = 256  # documents in a call of the tokenizer
+LONG = 1 << 20  # characters in a call; a longer document is tokenised in pieces
+BLOCK = 1 << 14  # tokens of a long document that are packed at a time
+LEFT_OUT = "left_out"  # file with the number of rows without text, if there are any
 
 
 @final
 @dataclass(frozen=True)
 class TokenSource:
-    """Tokenised documents in a fixed order. `key` identifies them."""
+    """Tokenised documents in a fixed order. `key` identifies them.
+
+    `left_out` counts the rows without text, as in TextSource.
+    """
 
     key: dict[str, Any]
     origin: str
-    documents: Callable[[], Iterator[Sequence[int]]]
+    documents: Callable[[], Iterator[Iterable[int]]]
+    left_out: Count = field(default_factory=Count)
 
 
 @final
@@ -88,22 +96,37 @@ class Contexts:
 
 
 def pack(
-    documents: Iterable[Sequence[int]], cut: Cut
+    documents: Iterable[Iterable[int]], cut: Cut
 ) -> Iterator[tuple[Int32[np.ndarray, " t"], Int32[np.ndarray, " t"]]]:
     """Yield contexts as (tokens, documents): documents end to end, cut every `cut.body` tokens.
 
-    The rest at the end that does not fill a context is dropped.
+    The rest at the end that does not fill a context is dropped. A document may be an iterator: it
+    is read as contexts are asked for, and to its end before the next document.
     """
     tokens: list[int] = []
     owners: list[int] = []
     for number, document in enumerate(documents):
         ahead = cut.between if number else ()
-        tokens += [*ahead, *document]
-        owners += [number] * (len(ahead) + len(document))
-        whole = len(tokens) // cut.body * cut.body
-        for start in range(0, whole, cut.body):
-            yield _framed(tokens[start : start + cut.body], owners[start : start + cut.body], cut)
-        del tokens[:whole], owners[:whole]
+        for block in _blocks(document):
+            tokens += [*ahead, *block]
+            owners += [number] * (len(ahead) + len(block))
+            ahead = ()
+            whole = len(tokens) // cut.body * cut.body
+            for start in range(0, whole, cut.body):
+                end = start + cut.body
+                yield _framed(tokens[start:end], owners[start:end], cut)
+            del tokens[:whole], owners[:whole]
+
+
+def _blocks(document: Iterable[int]) -> Iterator[Sequence[int]]:
+    """At least one block, also of an empty document, whose separator counts."""
+    if isinstance(document, Sequence):
+        yield document
+        return
+    rest = iter(document)
+    yield list(islice(rest, BLOCK))
+    while block := list(islice(rest, BLOCK)):
+        yield block
 
 
 def _framed(
@@ -119,7 +142,8 @@ def _framed(
 def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) -> Contexts:
     """The contexts of a source, at most `limit`. They are packed once and kept in `folder`.
 
-    Raises ConfigError if the text does not fill one context, and the errors of the source.
+    Notes how many rows were left out because they have no text. Raises ConfigError if the text
+    does not fill one context, and the errors of the source.
     """
     if cut.body < 1:
         raise ConfigError(
@@ -131,7 +155,10 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
     about = {"version": VERSION, "source": source.key, "cut": asdict(cut), "limit": limit}
     place = folder / hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
     if not (place / "digest").is_file():
-        _keep(place, islice(pack(source.documents(), cut), limit), cut, source.origin)
+        _keep(place, islice(pack(source.documents(), cut), limit), cut, source)
+    left_out = int((place / LEFT_OUT).read_text()) if (place / LEFT_OUT).is_file() else 0
+    if left_out:
+        note(f"warning: {left_out:,} rows of {source.origin} have no text and were left out.")
     return Contexts(
         np.load(place / "tokens.npy", mmap_mode="r"),
         np.load(place / "documents.npy", mmap_mode="r"),
@@ -141,23 +168,54 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
 
 
 def tokenised(
-    text: TextSource, tokenise: Callable[[list[str]], list[list[int]]], tokenizer: str
+    text: TextSource,
+    tokenise: Callable[[list[str]], list[list[int]]],
+    tokenizer: str,
+    pieces: Callable[[str], Iterable[str]] = lambda text: (text,),
 ) -> TokenSource:
-    """A source of tokens from a source of text. `tokenizer` is the digest of the tokenizer."""
+    """A source of tokens from a source of text. `tokenizer` is the digest of the tokenizer.
 
-    def documents() -> Iterator[list[int]]:
-        remaining = text.documents()
-        while batch := list(islice(remaining, BATCH)):
-            yield from tokenise(batch)
+    `pieces` cuts a long text into parts whose tokens, end to end, are those of the text. Long
+    documents are tokenised part by part, as contexts are asked for.
+    """
 
-    return TokenSource({"text": text.key, "tokenizer": tokenizer}, text.origin, documents)
+    def in_pieces(document: str) -> Iterator[int]:
+        for piece in pieces(document):
+            yield from tokenise([piece])[0]
+
+    def documents() -> Iterator[Iterable[int]]:
+        for batch in _batches(text.documents()):
+            if len(batch[0]) > LONG:
+                yield in_pieces(batch[0])
+            else:
+                yield from tokenise(batch)
+
+    key = {"text": text.key, "tokenizer": tokenizer}
+    return TokenSource(key, text.origin, documents, text.left_out)
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    """At most BATCH documents, and LONG characters, in a call; longer documents alone."""
+    batch: list[str] = []
+    characters = 0
+    for document in documents:
+        if batch and characters + len(document) > LONG:
+            yield batch
+            batch, characters = [], 0
+        batch.append(document)
+        characters += len(document)
+        if len(batch) == BATCH or characters > LONG:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def _keep(
     place: Path,
     contexts: Iterator[tuple[Int32[np.ndarray, " t"], Int32[np.ndarray, " t"]]],
     cut: Cut,
-    origin: str,
+    source: TokenSource,
 ) -> None:
     """Write contexts to a temporary folder as they come, and rename it at the end."""
     aside = place.with_name(f"{place.name}.{os.getpid()}")
@@ -171,13 +229,17 @@ def _keep(
                 digest.update(tokens_T.tobytes())
                 digest.update(documents_T.tobytes())
                 count += 1
+        left_out = source.left_out.rows
         if not count:
+            empty = f" ({left_out:,} rows without text were left out)" if left_out else ""
             raise ConfigError(
-                f"the text of {origin} is shorter than one context of {cut.length} tokens. Give "
-                "--inputs more text, or use a smaller --context."
+                f"the text of {source.origin} is shorter than one context of {cut.length} "
+                f"tokens{empty}. Give --inputs more text, or use a smaller --context."
             )
         for name in ("tokens", "documents"):
             _as_npy(aside / name, (count, cut.length))
+        if left_out:
+            (aside / LEFT_OUT).write_text(str(left_out))
         (aside / "digest").write_text(digest.hexdigest())
         if not (place / "digest").is_file():
             shutil.rmtree(place, ignore_errors=True)

@@ -20,6 +20,7 @@ from tendril.models.dictionaries.checkpoint import read_config
 from tendril.models.sites.language_splice import TokenBatch
 from tendril.models.subjects.generate import is_self, written_by
 from tendril.models.subjects.language import LanguageSubject
+from tendril.models.subjects.pieces import pieces_of
 from tendril.models.subjects.tokenise import cut_for, tokens_of
 
 from .language_inputs import LanguageInputs, context_shape, text_of
@@ -138,4 +139,4 @@ def _given(
         # every document fills a context, so nothing stands between two
         return written_by(subject, inputs, cut.length, limit, device), replace(cut, between=())
     digest = str(subject.identity["tokenizer"])
-    return tokenised(open_text(inputs), tokens_of(subject), digest), cut
+    return tokenised(open_text(inputs), tokens_of(subject), digest, pieces_of(subject)), cut

@@ -1,5 +1,6 @@
 """Packing: no token is lost or doubled at a border, and contexts are always the same."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,6 +164,110 @@ def test_texts_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"body": "one"}')
     with pytest.raises(ConfigError, match=r"under 'text'; got body\. Name .* --column"):
         _documents(tmp_path / "rows.jsonl")
+
+
+def test_rows_without_text_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {"text": ["one", None, "", "two", None]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
+    (tmp_path / "rows.jsonl").write_text(
+        "\n".join(json.dumps({"text": text}) for text in rows["text"])
+    )
+    for place in (tmp_path / "set", tmp_path / "rows.jsonl"):
+        text = open_text(str(place))
+        for _ in range(2):  # counted anew each time
+            assert list(text.documents()) == ["one", "", "two"]
+            assert text.left_out.rows == 2
+        source = tokenised(text, lambda batch: [[7] * len(one) for one in batch], "t")
+        for _ in range(2):  # also where the contexts are found made already
+            assert len(contexts_of(source, Cut(2), None, tmp_path / "tokens")) == 3
+            assert f"2 rows of {place} have no text and were" in capsys.readouterr().err
+        with pytest.raises(ConfigError, match=r"9 tokens \(2 rows without text were left out\)"):
+            contexts_of(source, Cut(9), None, tmp_path / "tokens")
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (["one", "two"], "got list. Name another column"),
+        ([5, 6, 7], "got list. Token ids are not taken"),
+        ({"en": "one"}, "got dict. Name another column"),
+        (3, "got int. Name the column"),
+        (2.5, "got float. Name the column"),
+        (True, "got bool. Name the column"),
+    ],
+)
+def test_what_is_no_text_is_refused(tmp_path: Path, value: object, match: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    where = {"rows.jsonl": "line 2 of", "set": r"row 1 \(from 0\) of the dataset"}
+    (tmp_path / "rows.jsonl").write_text(
+        json.dumps({"text": "a"}) + "\n" + json.dumps({"text": value})
+    )
+    datasets.Dataset.from_dict({"text": [None, value]}).save_to_disk(tmp_path / "set")
+    for name, place in where.items():
+        with pytest.raises(ConfigError, match=f"{place}.* a string under 'text'; {match}"):
+            _documents(tmp_path / name)
+
+
+def test_rows_of_bytes_and_rows_without_the_column_are_refused(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"text": [b"one"]}).save_to_disk(tmp_path / "set")
+    with pytest.raises(ConfigError, match=r"got bytes\. Name another column .* decode"):
+        _documents(tmp_path / "set")
+    (tmp_path / "rows.jsonl").write_text("[1, 2]")
+    with pytest.raises(ConfigError, match=r"must be a JSON object .*; got list"):
+        _documents(tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({f"k{i}": i for i in range(9000)}))
+    with pytest.raises(ConfigError, match=r"got k0, .*k9, \.\.\.\. Name the right"):
+        _documents(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        (r'{"text": "a\ud83db"}', r"line 1 .* got the lone surrogate U\+D83D at character 1\."),
+        ("[" * 100_000, "line 1 is not JSON .*nested too deeply"),
+        ('{"text": "a", "n": ' + '{"n": ' * 100_000, "line 1 is not JSON .*nested too deeply"),
+        ('{"text": ' + "1" * 5000 + "}", "line 1 is not JSON"),
+    ],
+)
+def test_lines_that_no_reader_takes(tmp_path: Path, line: str, match: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(line)
+    with pytest.raises(UnreadableInputsError, match=match):
+        _documents(tmp_path / "rows.jsonl")
+
+
+def test_pairs_of_surrogates_are_one_character(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(r'{"text": "a\ud83d\ude00b"}')
+    assert _documents(tmp_path / "rows.jsonl") == ["a\U0001f600b"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+        ("utf-32", "UTF-32"),
+        ("utf-32-le", "UTF-32LE"),
+    ],
+)
+def test_wide_encodings_are_named(tmp_path: Path, name: str, encoding: str, told: str) -> None:
+    (tmp_path / name).write_bytes('{"text": "Ein Caf\u00e9, so gro\u00df"}'.encode(encoding))
+    with pytest.raises(UnreadableInputsError, match=f"got {told}. Convert .* -f {told} -t UTF-8"):
+        _documents(tmp_path / name)
+
+
+def test_other_files_are_not_taken_for_wide_encodings(tmp_path: Path) -> None:
+    for text in ("", "\0", "ab\0", "word\0other\0" * 50, "a" * 99 + "\0" * 99, "\u4e2d\u6587"):
+        (tmp_path / "a.txt").write_bytes(text.encode())
+        assert _documents(tmp_path / "a.txt") == [text]
+    (tmp_path / "a.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    with pytest.raises(UnreadableInputsError, match="zero bytes: it is probably no text"):
+        _documents(tmp_path / "a.txt")
 
 
 def test_tokens_decode_to_the_text(tmp_path: Path, shared: Path) -> None:
