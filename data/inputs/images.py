@@ -87,8 +87,8 @@ class ImageSource:
             raise  # says something about the machine, and nothing about the image
         except Exception as error:  # decoders raise exceptions of many types on damaged bytes
             reason = IN_MEMORY.sub("", str(error))  # recorded in the store, so without an address
-            reason = f"{type(error).__name__}: {printable(reason)}"
-            raise UnreadableInputError(reason[:MOST_REASON]) from error
+            line = printable(reason).replace("\n", " ")
+            raise UnreadableInputError(f"{type(error).__name__}: {line[:MOST_REASON]}") from error
 
 
 def open_images(inputs: str, limit: int | None = None) -> ImageSource:
