@@ -88,7 +88,10 @@ class ImageSource:
         except Exception as error:  # decoders raise exceptions of many types on damaged bytes
             reason = IN_MEMORY.sub("", str(error))  # recorded in the store, so without an address
             line = printable(reason).replace("\n", " ")
-            raise UnreadableInputError(f"{type(error).__name__}: {line[:MOST_REASON]}") from error
+            kind = type(error).__name__
+            if kind == "error":  # of zlib, struct and others: only the module tells them apart
+                kind = f"{type(error).__module__}.{kind}"
+            raise UnreadableInputError(f"{kind}: {line[:MOST_REASON]}") from error
 
 
 def open_images(inputs: str, limit: int | None = None) -> ImageSource:
