@@ -177,7 +177,7 @@ def _listed(folder: Path) -> tuple[list[str], list[str], list[str]]:
     """The images of a folder and its subfolders in order, the files that are no images, and what
     is no regular file: pipes, devices, broken links, and links to folders."""
     found, skipped, irregular = [], [], []
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=_say_unlisted):
         above = Path(root).relative_to(folder)
         irregular += [
             (above / name).as_posix() for name in folders if (Path(root) / name).is_symlink()
@@ -192,6 +192,10 @@ def _listed(folder: Path) -> tuple[list[str], list[str], list[str]]:
             else:
                 skipped.append((above / name).as_posix())
     return sorted(found), skipped, irregular
+
+
+def _say_unlisted(error: OSError) -> None:
+    note(f"the folder {error.filename} cannot be listed ({error.strerror}) and was skipped.")
 
 
 def _say_skipped(names: list[str], plural: str, singular: str) -> None:
@@ -240,7 +244,9 @@ def _hugging_face(name: str, limit: int | None) -> ImageSource:
         for index, name in enumerate(names):
             try:
                 whole = cell_bytes(encoded, chosen[index])
-            except (OSError, ValueError):  # the harvest records why
+            except MemoryError:
+                raise
+            except Exception:  # the harvest records why
                 yield name, UNREADABLE, b""
             else:
                 yield name, len(whole), whole[:HEAD_BYTES] + whole[-HEAD_BYTES:]
