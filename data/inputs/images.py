@@ -8,6 +8,7 @@ cropped; smaller images are enlarged to the input size.
 
 import hashlib
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,22 +17,42 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import simplejpeg
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
 
 from .. import order
+from ..cli import note, printable
 from ..errors import ConfigError, InputsNotFoundError, UnreadableInputError, UnreadableInputsError
-from .hugging_face import HUGGING_FACE, is_on_disk, open_table
+from .decoding import fit, read_file
+from .hugging_face import (
+    HUGGING_FACE,
+    cell_bytes,
+    image_column,
+    is_on_disk,
+    is_parquet,
+    open_table,
+)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+# What Pillow reads. The list is fixed, so that a store's name does not depend on how Pillow was
+# built; what a Pillow cannot decode is an unreadable input.
+COMMON_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+MORE_SUFFIXES = (
+    ".apng .avif .avifs .blp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .icb "
+    ".icns .ico .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpf .jpx .mpo .msp .pbm .pcd .pcx .pfm .pgm "
+    ".pnm .psd .pxr .qoi .ras .rgb .rgba .sgi .tga .vda .vst .xbm .xpm"
+)
+SUFFIXES = (*COMMON_SUFFIXES, *MORE_SUFFIXES.split())
+# How the images begin that people store without a suffix: JPEG, PNG, GIF, TIFF, JPEG 2000; WebP
+# and AVIF are told by their bytes 4 to 12.
+HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
+BRANDS = (b"WEBP", b"ftypavif")
 DEAD_LEAVES = "dead-leaves"
-MARGIN = 8 / 7  # the shorter side after resizing over the side of the crop
 FIT = "shorter side to 8/7 bicubic, centre crop"
-ORIENTATION = 0x0112  # the EXIF tag for the camera's orientation; 1 is upright
 IN_MEMORY = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # Pillow's name of a file
 SAMPLE = 0x5A3E  # the key of the sample that --limit draws
 HEAD_BYTES = 4096  # bytes at each end of a file that enter its fingerprint
+UNREADABLE = -1  # the length, in a fingerprint, of an input whose bytes cannot be read
+NAMED = 3  # files in a message
+MOST_REASON = 500  # characters of the reason why an input cannot be read
 
 
 @final
@@ -40,8 +61,8 @@ class ImageSource:
     """A numbered set of images.
 
     `identity` is their entry in the spec of a harvest, and `origin` their place on this machine.
-    `fetch(index, size)` returns an image; it raises OSError, ValueError or SyntaxError (as Pillow
-    does) for an unreadable one.
+    `fetch(index, size)` returns an image; for an unreadable one it may raise any exception, as
+    decoders do.
     """
 
     identity: dict[str, Any]
@@ -62,15 +83,21 @@ class ImageSource:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # e.g. of damaged EXIF, which does no harm
                 return self.fetch(index, size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except MemoryError:
+            raise  # says something about the machine, and nothing about the image
+        except Exception as error:  # decoders raise exceptions of many types on damaged bytes
             reason = IN_MEMORY.sub("", str(error))  # recorded in the store, so without an address
-            raise UnreadableInputError(f"{type(error).__name__}: {reason}") from error
+            line = printable(reason).replace("\n", " ")
+            kind = type(error).__name__
+            if kind == "error":  # of zlib, struct and others: only the module tells them apart
+                kind = f"{type(error).__module__}.{kind}"
+            raise UnreadableInputError(f"{kind}: {line[:MOST_REASON]}") from error
 
 
 def open_images(inputs: str, limit: int | None = None) -> ImageSource:
     """The images that `inputs` names.
 
-    `inputs` is a folder of images, a dataset written by `datasets.save_to_disk`,
+    `inputs` is a folder of images, a dataset written by `datasets.save_to_disk`, a parquet file,
     `hf:NAME_OR_PATH[@SPLIT]`, or `dead-leaves[:SEED]`. `limit` draws that many images at random,
     always the same ones, in their original order. For dead leaves it is the number of images.
     Raises InputsNotFoundError, ConfigError.
@@ -82,12 +109,12 @@ def open_images(inputs: str, limit: int | None = None) -> ImageSource:
     if inputs.startswith(HUGGING_FACE):
         return _hugging_face(inputs.removeprefix(HUGGING_FACE), limit)
     folder = Path(inputs)
-    if not inputs or not folder.is_dir():
+    if not inputs or not (folder.is_dir() or is_parquet(folder)):
         raise InputsNotFoundError(
             f"--inputs must be a folder of images, {HUGGING_FACE}NAME or {DEAD_LEAVES}; got "
             f"{inputs!r}, which is not a folder. Check the path."
         )
-    if is_on_disk(folder):
+    if is_on_disk(folder) or is_parquet(folder):
         return _hugging_face(inputs, limit)
     return _folder(folder, limit)
 
@@ -107,117 +134,122 @@ def first_readable(source: ImageSource, size: int) -> int:
     )
 
 
-def fit(content: bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Decode an image to RGB: upright, on white if transparent, resized and centre-cropped."""
-    with Image.open(io.BytesIO(content)) as image:
-        pixels_HWC = _plain_jpeg(content, image)
-        if pixels_HWC is None:
-            pixels_HWC = np.asarray(_upright_rgb(image))
-    height, width = pixels_HWC.shape[:2]
-    shorter = min(height, width)
-    scaled = min(max(shorter, size), round(size * MARGIN))
-    side = size * shorter / scaled  # of the crop, in pixels of the original image
-    left, top = (width - side) / 2, (height - side) / 2
-    if scaled == shorter:
-        cut_HWC = pixels_HWC[int(top) : int(top) + size, int(left) : int(left) + size]
-        return np.array(cut_HWC)  # a copy, since Pillow's memory is read-only
-    box = (left, top, left + side, top + side)
-    whole = Image.fromarray(pixels_HWC)
-    return np.array(whole.resize((size, size), Image.Resampling.BICUBIC, box=box))
-
-
-def _plain_jpeg(content: bytes, image: Image.Image) -> UInt8[np.ndarray, "h w 3"] | None:
-    """The pixels of an upright RGB JPEG, equal to Pillow's; None for other images.
-
-    With two threads it takes half of Pillow's time, whose conversion to numpy holds the GIL.
-    """
-    if image.format != "JPEG" or image.mode != "RGB" or image.getexif().get(ORIENTATION, 1) != 1:
-        return None
+def readable(source: ImageSource, index: int, size: int) -> UInt8[np.ndarray, "size size 3"] | None:
+    """Image number `index`, or None with a note if it cannot be read (any more)."""
     try:
-        pixels_HWC: UInt8[np.ndarray, "h w 3"] = simplejpeg.decode_jpeg(content, "RGB")
-    except ValueError:
-        return None  # Pillow may read it, or say what is wrong
-    return pixels_HWC
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        image = _eight_bits(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey levels of 16-bit, integer and float images as 8 bits.
-
-    Integers are divided by 257 if any exceeds 255; floats up to 1 are multiplied by 255.
-    """
-    values = np.asarray(image).astype(np.float64)
-    if image.mode.startswith("I"):
-        values = values / 257 if values.max(initial=0) > 255 else values
-    elif values.max(initial=0) <= 1:
-        values = values * 255
-    return Image.fromarray(np.clip(values, 0, 255).round().astype(np.uint8))
+        return source.load(index, size)
+    except UnreadableInputError as error:
+        note(f"the image {source.name(index)} cannot be read ({error}); it is left out.")
+        return None
 
 
 def _folder(folder: Path, limit: int | None) -> ImageSource:
-    found = sorted(
-        p.relative_to(folder).as_posix()
-        for p in folder.rglob("*")
-        if p.suffix.lower() in SUFFIXES and p.is_file()
-    )
+    found, skipped, irregular = _listed(folder)
+    _say_skipped(skipped, "images Pillow reads", "an image Pillow reads")
+    _say_skipped(irregular, "regular", "regular")
     if not found:
         raise InputsNotFoundError(
             f"--inputs must be a folder of images; got {folder}, which holds none in any of its "
-            f"subfolders ({', '.join(SUFFIXES)})."
+            f"subfolders ({', '.join(COMMON_SUFFIXES)} and others)."
         )
-    names = tuple(found[i] for i in _choose(len(found), limit))
+    paths = tuple(found[i] for i in _choose(len(found), limit))
+    names = tuple(_utf8(path) for path in paths)
 
     def fetch(index: int, size: int) -> UInt8[np.ndarray, "size size 3"]:
-        return fit((folder / names[index]).read_bytes(), size)
+        return fit(read_file(folder / paths[index]), size)
 
     def ends() -> Iterator[tuple[str, int, bytes]]:
-        for name in names:
-            with (folder / name).open("rb") as file:
-                head = file.read(HEAD_BYTES)
-                length = file.seek(0, io.SEEK_END)
-                file.seek(max(0, length - HEAD_BYTES))
-                yield name, length, head + file.read()
+        for path, name in zip(paths, names, strict=True):
+            try:
+                with (folder / path).open("rb") as file:
+                    head = file.read(HEAD_BYTES)
+                    length = file.seek(0, io.SEEK_END)
+                    file.seek(max(0, length - HEAD_BYTES))
+                    tail = file.read()
+            except OSError:  # the harvest records why
+                length, head, tail = UNREADABLE, b"", b""
+            yield name, length, head + tail
 
     return ImageSource(_identity("folder", names, ends()), str(folder), names, fetch)
 
 
-def _hugging_face(name: str, limit: int | None) -> ImageSource:
-    import datasets  # takes a second to import
+def _listed(folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """The images of a folder and its subfolders in order, the files that are no images, and what
+    is no regular file: pipes, devices, broken links, and links to folders."""
+    found, skipped, irregular = [], [], []
+    for root, folders, files in os.walk(folder, onerror=_say_unlisted):
+        above = Path(root).relative_to(folder)
+        irregular += [
+            (above / name).as_posix() for name in folders if (Path(root) / name).is_symlink()
+        ]
+        for name in files:
+            path = Path(root) / name
+            suffix = path.suffix.lower()
+            if not _is_regular(path):
+                irregular.append((above / name).as_posix())
+            elif suffix in SUFFIXES or (not suffix and _begins_as_image(path)):
+                found.append((above / name).as_posix())
+            else:
+                skipped.append((above / name).as_posix())
+    return sorted(found), skipped, irregular
 
+
+def _say_unlisted(error: OSError) -> None:
+    note(f"the folder {error.filename} cannot be listed ({error.strerror}) and was skipped.")
+
+
+def _say_skipped(names: list[str], plural: str, singular: str) -> None:
+    if names:
+        one = len(names) == 1
+        named = ", ".join(_utf8(name) for name in sorted(names)[:NAMED])
+        note(
+            f"{len(names)} {'file is' if one else 'files are'} not {singular if one else plural} "
+            f"and {'was' if one else 'were'} skipped: {named}"
+            f"{', ...' if len(names) > NAMED else '.'}"
+        )
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # e.g. no permission to follow a link
+        return False
+
+
+def _begins_as_image(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head.startswith(HEADS) or head.endswith(BRANDS)
+
+
+def _utf8(name: str) -> str:
+    """A name with the bytes that are not UTF-8 written as \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _hugging_face(name: str, limit: int | None) -> ImageSource:
     path, _, split = name.partition("@")
     table = open_table(path, split, "image dataset")
-    columns = [c for c, kind in table.features.items() if isinstance(kind, datasets.Image)]
-    if not columns:
-        raise ConfigError(
-            f"the dataset {path!r} must have a column of images; it has "
-            f"{', '.join(table.features)}. Give --inputs another dataset."
-        )
-    encoded = table.cast_column(columns[0], datasets.Image(decode=False))
+    encoded = image_column(table, path)
     chosen = _choose(len(encoded), limit)
     names = tuple(f"{split or 'row'}/{i}" for i in chosen)
 
-    def content(index: int) -> bytes:
-        cell = encoded[chosen[index]][columns[0]]
-        whole: bytes = cell["bytes"] or Path(cell["path"]).read_bytes()
-        return whole
-
     def fetch(index: int, size: int) -> UInt8[np.ndarray, "size size 3"]:
-        return fit(content(index), size)
+        return fit(cell_bytes(encoded, chosen[index]), size)
 
     def ends() -> Iterator[tuple[str, int, bytes]]:
         for index, name in enumerate(names):
-            whole = content(index)
-            yield name, len(whole), whole[:HEAD_BYTES] + whole[-HEAD_BYTES:]
+            try:
+                whole = cell_bytes(encoded, chosen[index])
+            except MemoryError:
+                raise
+            except Exception:  # the harvest records why
+                yield name, UNREADABLE, b""
+            else:
+                yield name, len(whole), whole[:HEAD_BYTES] + whole[-HEAD_BYTES:]
 
     origin = f"{HUGGING_FACE}{name}" if not Path(path).exists() else name
     return ImageSource(_identity("hugging-face", names, ends()), origin, names, fetch)

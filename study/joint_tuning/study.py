@@ -77,7 +77,7 @@ class JointStudy(Study[JointConfig, VisionInputs, Joint]):
             patch, store, site, images, subject.input_size, best, respond, angles_A, device
         )
         curves = [align(responses_IAM, m) for m, responses_IAM in enumerate(turned)]
-        return combine(detectors, curves, [len(rows) for rows in best])
+        return combine(detectors, curves, [len(responses) for responses in turned])
 
     def figures(self, findings: Joint) -> dict[str, Any]:
         return findings.figures()

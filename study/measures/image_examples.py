@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from tendril.data.inputs.images import ImageSource
+from tendril.data.inputs.images import ImageSource, readable
 from tendril.data.store.reader import Store
 from tendril.models.sites.receptive import ReceptiveField
 
@@ -93,17 +93,19 @@ def cut_patches(
     best: Sequence[Sequence[Row]],
 ) -> list[list[Patch]]:
     """The pixels of each row's receptive field; edges are repeated beyond the image. Each input
-    is opened once."""
+    is opened once; those that cannot be read are left out."""
     inputs = store.column("input")
     wanted = sorted({int(inputs[row.number]) for rows in best for row in rows})
-    images = {index: source.load(index, size) for index in wanted}
+    images = {index: readable(source, index, size) for index in wanted}
     patches = []
     for rows in best:
         found = []
         for row in rows:
             index = int(inputs[row.number])
+            if (image := images[index]) is None:
+                continue
             pixel = pixel_of(store, site, field, row.number)
-            pixels = cut(images[index], pixel, min(max(field.size), size))
+            pixels = cut(image, pixel, min(max(field.size), size))
             found.append(Patch(pixels, row.value, store.input_name(index)))
         patches.append(found)
     return patches

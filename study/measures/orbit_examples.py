@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.group.warp import Warp
-from tendril.data.inputs.images import ImageSource
+from tendril.data.inputs.images import ImageSource, readable
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.equivariant import EquivariantCrosscoder
 from tendril.models.dictionaries.sae import Stored
@@ -68,6 +68,7 @@ def pose_normalised_patches(
     A row is the orbit of a patch p that was turned by the column `turn`. A latent of direction a
     that is active in pose h sees T_h of its pattern, whose direction is T_h a. The patch is turned
     by the difference to UP; a mirrored one is mirrored back about the vertical axis.
+    Images that cannot be read are left out.
     """
     group = store.group
     assert group is not None
@@ -75,17 +76,19 @@ def pose_normalised_patches(
     inputs, turns = store.column("input"), store.column("turn")
     ys, xs = store.column("y"), store.column("x")
     wanted = sorted({int(inputs[row.number]) for rows in best for row in rows})
-    images = {index: _rgb(source.load(index, image_size)) for index in wanted}
+    images = {index: readable(source, index, image_size) for index in wanted}
     found = []
     for rows, latent, angle in zip(best, latents, directions, strict=True):
         patches = []
         for row in rows:
-            _, poses_1S = coded(dictionary, store.read(site, np.array([row.number])))
             index = int(inputs[row.number])
+            if (image := images[index]) is None:
+                continue
+            _, poses_1S = coded(dictionary, store.read(site, np.array([row.number])))
             centre = patch.centre(int(ys[row.number]), int(xs[row.number]))
             turn = float(turns[row.number]) / MILLI
             pixels = pose_normalised(
-                warp, images[index], centre, turn, int(poses_1S[0, latent]), angle, group
+                warp, _rgb(image), centre, turn, int(poses_1S[0, latent]), angle, group
             )
             patches.append(Patch(pixels, row.value, store.input_name(index)))
         found.append(patches)

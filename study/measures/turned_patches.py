@@ -13,7 +13,7 @@ from jaxtyping import Float
 from tendril.data.cli import progress_bar
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.group.warp import Warp
-from tendril.data.inputs.images import ImageSource
+from tendril.data.inputs.images import ImageSource, readable
 from tendril.data.store.reader import Store
 from tendril.models.sites.window import ReceptivePatch
 
@@ -40,7 +40,7 @@ def record_turned(
 
     `patch` reads `site`; `size` is that of the subject's images in pixels, and `respond` turns
     activations [N, D] into the responses of M detectors. Patches are read by cubic splines and
-    fade to the subject's mean colour towards a circle.
+    fade to the subject's mean colour towards a circle. Images that cannot be read are left out.
     """
     warp = Warp(Dihedral(1, reflections=False), patch.size, patch.colour, device)
     inputs = store.column("input")
@@ -52,7 +52,9 @@ def record_turned(
         for rows in progress_bar(best, "turning patches"):
             recorded = []
             for row in rows:
-                pixels = images.load(int(inputs[row.number]), size)
+                pixels = readable(images, int(inputs[row.number]), size)
+                if pixels is None:
+                    continue
                 image = torch.from_numpy(pixels).to(device).permute(2, 0, 1).float() / 255
                 centre = patch.centre(*cell_of(store, site, row.number))
                 centres = np.repeat(np.array([centre]), len(angles_A), 0)
@@ -62,7 +64,9 @@ def record_turned(
                     turned = warp.turned(image, centres[some], angles_A[some])
                     parts.append(read(turned)[site].float().cpu().numpy())
                 recorded.append(respond(np.concatenate(parts)))
-            found.append(np.stack(recorded) if rows else np.zeros((0, len(angles_A), len(best))))
+            found.append(
+                np.stack(recorded) if recorded else np.zeros((0, len(angles_A), len(best)))
+            )
     return found
 
 

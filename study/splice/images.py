@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from tendril.data.cli import note, progress_bar
-from tendril.data.errors import ConfigError, InputsNotFoundError
+from tendril.data.errors import (
+    ConfigError,
+    InputsNotFoundError,
+    UnreadableInputError,
+    UnreadableInputsError,
+)
 from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.provenance import located, same_identity
 from tendril.models.dictionaries.checkpoint import load_sae
@@ -97,10 +102,12 @@ class SplicedImages:
             self.subject.logits,
         )
         figures = image_figures(sums)
+        unreadable = {"unreadable": batches.unreadable} if batches.unreadable else {}
         return {
             "subject": self.subject.name,
             "site": self.site,
-            "images": len(self.images),
+            "images": len(self.images) - len(batches.unreadable),
+            **unreadable,
             "answers": sums[CLEAN].count,
             "source": self.source,
             "labels": OWN if self.labels is None else "file",
@@ -151,7 +158,10 @@ def _count(images: ImageSource, limit: int | None) -> str:
 
 @final
 class ImageBatches:
-    """Batches of images as the subject takes them, with their classes where they are known."""
+    """Batches of images as the subject takes them, with their classes where they are known.
+
+    Images that cannot be read are left out; `unreadable` maps their names to the reasons.
+    """
 
     def __init__(
         self,
@@ -163,19 +173,41 @@ class ImageBatches:
     ) -> None:
         self._images, self._subject, self._size = images, subject, size
         self._device, self._labels = device, labels
+        self.unreadable: dict[str, str] = {}
 
     def shown(self, label: str) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """All batches once, with a progress bar."""
+        """All batches once, with a progress bar. Raises UnreadableInputsError if no image can be
+        read."""
         with progress_bar(total=len(self._images), desc=label, unit=" images") as bar:
             for start in range(0, len(self._images), self._size):
                 numbers = range(start, min(start + self._size, len(self._images)))
-                yield self._batch(numbers)
+                loaded = self._loaded(numbers)
+                if loaded:
+                    yield self._batch(loaded)
                 bar.update(len(numbers))
+        if len(self.unreadable) == len(self._images):
+            name, reason = next(iter(self.unreadable.items()))
+            raise UnreadableInputsError(
+                f"none of the {len(self._images)} images in {self._images.origin} can be read "
+                f"({name}: {reason}). Give --inputs a folder of readable images."
+            )
 
-    def _batch(self, numbers: range) -> tuple[Tensor, Tensor | None]:
-        size = self._subject.input_size
-        pixels = [torch.from_numpy(self._images.load(i, size)) for i in numbers]
-        rgb_BCHW = torch.stack(pixels).permute(0, 3, 1, 2).to(self._device).float() / 255
+    def _loaded(self, numbers: range) -> dict[int, Tensor]:
+        loaded = {}
+        for i in numbers:
+            try:
+                loaded[i] = torch.from_numpy(self._images.load(i, self._subject.input_size))
+            except UnreadableInputError as error:
+                name = self._images.name(i)
+                if name not in self.unreadable:
+                    note(f"the image {name} cannot be read ({error}); it is left out.")
+                self.unreadable[name] = str(error)
+        return loaded
+
+    def _batch(self, numbers: dict[int, Tensor]) -> tuple[Tensor, Tensor | None]:
+        rgb_BCHW = (
+            torch.stack(list(numbers.values())).permute(0, 3, 1, 2).to(self._device).float() / 255
+        )
         labels = self._labels
         known = None if labels is None else torch.tensor([labels[i] for i in numbers])
         return self._subject.preprocess(rgb_BCHW), known

@@ -12,8 +12,9 @@ from tendril.data.errors import (
     UnreadableInputError,
     UnreadableInputsError,
 )
-from tendril.data.inputs import images
-from tendril.data.inputs.images import _plain_jpeg, first_readable, fit, open_images
+from tendril.data.inputs import decoding
+from tendril.data.inputs.decoding import _plain_jpeg, fit
+from tendril.data.inputs.images import first_readable, open_images
 
 
 def gradient(width: int, height: int) -> Image.Image:
@@ -164,7 +165,7 @@ def test_the_fast_way_to_a_jpeg_gives_pillows_pixels(
         assert np.array_equal(_plain_jpeg(content, image), np.asarray(image.convert("RGB")))
     with Image.open(tmp_path / "a.jpg") as image, pytest.MonkeyPatch.context() as patch:
         fast = fit(content, 48)
-        patch.setattr(images, "_plain_jpeg", lambda *_: None)
+        patch.setattr(decoding, "_plain_jpeg", lambda *_: None)
         assert np.array_equal(fast, fit(content, 48))
 
 

@@ -1,4 +1,6 @@
 import dataclasses
+import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from tendril.data.errors import (
     SubjectError,
     UnreadableInputsError,
 )
+from tendril.data.inputs import images
 from tendril.data.inputs.images import open_images
 from tendril.data.store.reader import open_store
 from tendril.harvest.config import HarvestConfig
@@ -73,6 +76,33 @@ def test_rows_are_the_activations_at_their_columns(config: HarvestConfig) -> Non
         np.testing.assert_allclose(rows["early"][r], early, rtol=1e-4, atol=1e-6)
     norms = forward(config, 2)["late"].norm(dim=0).flatten().numpy()
     assert (8 * y + x)[inputs == 2].tolist() == draw_by_norm(norms[None], 5, 0, [2])[0].tolist()
+
+
+@pytest.mark.parametrize("group", [{}, {"rotations": 4, "sites": ("early",)}])
+def test_whatever_a_decoder_raises_is_of_one_input(
+    config: HarvestConfig, monkeypatch: pytest.MonkeyPatch, group: dict[str, object]
+) -> None:
+    photos = Path(config.inputs)
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "zero.jpg").symlink_to("/dev/zero")
+    (photos / "7.png").rename(os.fsdecode(os.fsencode(photos) + b"/\xff.png"))
+    whole = images.fit
+
+    def fit(content: bytes, size: int) -> np.ndarray:
+        if content == (photos / "2.png").read_bytes():
+            raise struct.error("unpack requires\n4 bytes")
+        return whole(content, size)
+
+    monkeypatch.setattr(images, "fit", fit)
+    done = harvest(dataclasses.replace(config, **group))
+    store = open_store(done.store)
+    assert done.unreadable == 2
+    unreadable = np.unique(store.column("input")[~store.column("valid")])
+    assert [store.input_name(int(i)) for i in unreadable] == ["2.png", "4.png"]
+    records = Path(done.store, "records").rglob("*")
+    written = "".join(file.read_text() for file in records if file.is_file())
+    assert "struct.error: unpack requires 4 bytes" in written
+    assert store.input_name(8) == "\\xff.png"
 
 
 def test_a_slice_of_which_nothing_can_be_read(config: HarvestConfig) -> None:

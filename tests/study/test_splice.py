@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tendril.data.errors import ConfigError, InputsNotFoundError
+from tendril.data.errors import ConfigError, InputsNotFoundError, UnreadableInputsError
 from tendril.data.inputs.images import open_images
 from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
@@ -88,6 +89,30 @@ def test_all_is_recovered_by_the_identity_and_nothing_by_zero(home: Path) -> Non
     assert made["zero"]["top5"] == 1.0, "of three classes all are among the first five"
     assert everything["recovered_against_zero"]["top5"] is None
     assert (made["best_run"], made["best_loss_recovered"]) == ("all", 1.0)
+
+
+def test_images_that_cannot_be_read_are_left_out_and_named(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(home / "images", tmp_path / "whole")
+    for number in range(6):  # whole batches, and each colour equally often
+        (tmp_path / "whole" / f"{IDS[number % 3]}_{number}.png").unlink()
+    shutil.copytree(tmp_path / "whole", tmp_path / "some")
+    for number in range(6):
+        (tmp_path / "some" / f"{IDS[number % 3]}_{number}.png").write_bytes(b"no image")
+    whole = splice(config(home, inputs=str(tmp_path / "whole"), batch_size=2)).figures
+    some = splice(config(home, inputs=str(tmp_path / "some"), batch_size=2)).figures
+    assert some["images"] == some["answers"] == 6
+    assert sorted(some["unreadable"]) == sorted(f"{IDS[n % 3]}_{n}.png" for n in range(6))
+    assert "UnidentifiedImageError" in some["unreadable"]["c1_red_0.png"]
+    assert capsys.readouterr().err.count("c1_red_0.png cannot be read") == 1
+    for name in ("clean", "zero", "mean"):
+        assert some[name] == pytest.approx(whole[name], rel=1e-5)
+    assert "unreadable" not in whole
+    for file in (tmp_path / "some").iterdir():
+        file.write_bytes(b"no image")
+    with pytest.raises(UnreadableInputsError, match="none of the 12 images"):
+        splice(config(home, inputs=str(tmp_path / "some")))
 
 
 def test_the_batch_size_changes_nothing(home: Path) -> None:

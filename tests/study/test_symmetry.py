@@ -233,6 +233,24 @@ def test_examples_are_pose_normalised(home: Path) -> None:
     assert "No shapes were shown" in alone and check(alone).ids
 
 
+def test_examples_that_cannot_be_read_any_more_are_left_out(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> np.ndarray:
+        raise AttributeError("decoder")
+
+    study = SymmetryStudy()
+    config = SymmetryConfig(run="templates-0", home=str(home), **QUICK | {"visualise": 0})
+    found = study.find(config)
+    assert found.vision.images is not None
+    images = replace(found.vision.images, fetch=fails)
+    found = replace(found, vision=replace(found.vision, images=images))
+    findings = study.compute(config, found, torch.device("cpu"))
+    assert findings.patches and not any(findings.patches.values())
+    assert "cannot be read (AttributeError: decoder)" in capsys.readouterr().err
+    assert check(rendered(replace(findings, tuning=None))).ids
+
+
 def test_a_run_without_curves_shows_what_comes_nearest(home: Path) -> None:
     config = SymmetryConfig(run="noise-0", home=str(home), **QUICK | {"visualise": 0})
     result = run_study(SymmetryStudy(), config)
