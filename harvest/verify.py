@@ -92,9 +92,9 @@ def verify_deep(config: VerifyConfig, location: str) -> Recomputed:
 
     A few slices are also recomputed with another batch size, which may change the last bits; the
     wider tolerance is allowed for these. Whole slices are recomputed, so at least `rows` rows are
-    compared, or all if the store has fewer. Raises what opening a store raises; ConfigError for a store that is not of images or
-    text; SubjectError, WeightsError and InputsNotFoundError if subject or inputs cannot be found
-    again or have changed.
+    compared, or all if the store has fewer. Raises what opening a store raises; ConfigError for a
+    store that is not of images or text; SubjectError, WeightsError and InputsNotFoundError if
+    subject or inputs cannot be found again or have changed.
     """
     began = time.perf_counter()
     store = Store(location)

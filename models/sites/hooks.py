@@ -44,13 +44,13 @@ class SiteShape:
 def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterator[Forward]:
     """Context manager that yields `forward(x)`, which returns the activations at each site.
 
-    A site is the outputs of its modules, concatenated over channels; for a module marked `:in`,
-    its first input. Activations of images are views in the layout [B, C, H, W], [B, T, D] or
-    [B, D], whatever the module's own (see `layout_of`). The forward pass stops after the last
-    module needed. All but the last activation are copies, because a later in-place operation
-    would change them. Gradients flow if they are enabled. Several threads may call `forward` at once. Calling the network itself
-    inside the body runs it in full and records nothing. Hooks are removed on exit, also after an
-    exception.
+    A site is the outputs of its modules, concatenated over channels; for a module marked `:in`, its
+    first input. Activations of images are views in the layout [B, C, H, W], [B, T, D] or [B, D],
+    whatever the module's own (see `layout_of`). The forward pass stops after the last module
+    needed. All but the last activation are copies, because a later in-place operation would change
+    them. Gradients flow if they are enabled. Several threads may call `forward` at once. Calling
+    the network itself inside the body runs it in full and records nothing. Hooks are removed on
+    exit, also after an exception.
 
     Raises SubjectError if a module does not exist, is not called, or is called twice before the
     pass stops. `describe_sites` also detects modules that are called again after that point.

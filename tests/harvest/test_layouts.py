@@ -10,12 +10,13 @@ from PIL import Image
 from tendril.data.errors import StoreDamagedError, SubjectError
 from tendril.data.inputs.images import open_images
 from tendril.data.store.reader import open_store
-from tendril.harvest.config import HarvestConfig, VerifyConfig
-from tendril.harvest.run import harvest
+from tendril.harvest.config import HarvestConfig, LanguageConfig, VerifyConfig
+from tendril.harvest.language_plan import LanguagePlan
+from tendril.harvest.run import harvest, make_plan
 from tendril.harvest.verify import comparison, verify_deep
 
 from ..conftest import ROOT
-from ..helpers import layouts
+from ..helpers import layouts, tiny_language
 from ..helpers.layouts import CHANNELS, SIZE
 from ..models.test_dimensions import REFUSED, SITES, by_hand
 
@@ -122,3 +123,29 @@ def test_activations_of_more_entries_than_images_are_refused_at_each_batch(
     monkeypatch.setattr("tendril.models.sites.hooks._check_alike", lambda *_: None)
     with pytest.raises(SubjectError, match="must have one entry per image"):
         harvest(config(photos, tmp_path, kind))
+
+
+def test_a_layer_that_flattens_contexts_and_tokens_is_refused(tmp_path: Path) -> None:
+    """As the MLP of OPT does."""
+    model = tiny_language.save(tmp_path / "tiny")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/0.txt").write_text(tiny_language.text(200, 0))
+    plan = make_plan(
+        LanguageConfig(
+            inputs=str(tmp_path / "text"),
+            subject=str(model),
+            sites=("mlp_out.1",),
+            context=16,
+            device="cpu",
+            home=str(tmp_path / "home"),
+        )
+    )
+    assert isinstance(plan, LanguagePlan)
+    assert plan.layout().widths == {"blocks.1.hook_mlp_out": 16}
+    (path,) = plan.subject.sites["blocks.1.hook_mlp_out"]
+    layer = plan.subject.module.get_submodule(path)
+    layer.register_forward_hook(lambda _module, _inputs, out: out.flatten(0, 1))
+    with pytest.raises(
+        SubjectError, match=r"got \[16, 16\] for one context and \[32, 16\] for two"
+    ):
+        plan.layout()
