@@ -49,11 +49,21 @@ def estimate(plan: Plan, layout: Layout) -> Cost:
     sentence = (
         f"{layout.inputs:,} inputs x {layout.rows_per_input} positions = {layout.rows:,} "
         f"rows{of_group} of "
-        + ", ".join(f"{site} ({width})" for site, width in layout.widths.items())
+        + ", ".join(_site_in_words(layout, site) for site in layout.widths)
         + f"; about {stored / 1e6:,.0f} MB ({raw / 1e6:,.0f} MB raw {dtype}) and "
         f"{duration(seconds)} on {plan.device}, into {plan.location}"
     )
     return Cost(layout.rows, stored, seconds, sentence)
+
+
+def _site_in_words(layout: Layout, site: str) -> str:
+    """The channels and the map of a site, e.g. `480 channels on a 28 x 28 map (mixed3b)`."""
+    rows, columns = layout.grids.get(site, (0, 0))
+    article = "an" if rows in (11, 18) or str(rows).startswith("8") else "a"
+    where = f" on {article} {rows} x {columns} map" if columns > 1 else ""
+    if columns == 1 and rows > 1:
+        where = f" at {rows} positions"
+    return f"{layout.widths[site]} channels{where} ({site})"
 
 
 def duration(seconds: float) -> str:

@@ -1,13 +1,14 @@
 """The plan of a harvest of text: sites of a language model on packed contexts."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
 import torch
 
-from tendril.data.errors import ConfigError
+from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.home import home_folder, store_location
 from tendril.data.inputs.texts import open_text
 from tendril.data.inputs.tokens import Contexts, Cut, TokenSource, contexts_of, tokenised
@@ -75,8 +76,12 @@ class LanguagePlan(Plan):
                 f"context; got {per_input}."
             )
         sites = self.spec.sites
+        device = next(self.subject.module.parameters()).device
+        tokens_BT = self._some_tokens(2).to(device)
         with recording(self.subject.module, site_modules(self.subject, sites)) as forward:
-            acts = forward(self._some_tokens(1).to(next(self.subject.module.parameters()).device))
+            acts, of_two = forward(tokens_BT[:1]), forward(tokens_BT[[0, -1]])
+        for site in sites:
+            check_tokens(site, length, acts[site].shape, of_two[site].shape)
         return plan_layout(
             inputs=len(self.contexts),
             rows_per_input=per_input,
@@ -103,6 +108,17 @@ class LanguagePlan(Plan):
 
     def _some_tokens(self, count: int) -> torch.Tensor:
         return torch.from_numpy(self.contexts.tokens_BT[:count].copy()).long()
+
+
+def check_tokens(site: str, length: int, one: Sequence[int], two: Sequence[int]) -> None:
+    """Raise SubjectError unless activations are [B, T, D] for one and for two contexts of
+    `length` tokens: some layers flatten contexts and tokens into one dimension."""
+    if len(one) != 3 or list(one[:2]) != [1, length] or list(two) != [2, length, one[2]]:
+        raise SubjectError(
+            f"activations at {site!r} must have shape [B, {length}, D] for contexts of {length} "
+            f"tokens; got {list(one)} for one context and {list(two)} for two. Choose another "
+            "site, such as the output of the block (resid_post.0)."
+        )
 
 
 def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:

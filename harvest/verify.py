@@ -28,12 +28,13 @@ from tendril.data.store.verify import row_in_words
 
 from .config import HarvestConfig, LanguageConfig, VerifyConfig
 from .loop import SliceRows
+from .other_batch import MOVED, OtherBatch, with_other_batch
 from .plan import Plan, environment_of
 from .run import make_plan
 
 SAMPLE = 0xDEE9  # key of the random sample of slices
 LISTED = 20  # faults that are described; all are counted
-MOVED = 0.01  # fraction of rows whose position may differ through rounding on another machine
+OTHER_BATCHES = 2  # slices that are also recomputed with another batch size
 # Allowed difference over a row's largest value. First number: device, threads and torch are those
 # recorded (processors of one name may still round differently), so one step of the dtype. Second
 # number: they differ, so two steps. float32 shows the network's own rounding: 1e-5 and 1e-3.
@@ -49,6 +50,8 @@ TOLERANCE = {
 @dataclass
 class Recomputed:
     """The result of a deep check.
+
+    Some slices are also recomputed with batches of `other_batch` inputs in place of `batch`.
 
     `largest` is, for each site, the largest difference of a value over the largest value of its
     row. `moved` counts rows that are drawn at other positions than stored, `differing` all
@@ -68,6 +71,9 @@ class Recomputed:
     differing: int = 0
     faults: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    batch: int = 0
+    other_batch: int = 0
+    largest_of_batches: float = 0.0
 
     def summary(self) -> dict[str, Any]:
         """All fields, and the fraction of rows that are equal bit for bit."""
@@ -84,10 +90,11 @@ class Recomputed:
 def verify_deep(config: VerifyConfig, location: str) -> Recomputed:
     """Recompute a random sample of slices as the harvest did, and compare every row.
 
-    Whole slices are recomputed, so at least `rows` rows are compared, or all if the store has
-    fewer. Raises what opening a store raises; ConfigError for a store that is not of images or
-    text; SubjectError, WeightsError and InputsNotFoundError if subject or inputs cannot be found
-    again or have changed.
+    A few slices are also recomputed with another batch size, which may change the last bits; the
+    wider tolerance is allowed for these. Whole slices are recomputed, so at least `rows` rows are
+    compared, or all if the store has fewer. Raises what opening a store raises; ConfigError for a
+    store that is not of images or text; SubjectError, WeightsError and InputsNotFoundError if
+    subject or inputs cannot be found again or have changed.
     """
     began = time.perf_counter()
     store = Store(location)
@@ -104,12 +111,51 @@ def verify_deep(config: VerifyConfig, location: str) -> Recomputed:
             here=environment_of(plan.device),
         )
         layout = store.arrays.layout
+        parts: list[SliceRows] = []
+        _check_widths(plan, store)
         for part in plan.producer(layout.inputs_per_slice)(_sample(store, config)):
             _compare(store, part, done)
+            parts += [part] if len(parts) < OTHER_BATCHES else []
+        other = _other_batch(plan, store, parts, done)
     if done.moved > MOVED * done.rows or (done.moved and done.same_environment):
         done.add_fault(f"{done.moved} of {done.rows} rows are drawn at other positions than stored")
+    done.batch, done.other_batch = other.size, other.other
+    done.largest_of_batches = other.largest
     done.seconds = round(time.perf_counter() - began, 2)
     return done
+
+
+def _other_batch(plan: Plan, store: Store, parts: list[SliceRows], done: Recomputed) -> OtherBatch:
+    """Recompute some slices with another batch size; add what differs to the faults."""
+    dtype = store.arrays.dtype
+
+    def compare(fresh: np.ndarray, before: np.ndarray) -> np.ndarray:
+        a, b = (_as_stored(rows, dtype, "rows of another batch size") for rows in (fresh, before))
+        return differences(a, b)[1]
+
+    layout, tolerance = store.arrays.layout, TOLERANCE[dtype][1]
+    other, faults = with_other_batch(plan, layout, parts, compare, tolerance)
+    for fault in faults:
+        done.add_fault(fault)
+    return other
+
+
+def _check_widths(plan: Plan, store: Store) -> None:
+    """Raise StoreDamagedError if the subject's sites have other widths or maps than the store.
+
+    Raises SubjectError if no dimension of a site's activations is the batch.
+    """
+    stored, here = store.arrays.layout, plan.layout()
+    for site, width in stored.widths.items():
+        was = (width, tuple(stored.grids.get(site, here.grids[site])))
+        now = (here.widths[site], tuple(here.grids[site]))
+        if was != now:
+            (channels, (rows, columns)), (c, (h, w)) = was, now
+            raise StoreDamagedError(
+                f"{store.name} holds rows of {channels} channels on a {rows} x {columns} map of "
+                f"{site}; the subject gives {c} channels on a {h} x {w} map. Harvest it again "
+                "with --overwrite."
+            )
 
 
 def _sample(store: Store, config: VerifyConfig) -> list[range]:
@@ -270,6 +316,11 @@ def comparison(about: Mapping[str, Any]) -> str:
     parts += [f"  and {hidden:,} more"] if hidden else []
     parts += [f"  {site}: largest difference {d:.4g}" for site, d in about["largest"].items()]
     parts.append(f"  harvested on {then}" + ("" if about["same_environment"] else f"; here {now}"))
+    if about["other_batch"]:
+        parts.append(
+            f"  with batches of {about['other_batch']} in place of {about['batch']}: largest "
+            f"difference {about['largest_of_batches']:.4g}"
+        )
     if about["moved"]:
         parts.append(f"  {about['moved']:,} rows are drawn at other positions here")
     if about["same_environment"] and exact is not None and exact < 1:

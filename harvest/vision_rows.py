@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, Shaped, UInt8
 
-from tendril.data.errors import UnreadableInputError
+from tendril.data.errors import SubjectError, UnreadableInputError
 from tendril.data.inputs.images import ImageSource
 from tendril.models.sites.fused import fused
 from tendril.models.sites.hooks import as_grid, recording
@@ -82,6 +82,7 @@ def vision_rows(
                 with torch.inference_mode():  # not across a yield: it would apply to the caller
                     acts = forward(subject.preprocess(to_rgb(images, device, subject.input_size)))
                     grids = {site: as_grid(acts[site]) for site in sites}
+                    _check_count(grids, len(images))
                     rows, columns = gather(grids, rule.draw(inputs, grids[sites[0]]), dtype)
                 yield SliceRows(
                     inputs=inputs,
@@ -92,6 +93,15 @@ def vision_rows(
                 )
 
     return produce
+
+
+def _check_count(grids: Mapping[str, torch.Tensor], images: int) -> None:
+    for site, grid_BHWD in grids.items():
+        if len(grid_BHWD) != images:
+            raise SubjectError(
+                f"the activations at {site!r} must have one entry per image; got {len(grid_BHWD)} "
+                f"for {images} images. Choose another site."
+            )
 
 
 def gather(

@@ -14,7 +14,9 @@ from torch.utils.hooks import RemovableHandle
 from tendril.data.errors import SubjectError, TendrilError
 
 from ..subjects.subject import Subject, site_modules
+from .dimensions import check_batch, is_image, is_square, layout_of, standard
 
+ALIKE = 1e-2  # allowed difference between an image alone and in a batch, over the largest value
 INPUT = ":in"  # suffix of a module name: the site is the module's input instead of its output
 
 Forward = Callable[[Tensor], dict[str, Tensor]]
@@ -42,12 +44,13 @@ class SiteShape:
 def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterator[Forward]:
     """Context manager that yields `forward(x)`, which returns the activations at each site.
 
-    A site is the outputs of its modules, concatenated over channels; for a module marked `:in`,
-    its first input. The forward pass stops after the last module needed. All but the last
-    activation are copies, because a later in-place operation would change them. Gradients flow
-    if they are enabled. Several threads may call `forward` at once. Calling the network itself
-    inside the body runs it in full and records nothing. Hooks are removed on exit, also after an
-    exception.
+    A site is the outputs of its modules, concatenated over channels; for a module marked `:in`, its
+    first input. Activations of images are views in the layout [B, C, H, W], [B, T, D] or [B, D],
+    whatever the module's own (see `layout_of`). The forward pass stops after the last module
+    needed. All but the last activation are copies, because a later in-place operation would change
+    them. Gradients flow if they are enabled. Several threads may call `forward` at once. Calling
+    the network itself inside the body runs it in full and records nothing. Hooks are removed on
+    exit, also after an exception.
 
     Raises SubjectError if a module does not exist, is not called, or is called twice before the
     pass stops. `describe_sites` also detects modules that are called again after that point.
@@ -76,6 +79,11 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
         except _Stop as stop:
             if stop.error:
                 raise stop.error from None
+            if is_image(x):
+                square = is_square(x)
+                for name, acts in seen.items():
+                    layout = layout_of(name, modules[name], module, acts.shape, square)
+                    seen[name] = standard(acts, layout)
             return {site: _join([seen[name] for name in names]) for site, names in sites.items()}
         else:
             uncalled = next(name for name in modules if name not in seen)
@@ -108,47 +116,82 @@ def _add_hook(
 
 @torch.no_grad()
 def describe_sites(subject: Subject, names: Sequence[str]) -> dict[str, SiteShape]:
-    """Width and grid of each site, from one full forward pass over a grey image.
+    """Width and grid of each site, from full forward passes over two images of noise, first
+    alone and then as one batch.
 
-    Raises UnknownSiteError, and SubjectError if the network fails on this image or does not call
-    a module exactly once: a ReLU that a block uses twice has no single activation.
+    Raises UnknownSiteError, and SubjectError if the network fails on these images, does not call
+    a module exactly once (a ReLU that a block uses twice has no single activation), if no
+    dimension of the activations is the batch (see `check_batch`), or if the activations of an
+    image change with the other images of its batch.
     """
     sites = site_modules(subject, names)
-    calls: Counter[str] = Counter()
-    shapes: dict[str, Tensor] = {}
-
-    def hook(name: str) -> Callable[[nn.Module, object, object], None]:
-        def count(_module: nn.Module, _inputs: object, output: object) -> None:
-            calls[name] += 1
-            shapes[name] = _first_tensor(name, output).to("meta")
-
-        return count
-
+    modules = _submodules(subject.module, sites)
     device = next((p.device for p in subject.module.parameters()), torch.device("cpu"))
-    grey_BCHW = torch.full((1, 3, subject.input_size, subject.input_size), 0.5, device=device)
+    shape = (2, 3, subject.input_size, subject.input_size)
+    noise_BCHW = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    first, square = _outputs(subject, modules, noise_BCHW[:1])
+    second, _ = _outputs(subject, modules, noise_BCHW[1:])
+    both, _ = _outputs(subject, modules, noise_BCHW)
+    shapes: dict[str, Tensor] = {}
+    for name, part in modules.items():
+        check_batch(name, part, first[name].shape, both[name].shape)
+        layout = layout_of(name, part, subject.module, both[name].shape, square)
+        shapes[name] = standard(first[name], layout)
+        alone = torch.cat([shapes[name], standard(second[name], layout)])
+        _check_alike(name, alone, standard(both[name], layout))
+    grids = {s: as_grid(_join([shapes[name] for name in names])) for s, names in sites.items()}
+    return {s: SiteShape(g.shape[3], (g.shape[1], g.shape[2])) for s, g in grids.items()}
+
+
+def _outputs(
+    subject: Subject, modules: Mapping[str, nn.Module], rgb_BCHW: Float[Tensor, "b 3 h w"]
+) -> tuple[dict[str, Tensor], bool]:
+    """The output of each module as the module returns it, from one full pass, and whether the
+    network's input is square. Raises SubjectError."""
+    calls: Counter[str] = Counter()
+    outputs: dict[str, Tensor] = {}
+
+    def record(name: str, acts: object) -> None:
+        calls[name] += 1
+        outputs[name] = _first_tensor(name, acts).clone()
+
     handles = []
     try:
-        for name, submodule in _submodules(subject.module, sites).items():
-            handles.append(submodule.register_forward_hook(hook(name)))
-        subject.module(subject.preprocess(grey_BCHW))
+        for name, submodule in modules.items():
+            handles.append(_add_hook(name, submodule, record))
+        x = subject.preprocess(rgb_BCHW)
+        subject.module(x)
     except TendrilError:
         raise
     except Exception as error:  # a user's network may raise anything
+        images = "an image" if len(rgb_BCHW) == 1 else f"a batch of {len(rgb_BCHW)} images"
         raise SubjectError(
-            f"{subject.name} fails on an image of {subject.input_size} pixels "
+            f"{subject.name} fails on {images} of {subject.input_size} pixels "
             f"({type(error).__name__}: {str(error)[:200]}). Give its input size and preprocessing "
             "with subject_from_module(module, input_size=..., preprocess=...)."
         ) from error
     finally:
         for handle in handles:
             handle.remove()
-    for name in (name for names in sites.values() for name in names):
+    for name in modules:
         if calls[name] == 0:
             raise SubjectError(_never_called(name))
         if calls[name] > 1:
             raise SubjectError(_called_often(name, f"{calls[name]} times"))
-    grids = {s: as_grid(_join([shapes[name] for name in names])) for s, names in sites.items()}
-    return {s: SiteShape(g.shape[3], (g.shape[1], g.shape[2])) for s, g in grids.items()}
+    return outputs, is_square(x)
+
+
+def _check_alike(name: str, alone: Tensor, batched: Tensor) -> None:
+    """Raise SubjectError if two images give other activations alone than as one batch."""
+    alone, batched = (acts.double().nan_to_num() for acts in (alone, batched))
+    error = (alone - batched).abs().max()
+    if error > ALIKE * alone.abs().max():
+        raise SubjectError(
+            f"the activations of an image at {name!r} must not depend on the other images of its "
+            f"batch; alone and in a batch of two they differ by {float(error):.3g}, at values of "
+            f"up to {float(alone.abs().max()):.3g}. Choose another site, or make the network "
+            "deterministic."
+        )
 
 
 def as_grid(acts: Float[Tensor, "b ..."]) -> Float[Tensor, "b h w d"]:

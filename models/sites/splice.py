@@ -17,6 +17,7 @@ from torch.nn import functional
 from tendril.data.errors import SubjectError
 
 from ..dictionaries.sae import SAE
+from .dimensions import is_image, is_square, layout_of, restored
 from .hooks import INPUT, as_grid, recording
 
 CLEAN, ZERO, MEAN = "clean", "zero", "mean"  # conditions: unchanged, zero- and mean-ablated
@@ -87,7 +88,14 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
     exception. Not thread-safe. Raises SubjectError as `recording` does.
     """
     replacements: dict[str, Tensor] = {}
+    image = square = False  # whether the input is a batch of images, and of square ones
     modules = dict(module.named_modules(remove_duplicate=False))
+
+    def replacement(name: str, like: Tensor) -> Tensor:
+        if not image:
+            return replacements[name]
+        part = modules[name.removesuffix(INPUT)]
+        return restored(replacements[name], layout_of(name, part, module, like.shape, square))
 
     def hook(name: str) -> Callable[[nn.Module, object, object], object]:
         def replace(_module: nn.Module, _inputs: object, output: object) -> object:
@@ -96,7 +104,7 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
             original = first_tensor(output)
             # A copy, because a later in-place operation would change the caller's tensor. It keeps
             # the original's memory layout, so that equal values give bitwise equal logits.
-            return with_first(output, torch.empty_like(original).copy_(replacements[name]))
+            return with_first(output, torch.empty_like(original).copy_(replacement(name, original)))
 
         return replace
 
@@ -105,7 +113,8 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
             _module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]
         ) -> None:
             if name in replacements:
-                first_tensor(inputs or tuple(named.values())).copy_(replacements[name])
+                original = first_tensor(inputs or tuple(named.values()))
+                original.copy_(replacement(name, original))
 
         return replace
 
@@ -116,6 +125,8 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
     ):
 
         def run(x: Any, parts: Mapping[str, Tensor]) -> Tensor:
+            nonlocal image, square
+            image, square = is_image(x), is_square(x)
             replacements.update(parts)
             try:
                 return predict(x)[logits]

@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.machinery import PathFinder
@@ -17,6 +17,7 @@ from tendril.data import _torchvision  # noqa: F401  before a subject file impor
 from tendril.data.errors import SubjectError, TendrilError
 
 from ..dictionaries.checkpoint import check_values
+from ..sites.dimensions import declare_layout
 from .subject import Subject, weights_digest
 
 _SUBJECT_FOLDERS: set[Path] = set()  # folders of the subject files loaded in this process
@@ -28,25 +29,43 @@ def subject_from_module(
     input_size: int = 224,
     preprocess: Callable[[Tensor], Tensor] = lambda rgb: rgb,
     name: str = "module",
+    layout: Mapping[str, str] | None = None,
 ) -> Subject:
     """Make a subject of any network that takes images.
 
     `preprocess` turns RGB images [B, 3, H, W] in 0..1, squares of `input_size` pixels, into the
     input of the module; by default it changes nothing. Every dotted name of
     `module.named_modules()` is a site. The module is put in eval mode, float32, without
-    gradients. Raises SubjectError for parameters that are not finite.
+    gradients.
+
+    `layout` maps a site to the order of the dimensions of its output, with one letter for each:
+    `N` images, `C` channels, `H` and `W` rows and columns, `L` positions. `NHWC` is a map with
+    the channels last, `LNC` a sequence whose second dimension is the batch. Without it the order
+    is found from the module and the shape of its output.
+
+    Raises SubjectError for parameters that are not finite and for layouts that are no layout.
     """
     module = module.eval().float().requires_grad_(False)
     parameters = dict(module.named_parameters())
     check_values(parameters, name, SubjectError, "Load the weights of a trained network.")
-    names = [n for n, _ in module.named_modules(remove_duplicate=False) if n]
+    parts = dict(module.named_modules(remove_duplicate=False))
+    names = [n for n in parts if n]
+    for site, letters in (layout or {}).items():
+        if site not in names:
+            raise SubjectError(
+                f"layout must name modules of the network; it has no module {site!r}. Choose a "
+                "name from named_modules()."
+            )
+        declare_layout(parts[site], site, letters)
+    declared = {"layout": dict(sorted(layout.items()))} if layout else {}
     return Subject(
         name=name,
         module=module,
         preprocess=preprocess,
         input_size=input_size,
         sites={n: (n,) for n in names},
-        identity={"name": name, "weights": weights_digest(module), "input_size": input_size},
+        identity={"name": name, "weights": weights_digest(module), "input_size": input_size}
+        | declared,
     )
 
 

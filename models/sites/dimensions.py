@@ -1,0 +1,164 @@
+"""Which dimension of a module's output is the batch, and which holds the channels.
+
+A layout is a string with one letter per dimension: `N` images, `C` channels, `H` rows and `W`
+columns of a map, `L` positions. All code outside `recording` and `splicing` sees the standard
+layouts NCHW, NLC and NC.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from tendril.data.errors import SubjectError
+
+STANDARD = {4: "NCHW", 3: "NLC", 2: "NC"}  # by the number of dimensions
+DECLARED = "tendril_layout"  # attribute of a module whose layout the user declared
+
+CHANNELS_FIRST = (
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.BatchNorm2d,
+    nn.InstanceNorm2d,
+    nn.GroupNorm,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.PixelShuffle,
+    nn.Upsample,
+)
+NORMS = (nn.LayerNorm, nn.RMSNorm)
+
+
+def declare_layout(module: nn.Module, name: str, layout: str) -> None:
+    """Set the layout of a module's output. Raises SubjectError for an unknown layout."""
+    if sorted(layout) not in [sorted(letters) for letters in STANDARD.values()]:
+        raise SubjectError(
+            f"the layout of {name!r} must have each letter of NCHW, NLC or NC once, such as NHWC "
+            f"or LNC; got {layout!r}."
+        )
+    module.__dict__[DECLARED] = layout
+
+
+def layout_of(
+    name: str, module: nn.Module, root: nn.Module, shape: Sequence[int], square: bool
+) -> str:
+    """The layout of an output of `shape` of the module `name` of a network `root`.
+
+    A declared layout comes first. Then the module decides: convolutions and pooling are channels
+    first, linear layers and layer norms channels last. Otherwise, square images (`square`) give
+    square maps, so that the channels are the dimension that differs. If no dimension does, the
+    layers inside the module decide, and then the network: without any layer norm it is taken to
+    be channels first. Raises SubjectError if the layout cannot be told, or differs from the
+    declared one in the number of dimensions.
+    """
+    declared = module.__dict__.get(DECLARED, "")
+    if declared:
+        if len(declared) != len(shape):
+            raise SubjectError(
+                f"the layout of {name!r} is declared as {declared}, but its output has shape "
+                f"{list(shape)}. Declare one letter per dimension."
+            )
+        return str(declared)
+    if len(shape) == 3:
+        return "NCL" if isinstance(module, nn.Conv1d | nn.BatchNorm1d) else "NLC"
+    if len(shape) != 4:
+        return STANDARD.get(len(shape), "")
+    return (
+        _of_kind(module, shape) or _of_shape(shape, square) or _of_parts(name, module, root, shape)
+    )
+
+
+def standard(acts: Tensor, layout: str) -> Tensor:
+    """A view in the standard layout."""
+    wanted = STANDARD.get(len(layout), layout)
+    return acts if layout == wanted else acts.permute([layout.index(d) for d in wanted])
+
+
+def restored(acts: Tensor, layout: str) -> Tensor:
+    """Inverse of `standard`."""
+    wanted = STANDARD.get(len(layout), layout)
+    return acts if layout == wanted else acts.permute([wanted.index(d) for d in layout])
+
+
+def is_image(x: object) -> bool:
+    """True if `x` is the input of a vision network; tokens are integers."""
+    return isinstance(x, Tensor) and x.is_floating_point()
+
+
+def is_square(x: object) -> bool:
+    """True if `x` is a batch of square images."""
+    return isinstance(x, Tensor) and x.ndim == 4 and x.shape[2] == x.shape[3]
+
+
+def check_batch(name: str, module: nn.Module, one: Sequence[int], two: Sequence[int]) -> None:
+    """Raise SubjectError unless one dimension is the batch: 1 for one image and 2 for two.
+
+    `one` and `two` are the shapes of the module's output for one and for two images. The batch
+    must be the first dimension, or the `N` of the declared layout.
+    """
+    declared = str(module.__dict__.get(DECLARED, ""))
+    at = declared.index("N") if declared else 0
+    expected = [2 if d == at else size for d, size in enumerate(one)]
+    if at < len(one) and one[at] == 1 and list(two) == expected:
+        return
+    grown = [d for d in range(len(one)) if len(one) == len(two) and one[d] != two[d]]
+    if not grown:
+        found = "no dimension holds the images of the batch"
+    elif grown == [at] or len(grown) > 1:
+        found = f"dimension {grown[0]} holds several windows or positions per image"
+    else:
+        found = f"dimension {grown[0]} holds the images of the batch"
+    advice = "Choose another site, such as the block that contains it."
+    if len(one) in STANDARD and len(grown) == 1 and grown[0] != at and one[grown[0]] == 1:
+        rest = [d for d in STANDARD[len(one)] if d != "N"]
+        layout = "".join(rest[: grown[0]]) + "N" + "".join(rest[grown[0] :])
+        advice = (
+            f"Declare it with subject_from_module(..., layout={{{name!r}: {layout!r}}}), or choose "
+            "another site."
+        )
+    raise SubjectError(
+        f"dimension {at} of the activations at {name!r} must have one entry per image; their shape "
+        f"is {list(one)} for one image and {list(two)} for two, so {found}. {advice}"
+    )
+
+
+def _of_kind(module: nn.Module, shape: Sequence[int]) -> str:
+    """The layout that the module's own type implies; empty if none."""
+    if isinstance(module, CHANNELS_FIRST):
+        return "NCHW"
+    if isinstance(module, nn.Linear):
+        return "NHWC"
+    if type(module).__name__ == "Permute":  # torchvision's
+        return {(0, 2, 3, 1): "NHWC", (0, 3, 1, 2): "NCHW"}.get(
+            tuple(getattr(module, "dims", ())), ""
+        )
+    if isinstance(module, NORMS) and len(module.normalized_shape) == 1:
+        if type(module) in NORMS:
+            return "NHWC"
+        # Subclasses may permute inside (LayerNorm2d of torchvision and timm).
+        width = module.normalized_shape[0]
+        if (shape[1] == width) != (shape[3] == width):
+            return "NCHW" if shape[1] == width else "NHWC"
+    return ""
+
+
+def _of_shape(shape: Sequence[int], square: bool) -> str:
+    """The layout of a square map; empty if the map is not square or as wide as it is deep."""
+    _, a, b, c = shape
+    if a == b == c == 1 or (square and a != b == c):
+        return "NCHW"
+    return "NHWC" if square and a == b != c else ""
+
+
+def _of_parts(name: str, module: nn.Module, root: nn.Module, shape: Sequence[int]) -> str:
+    kinds = {_of_kind(m, shape) for m in module.modules() if not isinstance(m, nn.Linear)} - {""}
+    if len(kinds) == 1:
+        return kinds.pop()
+    if not kinds and not any(isinstance(m, NORMS) for m in root.modules()):
+        return "NCHW"
+    raise SubjectError(
+        f"which dimension of the activations at {name!r} holds the channels cannot be told from "
+        f"their shape {list(shape)}. Declare it with subject_from_module(..., "
+        f"layout={{{name!r}: 'NCHW'}}) or 'NHWC', or choose another site."
+    )
