@@ -25,6 +25,7 @@ from tendril.data.store.provenance import identity_in_words, located, same_ident
 from tendril.data.store.reader import Store
 from tendril.data.store.record import read_record
 from tendril.data.store.verify import row_in_words
+from tendril.models.subjects.trust import check_named
 
 from .config import HarvestConfig, LanguageConfig, VerifyConfig
 from .loop import SliceRows
@@ -183,9 +184,12 @@ def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any])
         )
     on_cpu = config.device == "auto" and recorded.get("device") == "cpu"
     place = store.arrays.folder.location
+    hint = located(place, origin["subject"])
+    if not config.subject:
+        check_named(hint, place, store.spec["subject"])
     common = {
         "inputs": config.inputs or located(place, origin["inputs"]),
-        "subject": config.subject or located(place, origin["subject"]),
+        "subject": config.subject or hint,
         "sites": tuple(store.spec["sites"]),
         "per_input": store.spec["positions"].get("per_input", "all"),
         "dtype": store.spec["dtype"],

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jaxtyping
 import pytest
@@ -29,6 +30,9 @@ def _let_subprocesses_import_tests() -> None:
 
 
 _let_subprocesses_import_tests()
+
+_STATE = TemporaryDirectory(prefix="tendril-state-")  # tests leave the user's own record alone
+os.environ["XDG_STATE_HOME"] = _STATE.name
 
 
 @contextmanager

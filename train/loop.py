@@ -22,15 +22,23 @@ from tendril.data.cli import Outcome, note, progress_bar, scalars
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError, StoreLockedError
 from tendril.data.home import runs_folder
-from tendril.data.store.atomic import locked
+from tendril.data.store.atomic import ASIDE, locked
+from tendril.data.store.links import check_no_links, check_not_link
 from tendril.data.store.reader import Store
 from tendril.data.store.spec import canonical_json, slug
-from tendril.models.dictionaries.checkpoint import RESULT, read_config, read_json
+from tendril.models.dictionaries.checkpoint import (
+    CONFIG,
+    DICTIONARY,
+    RESULT,
+    STATE,
+    read_config,
+    read_json,
+)
 
 from .checks import warn_of_passes, warn_of_result
 from .config import BASELINES, TrainConfig, what_of, where_of
 from .metrics import evaluate
-from .run import Running, write_result
+from .run import METRICS, Running, write_result
 from .trainer import ALONE, Ranks
 from .vectors import Source, source_of, store_of
 
@@ -106,10 +114,9 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
     ranks = together(device)
     ranks.rows_of(config.batch_size)
     run = run_folder(config, source, ranks.ranks)
+    check_not_link(run)
     run.mkdir(parents=True, exist_ok=True)
-    with only_trainer(run) if ranks.first else nullcontext():
-        if config.overwrite and ranks.first:
-            clear(run)
+    with only_trainer(run, overwrite=config.overwrite) if ranks.first else nullcontext():
         if ranks.agreed((run / RESULT).exists()):
             if ranks.first:
                 note(f"{run} exists already.")
@@ -167,10 +174,17 @@ def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:
 
 
 @contextmanager
-def only_trainer(run: Path) -> Iterator[None]:
-    """A context in which no other process trains this run. Raises StoreLockedError."""
+def only_trainer(run: Path, *, overwrite: bool = False) -> Iterator[None]:
+    """A context in which no other process trains this run, emptied first if `overwrite`.
+
+    Raises StoreLockedError, and ConfigError for a folder with symbolic links or of another kind.
+    """
     try:
         with locked(run):
+            if overwrite:
+                clear(run)
+            if not (run / RESULT).exists():
+                check_no_links(run)
             yield
     except StoreLockedError as error:
         raise StoreLockedError(
@@ -180,9 +194,22 @@ def only_trainer(run: Path) -> Iterator[None]:
 
 
 def clear(run: Path) -> None:
-    """Remove the files of a run, first the one that marks it as finished."""
+    """Remove the files of a run: first what marks it as finished, last what marks it as a run.
+
+    Symbolic links are removed and never followed. Raises ConfigError if the folder is a link, or
+    holds files and none that training writes.
+    """
+    check_not_link(run)
+    names = {path.name for path in run.iterdir()}
+    if not names & {CONFIG, METRICS, RESULT, STATE, DICTIONARY} and any(
+        not name.endswith(ASIDE) for name in names
+    ):
+        raise ConfigError(
+            f"{run} must be a run; got a folder without {CONFIG}, which is left alone. Move it "
+            "away, or give another --home or --name."
+        )
     (run / RESULT).unlink(missing_ok=True)
-    for path in run.iterdir():
+    for path in sorted(run.iterdir(), key=lambda path: path.name == CONFIG):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 

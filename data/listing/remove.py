@@ -1,6 +1,5 @@
 """Remove a store, a run or a report."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,33 @@ from ..store.inspect import check_store
 from .describe import MALFORMED, file_sizes, read_json
 from .entries import CONFIG, Entry, list_entries
 
-REMOVING = "removing"
-
 
 def check_removable(entry: Entry) -> None:
     """Raise ConfigError for a symbolic link, and StoreNotFoundError for what is not a store."""
     if entry.kind is STORE:
         check_store(open_folder(entry.location))
-    if SCHEME not in entry.location and entry.path.is_symlink():
+    if SCHEME in entry.location:
+        return
+    path = _place(entry)
+    if path.is_symlink():
         raise ConfigError(
-            f"{entry.location} is a symbolic link to {entry.path.readlink()}, and rm does not "
+            f"{entry.location} is a symbolic link to {path.readlink()}, and rm does not "
             f"follow links. Remove the {entry.kind.word} at its own path, and the link by hand."
         )
+    above = entry.path.parent
+    if above.is_symlink():
+        raise ConfigError(
+            f"{entry.location} lies in {above}, a symbolic link to {above.readlink()}, and rm does "
+            f"not follow links. Remove the {entry.kind.word} at its own path: {path}."
+        )
+
+
+def _place(entry: Entry) -> Path:
+    """The real path of an entry, whose last part may still be a link."""
+    given = entry.path
+    if given.name in ("", ".."):
+        return given.resolve()
+    return given.parent.resolve() / given.name
 
 
 def remove_entry(entry: Entry) -> dict[str, Any]:
@@ -40,13 +54,10 @@ def remove_entry(entry: Entry) -> dict[str, Any]:
         freed = sum(folder.sizes().values())
         folder.remove()
     else:
-        path = Path(os.path.abspath(entry.location))  # noqa: PTH100 - resolve() follows links
+        path = _place(entry)
         freed = sum(file_sizes(path).values())
         with locked(path):
-            aside = path.with_name(f".{path.name}.{REMOVING}")
-            LocalFolder(aside).remove()  # left by a removal that was stopped
-            path.rename(aside)
-            LocalFolder(aside).remove()
+            LocalFolder(path).take_away()
     seconds = round(time.perf_counter() - began, 2)
     return {"removed": entry.location, "kind": entry.kind.word, "bytes": freed, "seconds": seconds}
 

@@ -67,7 +67,8 @@ def _fill(path: Path, content: Content) -> None:
     On Linux POSIX_FADV_DONTNEED starts writeback. Without it the disk is idle while rows are
     encoded, and fsync has to wait for all of the data.
     """
-    with path.open("wb") as file:
+    path.unlink(missing_ok=True)  # of a writer that died, or a link, which is not followed
+    with path.open("xb") as file:
         start = 0
         for piece in pieces_of(content):
             file.write(piece)

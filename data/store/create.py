@@ -24,6 +24,7 @@ from .codec import LZ4_LEVEL, ZSTD_LEVEL
 from .dtypes import ITEM_BYTES, NO_ROW, STORED_AS
 from .folder import Folder, LocalFolder, open_folder
 from .layout import Layout
+from .links import check_no_links, check_not_link
 from .record import METADATA, RECORDS, exists
 from .spec import FORMAT, StoreSpec
 from .writer import FILL, QUANTILES, STATISTICS, StoreWriter
@@ -54,6 +55,7 @@ def writing(
     with ExitStack() as locks:
         if isinstance(folder, LocalFolder):
             path = folder.path
+            check_not_link(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             locks.enter_context(_group_lock(path, spec, layout, origin, overwrite, rank, ranks))
         elif not declared:
@@ -64,6 +66,7 @@ def writing(
             )
         elif rank == 0:
             if overwrite and exists(folder):
+                _check_ours(folder)
                 folder.remove()
             if not exists(folder):
                 _create(folder, spec, layout, origin)
@@ -89,17 +92,34 @@ def _group_lock(
     folder = LocalFolder(path)
     with ExitStack() as locks:
         if rank == 0:
-            if overwrite and path.exists():
-                with locked(path):
-                    folder.remove()
+            if path.exists() and any(path.iterdir()):
+                _check_ours(folder)
+                if overwrite:
+                    with locked(path):
+                        folder.take_away()
             with locked(path.parent, wait=True):
-                if not path.exists():
+                if not path.exists() or not any(path.iterdir()):
                     _create(folder, spec, layout, origin)
         _await(folder)
         locks.enter_context(locked(path, shared=ranks > 1))
         if ranks > 1 and rank == 0:
             locks.enter_context(locked(path / RECORDS))
+        check_no_links(path)
         yield
+
+
+def _check_ours(folder: Folder) -> None:
+    """Raise ConfigError for a folder that no harvest made. One whose root is damaged still has the
+    group of its records."""
+    try:
+        ours = b'"tendril"' in folder.read(METADATA)
+    except (FileNotFoundError, NotADirectoryError):
+        ours = False
+    if not ours and folder.size(f"{RECORDS}/{METADATA}") is None:
+        raise ConfigError(
+            f"{folder.location} must be a store or absent; got something else, which is left "
+            "alone. Move it away, or give another --home."
+        )
 
 
 def _await(folder: Folder) -> None:

@@ -22,6 +22,8 @@ PACKAGES = {  # what to install for a protocol, if it is one of Tendril's extras
     "https": "pip install 'tendril[http]' (aiohttp)",
 }
 
+REMOVING = "removing"  # the suffix of a folder that is being removed
+
 Buffer = UInt8[np.ndarray, " _"]
 
 
@@ -151,6 +153,13 @@ class LocalFolder:
         """Remove the temporary files of writers that died."""
         for left in self.path.rglob(f"*{ASIDE}"):
             left.unlink(missing_ok=True)
+
+    def take_away(self) -> None:
+        """Remove the whole folder, which disappears at once: it is renamed, then deleted."""
+        aside = LocalFolder(self.path.with_name(f".{self.path.name}.{REMOVING}"))
+        aside.remove()  # left by a removal that was stopped
+        self.path.rename(aside.path)
+        aside.remove()
 
     def remove(self, under: str = "") -> None:
         """See Folder. Metadata go first, so that a half-removed store does not look complete.

@@ -176,7 +176,7 @@ def _folder_of(model: str) -> str:
 
 def _config(model: str) -> Any:
     try:
-        return AutoConfig.from_pretrained(model)
+        return AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise SubjectError(
             f"--subject must be the folder of a language model or its name on the Hugging Face "
@@ -215,7 +215,8 @@ def _lens_config(config: Any, causal: bool) -> Any:
 
 def _tokenizer(model: str) -> PreTrainedTokenizerBase:
     try:
-        return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(model))
+        loaded = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        return cast(PreTrainedTokenizerBase, loaded)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SubjectError(
             f"{model} has no tokenizer that can be loaded ({_one_line(error)}). Put its "
@@ -227,7 +228,10 @@ def _network(kind: Any, model: str, compute: str) -> PreTrainedModel:
     try:
         with _silence():  # missing weights are checked below
             network, info = kind.from_pretrained(
-                model, dtype=getattr(torch, compute), output_loading_info=True
+                model,
+                dtype=getattr(torch, compute),
+                output_loading_info=True,
+                trust_remote_code=False,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise SubjectError(

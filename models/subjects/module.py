@@ -1,6 +1,5 @@
 """Any vision network as a subject: every dotted module name is a site."""
 
-import hashlib
 import importlib.util
 import sys
 import traceback
@@ -19,6 +18,7 @@ from tendril.data.errors import SubjectError, TendrilError
 from ..dictionaries.checkpoint import check_values
 from ..sites.dimensions import declare_layout
 from .subject import Subject, weights_digest
+from .trust import file_digest, remember
 
 _SUBJECT_FOLDERS: set[Path] = set()  # folders of the subject files loaded in this process
 
@@ -76,7 +76,7 @@ def subject_from_file(text: str) -> Subject:
     module, whose input is then RGB in 0..1 of 224 pixels. The content of the file is part of the
     identity, since it holds the preprocessing, and so are the weights: a function that draws them
     must seed them. The file can import modules from its folder, as if it were run with
-    `python FILE.py`. Raises SubjectError.
+    `python FILE.py`. It is remembered as named by the user (see `trust`). Raises SubjectError.
     """
     file, _, function = text.rpartition(":")
     path = Path(file)
@@ -85,7 +85,9 @@ def subject_from_file(text: str) -> Subject:
             "--subject must be inceptionv1, handmade, planted, or FILE.py:FUNCTION with a file "
             f"that exists; got {text!r}."
         )
+    digest = file_digest(path)
     made = _call(path, function)
+    remember(path, digest)
     if isinstance(made, nn.Module):
         made = subject_from_module(made)
     if not isinstance(made, Subject):
@@ -93,7 +95,7 @@ def subject_from_file(text: str) -> Subject:
             f"{function}() in {path} must return a torch.nn.Module or a Subject; got "
             f"{type(made).__name__}."
         )
-    identity = {"name": f"{path.name}:{function}", "file": _digest(path)}
+    identity = {"name": f"{path.name}:{function}", "file": digest}
     made.module.eval().requires_grad_(False)
     return replace(
         made,
@@ -179,7 +181,3 @@ def _line(error: BaseException, path: Path) -> str:
     """The line of the file at which an error was raised, as ` (line 7)`."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     return f" (line {lines[-1]})" if lines else ""
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -16,6 +16,7 @@ from typing import Any, final
 
 from tendril.data.home import REPORT, reports_folder
 from tendril.data.store.atomic import write_whole
+from tendril.data.store.links import check_not_link
 from tendril.data.store.spec import canonical_json, slug
 
 ABOUT, RESULT, PAGE = "about.json", REPORT.marker, "index.html"
@@ -43,9 +44,17 @@ class Report:
         return figures
 
     def begin(self) -> None:
-        """Make the folder, and mark it as unfinished."""
+        """Make the folder, and mark it as unfinished.
+
+        Symbolic links in it are removed, so that no table is written through one. Raises
+        ConfigError if the folder itself is a link.
+        """
+        check_not_link(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / RESULT).unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            if path.is_symlink():
+                path.unlink()
 
     def tables(self) -> list[str]:
         """The names of the tables that lie beside the page."""

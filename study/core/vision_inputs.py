@@ -24,6 +24,7 @@ from tendril.data.store.reader import Store
 from tendril.models.dictionaries.checkpoint import DICTIONARY, read_config
 from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject, site_modules
+from tendril.models.subjects.trust import check_named
 
 from .config import VisionConfig
 from .report import file_digest
@@ -154,9 +155,11 @@ def _subject_of(config: VisionConfig, run: Path | None, store: Store | None) -> 
             "inceptionv1."
         )
     origin = store.origin
+    hint = located(store.path, origin["subject"])
+    check_named(hint, store.path, store.spec["subject"], [run] if run else [])
     try:
         return load_subject(
-            located(store.path, origin["subject"]),
+            hint,
             weights=config.weights or located(store.path, origin["weights"]),
             normalisation=config.normalisation or origin.get("normalisation") or "auto",
         )

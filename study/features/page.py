@@ -18,6 +18,7 @@ from jaxtyping import Float32, Int64, Shaped
 from torch import Tensor
 
 from tendril.data.store.atomic import write_whole
+from tendril.data.store.links import check_not_link
 
 from ..measures.latent_activity import SAMPLE
 from .findings import DENSE, Example, FeatureFindings, short
@@ -174,10 +175,15 @@ def caveats(findings: FeatureFindings) -> list[str]:
 
 
 def write_data(findings: FeatureFindings, folder: Path) -> None:
-    """Write the index and the pieces, in place of those that are there."""
+    """Write the index and the pieces, in place of those that are there.
+
+    Raises ConfigError if the folder is a symbolic link.
+    """
+    check_not_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.js"):
-        old.unlink()
+        if old.stem == "index" or old.stem.isdigit():
+            old.unlink()
     place = places(findings)
     write_index(findings, place, folder)
     for number in range(-(-findings.latents // PIECE)):

@@ -19,6 +19,7 @@ from tendril.data.cli import Outcome, note
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.home import runs_folder
+from tendril.data.store.links import check_not_link
 from tendril.data.store.spec import canonical_json, slug
 from tendril.models.dictionaries.checkpoint import (
     RESULT,
@@ -31,7 +32,6 @@ from tendril.models.dictionaries.checkpoint import (
 from ..config import BASELINES, TrainConfig
 from ..loop import (
     check_memory,
-    clear,
     memory_errors,
     next_command,
     only_trainer,
@@ -148,6 +148,7 @@ def sweep(config: SweepConfig) -> SweepResult:
     failed = _train_all(left, source, device)
     if left and len(failed) == len(folders):
         raise next(iter(failed.values()))
+    check_not_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     base = replace(config.base, home="", overwrite=False)
     write_json(folder / SWEEP, asdict(replace(config, base=base)))
@@ -209,10 +210,9 @@ def _one_pass(
     held_out = _kept(lambda: source.once(some, device), some.eval_rows)
     with ExitStack() as locks:
         for path in configs:
+            check_not_link(path)
             path.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(only_trainer(path))
-            if configs[path].overwrite:
-                clear(path)
+            locks.enter_context(only_trainer(path, overwrite=configs[path].overwrite))
         runs = [
             Running(run, source, path, device, stream, scaled=True, held_out=held_out)
             for path, run in configs.items()
