@@ -131,10 +131,13 @@ class Store:
         """The L2 norm of every row of a site; NaN for invalid rows."""
         return self.column(f"norms/{self.check_site(site)}")
 
+    def norm_limit(self, site: str, times: float = OUTLIER_TIMES) -> float:
+        """`times` the median norm of a site, above which a norm is an outlier."""
+        return times * float(np.nanmedian(self.norms(site)))
+
     def norm_outliers(self, site: str, times: float = OUTLIER_TIMES) -> Bool[np.ndarray, " r"]:
         """True for rows whose norm exceeds `times` the median norm."""
-        norms = self.norms(site)
-        outliers: Bool[np.ndarray, " r"] = norms > times * np.nanmedian(norms)
+        outliers: Bool[np.ndarray, " r"] = self.norms(site) > self.norm_limit(site, times)
         return outliers
 
     def input_name(self, index: int) -> str:
@@ -205,9 +208,7 @@ class Store:
         _check_values(how, batch_size)
         rule = how["norm_outliers"]
         limits = (
-            {s: how["outlier_times"] * float(np.nanmedian(self.norms(s))) for s in sites}
-            if rule != "keep"
-            else {}
+            {s: self.norm_limit(s, how["outlier_times"]) for s in sites} if rule != "keep" else {}
         )
         return Batches(
             self.arrays,
