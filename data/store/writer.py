@@ -31,6 +31,7 @@ from .record import (
     read_record,
     record_name,
 )
+from .rounding import Rounding, rounding_to_json
 
 FILL = {"bool": False, "int32": -1, "float32": np.nan, "float64": np.nan}
 STATISTICS = ("mean", "variance", "zeros")
@@ -46,6 +47,7 @@ class Written:
     names: Sequence[str]
     failures: Mapping[int, str]
     scales: Mapping[str, Float32[np.ndarray, " r"]] = field(default_factory=dict)
+    rounding: Mapping[str, Rounding] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ class StoreWriter:
             ],
             "environment": self.environment,
         }
+        if written.rounding:
+            record["rounding"] = {s: rounding_to_json(r) for s, r in written.rounding.items()}
         return Encoded(shard, files, record)
 
     def _encode_chunk(
