@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from tendril.data.cli import note
+from tendril.data.store.moments import QUANTILES
 from tendril.data.store.reader import Store
-from tendril.data.store.writer import QUANTILES
 
 Rule = Literal["keep", "drop", "cap"]
 IsOutlier = Callable[[Float[Tensor, "n d"]], Bool[Tensor, " n"]]

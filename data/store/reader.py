@@ -124,7 +124,7 @@ class Store:
         return Moments(count, mean, variance * count, np.rint(zeros * count).astype(np.int64))
 
     def norm_quantiles(self, site: str) -> Float64[np.ndarray, " q"]:
-        """Quantiles of the L2 norms of the rows, at the levels `data.store.writer.QUANTILES`."""
+        """Quantiles of the L2 norms of the rows, at the levels `data.store.moments.QUANTILES`."""
         return self.arrays.statistic(self.check_site(site), "norm_quantiles")
 
     def norms(self, site: str) -> Float32[np.ndarray, " r"]:

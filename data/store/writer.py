@@ -15,7 +15,7 @@ from .chunks import read_column
 from .codec import Pieces, chunk_pieces, encode_chunk, shard_pieces
 from .dtypes import NO_ROW
 from .folder import Folder, LocalFolder
-from .moments import COMPILE_FROM, Moments, describe_rows, no_moments
+from .moments import COMPILE_FROM, QUANTILES, Moments, describe_rows, no_moments
 from .record import (
     DIGEST,
     METADATA,
@@ -35,7 +35,6 @@ from .rounding import Rounding, rounding_to_json
 
 FILL = {"bool": False, "int32": -1, "float32": np.nan, "float64": np.nan}
 STATISTICS = ("mean", "variance", "zeros")
-QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1.0)  # levels, for norms
 
 
 @dataclass(frozen=True)
