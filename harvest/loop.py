@@ -19,6 +19,7 @@ from tendril.data.store.create import writing
 from tendril.data.store.dtypes import NO_ROW, STORED_AS, encode_rows, quantise
 from tendril.data.store.layout import Layout
 from tendril.data.store.record import RECORDS
+from tendril.data.store.rounding import Rounding, rounding_of
 from tendril.data.store.spec import StoreSpec
 from tendril.data.store.writer import Encoded, StoreWriter, Written
 
@@ -156,6 +157,7 @@ def _collect(
     scales = {site: np.empty(count, np.float32) for site in layout.widths if dtype == "int8"}
     columns = {name: np.empty(count, np.int32) for name in ("input", *layout.columns)}
     columns["valid"] = np.ones(count, bool)
+    rounding: dict[str, Rounding] = {}
     names: list[str] = []
     failures: dict[int, str] = {}
     for inputs in layout.slices(shard):
@@ -180,6 +182,8 @@ def _collect(
             taken = part.activations[site][kept]
             if dtype == "int8":
                 stored[at][kept], scales[site][at][kept] = quantise(taken, where)
+                lost = rounding_of(taken, stored[at][kept], scales[site][at][kept])
+                rounding[site] = rounding[site].merge(lost) if site in rounding else lost
                 scales[site][at][~valid] = np.nan
             else:
                 stored[at][kept] = encode_rows(taken, dtype, where)
@@ -188,7 +192,7 @@ def _collect(
         failures |= part.failures
         bar.update(len(inputs))
         bar.set_postfix_str(f"{len(failures)} unreadable" if failures else "", refresh=False)
-    return Written(activations, columns, names, failures, scales)
+    return Written(activations, columns, names, failures, scales, rounding)
 
 
 def _bar(layout: Layout, missing: Sequence[int], progress: bool) -> "tqdm[Any]":

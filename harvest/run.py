@@ -11,8 +11,10 @@ from tendril.data.cli import check_finite, note
 from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.store.folder import open_folder
+from tendril.data.store.inspect import rounding_of_store
 from tendril.data.store.layout import Layout
 from tendril.data.store.record import is_complete, read_about
+from tendril.data.store.rounding import rounding_warning
 
 from .config import HarvestConfig, LanguageConfig, StoreConfig
 from .cost import estimate
@@ -123,6 +125,11 @@ def _write(plan: Plan, layout: Layout) -> Harvested:
             f"{done.invalid_inputs} of {layout.inputs} inputs could not be read. Their rows are "
             f"marked as invalid; {plan.location}/records gives the reasons."
         )
+    if plan.spec.dtype == "int8" and plan.rank == 0:
+        for site, lost in rounding_of_store(open_folder(plan.location), plan.spec.sites).items():
+            warning = rounding_warning(site, lost)
+            if warning:
+                note(warning)
     return done
 
 

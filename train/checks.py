@@ -12,6 +12,10 @@ from tendril.data.store.reader import Store
 MOST_PASSES = 50
 """Passes over the training rows beyond which a dictionary learns them by heart."""
 MOST_DEAD = 0.5
+MOST_TIMES_FVU = 2.0
+"""Times the FVU of all rows that the FVU without norm outliers may be."""
+SMALL_FVU = 0.02
+"""FVU without norm outliers that needs no warning."""
 
 
 def warn_of_passes(steps: int, batch_size: int, vectors: float) -> None:
@@ -25,8 +29,15 @@ def warn_of_passes(steps: int, batch_size: int, vectors: float) -> None:
         )
 
 
-def warn_of_result(fvu: float, dead: float) -> None:
-    """Note it if the dictionary is worse than the mean vector, or mostly dead."""
+def warn_of_result(fvu: float, dead: float, fvu_without_outliers: float | None = None) -> None:
+    """Note it if the dictionary is worse than the mean vector or mostly dead, or if its FVU is that
+    of a few norm outliers."""
+    without = fvu if fvu_without_outliers is None else fvu_without_outliers
+    if without > MOST_TIMES_FVU * fvu and without > SMALL_FVU:
+        note(
+            f"warning: FVU is {fvu:.3g} with norm outliers and {without:.3g} without them: a few "
+            "rows hold most of the variance. Train with --norm-outliers drop (or cap)."
+        )
     if not fvu <= 1:  # also where it is NaN
         note(
             f"warning: FVU {fvu:.3g} is above 1, so the mean vector reconstructs held-out vectors "

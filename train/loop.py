@@ -38,6 +38,7 @@ from tendril.models.dictionaries.checkpoint import (
 from .checks import warn_of_passes, warn_of_result
 from .config import BASELINES, TrainConfig, what_of, where_of
 from .metrics import evaluate
+from .outliers import used_norms, warn_of_outliers
 from .run import METRICS, Running, write_result
 from .trainer import ALONE, Ranks
 from .vectors import Source, source_of, store_of
@@ -62,6 +63,7 @@ class TrainResult:
     vectors: int
     eval_rows: int
     seconds: float
+    fvu_without_outliers: float | None = None  # where norm outliers are kept, and there are any
     fvu_train: float | None = None  # of orbits
     parameters: int = 0
     reused: bool = False
@@ -129,6 +131,7 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
         ):
             if ranks.first:
                 next(source.once(config, device))  # no held-out vectors: refused before step 0
+                warn_of_outliers(source.parts, config.norm_outliers, config.outlier_times)
             if config.objective not in BASELINES:
                 if ranks.first:
                     vectors = training_vectors(config, source)
@@ -139,7 +142,7 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
         ranks.wait()
         result = read_result(run)
         if ranks.first:
-            warn_of_result(result.fvu, result.dead)
+            warn_of_result(result.fvu, result.dead, result.fvu_without_outliers)
         return result
 
 
@@ -157,7 +160,11 @@ def checked_source(config: TrainConfig, store: Store | None = None) -> Source:
 def training_vectors(config: TrainConfig, source: Source) -> float:
     """About how many vectors there are to train on."""
     each = len(source.group) if source.group and config.orbits == "each" else 1
-    return source.store.rows * (1 - config.held_out) * each
+    store, rows = source.store, source.store.moments(source.sites[0]).count
+    if source.alters and config.norm_outliers == "drop":
+        rule, times = config.norm_outliers, config.outlier_times
+        rows = len(used_norms(store, source.sites[0], source.sites, rule, times))
+    return rows * (1 - config.held_out) * each
 
 
 def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:
@@ -168,6 +175,8 @@ def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:
         identity |= {"paired_store": source.paired.spec}
     if ranks > 1:
         identity |= {"ranks": ranks}
+    if source.alters:  # earlier versions scaled by all rows: another dictionary
+        identity |= {"scale": "used rows"}
     digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
     name = slug(config.name or f"{config.objective}-{source.name}")
     return runs_folder(config.home) / f"{name}-{digest[:12]}"
@@ -348,7 +357,8 @@ def _fit(config: TrainConfig, source: Source, run: Path, device: torch.device) -
     began = time.monotonic()
     source.scale()  # refuses vectors that cannot be used
     sae, rows = fit(config, source, device)
-    held = evaluate(sae, source.once(config, device), config.eval_rows)
+    rows_held = source.once(config, device)
+    held = evaluate(sae, rows_held, config.eval_rows, source.outlier_test)
     dead = float((held.frequency_S == 0).double().mean())
     write_result(config, source, run, began, sae, held, (0, rows, dead))
 

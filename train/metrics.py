@@ -17,6 +17,8 @@ from tendril.data.store.atomic import write_whole
 from tendril.data.store.moments import moments_of, no_moments
 from tendril.models.dictionaries.sae import Dictionary
 
+from .outliers import IsOutlier
+
 COLUMNS = ("step", "vectors", "loss", "fvu", "l0", "dead", "lr")
 EVALUATION_COLUMNS = ("step", "vectors", "fvu", "l0")
 
@@ -29,6 +31,9 @@ class Evaluation:
     l0: float
     rows: int
     frequency_S: Float[Tensor, " s"]
+    fvu_without_outliers: float | None = None
+    """FVU of the vectors without norm outliers; None if there are no outliers, or no others that
+    differ."""
 
 
 def fvu(x_ND: Float[Tensor, "n d"], x_hat_ND: Float[Tensor, "n d"]) -> float:
@@ -40,16 +45,23 @@ def fvu(x_ND: Float[Tensor, "n d"], x_hat_ND: Float[Tensor, "n d"]) -> float:
 
 
 @torch.no_grad()
-def evaluate(sae: Dictionary, batches: Iterable[Tensor], most: int) -> Evaluation:
+def evaluate(
+    sae: Dictionary,
+    batches: Iterable[Tensor],
+    most: int,
+    is_outlier: IsOutlier | None = None,
+) -> Evaluation:
     """FVU, L0 (mean number of active latents) and firing frequencies over the first `most` vectors
-    of batches [n, d]. A family of latents fires if any of its copies does.
+    of batches [n, d]. A family of latents fires if any of its copies does. `is_outlier` tells
+    vectors with a norm outlier, which are left out of a second FVU.
 
     Sums run in float64 over all batches, so the figures do not depend on the batch size. Raises
     ConfigError if all vectors are the same.
     """
     seen, missed, on = 0, 0.0, 0
     fired_S = torch.zeros(sae.latents, dtype=torch.int64, device=sae.b_dec.device)
-    moments = no_moments(math.prod(sae.row_shape))
+    moments = usual = no_moments(math.prod(sae.row_shape))
+    missed_usual = 0.0
     for batch_ND in batches:
         x_ND = batch_ND[: most - seen]
         rows = x_ND.view(-1, *sae.row_shape)
@@ -57,8 +69,13 @@ def evaluate(sae: Dictionary, batches: Iterable[Tensor], most: int) -> Evaluatio
         on_NSC = (z > 0).view(len(z), sae.latents, -1)
         fired_S += on_NSC.any(dim=2).sum(dim=0)
         on += int(on_NSC.sum())
-        missed += float((rows - sae.decode(z)).double().square().sum())
+        error = (rows - sae.decode(z)).double().square()
+        missed += float(error.sum())
         moments = moments.merge(moments_of(x_ND.cpu().numpy()))
+        if is_outlier is not None:
+            usual_N = ~is_outlier(x_ND)
+            missed_usual += float(error.flatten(1)[usual_N].sum())
+            usual = usual.merge(moments_of(x_ND[usual_N].cpu().numpy()))
         seen += len(x_ND)
         if seen >= most:
             break
@@ -72,6 +89,11 @@ def evaluate(sae: Dictionary, batches: Iterable[Tensor], most: int) -> Evaluatio
         l0=on / seen,
         rows=seen,
         frequency_S=(fired_S.double() / seen).float().cpu(),
+        fvu_without_outliers=(
+            missed_usual / float(usual.m2.sum())
+            if usual.count < seen and usual.m2.sum() > 0
+            else None
+        ),
     )
 
 

@@ -33,6 +33,7 @@ from tendril.models.dictionaries.sae import Dictionary, Stored
 from .config import TrainConfig, run_label
 from .metrics import EVALUATION_COLUMNS, Evaluation, append_metrics, begin_metrics, evaluate
 from .objectives.base import Loss, make_objective
+from .outliers import IsOutlier
 from .trainer import ALONE, Ranks, Stream, Trainer
 from .vectors import Source
 
@@ -161,7 +162,7 @@ class Running:
         if not self._ranks.first:
             return
         config, source = self.config, self._source
-        dictionary, held = self._evaluated()
+        dictionary, held = self._evaluated(source.outlier_test)
         trained = (config.steps, self.trainer.vectors, self.trainer.dead_fraction())
         fvu_train = None
         if source.group:  # orbits are few, so overfitting matters
@@ -174,9 +175,9 @@ class Running:
     def _every(self, steps: int) -> bool:
         return bool(steps) and (self.done or self.trainer.step % steps == 0)
 
-    def _evaluated(self) -> tuple[Stored, Evaluation]:
-        dictionary = folded(self.trainer.sae, self._scale)
-        return dictionary, evaluate(dictionary, self._held_out_rows(), self.config.eval_rows)
+    def _evaluated(self, is_outlier: IsOutlier | None = None) -> tuple[Stored, Evaluation]:
+        dictionary, most = folded(self.trainer.sae, self._scale), self.config.eval_rows
+        return dictionary, evaluate(dictionary, self._held_out_rows(), most, is_outlier)
 
 
 def write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dictionary) -> None:
@@ -228,6 +229,7 @@ def write_result(
             "store": source.store.name,
             "site": source.name,
             "fvu": held.fvu,
+            "fvu_without_outliers": held.fvu_without_outliers,
             "fvu_train": fvu_train,
             "l0": held.l0,
             "dead": dead,

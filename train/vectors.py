@@ -18,9 +18,11 @@ from torch import Tensor
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.home import find_store
+from tendril.data.store.moments import OUTLIER_TIMES
 from tendril.data.store.reader import Batches, Store, open_store
 
 from .config import OBJECTIVES, TrainConfig, check_choice, near
+from .outliers import IsOutlier, Rule, has_outliers, outlier_test, used_norms
 from .trainer import ALONE, Ranks
 
 LANGUAGE_SITE = re.compile(r"blocks\.(\d+)\.hook_(\w+)")  # resid_post.2 is blocks.2.hook_resid_post
@@ -39,6 +41,8 @@ class Source:
     paired: Store | None = None
     joined: bool = True
     """True if orbits are taken whole."""
+    norm_outliers: Rule = "keep"
+    outlier_times: float = OUTLIER_TIMES
 
     @property
     def parts(self) -> dict[str, tuple[Store, str]]:
@@ -133,9 +137,9 @@ class Source:
         return Damage(config.control, self.group, config.seed)
 
     def scale(self) -> float | Float[Tensor, " d"]:
-        """The factor of each part that makes E||x||^2 = D there, from the moments of the store: one
-        number for one part, one per dimension for several. Of orbits, ||x||^2 and D are those of
-        the whole orbit.
+        """The factor of each part that makes E||x||^2 = D there: one number for one part, one per
+        dimension for several. Of orbits, ||x||^2 and D are those of the whole orbit. The mean is
+        over the rows of the store without those that are dropped, and with the capped ones capped.
 
         Raises ConfigError if all vectors are the same, or hold NaN or infinity.
         """
@@ -161,8 +165,44 @@ class Source:
                 f"the vectors of a site must differ; all those of {site} in {store.name} are the "
                 "same. Choose another --site."
             )
+        if self.alters:
+            size = self._size_as_used(store, site)
         elements = len(self.group) if self.group else 1  # the store's moments are those of orbits
         return math.sqrt(elements * store.width(site) / size)
+
+    @property
+    def outlying(self) -> bool:
+        """True if there are norm outliers in any part."""
+        stores = [store for store in (self.store, self.paired) if store is not None]
+        return any(has_outliers(store, self.sites, self.outlier_times) for store in stores)
+
+    @property
+    def alters(self) -> bool:
+        """True if rows are dropped or capped, so that moments of the store are not those of the
+        vectors."""
+        return self.norm_outliers != "keep" and self.outlying
+
+    @property
+    def outlier_test(self) -> IsOutlier | None:
+        """A test for vectors with a norm outlier; None if the vectors have none."""
+        if self.norm_outliers != "keep" or not self.outlying:
+            return None
+        limits = [s.norm_limit(site, self.outlier_times) for s, site in self.parts.values()]
+        of_orbit = len(self.group) if self.group else 1
+        return outlier_test(limits, list(self.blocks.values()), self.elements, of_orbit)
+
+    def _size_as_used(self, store: Store, site: str) -> float:
+        """The mean of ||x||^2 over the rows that are not dropped, as they are after capping."""
+        rule = self.norm_outliers
+        norms = used_norms(store, site, self.sites, rule, self.outlier_times)
+        size = float(np.square(norms).mean()) if len(norms) else 0.0
+        if not size > 0:
+            raise ConfigError(
+                f"rows that remain under --norm-outliers {rule} must differ from zero; those of "
+                f"{site} in {store.name} do not, because more than half of its rows are zero. Pass "
+                "--norm-outliers keep, or choose another --site."
+            )
+        return size
 
 
 @final
@@ -220,12 +260,13 @@ def source_of(config: TrainConfig, store: Store) -> Source:
 
         check_orbits(config, store)
     sites = stored_sites(store, config.sites or (config.site or store.sites[0],))
+    how = (config.orbits == "joined", config.norm_outliers, config.outlier_times)
     if not config.paired_store:
-        return Source(store, sites, joined=config.orbits == "joined")
+        return Source(store, sites, None, *how)
     paired = open_store(find_store(config.paired_store, config.home))
     stored_sites(paired, sites)
     _check_aligned(store, paired)
-    return Source(store, sites, paired, joined=config.orbits == "joined")
+    return Source(store, sites, paired, *how)
 
 
 def stored_sites(store: Store, wanted: Sequence[str]) -> tuple[str, ...]:

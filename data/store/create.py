@@ -25,9 +25,10 @@ from .dtypes import ITEM_BYTES, NO_ROW, STORED_AS
 from .folder import Folder, LocalFolder, open_folder
 from .layout import Layout
 from .links import check_no_links, check_not_link
+from .moments import QUANTILES
 from .record import METADATA, RECORDS, exists
 from .spec import FORMAT, StoreSpec
-from .writer import FILL, QUANTILES, STATISTICS, StoreWriter
+from .writer import FILL, STATISTICS, StoreWriter
 
 CREATION_SECONDS = 600  # how long other ranks wait for rank 0
 

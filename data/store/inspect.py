@@ -1,6 +1,6 @@
 """Describe a store by its metadata and statistics, as plain values. No row is read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from .dtypes import ITEM_BYTES
 from .folder import Folder, open_folder
 from .layout import Layout
 from .record import METADATA, layout_of, read_about, read_record, record_name
+from .rounding import rounding_on_record
 from .verify import quantile_levels
 
 
@@ -73,6 +74,7 @@ def describe_store(location: str, name: str) -> dict[str, Any]:
         read_record(folder, shard) for shard in range(layout.shards) if record_name(shard) in sizes
     ]
     rows = sum(record["rows"][1] - record["rows"][0] for record in records)
+    rounding = {site: rounding_on_record(records, site) for site in layout.widths}
     environments = {str(sorted(r["environment"].items())): r["environment"] for r in records}
     return _overview(folder, about, name) | {
         "bytes": sum(sizes.values()),
@@ -84,7 +86,9 @@ def describe_store(location: str, name: str) -> dict[str, Any]:
         "rows_per_shard": layout.rows_per_shard,
         "chunks": -(-layout.rows // layout.rows_per_chunk),
         "sites": {
-            site: _describe_site(layout, site, dtype, rows, on_disk) for site in layout.widths
+            site: _describe_site(layout, site, dtype, rows, on_disk)
+            | ({"int8_error": rounding[site]} if dtype == "int8" else {})
+            for site in layout.widths
         },
         "columns": {
             array: size for array, size in on_disk.items() if not array.startswith("activations/")
@@ -127,12 +131,26 @@ def summarise(location: str, site: str = "") -> dict[str, Any]:
             f"--site must be one of {', '.join(sites)}, the sites of the store "
             f"{arrays.folder.location}; got {site!r}."
         )
+    chosen = [site] if site else sites
+    found = {name: _summarise_site(arrays, name) for name in chosen}
+    if arrays.dtype == "int8":
+        for name, lost in rounding_of_store(arrays.folder, chosen).items():
+            found[name]["int8_error"] = lost
     return {
         "store": location,
         "dtype": arrays.dtype,
         "valid_rows": int(arrays.about["valid_rows"]),
-        "sites": {name: _summarise_site(arrays, name) for name in ([site] if site else sites)},
+        "sites": found,
     }
+
+
+def rounding_of_store(
+    folder: Folder, sites: Sequence[str]
+) -> dict[str, dict[str, float | int] | None]:
+    """What int8 loses at each site, from the records. None if it was not measured."""
+    shards, sizes = layout_of(read_about(folder)).shards, folder.sizes()
+    records = [read_record(folder, s) for s in range(shards) if record_name(s) in sizes]
+    return {site: rounding_on_record(records, site) for site in sites}
 
 
 def _summarise_site(arrays: StoredArrays, site: str) -> dict[str, Any]:

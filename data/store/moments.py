@@ -7,6 +7,7 @@ from jaxtyping import Float, Float32, Float64, Int64, Shaped
 
 from .dtypes import widen
 
+QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1.0)  # levels, for norms
 OUTLIER_TIMES = 10.0  # a norm outlier has a norm of more than this many medians
 BLOCK_BYTES = 2**22  # of float64 per block; threads contend for memory with smaller ones
 CANCELLED = 15 / 16  # the largest part of a sum of squares that may cancel: 4 of 53 bits

@@ -124,17 +124,20 @@ class Store:
         return Moments(count, mean, variance * count, np.rint(zeros * count).astype(np.int64))
 
     def norm_quantiles(self, site: str) -> Float64[np.ndarray, " q"]:
-        """Quantiles of the L2 norms of the rows, at the levels `data.store.writer.QUANTILES`."""
+        """Quantiles of the L2 norms of the rows, at the levels `data.store.moments.QUANTILES`."""
         return self.arrays.statistic(self.check_site(site), "norm_quantiles")
 
     def norms(self, site: str) -> Float32[np.ndarray, " r"]:
         """The L2 norm of every row of a site; NaN for invalid rows."""
         return self.column(f"norms/{self.check_site(site)}")
 
+    def norm_limit(self, site: str, times: float = OUTLIER_TIMES) -> float:
+        """`times` the median norm of a site, above which a norm is an outlier."""
+        return times * float(np.nanmedian(self.norms(site)))
+
     def norm_outliers(self, site: str, times: float = OUTLIER_TIMES) -> Bool[np.ndarray, " r"]:
         """True for rows whose norm exceeds `times` the median norm."""
-        norms = self.norms(site)
-        outliers: Bool[np.ndarray, " r"] = norms > times * np.nanmedian(norms)
+        outliers: Bool[np.ndarray, " r"] = self.norms(site) > self.norm_limit(site, times)
         return outliers
 
     def input_name(self, index: int) -> str:
@@ -205,9 +208,7 @@ class Store:
         _check_values(how, batch_size)
         rule = how["norm_outliers"]
         limits = (
-            {s: how["outlier_times"] * float(np.nanmedian(self.norms(s))) for s in sites}
-            if rule != "keep"
-            else {}
+            {s: self.norm_limit(s, how["outlier_times"]) for s in sites} if rule != "keep" else {}
         )
         return Batches(
             self.arrays,

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 from ..errors import StoreDamagedError
 from .provenance import DIGEST
+from .rounding import rounding_warning
 
 SHOWN = 20  # entries of a long list; JSON has them all
 
@@ -98,6 +99,7 @@ def store(about: Mapping[str, Any]) -> str:
     ]
     unreadable = about["unreadable"]
     parts = [f"store {about['store']}", pairs(general), columns(sites)]
+    parts += _int8_errors(about["sites"])
     parts += ["spec", pairs(dict(flattened(about["spec"])))]
     parts += ["origin, relative to the store", pairs(about["origin"])]
     for environment in about["environments"]:
@@ -126,7 +128,26 @@ def statistics(about: Mapping[str, Any]) -> str:
             few = ": " + ", ".join(map(str, channels[:SHOWN])) if channels else ""
             parts.append(f"  {what} channels ({meaning}): {len(channels)}{few}")
             parts += _rest(channels)
+    parts += _int8_errors(about["sites"])
     return "\n".join(parts)
+
+
+def _int8_errors(sites: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A line for each site of an int8 store: what rounding loses, and a warning if it is much."""
+    for name, site in sites.items():
+        if "int8_error" not in site:
+            continue
+        lost = site["int8_error"]
+        if lost is None:
+            yield f"{name}: the error of int8 was not measured when these rows were written"
+            continue
+        yield (
+            f"{name}: int8 loses {lost['total']:.2%} of the variance, {lost['median']:.2%} of that "
+            f"of the median channel ({lost['rows']:,} rows measured)"
+        )
+        warning = rounding_warning(name, lost)
+        if warning:
+            yield warning
 
 
 def verified(about: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from .chunks import read_column
 from .codec import Pieces, chunk_pieces, encode_chunk, shard_pieces
 from .dtypes import NO_ROW
 from .folder import Folder, LocalFolder
-from .moments import COMPILE_FROM, Moments, describe_rows, no_moments
+from .moments import COMPILE_FROM, QUANTILES, Moments, describe_rows, no_moments
 from .record import (
     DIGEST,
     METADATA,
@@ -31,10 +31,10 @@ from .record import (
     read_record,
     record_name,
 )
+from .rounding import Rounding, rounding_to_json
 
 FILL = {"bool": False, "int32": -1, "float32": np.nan, "float64": np.nan}
 STATISTICS = ("mean", "variance", "zeros")
-QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1.0)  # levels, for norms
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Written:
     names: Sequence[str]
     failures: Mapping[int, str]
     scales: Mapping[str, Float32[np.ndarray, " r"]] = field(default_factory=dict)
+    rounding: Mapping[str, Rounding] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ class StoreWriter:
             ],
             "environment": self.environment,
         }
+        if written.rounding:
+            record["rounding"] = {s: rounding_to_json(r) for s, r in written.rounding.items()}
         return Encoded(shard, files, record)
 
     def _encode_chunk(

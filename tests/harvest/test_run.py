@@ -267,3 +267,17 @@ def test_a_subject_whose_weights_differ_at_each_call_is_refused(
     (tmp_path / "seeded.py").write_text(f"import torch\n{seeded}")
     subject = f"{tmp_path / 'seeded.py'}:make"
     assert harvest(dataclasses.replace(config, subject=subject, sites=("0",), per_input=2)).rows
+
+
+def test_int8_that_loses_much_is_warned_of(
+    config: HarvestConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for dtype, function, warned in (
+        ("int8", "loud", True),
+        ("int8", "network", False),
+        ("float16", "loud", False),
+    ):
+        harvest(dataclasses.replace(config, dtype=dtype, subject=f"{MINE}:{function}"))
+        said = capsys.readouterr().err
+        assert ("of the variance of the median channel of late" in said) is warned, said
+        assert "median channel of early" not in said

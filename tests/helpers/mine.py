@@ -26,3 +26,13 @@ def huge() -> Subject:
     for parameter in subject.module.parameters():
         parameter.mul_(1e4)
     return subject
+
+
+def loud() -> Subject:
+    """One channel of `late` is 300 times as large as the others."""
+    subject = network()
+    late = subject.module.get_submodule("late")
+    assert isinstance(late, nn.Conv2d)
+    with torch.no_grad():
+        late.weight[0] *= 300
+    return subject

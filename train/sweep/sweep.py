@@ -43,6 +43,7 @@ from ..loop import (
     train,
     vectors_bar,
 )
+from ..outliers import warn_of_outliers
 from ..run import Running
 from ..trainer import Stream, Trainer
 from ..vectors import Source, source_of, store_of
@@ -204,6 +205,7 @@ def _one_pass(
     """Train runs that see the same batches in the same order. A run that is ahead, because the
     others were stopped before they wrote a checkpoint, waits for them."""
     some = next(iter(configs.values()))
+    warn_of_outliers(source.parts, some.norm_outliers, some.outlier_times)
     stream = Shared(source.training(some, device), source.scale())
     beginning = stream.state()
     failed: dict[Path, ConfigError] = {}
