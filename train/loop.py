@@ -22,8 +22,7 @@ from tendril.data.cli import Outcome, note, progress_bar, scalars
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError, StoreLockedError
 from tendril.data.home import runs_folder
-from tendril.data.store.atomic import ASIDE, locked
-from tendril.data.store.links import check_no_links, check_not_link
+from tendril.data.store.atomic import ASIDE, check_no_links, check_not_link, locked
 from tendril.data.store.reader import Store
 from tendril.data.store.spec import canonical_json, slug
 from tendril.models.dictionaries.checkpoint import (

@@ -1,4 +1,4 @@
-"""Atomic writes of files, and the lock of a folder."""
+"""Atomic writes of files, the lock of a folder, and the refusal of symbolic links."""
 
 import errno
 import fcntl
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import StoreFullError, StoreLockedError
+from ..errors import ConfigError, StoreFullError, StoreLockedError
 
 LARGE = 2**20  # bytes from which the kernel is asked to write a piece at once
 ASIDE = ".part"  # the suffix of temporary files
@@ -107,3 +107,30 @@ def locked(folder: Path, *, wait: bool = False, shared: bool = False) -> Iterato
         yield
     finally:
         os.close(handle)
+
+
+def check_not_link(folder: Path) -> None:
+    """Raise ConfigError if a folder is a symbolic link."""
+    if folder.is_symlink():
+        raise ConfigError(
+            f"{folder} must be a folder; got a symbolic link to {folder.readlink()}, which is not "
+            "followed. Remove the link, or give another --home."
+        )
+
+
+def check_no_links(folder: Path) -> None:
+    """Raise ConfigError if a folder is a symbolic link or holds one at any depth."""
+    check_not_link(folder)
+    waiting = [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise ConfigError(
+                        f"{folder} must hold no symbolic links to be written; got {entry.path}, "
+                        f"which leads to {Path(entry.path).readlink()}. Remove the link, or run "
+                        "the same command with --overwrite, which removes links and does not "
+                        "follow them."
+                    )
+                if entry.is_dir():
+                    waiting.append(Path(entry.path))

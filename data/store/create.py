@@ -19,12 +19,11 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from ..errors import ConfigError, StoreNotFoundError
-from .atomic import locked, sync, write_together
+from .atomic import check_no_links, check_not_link, locked, sync, write_together
 from .codec import LZ4_LEVEL, ZSTD_LEVEL
 from .dtypes import ITEM_BYTES, NO_ROW, STORED_AS
 from .folder import Folder, LocalFolder, open_folder
 from .layout import Layout
-from .links import check_no_links, check_not_link
 from .moments import QUANTILES
 from .record import METADATA, RECORDS, exists
 from .spec import FORMAT, StoreSpec

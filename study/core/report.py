@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, final
 
 from tendril.data.home import REPORT, reports_folder
-from tendril.data.store.atomic import write_whole
-from tendril.data.store.links import check_not_link
+from tendril.data.store.atomic import check_not_link, write_whole
 from tendril.data.store.spec import canonical_json, slug
 
 ABOUT, RESULT, PAGE = "about.json", REPORT.marker, "index.html"

@@ -17,8 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 from torch import Tensor
 
-from tendril.data.store.atomic import write_whole
-from tendril.data.store.links import check_not_link
+from tendril.data.store.atomic import check_not_link, write_whole
 
 from ..measures.latent_activity import SAMPLE
 from .findings import DENSE, Example, FeatureFindings, short

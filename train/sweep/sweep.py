@@ -19,7 +19,7 @@ from tendril.data.cli import Outcome, note
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.home import runs_folder
-from tendril.data.store.links import check_not_link
+from tendril.data.store.atomic import check_not_link
 from tendril.data.store.spec import canonical_json, slug
 from tendril.models.dictionaries.checkpoint import (
     RESULT,
