@@ -107,6 +107,9 @@ class LanguagePlan(Plan):
         seconds = seconds_per_pass(self.subject.module, modules, lambda: batch, self.device)
         return seconds / len(batch) * layout.inputs
 
+    def origin(self) -> dict[str, str]:
+        return super().origin() | {"blocks": str(self.subject.layers)}
+
     def sources(self) -> dict[str, str]:
         return {
             "inputs": self.inputs_origin,

@@ -36,6 +36,7 @@ from transformers.utils import logging as transformers_logging
 
 from tendril.data.cli import note
 from tendril.data.errors import ConfigError, SubjectError, UnknownSiteError
+from tendril.data.store.spec import SHORT_SITE, full_site
 
 from .lens import lens_sites, longest_input, offline, one_line
 from .subject import weights_digest
@@ -45,7 +46,6 @@ PACKAGE = "package:"
 HUB_NAME = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*", re.ASCII)
 # Architectures whose modules are those of another one, which TransformerLens knows.
 ALIKE = {f"{name}ForMaskedLM": "RobertaForMaskedLM" for name in ("XLMRoberta", "Camembert")}
-SHORT = re.compile(r"(resid_pre|resid_mid|resid_post|attn_out|mlp_out)\.(\d+)")
 
 
 @final
@@ -142,21 +142,15 @@ def full_names(subject: LanguageSubject, names: Sequence[str]) -> tuple[str, ...
     Other names are returned unchanged; `site_modules` checks whether they exist.
     """
 
-    def full(name: str) -> str:
-        short = SHORT.fullmatch(re.sub(r"\.-(\d+)$", lambda m: _from_end(subject, m), name))
-        return f"blocks.{short[2]}.hook_{short[1]}" if short else name
-
-    return tuple(full(name) for name in names)
-
-
-def _from_end(subject: LanguageSubject, match: re.Match[str]) -> str:
-    back = int(match[1])
-    if not 1 <= back <= subject.layers:
-        raise UnknownSiteError(
-            f"a block counted from the end must be from -1 to -{subject.layers}, since "
-            f"{subject.name} has {subject.layers} blocks; got {match[0]} in --sites."
-        )
-    return f".{subject.layers - back}"
+    full = tuple(full_site(name, subject.sites, subject.layers) for name in names)
+    for name in full:
+        short = SHORT_SITE.fullmatch(name)
+        if short and short[2] and not 1 <= int(short[3]) <= subject.layers:
+            raise UnknownSiteError(
+                f"a block counted from the end must be from -1 to -{subject.layers}, since "
+                f"{subject.name} has {subject.layers} blocks; got {name!r} in --sites."
+            )
+    return full
 
 
 def tokenizer_of(model: str) -> PreTrainedTokenizerBase:
