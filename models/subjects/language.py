@@ -38,6 +38,7 @@ from tendril.data.cli import note
 from tendril.data.errors import ConfigError, SubjectError, UnknownSiteError
 from tendril.data.store.spec import SHORT_SITE, full_site
 
+from ..dictionaries.checkpoint import check_values
 from .lens import lens_sites, longest_input, offline, one_line
 from .subject import weights_digest
 
@@ -107,6 +108,8 @@ def language_subject(model: str, compute: str = "float32") -> LanguageSubject:
     if not (causal and head):
         sites = _without_head(sites, network, causal)
     unembed, final_norm = sites.pop("unembed", ("",))[0], sites.pop("ln_final", ("",))[0]
+    parameters = {n: p for n, p in network.named_parameters() if p.is_floating_point()}
+    check_values(parameters, name, SubjectError, "Check that the files of the model are whole.")
     identity = {
         "name": name,
         "architecture": type(network).__name__,

@@ -161,6 +161,17 @@ def test_it_is_refused_in_a_sentence(name: str, tmp_path: Path, asked: list[obje
     assert asked == []
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    folder = tiny_language.save(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights[name][0, 0] = value
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SubjectError, match=f"the tensor {name} in model must be finite; got 1"):
+        language_subject(str(folder))
+
+
 def planned(folder: Path, subject: Path, text: str, context: int = 16) -> LanguageConfig:
     (folder / "text").mkdir(exist_ok=True)
     (folder / "text/0.txt").write_text(text)
