@@ -109,9 +109,9 @@ def test_extra_state_is_part_of_the_identity(kind: str) -> None:
 
 
 def test_extra_state_without_content_is_refused_without_blame(tmp_path: Path) -> None:
-    with pytest.raises(SubjectError, match=r"_extra_state is a socket\. Let get_extra_state"):
-        with socket.socket() as opened:
-            subject_from_module(Extra(opened))
+    reason = r"_extra_state is a socket\. Let get_extra_state"
+    with socket.socket() as opened, pytest.raises(SubjectError, match=reason):
+        subject_from_module(Extra(opened))
     file = tmp_path / "mine.py"
     file.write_text(
         "import torch\n"
