@@ -16,7 +16,8 @@ from typing import Any
 from ..errors import ConfigError
 from .dtypes import DTYPES
 
-SHORT_SITE = re.compile(r"([a-z]\w*)\.(-?)(0|[1-9][0-9]*)", re.ASCII)
+SHORT_SITE = re.compile(r"([a-z]\w*)\.(-?)(0|[1-9][0-9]{0,5})", re.ASCII)
+LONGEST_SLUG = 242  # with a dash and 12 hex digits after it, a name of 255 bytes
 SITE_BYTES = 200  # longest name of a site; file systems allow 255 bytes
 FORMAT = 3  # the version of the format that FORMAT.md describes
 
@@ -85,14 +86,16 @@ def short_site(site: str) -> str:
 def blocks_of(origin: Mapping[str, str]) -> int:
     """The number of blocks of the language model that a store is of; 0 if it is not on record."""
     blocks = str(origin.get("blocks", ""))
-    return int(blocks) if blocks.isdecimal() else 0
+    return int(blocks) if re.fullmatch("[0-9]{1,6}", blocks) else 0
 
 
 def check_site_name(site: str) -> None:
     """Raise ConfigError unless a name can be that of an array: one part of a path, everywhere."""
     fault = ""
-    if not site or site.startswith((".", "__")) or site == "zarr.json":
-        fault = "be a name that begins with no dot and no two underscores"
+    if not site or site.startswith((".", "__")):
+        fault = "begin with something else than a dot or two underscores"
+    elif site == "zarr.json":
+        fault = "be none that zarr uses"
     elif site != site.strip() or not site.isprintable():
         fault = "have printable characters only, and no space at either end"
     elif "/" in site or "\\" in site:
@@ -129,5 +132,7 @@ def canonical_json(value: object) -> str:
 
 
 def slug(text: str) -> str:
-    """A text made safe as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.") or "unnamed"
+    """A text made safe as part of a file name. One that is too long, such as the joined names of
+    many sites, is cut."""
+    safe = re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.") or "unnamed"
+    return safe if len(safe) <= LONGEST_SLUG else safe[:SITE_BYTES].rstrip("-.")

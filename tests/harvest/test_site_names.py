@@ -12,7 +12,7 @@ from torch import nn
 from tendril.data.errors import ConfigError, TendrilError
 from tendril.data.store.inspect import summarise
 from tendril.data.store.reader import open_store
-from tendril.data.store.spec import StoreSpec, full_site, short_site
+from tendril.data.store.spec import StoreSpec, blocks_of, full_site, short_site, slug
 from tendril.harvest.config import HarvestConfig, LanguageConfig
 from tendril.harvest.run import harvest
 from tendril.models.subjects.module import subject_from_module
@@ -76,15 +76,18 @@ def test_every_name_of_a_site_gives_the_same_rows_run_sweep_and_export(
     assert train(both).run == train(apart).run
 
 
-@pytest.mark.parametrize("name", ["resid_post.-2", "resid_post.-0", "resid_post.-99", "layer"])
+@pytest.mark.parametrize(
+    "name",
+    ["resid_post.-2", "resid_post.-0", "resid_post.-99", f"resid_post.{'9' * 5000}", "layer", ""],
+)
 def test_a_site_that_is_not_stored_is_refused(store: str, name: str) -> None:
     """Block -2 of three is block 1, though two are stored."""
     with pytest.raises(ConfigError, match=r"must be one of .*; got '"):
         open_store(store).read(name, np.arange(2))
-    with pytest.raises(ConfigError, match=r"must be one of .*; got '"):
-        train(trained_on(store, site=name))
-    with pytest.raises(ConfigError, match=r"must be one of .*; got '"):
-        summarise(store, name)
+    for refused in (lambda: train(trained_on(store, site=name)), lambda: summarise(store, name)):
+        if name:  # nothing stands for the first site, or for all
+            with pytest.raises(ConfigError, match=r"must be one of .*; got '"):
+                refused()
 
 
 def test_full_and_short_names() -> None:
@@ -102,6 +105,19 @@ BAD = (
     *("a/b", "a\\b", ".hidden", "..", ".", "__a", "zarr.json", "a\0b", "a\nb", " a", "a ", ""),
     *("x" * 201, "é" * 101, "a\ud800", "a\x1b[2J", "/a", "../a"),
 )
+
+
+def test_the_run_of_many_sites_has_a_name_that_file_systems_allow(tmp_path: Path) -> None:
+    joined = "batch_topk-" + "+".join(f"blocks.{i}.hook_resid_post" for i in range(24))
+    assert slug(joined[:240]) == joined[:240].replace("+", "-")
+    (tmp_path / spec("a").folder(joined)).mkdir()
+    assert len(slug(joined)) == 200
+
+
+@pytest.mark.parametrize("blocks", ["", "-3", "x", "9" * 5000, "٣"])
+def test_a_number_of_blocks_that_is_none_is_left_out(blocks: str) -> None:
+    assert blocks_of({"blocks": blocks}) == blocks_of({}) == 0
+    assert blocks_of({"blocks": "12"}) == 12
 
 
 def spec(*sites: str) -> StoreSpec:
