@@ -23,9 +23,10 @@ from tendril.models.subjects.language import (
     full_names,
     language_subject,
 )
+from tendril.models.subjects.lens import one_line
 from tendril.models.subjects.pieces import pieces_of
 from tendril.models.subjects.subject import site_modules
-from tendril.models.subjects.tokenise import cut_for, tokens_of
+from tendril.models.subjects.tokenise import check_known, cut_for, tokens_of
 
 from .config import LanguageConfig
 from .cost import seconds_per_pass
@@ -79,7 +80,14 @@ class LanguagePlan(Plan):
         device = next(self.subject.module.parameters()).device
         tokens_BT = self._some_tokens(2).to(device)
         with recording(self.subject.module, site_modules(self.subject, sites)) as forward:
-            acts, of_two = forward(tokens_BT[:1]), forward(tokens_BT[[0, -1]])
+            try:
+                acts, of_two = forward(tokens_BT[:1]), forward(tokens_BT[[0, -1]])
+            except (RuntimeError, IndexError, ValueError, TypeError) as error:
+                raise SubjectError(
+                    f"{self.subject.name} must take contexts of {length} tokens; it fails on them "
+                    f"({type(error).__name__}: {one_line(error)}). Give a smaller --context, or "
+                    "another model."
+                ) from error
         for site in sites:
             check_tokens(site, length, acts[site].shape, of_two[site].shape)
         return plan_layout(
@@ -98,6 +106,9 @@ class LanguagePlan(Plan):
         modules = site_modules(self.subject, self.spec.sites)
         seconds = seconds_per_pass(self.subject.module, modules, lambda: batch, self.device)
         return seconds / len(batch) * layout.inputs
+
+    def origin(self) -> dict[str, str]:
+        return super().origin() | {"blocks": str(self.subject.layers)}
 
     def sources(self) -> dict[str, str]:
         return {
@@ -147,6 +158,7 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
             f"got {config.context}."
         )
     cut = cut_for(subject, config.context)
+    check_known(subject, (*cut.prefix, *cut.suffix, *cut.between))
     if text:
         digest = str(subject.identity["tokenizer"])
         source = tokenised(text, tokens_of(subject), digest, pieces_of(subject))
@@ -154,6 +166,8 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
         source = written_by(subject, config.inputs, config.context, config.limit, device)
         cut = replace(cut, between=())  # every document fills a context
     contexts = _packed(source, cut, config)
+    if subject.beyond:  # the text may have been packed for a model that has these tokens
+        check_known(subject, [int(contexts.tokens_BT.max())])
     everywhere = config.per_input == "all"
     drawn = {"rule": "uniform", "per_input": config.per_input}
     spec = StoreSpec(

@@ -5,7 +5,6 @@ sites joined. A dictionary that knows no group can take single elements instead.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -20,12 +19,11 @@ from tendril.data.group.dihedral import Dihedral
 from tendril.data.home import find_store
 from tendril.data.store.moments import OUTLIER_TIMES
 from tendril.data.store.reader import Batches, Store, open_store
+from tendril.data.store.spec import blocks_of, full_site, short_site
 
 from .config import OBJECTIVES, TrainConfig, check_choice, near
 from .outliers import IsOutlier, Rule, has_outliers, outlier_test, used_norms
 from .trainer import ALONE, Ranks
-
-LANGUAGE_SITE = re.compile(r"blocks\.(\d+)\.hook_(\w+)")  # resid_post.2 is blocks.2.hook_resid_post
 
 Damaged = Callable[[Tensor], Tensor]  # a batch of orbits -> the same, as a control damages it
 
@@ -270,20 +268,20 @@ def source_of(config: TrainConfig, store: Store) -> Source:
 
 
 def stored_sites(store: Store, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Sites by their full names; a language site may be given by its short one.
+    """Sites by their full names; a language site may be given by its short one (see `full_site`).
 
     Raises ConfigError for a site that is not stored, with the names that are near, and for one that
     is named twice.
     """
-    full = {LANGUAGE_SITE.sub(r"\2.\1", site): site for site in store.sites}
-    full |= {site: site for site in store.sites}
-    for site in wanted:
-        if site not in full:
+    blocks = blocks_of(store.origin)
+    sites = tuple(full_site(name, store.sites, blocks) for name in wanted)
+    for site in sites:
+        if site not in store.sites:
             raise ConfigError(
                 f"--site must be one of {', '.join(store.sites)}, the sites of {store.name}; got "
-                f"{site!r}{near(site, full)}. Choose one of them, or harvest that site."
+                f"{site!r}{near(site, [*store.sites, *map(short_site, store.sites)])}. Choose one "
+                "of them, or harvest that site."
             )
-    sites = tuple(full[site] for site in wanted)
     if len(set(sites)) < len(sites):
         raise ConfigError(f"--sites must name each site once; got {' '.join(wanted)}.")
     return sites

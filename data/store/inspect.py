@@ -13,6 +13,7 @@ from .folder import Folder, open_folder
 from .layout import Layout
 from .record import METADATA, layout_of, read_about, read_record, record_name
 from .rounding import rounding_on_record
+from .spec import blocks_of, full_site
 from .verify import quantile_levels
 
 
@@ -126,6 +127,7 @@ def summarise(location: str, site: str = "") -> dict[str, Any]:
     """
     arrays = StoredArrays(location)
     sites = list(arrays.layout.widths)
+    site = full_site(site, sites, blocks_of(arrays.about["origin"]))
     if site and site not in sites:
         raise ConfigError(
             f"--site must be one of {', '.join(sites)}, the sites of the store "

@@ -20,6 +20,7 @@ from .chunks import StoredArrays
 from .dtypes import ITEM_BYTES, decode_rows
 from .moments import OUTLIER_TIMES, Moments
 from .record import read_record
+from .spec import blocks_of, full_site
 
 PARTS = ("train", "held_out", "all")
 OUTLIER_RULES = ("keep", "drop", "cap")
@@ -106,13 +107,16 @@ class Store:
         return self.arrays.layout.grids.get(self.check_site(site), ())
 
     def check_site(self, site: str) -> str:
-        """Return `site` if the store has it. Raises ConfigError, listing the sites, if not."""
-        if site not in self.sites:
+        """The full name of a site, which may be given by its short one (`resid_post.3`, or
+        `resid_post.-1` for the last block). Raises ConfigError, listing the sites, if the store
+        does not have it."""
+        full = full_site(site, self.sites, blocks_of(self.origin))
+        if full not in self.sites:
             raise ConfigError(
                 f"the site must be one of {', '.join(self.sites)}, the sites of the store "
                 f"{self.name}; got {site!r}. Choose one of them, or harvest that site."
             )
-        return site
+        return full
 
     def moments(self, site: str) -> Moments:
         """Count, mean, variance and number of zeros over the valid rows of a site, in float64."""
@@ -147,7 +151,7 @@ class Store:
 
     def read(self, site: str, rows: slice | Int[np.ndarray, " n"]) -> Float32[np.ndarray, " n *d"]:
         """Rows by slice or by number, in the given order; invalid rows are NaN."""
-        self.check_site(site)
+        site = self.check_site(site)
         if isinstance(rows, slice):
             start, stop, step = rows.indices(self.rows)
             assert step == 1, "a slice of rows must have step 1"
@@ -181,7 +185,7 @@ class Store:
         """Shuffled batches of valid rows, as float32 on `device`.
 
         A batch has shape [n, D], or [n, G, D] with a group. For several sites it is a dict with
-        one such tensor per site, aligned row by row.
+        one such tensor per site, by its full name, aligned row by row.
 
         seed: determines the order, together with the epoch and the rank.
         device: where batches live; "cpu" by default.
@@ -202,9 +206,7 @@ class Store:
         Raises ConfigError for an unknown site, an unknown option or value, and if no rows remain.
         """
         how = _with_defaults(options)
-        sites = (site,) if isinstance(site, str) else tuple(site)
-        for name in sites:
-            self.check_site(name)
+        sites = tuple(map(self.check_site, (site,) if isinstance(site, str) else site))
         _check_values(how, batch_size)
         rule = how["norm_outliers"]
         limits = (

@@ -6,6 +6,7 @@ layouts NCHW, NLC and NC.
 """
 
 from collections.abc import Sequence
+from math import isqrt
 
 from torch import Tensor, nn
 
@@ -27,7 +28,22 @@ CHANNELS_FIRST = (
     nn.PixelShuffle,
     nn.Upsample,
 )
+SEQUENCE_FIRST_CHANNELS = (
+    nn.Conv1d,
+    nn.ConvTranspose1d,
+    nn.BatchNorm1d,
+    nn.InstanceNorm1d,
+    nn.GroupNorm,
+    nn.MaxPool1d,
+    nn.AvgPool1d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveMaxPool1d,
+    nn.Upsample,
+)
+SEQUENCE_LAST_CHANNELS = (nn.Linear, nn.MultiheadAttention, nn.RNNBase)
 NORMS = (nn.LayerNorm, nn.RMSNorm)
+EXTRA_TOKENS = 5  # at most: a class token and four registers
+WIDTHS = ("out_channels", "out_features", "num_features", "num_channels", "embed_dim")
 
 
 def declare_layout(module: nn.Module, name: str, layout: str) -> None:
@@ -49,7 +65,8 @@ def layout_of(
     first, linear layers and layer norms channels last. Otherwise, square images (`square`) give
     square maps, so that the channels are the dimension that differs. If no dimension does, the
     layers inside the module decide, and then the network: without any layer norm it is taken to
-    be channels first. Raises SubjectError if the layout cannot be told, or differs from the
+    be channels first. In a sequence the channels are the dimension that has the width of a layer
+    (see `_of_sequence`). Raises SubjectError if the layout cannot be told, or differs from the
     declared one in the number of dimensions.
     """
     declared = module.__dict__.get(DECLARED, "")
@@ -61,7 +78,7 @@ def layout_of(
             )
         return str(declared)
     if len(shape) == 3:
-        return "NCL" if isinstance(module, nn.Conv1d | nn.BatchNorm1d) else "NLC"
+        return _of_sequence(name, module, root, shape, square)
     if len(shape) != 4:
         return STANDARD.get(len(shape), "")
     return (
@@ -157,8 +174,58 @@ def _of_parts(name: str, module: nn.Module, root: nn.Module, shape: Sequence[int
         return kinds.pop()
     if not kinds and not any(isinstance(m, NORMS) for m in root.modules()):
         return "NCHW"
-    raise SubjectError(
+    raise _untold(name, shape, "NCHW", "NHWC")
+
+
+def _untold(name: str, shape: Sequence[int], first: str, last: str) -> SubjectError:
+    return SubjectError(
         f"which dimension of the activations at {name!r} holds the channels cannot be told from "
         f"their shape {list(shape)}. Declare it with subject_from_module(..., "
-        f"layout={{{name!r}: 'NCHW'}}) or 'NHWC', or choose another site."
+        f"layout={{{name!r}: {first!r}}}) or {last!r}, or choose another site."
     )
+
+
+def _of_sequence(
+    name: str, module: nn.Module, root: nn.Module, shape: Sequence[int], square: bool
+) -> str:
+    """The layout of an output [N, a, b]. Raises SubjectError if it cannot be told.
+
+    The module's own type comes first. Then the channels are the one of the two dimensions that is
+    as wide as a norm inside the module, as any layer inside it, as a norm of the network, or, if
+    images are square, as any layer of the network. In the last case the other dimension must be
+    the number of cells of a square map, with or without extra tokens; without norms, the
+    channels must be no such number themselves.
+    """
+    kind = _of_sequence_kind(module)
+    if kind:
+        return kind
+    for widths in (_widths(module, NORMS), _widths(module), _widths(root, NORMS)):
+        if (shape[1] in widths) != (shape[2] in widths):
+            return "NCL" if shape[1] in widths else "NLC"
+    widths, normed = _widths(root), bool(_widths(root, NORMS))
+    if square and (shape[1] in widths) != (shape[2] in widths):
+        channels, positions = shape[1:] if shape[1] in widths else (shape[2], shape[1])
+        extra, is_cells = positions - isqrt(positions) ** 2, channels == isqrt(channels) ** 2
+        if extra <= EXTRA_TOKENS and (normed or not is_cells):
+            return "NCL" if shape[1] in widths else "NLC"
+    raise _untold(name, shape, "NLC", "NCL")
+
+
+def _of_sequence_kind(module: nn.Module) -> str:
+    if isinstance(module, SEQUENCE_FIRST_CHANNELS):
+        return "NCL"
+    if isinstance(module, SEQUENCE_LAST_CHANNELS) or type(module) in NORMS:
+        return "NLC"
+    return ""
+
+
+def _widths(module: nn.Module, kinds: tuple[type[nn.Module], ...] = ()) -> set[int]:
+    """The numbers of channels that the layers of a network give; of some kinds of layers only."""
+    found: set[int] = set()
+    for part in module.modules():
+        if kinds and not isinstance(part, kinds):
+            continue
+        shape = getattr(part, "normalized_shape", ())
+        found |= {shape[0]} if isinstance(shape, tuple) and len(shape) == 1 else set()
+        found |= {w for w in (getattr(part, n, 0) for n in WIDTHS) if isinstance(w, int) and w}
+    return found

@@ -43,9 +43,9 @@ def written_by(
             f"--inputs {inputs} has no end. Give the number of contexts with --limit, e.g. 1000."
         )
     cut = cut_for(subject, length)
-    if subject.kind != "causal" or not cut.prefix:
+    if not (subject.kind == "causal" and subject.head and cut.prefix):
         raise ConfigError(
-            f"--inputs {inputs} needs a causal model whose tokenizer has a begin-of-text token; "
+            f"--inputs {inputs} needs a causal model with its head and a begin-of-text token; "
             f"{subject.name} is not one. Pass --inputs with a text."
         )
 

@@ -12,8 +12,8 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, final
 
@@ -21,7 +21,7 @@ from tendril.data import _torchvision  # noqa: F401  before transformers asks fo
 
 # isort: split
 import torch
-from safetensors import SafetensorError
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -34,14 +34,19 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from tendril.data.cli import note
 from tendril.data.errors import ConfigError, SubjectError, UnknownSiteError
+from tendril.data.store.spec import SHORT_SITE, full_site
 
-from .lens import lens_sites
+from ..dictionaries.checkpoint import check_values
+from .lens import lens_sites, longest_input, offline, one_line
 from .subject import weights_digest
 
 COMPUTE = ("float32", "bfloat16", "float16")
 PACKAGE = "package:"
-SHORT = re.compile(r"(resid_pre|resid_mid|resid_post|attn_out|mlp_out)\.(\d+)")
+HUB_NAME = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*", re.ASCII)
+# Architectures whose modules are those of another one, which TransformerLens knows.
+ALIKE = {f"{name}ForMaskedLM": "RobertaForMaskedLM" for name in ("XLMRoberta", "Camembert")}
 
 
 @final
@@ -54,7 +59,9 @@ class LanguageSubject:
     are `module(tokens).logits`) or `encoder`. `identity` holds everything that can change the
     activations. `width` is that of the residual stream, and `context` the longest input in tokens
     (0: unknown). `unembed` and `final_norm` name modules, if the model has them. `origin` is the
-    folder or name that was loaded.
+    folder or name that was loaded. `head` is False for a causal model whose files lack the layer
+    that predicts tokens: it can be harvested, and gives no logits. `beyond` maps ids of tokens
+    that the network has no embedding for to the tokens; no text may contain them.
     """
 
     name: str
@@ -70,6 +77,8 @@ class LanguageSubject:
     unembed: str = ""
     final_norm: str = ""
     origin: str = ""
+    head: bool = True
+    beyond: Mapping[int, str] = field(default_factory=dict)
 
 
 def language_subject(model: str, compute: str = "float32") -> LanguageSubject:
@@ -83,19 +92,24 @@ def language_subject(model: str, compute: str = "float32") -> LanguageSubject:
     if compute not in COMPUTE:
         raise ConfigError(f"--compute must be one of {', '.join(COMPUTE)}; got {compute!r}.")
     origin, model = model, _folder_of(model)
-    config = _config(model)
-    causal = _is_causal(config)
-    tokenizer = _tokenizer(model)
-    network = _network(AutoModelForCausalLM if causal else AutoModel, model, compute)
-    embedding: Any = network.get_input_embeddings()
-    vocabulary = int(embedding.weight.shape[0])
-    _check_tokenizer(tokenizer, vocabulary, model)
     name = Path(origin.removeprefix(PACKAGE)).name
+    with _hub_for(model):
+        config = _config(model)
+        causal = _is_causal(config)
+        _check_kind(config, name, causal)
+        tokenizer = _tokenizer(model)
+        network, head = _network(AutoModelForCausalLM if causal else AutoModel, model, compute)
+    embedding: Any = network.get_input_embeddings()
+    vocabulary = int(embedding.num_embeddings)
+    beyond = _tokens_beyond(tokenizer, vocabulary, model)
     lens_class = AutoModelForCausalLM if causal else AutoModelForMaskedLM
-    sites = lens_sites(lens_class, _lens_config(config, causal), tokenizer, name)
-    if not causal:
-        sites = _encoder_sites(sites, network)
+    with offline():
+        sites = lens_sites(lens_class, _lens_config(config, causal), tokenizer, name)
+    if not (causal and head):
+        sites = _without_head(sites, network, causal)
     unembed, final_norm = sites.pop("unembed", ("",))[0], sites.pop("ln_final", ("",))[0]
+    parameters = {n: p for n, p in network.named_parameters() if p.is_floating_point()}
+    check_values(parameters, name, SubjectError, "Check that the files of the model are whole.")
     identity = {
         "name": name,
         "architecture": type(network).__name__,
@@ -115,10 +129,12 @@ def language_subject(model: str, compute: str = "float32") -> LanguageSubject:
         layers=int(text.num_hidden_layers),
         width=int(text.hidden_size),
         vocabulary=vocabulary,
-        context=int(getattr(text, "max_position_embeddings", 0) or 0),
-        unembed=unembed if causal else "",
+        context=longest_input(text, network),
+        unembed=unembed if causal and head else "",
         final_norm=final_norm if causal else "",
         origin=origin,
+        head=causal and head,
+        beyond=beyond,
     )
 
 
@@ -129,26 +145,22 @@ def full_names(subject: LanguageSubject, names: Sequence[str]) -> tuple[str, ...
     Other names are returned unchanged; `site_modules` checks whether they exist.
     """
 
-    def full(name: str) -> str:
-        short = SHORT.fullmatch(re.sub(r"\.-(\d+)$", lambda m: _from_end(subject, m), name))
-        return f"blocks.{short[2]}.hook_{short[1]}" if short else name
-
-    return tuple(full(name) for name in names)
-
-
-def _from_end(subject: LanguageSubject, match: re.Match[str]) -> str:
-    back = int(match[1])
-    if not 1 <= back <= subject.layers:
-        raise UnknownSiteError(
-            f"a block counted from the end must be from -1 to -{subject.layers}, since "
-            f"{subject.name} has {subject.layers} blocks; got {match[0]} in --sites."
-        )
-    return f".{subject.layers - back}"
+    full = tuple(full_site(name, subject.sites, subject.layers) for name in names)
+    for name in full:
+        short = SHORT_SITE.fullmatch(name)
+        if short and short[2] and not 1 <= int(short[3]) <= subject.layers:
+            raise UnknownSiteError(
+                f"a block counted from the end must be from -1 to -{subject.layers}, since "
+                f"{subject.name} has {subject.layers} blocks; got {name!r} in --sites."
+            )
+    return full
 
 
 def tokenizer_of(model: str) -> PreTrainedTokenizerBase:
     """Load only the tokenizer of a model, named as in `language_subject`. Raises SubjectError."""
-    return _tokenizer(_folder_of(model))
+    folder = _folder_of(model)
+    with _hub_for(folder):
+        return _tokenizer(folder)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -159,9 +171,38 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _folder_of(model: str) -> str:
-    """Resolve `package:NAME` to the folder of the model inside an installed Python package."""
-    if not model.startswith(PACKAGE):
+    """The folder of a model, or its name on the hub. Resolves `package:NAME` to the folder inside
+    an installed Python package. Raises SubjectError for a folder that does not exist."""
+    if model.startswith(PACKAGE):
+        return _packaged(model)
+    if Path(model).is_dir():
         return model
+    if Path(model).exists():
+        raise SubjectError(
+            f"--subject must be the folder of a language model; {model} is a file. Give the folder "
+            "that holds config.json, the weights and the tokenizer."
+        )
+    if _is_path(model) or not HUB_NAME.fullmatch(model):
+        raise SubjectError(
+            f"--subject must be the folder of a language model or its name on the Hugging Face "
+            f"hub; there is no folder {model}{_near(model)}. Check the name, or give a name on "
+            "the hub as OWNER/NAME."
+        )
+    note(f"There is no folder {model} here, so it is taken as a name on the Hugging Face hub.")
+    return model
+
+
+def _is_path(model: str) -> bool:
+    """True if a name that could be one on the hub must be a mistyped folder: its parent exists, or
+    a model here has nearly the same name. False if the hub's cache has such a model."""
+    if not HUB_NAME.fullmatch(model) or isinstance(
+        try_to_load_from_cache(model, "config.json"), str
+    ):
+        return False
+    return Path(model).parent.is_dir() if "/" in model else bool(_models_near(model, 0.8))
+
+
+def _packaged(model: str) -> str:
     package = model.removeprefix(PACKAGE)
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     roots = [Path(root) for root in (spec.submodule_search_locations if spec else None) or ()]
@@ -174,25 +215,36 @@ def _folder_of(model: str) -> str:
     return str(folders[0])
 
 
+def _hub_for(model: str) -> AbstractContextManager[None]:
+    """Forbids to ask the hub if a model is a local folder."""
+    return offline() if Path(model).is_dir() else nullcontext()
+
+
 def _config(model: str) -> Any:
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        raise SubjectError(
+            f"--subject must be the folder of a language model; {model} has no config.json. "
+            "Give the folder that holds the config and the weights."
+        )
     try:
         return AutoConfig.from_pretrained(model, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # what a damaged config raises has no common type
         raise SubjectError(
             f"--subject must be the folder of a language model or its name on the Hugging Face "
-            f"hub; {model!r} cannot be found or reached{_near(model)} ({_one_line(error)}). Check "
-            "the name."
+            f"hub; {model!r} cannot be found, reached or read ({one_line(error)}). Check the name "
+            "and its config.json."
         ) from error
 
 
 def _near(model: str) -> str:
     """Names of models in the same folder that resemble the one requested."""
-    folder = Path(model).parent
-    if not folder.is_dir():
-        return ""
-    present = [p.parent.name for p in sorted(folder.glob("*/config.json"))]
-    near = difflib.get_close_matches(Path(model).name, present, n=3, cutoff=0.3)
-    return f"; near names in {folder} are {', '.join(near)}" if near else ""
+    near = _models_near(model, 0.3)
+    return f"; near names in {Path(model).parent} are {', '.join(near)}" if near else ""
+
+
+def _models_near(model: str, cutoff: float) -> list[str]:
+    present = [p.parent.name for p in sorted(Path(model).parent.glob("*/config.json"))]
+    return difflib.get_close_matches(Path(model).name, present, n=3, cutoff=cutoff)
 
 
 def _is_causal(config: Any) -> bool:
@@ -203,13 +255,31 @@ def _is_causal(config: Any) -> bool:
     return type(config) in causal and type(config) not in masked
 
 
+def _check_kind(config: Any, name: str, causal: bool) -> None:
+    """Raise SubjectError unless a config is of a causal model or of an encoder of text."""
+    of_text = AutoModelForCausalLM if causal else AutoModelForMaskedLM
+    paired = getattr(config, "is_encoder_decoder", False)
+    if not paired and type(config) in of_text._model_mapping:
+        return
+    why = "for which transformers has neither a causal nor a masked language model"
+    if paired:
+        why = "which has an encoder and a decoder"
+    elif any(hasattr(config, f"{sense}_config") for sense in ("vision", "audio")):
+        why = "which reads images or sound beside text"
+    architecture = (config.architectures or [type(config).__name__])[0]
+    raise SubjectError(
+        f"--subject must be a causal language model or an encoder of text; {name} is a "
+        f"{architecture} ({config.model_type}), {why}. Choose a model such as gpt2, llama or bert."
+    )
+
+
 def _lens_config(config: Any, causal: bool) -> Any:
     """The config of the class that TransformerLens has an adapter for: for an encoder, the one
     with a head for masked tokens."""
     if not causal:
         config = type(config).from_dict(config.to_dict())
         masked: Any = AutoModelForMaskedLM._model_mapping[type(config)]
-        config.architectures = [masked.__name__]
+        config.architectures = [ALIKE.get(masked.__name__, masked.__name__)]
     return config
 
 
@@ -217,14 +287,15 @@ def _tokenizer(model: str) -> PreTrainedTokenizerBase:
     try:
         loaded = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
         return cast(PreTrainedTokenizerBase, loaded)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the tokenizers library raises plain Exception
         raise SubjectError(
-            f"{model} has no tokenizer that can be loaded ({_one_line(error)}). Put its "
+            f"{model} has no tokenizer that can be loaded ({one_line(error)}). Put its "
             "tokenizer.json next to the weights."
         ) from error
 
 
-def _network(kind: Any, model: str, compute: str) -> PreTrainedModel:
+def _network(kind: Any, model: str, compute: str) -> tuple[PreTrainedModel, bool]:
+    """The network, without its head if its files have none; and whether it has all weights."""
     try:
         with _silence():  # missing weights are checked below
             network, info = kind.from_pretrained(
@@ -233,12 +304,23 @@ def _network(kind: Any, model: str, compute: str) -> PreTrainedModel:
                 output_loading_info=True,
                 trust_remote_code=False,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except ImportError as error:  # of the library that reads quantised weights
         raise SubjectError(
-            f"the weights of {model} cannot be loaded ({_one_line(error)}). Check that its files "
+            f"{model} needs a package that is not installed ({one_line(error)}). Install it, or "
+            "choose the model with weights that are not quantised."
+        ) from error
+    except Exception as error:  # what damaged weights raise has no common type
+        raise SubjectError(
+            f"the weights of {model} cannot be loaded ({one_line(error)}). Check that its files "
             "are complete."
         ) from error
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    head = network.get_output_embeddings()
+    parts = {id(part) for part in head.parameters()} if head is not None else set()
+    own = {name for name, part in network.named_parameters() if id(part) in parts}
+    whole = not missing
+    if missing and set(missing) <= own:
+        network, missing = network.base_model, []
     if missing:
         raise SubjectError(
             f"{model} must have all weights of {type(network).__name__}; it has none for "
@@ -248,7 +330,7 @@ def _network(kind: Any, model: str, compute: str) -> PreTrainedModel:
     if hasattr(network, "pooler"):
         network.pooler = None  # it follows the last block, and often is untrained
     network.config.use_cache = False  # the key-value cache only helps generation, and costs a copy
-    return cast(PreTrainedModel, network.eval().requires_grad_(False))
+    return cast(PreTrainedModel, network.eval().requires_grad_(False)), whole
 
 
 @contextmanager
@@ -268,25 +350,27 @@ def _silence() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int, model: str) -> None:
-    largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest >= vocabulary:
+def _tokens_beyond(
+    tokenizer: PreTrainedTokenizerBase, vocabulary: int, model: str
+) -> dict[int, str]:
+    """The added tokens that the network has no embedding for, such as the image token in the
+    tokenizer of Gemma 3. Raises SubjectError if there is none for an ordinary token."""
+    beyond = {i: token for token, i in tokenizer.get_vocab().items() if i >= vocabulary}
+    ordinary = beyond.keys() - tokenizer.added_tokens_decoder.keys()
+    if ordinary:
         raise SubjectError(
             f"token ids of the tokenizer of {model} must be below the network's vocabulary of "
-            f"{vocabulary}; got {largest}. The tokenizer belongs to another model: replace its "
-            "tokenizer.json."
+            f"{vocabulary}; got {max(ordinary)}. The tokenizer belongs to another model: replace "
+            "its tokenizer.json."
         )
+    return beyond
 
 
-def _encoder_sites(
-    sites: Mapping[str, tuple[str, ...]], network: nn.Module
+def _without_head(
+    sites: Mapping[str, tuple[str, ...]], network: nn.Module, causal: bool
 ) -> dict[str, tuple[str, ...]]:
-    """Sites without the prefix of the model with a head, and without `resid_mid`: blocks that
-    normalise after the addition have no residual stream in the middle."""
+    """Sites without the prefix of the model with a head; of encoders without `resid_mid`: blocks
+    that normalise after the addition have no residual stream in the middle."""
     prefix = f"{getattr(network, 'base_model_prefix', '')}."
     renamed = {site: (paths[0].removeprefix(prefix),) for site, paths in sites.items()}
-    return {site: path for site, path in renamed.items() if "resid_mid" not in site}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+    return {site: path for site, path in renamed.items() if causal or "resid_mid" not in site}

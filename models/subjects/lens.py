@@ -5,19 +5,26 @@ attention by an implementation that is three to four times slower. It is therefo
 empty copy of the network, only to look up modules. Forward passes use the transformers network.
 """
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tendril.data import _torchvision  # noqa: F401  before transformers asks for torchvision
 
 # isort: split
 import torch
+from huggingface_hub import constants
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from tendril.data.errors import SubjectError
 
 PLACES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+# Modules of learned positions, outside the parts that read images and sound.
+POSITIONS = re.compile(
+    r"(?!.*(vision|visual|audio|image))(.*\.)?(position_embeddings?|embed_positions|wpe|wpm)"
+)
 ENDS = {"hook_in": ":in", "hook_out": ""}  # hook points at a module's input and output
 
 
@@ -46,13 +53,18 @@ def lens_sites(
             )
         except NotImplementedError:
             continue
-        except (ValueError, AttributeError, KeyError, RuntimeError) as error:
+        except Exception as error:  # adapters raise anything for configs that they do not expect
             raise SubjectError(
-                f"TransformerLens finds no residual stream in {name} ({_one_line(error)}). Choose "
+                f"TransformerLens finds no residual stream in {name} ({one_line(error)}). Choose "
                 "a model with an architecture that it supports."
             ) from error
         break
     assert bridge is not None, "an adapter that needs weights gets them on the second try"
+    if not hasattr(bridge, "blocks"):
+        raise SubjectError(
+            f"TransformerLens finds no blocks of one residual stream in {name}. Choose a model "
+            "with an architecture that it supports."
+        )
     owners = dict(_owners(bridge, paths, HookPoint))
     sites: dict[str, tuple[str, ...]] = {}
     for number, block in enumerate(bridge.blocks):
@@ -68,6 +80,31 @@ def lens_sites(
     return sites
 
 
+def longest_input(config: Any, network: nn.Module) -> int:
+    """The longest input in tokens: what the config says, but at most what the tables of positions
+    hold. RoBERTa and others number positions from `padding_idx` + 1, OPT from an `offset`.
+    0 if unknown."""
+    said = int(getattr(config, "max_position_embeddings", 0) or 0)
+    limits = [said] if said else []
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Embedding) and POSITIONS.fullmatch(name):
+            pad = -1 if module.padding_idx is None else module.padding_idx
+            limits.append(module.num_embeddings - int(getattr(module, "offset", pad + 1)))
+    return min(limits, default=0)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Within the body, whatever asks the Hugging Face hub fails at once. Loaders of local files
+    and TransformerLens ask it for parts that are not there."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def _owners(bridge: nn.Module, paths: dict[int, str], point: type) -> Iterator[tuple[int, str]]:
     """The id of each hook point at a module's input or output, and the module's path."""
     for _, module in bridge.named_modules():
@@ -79,5 +116,6 @@ def _owners(bridge: nn.Module, paths: dict[int, str], point: type) -> Iterator[t
                 yield id(hook), path + mark
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The beginning of an error's message, in one line."""
     return " ".join(str(error).split())[:160]

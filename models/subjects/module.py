@@ -46,7 +46,14 @@ def subject_from_module(
     Raises SubjectError for parameters that are not finite and for layouts that are no layout.
     """
     module = module.eval().float().requires_grad_(False)
-    parameters = dict(module.named_parameters())
+    digest = weights_digest(module)
+    # Quantising libraries keep integers in modules of their own, and torch's do not.
+    parameters = {
+        f"{path}.{name}".removeprefix("."): parameter
+        for path, part in module.named_modules()
+        for name, parameter in part.named_parameters(recurse=False)
+        if parameter.is_floating_point() or type(part).__module__.startswith("torch.nn.")
+    }
     check_values(parameters, name, SubjectError, "Load the weights of a trained network.")
     parts = dict(module.named_modules(remove_duplicate=False))
     names = [n for n in parts if n]
@@ -64,8 +71,7 @@ def subject_from_module(
         preprocess=preprocess,
         input_size=input_size,
         sites={n: (n,) for n in names},
-        identity={"name": name, "weights": weights_digest(module), "input_size": input_size}
-        | declared,
+        identity={"name": name, "weights": digest, "input_size": input_size} | declared,
     )
 
 

@@ -2,14 +2,20 @@
 
 import difflib
 import hashlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tendril.data.errors import UnknownSiteError
+from tendril.data.errors import SubjectError, UnknownSiteError
+
+# values whose repr is their content
+PLAIN = (str, bytes, bytearray, bool, int, float, complex, NoneType, torch.dtype, torch.device)
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,61 @@ def site_modules(subject: Sited, names: Sequence[str]) -> dict[str, tuple[str, .
 
 
 def weights_digest(module: nn.Module) -> str:
-    """SHA-256 over name, dtype, shape and bytes of the tensors of a state dict, sorted by name."""
+    """SHA-256 over the entries of a state dict, sorted by name: of tensors name, dtype, shape and
+    bytes; of other values (extra state, packed weights of quantised modules) their content.
+
+    Raises SubjectError for an entry that cannot be told from another one by its content.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        flat = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}:{flat.dtype}:{tuple(flat.shape)}:".encode())
-        digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, value in sorted(module.state_dict().items()):
+        _add(digest, name, value)
     return digest.hexdigest()
+
+
+def _add(digest: Any, name: str, value: object) -> None:
+    """Add an entry of a state dict to a digest."""
+    if isinstance(value, Tensor):
+        _add_tensor(digest, name, value)
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=repr):
+            _add(digest, f"{name}[{key!r}]", value[key])
+    elif isinstance(value, list | tuple):
+        digest.update(f"{name}:{type(value).__name__}:{len(value)}:".encode())
+        for place, entry in enumerate(value):
+            _add(digest, f"{name}[{place}]", entry)
+    elif isinstance(value, np.ndarray):
+        _add_tensor(digest, name, torch.from_numpy(value))
+    elif isinstance(value, io.BytesIO):
+        _add(digest, name, value.getvalue())
+    elif isinstance(value, PLAIN):
+        digest.update(f"{name}:{type(value).__name__}:{value!r}:".encode())
+    else:
+        raise SubjectError(
+            f"the state of a network must be tensors, numbers, text, bytes or lists of them; "
+            f"{name} is a {type(value).__name__}. Let get_extra_state() return one of those."
+        )
+
+
+def _add_tensor(digest: Any, name: str, tensor: Tensor) -> None:
+    if tensor.is_meta:
+        raise SubjectError(
+            f"the weights of a network must be loaded; {name} has a shape and no values (it is on "
+            "the meta device). Load the weights in the function that returns the network."
+        )
+    if tensor.is_quantized:
+        told = tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric)
+        scale = (
+            [tensor.q_scale(), tensor.q_zero_point()]
+            if told
+            else [tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()]
+        )
+        return _add(digest, name, [str(tensor.dtype), tensor.int_repr(), *scale])
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    if type(flat) not in (Tensor, nn.Parameter) and hasattr(flat, "__tensor_flatten__"):
+        inner, about = flat.__tensor_flatten__()  # a quantised tensor made of plain ones
+        return _add(digest, name, [[getattr(flat, part) for part in inner], repr(about)])
+    digest.update(f"{name}:{flat.dtype}:{tuple(flat.shape)}:".encode())
+    digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return None

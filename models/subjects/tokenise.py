@@ -1,8 +1,9 @@
 """How texts become tokens and contexts of a language model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
+from tendril.data.errors import SubjectError
 from tendril.data.inputs.tokens import Cut
 
 from .language import LanguageSubject
@@ -31,13 +32,28 @@ def cut_for(subject: LanguageSubject, length: int) -> Cut:
 def tokens_of(subject: LanguageSubject) -> Callable[[list[str]], list[list[int]]]:
     """A function from texts to token ids without special tokens.
 
-    Text that looks like a special token is tokenised as ordinary text.
+    Text that looks like a special token is tokenised as ordinary text. The function raises
+    SubjectError for a token that the network has no embedding for.
     """
 
     def tokenise(texts: list[str]) -> list[list[int]]:
         encoding = subject.tokenizer(
             texts, add_special_tokens=False, split_special_tokens=True, verbose=False
         )
-        return cast(list[list[int]], encoding["input_ids"])
+        ids = cast(list[list[int]], encoding["input_ids"])
+        if subject.beyond:
+            check_known(subject, (token for text in ids for token in text))
+        return ids
 
     return tokenise
+
+
+def check_known(subject: LanguageSubject, tokens: Iterable[int]) -> None:
+    """Raise SubjectError if the network has no embedding for one of the tokens."""
+    for token in tokens:
+        if token >= subject.vocabulary:
+            raise SubjectError(
+                f"token ids must be below the vocabulary of {subject.name}, {subject.vocabulary}; "
+                f"the text has {subject.beyond.get(token, '')!r}, which is {token}. Remove it from "
+                "the text."
+            )

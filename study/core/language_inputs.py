@@ -82,6 +82,11 @@ def check_causal(subject: LanguageSubject, study: str) -> None:
             f"{study} needs a causal model; {subject.name} is an encoder, which predicts no next "
             "token. Choose a run of a causal model."
         )
+    if not subject.head:
+        raise SubjectError(
+            f"{study} needs a model that predicts tokens; the files of {subject.name} lack the "
+            "layer that does. Harvest the whole model, and train on that store."
+        )
 
 
 @final

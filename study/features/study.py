@@ -150,6 +150,11 @@ def no_logits(subject: LanguageSubject, site: str) -> str:
             f"No promoted tokens are shown: {subject.name} is an encoder, which ends in vectors "
             "and has no logits."
         )
+    if not subject.head:
+        return (
+            f"No promoted tokens are shown: the files of {subject.name} lack the layer that "
+            "computes logits."
+        )
     return (
         f"No promoted tokens are shown: the vectors of {site} have another width than those that "
         f"{subject.name} computes its logits from."

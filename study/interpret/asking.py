@@ -289,7 +289,7 @@ def local_model(subject: LanguageSubject, device: torch.device) -> Model:
     Messages go through the tokenizer's chat template, or one after the other where it has none.
     Raises ConfigError for an encoder, and, when asked, for messages that exceed its context.
     """
-    if subject.kind != "causal":
+    if subject.kind != "causal" or not subject.head:
         raise ConfigError(f"--local must be a model that writes text; {subject.name} does not.")
     module: Any = subject.module.to(device)
     tokenizer: Any = subject.tokenizer

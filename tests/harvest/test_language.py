@@ -224,7 +224,7 @@ def test_a_stream_killed_and_begun_again(model: Path, tmp_path: Path) -> None:
     ("flags", "told"),
     [
         (["--subject", ""], "--subject must be the folder of a language model"),
-        (["--sites", "resid_post.9"], "has no site 'blocks.9.hook_resid_post'; near names are"),
+        (["--sites", "resid_post.9"], "has no site 'resid_post.9'; near names are"),
         (["--context", "65"], "--context must be at most 64, the tokens"),
         (["--per-input", "17"], "from 1 to 16, the tokens of a context; got 17"),
         (["--skip-first", "-1"], "--skip-first must be a whole number of at least 0"),

@@ -17,7 +17,7 @@ from tendril.harvest.verify import comparison, verify_deep
 
 from ..conftest import ROOT
 from ..helpers import layouts, tiny_language
-from ..helpers.layouts import CHANNELS, SIZE
+from ..helpers.layouts import SIZE
 from ..models.test_dimensions import REFUSED, SITES, by_hand
 
 FILE = str(ROOT / "tests" / "helpers" / "layouts.py")
@@ -46,16 +46,16 @@ def config(photos: Path, home: Path, kind: str, function: str = "network") -> Ha
     )
 
 
-@pytest.mark.parametrize("kind", [*SITES, "sequence_first"])
+@pytest.mark.parametrize("kind", [*SITES, *layouts.DECLARED])
 def test_rows_are_what_a_hook_by_hand_reads(photos: Path, tmp_path: Path, kind: str) -> None:
-    function = "declared" if kind == "sequence_first" else "network"
+    function = "declared" if kind in layouts.DECLARED else "network"
     done = harvest(config(photos, tmp_path, kind, function))
     source, (site,) = open_images(str(photos)), done.sites
     pixels = np.stack([source.load(i, SIZE) for i in range(9)])
     rgb_BCHW = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     expected = by_hand(layouts.network(), site, rgb_BCHW)
     rows = open_store(done.store).read(site, np.arange(done.rows))
-    np.testing.assert_allclose(rows, expected.reshape(-1, CHANNELS), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rows, expected.reshape(-1, expected.shape[-1]), rtol=1e-4, atol=1e-5)
     found = verify_deep(VerifyConfig(store=done.store), done.store)
     assert (found.faults, found.batch, found.other_batch) == ([], 4, 2)
 

@@ -25,6 +25,12 @@ class Reorder(nn.Module):
             "windows": lambda: windows.reshape(-1, 16, CHANNELS),
             "tokens": lambda: tokens_BTD.contiguous(),
             "sequence_first": lambda: tokens_BTD.transpose(0, 1).contiguous(),
+            "channels_then_cells": lambda: x.flatten(2),
+            "class_token": lambda: torch.cat([tokens_BTD.mean(1, keepdim=True), tokens_BTD], 1),
+            "cells_then_half": lambda: torch.cat([tokens_BTD, tokens_BTD], 2),
+            "alike": lambda: tokens_BTD[:, :CHANNELS],
+            "nested": lambda: ([x * 3], None),
+            "five": lambda: x[:, :, None],
             "flat": lambda: tokens_BTD.reshape(-1, CHANNELS),
             "pair": lambda: (x * 2, 1),
             "named": lambda: {"x": x},
@@ -40,6 +46,7 @@ class Reorder(nn.Module):
 
 KINDS = (
     *("channels_first", "channels_last", "windows", "tokens", "sequence_first", "flat", "pair"),
+    *("channels_then_cells", "class_token", "cells_then_half", "alike", "nested", "five"),
     *("named", "vector", "strided", "mixed", "no_batch", "scalar", "scrambled", "cut"),
 )
 
@@ -62,8 +69,11 @@ def network() -> Subject:
     return tendril.subject_from_module(Layouts(), input_size=SIZE)
 
 
+DECLARED = {"sequence_first": "LNC", "cells_then_half": "NLC", "alike": "NLC"}
+
+
 def declared() -> Subject:
-    """The network whose sequence-first site is declared."""
+    """The network with declared sites whose layout cannot be told."""
     torch.manual_seed(0)
-    layout = {"kinds.sequence_first": "LNC"}
+    layout = {f"kinds.{kind}": letters for kind, letters in DECLARED.items()}
     return tendril.subject_from_module(Layouts(), input_size=SIZE, layout=layout)

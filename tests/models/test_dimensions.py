@@ -20,12 +20,18 @@ SITES = {  # site -> grid
     "channels_last": (MAP, MAP),
     "tokens": (MAP * MAP, 1),
     "pair": (MAP, MAP),
+    "channels_then_cells": (MAP * MAP, 1),
+    "class_token": (MAP * MAP + 1, 1),
+    "nested": (MAP, MAP),
     "vector": (1, 1),
     "strided": (MAP, MAP),
 }
 REFUSED = {
     "windows": r"\[4, 16, 6\] for one image and \[8, 16, 6\] for two.*several windows",
     "sequence_first": r"\[64, 1, 6\] for one.*dimension 1 holds the images.*'LNC'",
+    "cells_then_half": r"cannot be told from their shape \[2, 64, 12\]. Declare it.*'NLC'",
+    "alike": r"cannot be told from their shape \[2, 6, 6\]",
+    "five": r"must have shape \[B, C, H, W\]",
     "flat": r"\[64, 6\] for one image and \[128, 6\] for two.*positions per image",
     "named": "must be a tensor; got a dict",
     "scrambled": "must not depend on the other images of its batch",
@@ -41,27 +47,36 @@ def read(subject: Subject, site: str, rgb_BCHW: Tensor) -> Tensor:
         return as_grid(forward(subject.preprocess(rgb_BCHW))[site])
 
 
+def first(output: object) -> Tensor:
+    while isinstance(output, tuple | list):
+        output = output[0]
+    assert isinstance(output, Tensor)
+    return output
+
+
 def by_hand(subject: Subject, site: str, rgb_BCHW: Tensor) -> Tensor:
     """The activations [B, H, W, D] of the site, one image at a time, with a hook of our own."""
     rows = []
     for rgb_CHW in rgb_BCHW:
         seen: list[Tensor] = []
         handle = subject.module.get_submodule(site).register_forward_hook(
-            lambda _m, _i, out, seen=seen: seen.append(out[0] if isinstance(out, tuple) else out)
+            lambda _m, _i, out, seen=seen: seen.append(first(out))
         )
         with torch.no_grad():
             subject.module(rgb_CHW[None])
         handle.remove()
         (acts,) = seen
         kind = site.removeprefix("kinds.")
-        if kind in ("channels_first", "pair", "strided"):
+        if kind in ("channels_first", "pair", "nested", "strided"):
             acts = acts[0].permute(1, 2, 0)
         elif kind == "channels_last":
             acts = acts[0]
+        elif kind == "channels_then_cells":
+            acts = acts[0].T[:, None]
         elif kind == "sequence_first":
             acts = acts[:, 0, None]
         else:
-            acts = acts[0].reshape(-1, 1, CHANNELS)
+            acts = acts[0].reshape(-1, 1, acts.shape[-1])
         rows.append(acts)
     return torch.stack(rows)
 
@@ -82,14 +97,113 @@ def test_a_site_without_one_batch_dimension_is_refused(kind: str) -> None:
         describe_sites(layouts.network(), [f"kinds.{kind}"])
 
 
-def test_a_declared_layout_is_read_and_is_part_of_the_identity() -> None:
-    subject, site = layouts.declared(), "kinds.sequence_first"
+@pytest.mark.parametrize("kind", layouts.DECLARED)
+def test_a_declared_layout_is_read_and_is_part_of_the_identity(kind: str) -> None:
+    subject, site = layouts.declared(), f"kinds.{kind}"
     shape = describe_sites(subject, [site])[site]
-    assert (shape.width, shape.grid) == (CHANNELS, (MAP * MAP, 1))
     rgb_BCHW = torch.rand(3, 3, SIZE, SIZE)
-    torch.testing.assert_close(read(subject, site, rgb_BCHW), by_hand(subject, site, rgb_BCHW))
-    assert subject.identity["layout"] == {site: "LNC"}
+    expected = by_hand(subject, site, rgb_BCHW)
+    assert (shape.width, shape.grid) == (expected.shape[-1], expected.shape[1:3])
+    torch.testing.assert_close(read(subject, site, rgb_BCHW), expected)
+    assert subject.identity["layout"] == {f"kinds.{k}": v for k, v in layouts.DECLARED.items()}
     assert "layout" not in layouts.network().identity
+
+
+class Tokens(nn.Module):
+    """A transformer of images as many are written, with modules that have no parameters."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 4, stride=4), nn.Flatten(2))
+        self.drop = nn.Dropout()
+        self.block = nn.TransformerEncoderLayer(width, 2, hidden, batch_first=True)
+        self.up, self.act, self.down = nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(self.stem(x).transpose(1, 2))
+        x = self.block(torch.cat([x.mean(1, keepdim=True), x], 1))
+        out: Tensor = self.down(self.act(self.up(x)))
+        return out
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(24, 48), (16, 64), (36, 100), (64, 256), (65, 64)])
+def test_a_transformer_of_images_is_read_or_refused(width: int, hidden: int) -> None:
+    if width == 65:
+        width, hidden = 66, 64  # as many cells as hidden units
+    subject = subject_from_module(Tokens(width, hidden), input_size=32)
+    x = torch.rand(2, 3, 32, 32)
+    told = {"stem": (width, 64), "drop": (width, 64), "block": (width, 65), "up": (hidden, 65)}
+    for site, (channels, cells) in (told | {"act": (hidden, 65), "down": (width, 65)}).items():
+        try:
+            shape = describe_sites(subject, [site])[site]
+        except SubjectError as error:
+            assert "cannot be told" in str(error)
+            assert width == 64  # as many channels as cells
+            assert site in ("stem", "drop")
+            continue
+        assert (shape.width, shape.grid) == (channels, (cells, 1))
+        assert read(subject, site, x).shape == (2, cells, 1, channels)
+
+
+class Sound(nn.Module):
+    """Layers of one dimension behind a map of as many rows as a layer is wide."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.act = conv, nn.ReLU()
+        self.both = nn.Sequential(nn.Conv1d(9, 9, 1), nn.ReLU())
+        self.last = nn.Conv1d(9, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.both(self.act(self.conv(x.mean(1)[:, :9])))
+        out: Tensor = self.last(x).transpose(1, 2)
+        return out
+
+
+SEQUENCES = (
+    nn.Conv1d(9, 9, 3),
+    nn.ConvTranspose1d(9, 9, 3),
+    nn.BatchNorm1d(9),
+    nn.InstanceNorm1d(9),
+    nn.GroupNorm(3, 9),
+    nn.MaxPool1d(2),
+    nn.AvgPool1d(2),
+    nn.AdaptiveAvgPool1d(7),
+    nn.AdaptiveMaxPool1d(7),
+    nn.Upsample(scale_factor=2.0),
+)
+
+
+@pytest.mark.parametrize("conv", SEQUENCES, ids=lambda m: type(m).__name__)
+def test_layers_of_one_dimension_are_channels_first(conv: nn.Module) -> None:
+    subject = subject_from_module(Sound(conv), input_size=16)
+    shapes = describe_sites(subject, ["conv", "both"])
+    assert (shapes["conv"].width, shapes["both"].width) == (9, 9)
+    assert shapes["conv"].grid == shapes["both"].grid
+
+
+def test_a_sequence_as_long_as_another_layer_is_wide_is_refused_or_right() -> None:
+    """Channels joined from two layers, and as many cells as a layer has channels."""
+
+    class Joined(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return torch.cat([a, b], 1).flatten(2)
+
+    class Network(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 64, 4, stride=4)
+            self.other = nn.Conv2d(3, width, 4, stride=4)
+            self.joined = Joined()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.joined(self.conv(x), self.other(x))
+            return out
+
+    for width in (64, 192, 60, 2):
+        subject = subject_from_module(Network(width), input_size=32)
+        with pytest.raises(SubjectError, match="cannot be told"):
+            describe_sites(subject, ["joined"])
 
 
 def test_a_wrong_declaration_is_refused() -> None:

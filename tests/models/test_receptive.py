@@ -81,7 +81,9 @@ def test_cells_that_see_everything_tile_the_image_and_vectors_are_centred_on_it(
     for site in ("2", "3"):
         field = receptive_field(subject, site)
         assert (field.centre, field.size, field.cell) == ((3.5, 3.5), (8, 8), (0, 0))
-    tokens = receptive_field(of(nn.Flatten(2), size=8), "0")
+    flat = nn.Sequential(nn.Flatten(2))
+    declared = subject_from_module(flat, input_size=8, layout={"0": "NLC"})
+    tokens = receptive_field(declared, "0")
     assert (tokens.grid, tokens.centre, tokens.stride) == ((3, 1), (3.5, 3.5), (0, 0))
 
 
