@@ -160,6 +160,7 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
         raise ConfigError(f"--limit must be at least 1 context; got {limit}.")
     about = {"version": VERSION, "source": source.key, "cut": asdict(cut), "limit": limit}
     place = folder / hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
+    _sweep(folder)
     kept = _kept(place, cut)
     if kept is None:
         if place.is_symlink():
@@ -167,7 +168,6 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
         if place.exists():
             note(f"warning: the packed text in {place} is damaged. It is packed again.")
             shutil.rmtree(place)
-        _sweep(folder)
         _keep(place, islice(pack(source.documents(), cut), limit), cut, source)
         kept = _kept(place, cut)
         assert kept is not None, "packed text was written a moment ago"

@@ -23,7 +23,7 @@ from ..errors import ConfigError, StoreDamagedError, StoreNotFoundError
 from .atomic import check_no_links, check_not_link, locked, sync, write_together
 from .codec import LZ4_LEVEL, ZSTD_LEVEL
 from .dtypes import ITEM_BYTES, NO_ROW, STORED_AS
-from .folder import Folder, LocalFolder, open_folder
+from .folder import CREATING, Folder, LocalFolder, open_folder, sweep_beside
 from .layout import IDENTITY, Layout
 from .moments import QUANTILES
 from .record import (
@@ -108,6 +108,7 @@ def _group_lock(
     folder = LocalFolder(path)
     with ExitStack() as locks:
         if rank == 0:
+            sweep_beside(path)
             if path.exists() and any(path.iterdir()):
                 _check_ours(folder)
                 if overwrite:
@@ -121,6 +122,8 @@ def _group_lock(
         if ranks > 1 and rank == 0:
             locks.enter_context(locked(path / RECORDS))
         check_no_links(path)
+        if ranks == 1:
+            folder.sweep()
         yield
 
 
@@ -209,7 +212,7 @@ def _create(folder: Folder, spec: StoreSpec, layout: Layout, origin: Mapping[str
         folder.write_together(files)
         folder.write(METADATA, root)
         return
-    aside = folder.path.with_name(f".{folder.path.name}.creating")
+    aside = folder.path.with_name(f".{folder.path.name}.{CREATING}")
     LocalFolder(aside).remove()
     write_together({aside / name: content for name, content in {**files, METADATA: root}.items()})
     aside.rename(folder.path)
