@@ -8,6 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock, local
 from typing import Any, final
@@ -33,6 +34,7 @@ from .layout import Layout
 from .record import (
     METADATA,
     OVERWRITE,
+    RECORD,
     changed_metadata,
     check_complete,
     check_identity,
@@ -52,6 +54,7 @@ from .record import (
 
 FETCHES = 16  # concurrent requests to a remote store
 PIECE = 2**19  # bytes read and checksummed at a time
+RECORDS_AT_ONCE = 2**26  # bytes of records that are checked when a store is opened
 INDEXES_KEPT = 4096  # indexes of shard files in memory: a few hundred bytes each
 UNREADABLE = (ChunkError, ValueError, RuntimeError)  # raised by codecs for altered bytes
 
@@ -91,7 +94,11 @@ class StoredArrays:
         if self.folder.distant:
             self.metadata(METADATA)
             return
-        for fault in changed_metadata(self.folder, self._listed).values():
+        listed, records = self._listed, [n for n in sizes if RECORD.fullmatch(n)]
+        if sum(sizes[name] for name in records) > RECORDS_AT_ONCE:  # checked when they are read
+            kept = listed.digests.keys() - records
+            listed = replace(listed, digests={name: listed.digests[name] for name in kept})
+        for fault in changed_metadata(self.folder, listed).values():
             raise fault
 
     def record(self, shard: int) -> dict[str, Any]:
@@ -244,7 +251,7 @@ class StoredArrays:
             if len(self._indexes) > INDEXES_KEPT:
                 self._indexes.popitem(last=False)
         offset, length = (int(n) for n in index[place])
-        if offset == ABSENT:
+        if offset == ABSENT or offset + length > self._files[name]["bytes"]:
             raise self._wrong(array, chunk, shard)
         return offset, length
 

@@ -20,6 +20,7 @@ from ..errors import (
     StoreUnreachableError,
     TendrilError,
 )
+from ..home import KINDS
 from ..home import SCHEME as SCHEME
 from .atomic import ASIDE, Content, locked, pieces_of, write_together, write_whole
 
@@ -349,20 +350,23 @@ def open_folder(location: str | Path, cache: str | Path | None = None) -> Folder
 
 
 def sweep_beside(path: Path) -> None:
-    """Remove the folders that a process left beside `path` when it was killed while it created or
-    removed a store, a run or a report.
+    """Remove the folders that a process left in a home when it was killed while it created or
+    removed a store, a run or a report. `path` is one of these.
 
     A process that still works on one holds its lock, or creates a store under that of the folder
     around it, which is taken here.
     """
-    left = [p for p in path.parent.glob(".*-*.*") if LEFT_FOLDER.fullmatch(p.name)]
-    if not left:
-        return
-    with suppress(StoreLockedError), locked(path.parent):
-        for folder in left:
-            if folder.is_dir() and not folder.is_symlink():
-                with suppress(StoreLockedError, FileNotFoundError), locked(folder):
-                    LocalFolder(folder).remove()
+    names = [kind.folder for kind in KINDS]
+    inside = path.parent.name in names
+    for place in [path.parents[1] / n for n in names] if inside else [path.parent]:
+        left = [p for p in place.glob(".*-*.*") if LEFT_FOLDER.fullmatch(p.name)]
+        if not left or place.is_symlink():
+            continue
+        with suppress(StoreLockedError), locked(place):
+            for folder in left:
+                if folder.is_dir() and not folder.is_symlink():
+                    with suppress(StoreLockedError, FileNotFoundError), locked(folder):
+                        LocalFolder(folder).remove()
 
 
 def _metadata_first(names: Iterable[str]) -> list[str]:

@@ -11,7 +11,8 @@ import pytest
 
 from tendril.data.errors import StoreDamagedError, StoreVersionError, TendrilError
 from tendril.data.listing.describe import overview
-from tendril.data.listing.entries import at_path
+from tendril.data.listing.entries import at_path, exact_entry
+from tendril.data.listing.remove import remove_entry
 from tendril.data.store.codec import ChunkError, decode_chunk, encode_chunk
 from tendril.data.store.folder import LocalFolder, sweep_beside
 from tendril.data.store.inspect import describe_store, summarise
@@ -49,9 +50,13 @@ SWAPS = {
 }
 
 
-@pytest.mark.parametrize("compressor", ["zstd", "none"])
+@pytest.mark.parametrize(("compressor", "at_once"), [("zstd", 2**26), ("none", 0)])
 @pytest.mark.parametrize("kind", SWAPS)
-def test_swapped_files_are_found(tmp_path: Path, kind: str, compressor: str) -> None:
+def test_swapped_files_are_found(
+    tmp_path: Path, kind: str, compressor: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records, too, when they are checked only as they are read."""
+    monkeypatch.setattr("tendril.data.store.chunks.RECORDS_AT_ONCE", at_once)
     shape = arithmetic.layout(inputs=12)
     shape = type(shape)(**(vars(shape) | {"compressor": compressor}))
     path = tmp_path / arithmetic.spec().folder("plain")
@@ -261,3 +266,13 @@ def test_what_another_process_still_removes_is_left_alone(tmp_path: Path) -> Non
         assert left.exists()
     sweep_beside(tmp_path / "any")
     assert not left.exists()
+
+
+def test_a_removal_sweeps_the_whole_home(begun: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(begun, tmp_path / "store" / begun.name))
+    places = {n: tmp_path / n / ".other-0123456789ab.removing" for n in ("store", "runs", "mine")}
+    for place in places.values():
+        (place / "deep").mkdir(parents=True)
+        (place / "deep/file").write_text("left")
+    remove_entry(exact_entry(str(path)))
+    assert [name for name, place in places.items() if place.exists()] == ["mine"]
