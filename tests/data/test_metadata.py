@@ -237,6 +237,27 @@ def test_damaged_shards_of_an_unfinished_store_are_written_again(
     assert content_of(open_store(path)) == content_of(open_store(whole))
 
 
+def test_a_stop_before_the_root_says_complete_is_continued(
+    begun: Path, whole: Path, tmp_path: Path
+) -> None:
+    """The list is then that of the complete store, and the root that of the incomplete one."""
+    path = Path(shutil.copytree(begun, tmp_path / begun.name))
+    write = LocalFolder.write
+
+    def stop_at_the_root(folder: LocalFolder, name: str, content: bytes) -> None:
+        if name == "zarr.json":
+            raise sparse_store.StoppedError
+        write(folder, name, content)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(sparse_store.StoppedError):
+        patch.setattr(LocalFolder, "write", stop_at_the_root)
+        arithmetic.harvest(tmp_path, inputs=10)
+    assert not is_complete(LocalFolder(path))
+    arithmetic.harvest(tmp_path, inputs=10)
+    for file in filter(Path.is_file, whole.rglob("*")):
+        assert (path / file.relative_to(whole)).read_bytes() == file.read_bytes(), file
+
+
 def test_what_a_killed_process_left_is_swept_at_the_next_start(begun: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(begun, tmp_path / begun.name))
     litter = [path / "y/c/2.99999.part", path / "records/00002/zarr.json.12.part"]
