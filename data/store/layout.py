@@ -12,7 +12,7 @@ SHARD_BYTES = 64 * 2**20  # raw bytes in a shard of a site: bounds the writer's 
 SHARD_INPUTS = 256  # bounds the work that is lost when a harvest is stopped
 COMPRESSORS = ("zstd", "lz4", "none")
 LARGEST = 2**53  # of the numbers of a layout, and of its rows
-IDENTITY = ("inputs", "rows_per_input", "widths", "columns", "grids", "elements")
+IDENTITY = ("widths", "grids", "rows_per_input", "inputs", "columns", "elements")
 """Fields that follow from subject and inputs; the others say how rows are cut into files."""
 
 
