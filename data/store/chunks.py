@@ -155,18 +155,19 @@ class StoredArrays:
         shard, place = divmod(chunk, layout.chunks_per_shard)
         name = layout.shard_file(array, shard)
         wanted = self._wanted(array, shard)[8 * place : 8 * place + 8]
-        for attempt in (1, 2):  # if a cache holds damaged bytes, the file is asked once more
-            offset, length = self._place(array, name, shard, place, chunk)
+        offset = length = 0
+        for attempt in (1, 2, 3):  # a cache may hold wrong bytes of the index, then of the chunk
             try:
+                offset, length = self._place(array, name, shard, place, chunk)
                 stored_crc = self._fill(name, offset, length, whole)
                 check_listed(stored_crc, wanted)
                 return whole[:rows]
             except UNREADABLE as error:
                 self.folder.forget(name, offset, length)
                 self._forget_index(name)
-                if attempt == 2:
+                if attempt == 3:
                     raise self._wrong(array, chunk, shard) from error
-        raise AssertionError("the second attempt returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
     def _fill(
         self, name: str, start: int, length: int, whole: Shaped[np.ndarray, "..."]
@@ -252,7 +253,7 @@ class StoredArrays:
                 self._indexes.popitem(last=False)
         offset, length = (int(n) for n in index[place])
         if offset == ABSENT or offset + length > self._files[name]["bytes"]:
-            raise self._wrong(array, chunk, shard)
+            raise ChunkError("the index has no such chunk")
         return offset, length
 
     def _forget_index(self, name: str) -> None:
