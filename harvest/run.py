@@ -1,19 +1,18 @@
 """A config -> a complete store: plan the harvest, estimate its cost, write the rows."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 
 from tendril.data.cli import check_finite, note
 from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
-from tendril.data.store.folder import open_folder
+from tendril.data.store.create import check_layout
+from tendril.data.store.folder import LocalFolder, open_folder, sweep_beside
 from tendril.data.store.inspect import rounding_of_store
 from tendril.data.store.layout import Layout
-from tendril.data.store.record import is_complete, read_about
+from tendril.data.store.record import is_complete, layout_of, read_about, read_list
 from tendril.data.store.rounding import rounding_warning
 
 from .config import HarvestConfig, LanguageConfig, StoreConfig
@@ -60,11 +59,21 @@ def harvest(config: StoreConfig) -> Harvest:
     plan = make_plan(config)
     made = Harvest(plan.location, plan.spec.sites, dry_run=config.dry_run)
     folder = open_folder(plan.location)
+    if isinstance(folder, LocalFolder) and not config.dry_run:
+        sweep_beside(folder.path)
     if not config.overwrite and is_complete(folder):
-        about = read_about(folder)["layout"]
-        _note_other_compressor(plan, about)
-        rows, elements = about["inputs"] * about["rows_per_input"], about.get("elements", 0)
-        return replace(made, rows=rows, elements=elements, seconds=_since(began), reused=True)
+        stored = layout_of(read_about(folder))
+        check_layout(plan.location, stored, plan.layout())
+        _note_other_compressor(plan, stored)
+        if not read_list(folder).sealed:
+            note(
+                f"{plan.location} was written by an earlier version, which could take another "
+                f"dimension for the channels. `tendril harvest verify {plan.location} --deep` "
+                "recomputes some of its rows; --overwrite makes it again."
+            )
+        return replace(
+            made, rows=stored.rows, elements=stored.elements, seconds=_since(began), reused=True
+        )
     layout = plan.layout()
     made = replace(made, rows=layout.rows, elements=layout.elements)
     if plan.rank == 0 or config.dry_run:
@@ -133,11 +142,10 @@ def _write(plan: Plan, layout: Layout) -> Harvested:
     return done
 
 
-def _note_other_compressor(plan: Plan, layout: Mapping[str, Any]) -> None:
-    stored = layout["compressor"]
-    if stored != plan.settings.compressor:
+def _note_other_compressor(plan: Plan, stored: Layout) -> None:
+    if stored.compressor != plan.settings.compressor:
         note(
-            f"the store exists already, compressed with {stored} instead of "
+            f"the store exists already, compressed with {stored.compressor} instead of "
             f"{plan.settings.compressor}; its rows are the same. Pass --overwrite to make it again."
         )
 

@@ -23,7 +23,6 @@ from tendril.data.errors import (
 from tendril.data.store.dtypes import decode_rows, encode_rows, quantise
 from tendril.data.store.provenance import identity_in_words, located, same_identity
 from tendril.data.store.reader import Store
-from tendril.data.store.record import read_record
 from tendril.data.store.verify import row_in_words
 from tendril.models.subjects.trust import check_named
 
@@ -101,7 +100,7 @@ def verify_deep(config: VerifyConfig, location: str) -> Recomputed:
     store = Store(location)
     if config.rows < 1:
         raise ConfigError(f"--rows must be at least 1; got {config.rows}.")
-    recorded = read_record(store.arrays.folder, 0)["environment"]
+    recorded = store.arrays.record(0)["environment"]
     threads = config.threads or int(recorded.get("threads", 0)) or torch.get_num_threads()
     with cpu_threads(threads):
         plan = _find_again(config, store, recorded)
@@ -263,7 +262,7 @@ def _compare(store: Store, part: SliceRows, done: Recomputed) -> None:
     """Compare every row of a slice, at every site, with the stored one."""
     arrays, layout = store.arrays, store.arrays.layout
     rows, shard = layout.row_range(part.inputs), part.inputs.start // layout.inputs_per_shard
-    same = read_record(arrays.folder, shard)["environment"] == done.here
+    same = arrays.record(shard)["environment"] == done.here
     done.same_environment &= same
     tolerance = TOLERANCE[arrays.dtype][0 if same else 1]
     done.tolerance = max(done.tolerance, tolerance)

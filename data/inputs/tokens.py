@@ -7,8 +7,10 @@ any order, a stopped harvest resumes exactly, and a streamed dataset is fetched 
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,7 +20,8 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from ..cli import note
-from ..errors import ConfigError
+from ..errors import ConfigError, StoreLockedError
+from ..store.atomic import is_alive, locked
 from ..store.spec import canonical_json
 from .texts import Count, TextSource
 
@@ -27,6 +30,8 @@ BATCH = 256  # documents in a call of the tokenizer
 LONG = 1 << 20  # characters in a call; a longer document is tokenised in pieces
 BLOCK = 1 << 14  # tokens of a long document that are packed at a time
 LEFT_OUT = "left_out"  # file with the number of rows without text, if there are any
+ASIDE = re.compile(r"[0-9a-f]{16}\.\d+")  # temporary folders: a key and a process
+HASHED = 1 << 12  # contexts whose digest is computed at a time
 
 
 @final
@@ -142,7 +147,8 @@ def _framed(
 def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) -> Contexts:
     """The contexts of a source, at most `limit`. They are packed once and kept in `folder`.
 
-    Notes how many rows were left out because they have no text. Raises ConfigError if the text
+    What is kept is held against its digest, and packed again, with a note, if it is damaged. Notes
+    how many rows were left out because they have no text. Raises ConfigError if the text
     does not fill one context, and the errors of the source.
     """
     if cut.body < 1:
@@ -154,17 +160,50 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
         raise ConfigError(f"--limit must be at least 1 context; got {limit}.")
     about = {"version": VERSION, "source": source.key, "cut": asdict(cut), "limit": limit}
     place = folder / hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
-    if not (place / "digest").is_file():
+    _sweep(folder)
+    kept = _kept(place, cut)
+    if kept is None:
+        if place.is_symlink():
+            place.unlink()
+        if place.exists():
+            note(f"warning: the packed text in {place} is damaged. It is packed again.")
+            shutil.rmtree(place)
         _keep(place, islice(pack(source.documents(), cut), limit), cut, source)
-    left_out = int((place / LEFT_OUT).read_text()) if (place / LEFT_OUT).is_file() else 0
+        kept = _kept(place, cut)
+        assert kept is not None, "packed text was written a moment ago"
+    contexts, left_out = kept
     if left_out:
         note(f"warning: {left_out:,} rows of {source.origin} have no text and were left out.")
-    return Contexts(
-        np.load(place / "tokens.npy", mmap_mode="r"),
-        np.load(place / "documents.npy", mmap_mode="r"),
-        cut,
-        (place / "digest").read_text(),
-    )
+    return contexts
+
+
+def _kept(place: Path, cut: Cut) -> tuple[Contexts, int] | None:
+    """The contexts in a folder and the number of rows left out; None unless they are whole."""
+    try:
+        left_out, check = (0, "")
+        if (place / LEFT_OUT).is_file():
+            count, _, check = (place / LEFT_OUT).read_text().partition("\n")
+            left_out = int(count)
+            if check and check != _check_of(left_out):  # earlier versions wrote none
+                return None
+        tokens_BT, documents_BT = (
+            np.load(place / f"{name}.npy", mmap_mode="r") for name in ("tokens", "documents")
+        )
+        contexts = Contexts(tokens_BT, documents_BT, cut, (place / "digest").read_text())
+        for part in (tokens_BT, documents_BT):
+            if part.dtype != np.int32 or part.shape != (len(tokens_BT), cut.length):
+                return None
+        digest = hashlib.sha256()
+        for start in range(0, len(contexts), HASHED):
+            at = slice(start, start + HASHED)
+            digest.update(np.stack([tokens_BT[at], documents_BT[at]], axis=1).tobytes())
+    except Exception:  # numpy raises errors of many kinds for a damaged header
+        return None
+    return (contexts, left_out) if digest.hexdigest() == contexts.digest else None
+
+
+def _check_of(left_out: int) -> str:
+    return hashlib.sha256(str(left_out).encode()).hexdigest()[:16]
 
 
 def tokenised(
@@ -222,7 +261,11 @@ def _keep(
     aside.mkdir(parents=True, exist_ok=True)
     digest, count = hashlib.sha256(), 0
     try:
-        with (aside / "tokens").open("wb") as tokens, (aside / "documents").open("wb") as documents:
+        with (
+            locked(aside),
+            (aside / "tokens").open("wb") as tokens,
+            (aside / "documents").open("wb") as documents,
+        ):
             for tokens_T, documents_T in contexts:
                 tokens.write(tokens_T.tobytes())
                 documents.write(documents_T.tobytes())
@@ -239,7 +282,7 @@ def _keep(
         for name in ("tokens", "documents"):
             _as_npy(aside / name, (count, cut.length))
         if left_out:
-            (aside / LEFT_OUT).write_text(str(left_out))
+            (aside / LEFT_OUT).write_text(f"{left_out}\n{_check_of(left_out)}")
         (aside / "digest").write_text(digest.hexdigest())
         if not (place / "digest").is_file():
             shutil.rmtree(place, ignore_errors=True)
@@ -249,6 +292,15 @@ def _keep(
             raise error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporary folders of processes that died while they packed text."""
+    for left in folder.glob("*.*"):
+        if not ASIDE.fullmatch(left.name) or left.is_symlink() or is_alive(int(left.suffix[1:])):
+            continue
+        with suppress(StoreLockedError), locked(left):  # of a process on another machine
+            shutil.rmtree(left)
 
 
 def _as_npy(raw: Path, shape: tuple[int, int]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..home import RUN, SCHEME, STORE
 from ..store.atomic import locked
-from ..store.folder import LocalFolder, open_folder
+from ..store.folder import LocalFolder, open_folder, sweep_beside
 from ..store.inspect import check_store
 from .describe import MALFORMED, file_sizes, read_json
 from .entries import CONFIG, Entry, list_entries
@@ -56,6 +56,7 @@ def remove_entry(entry: Entry) -> dict[str, Any]:
     else:
         path = _place(entry)
         freed = sum(file_sizes(path).values())
+        sweep_beside(path)
         with locked(path):
             LocalFolder(path).take_away()
     seconds = round(time.perf_counter() - began, 2)

@@ -109,6 +109,17 @@ def locked(folder: Path, *, wait: bool = False, shared: bool = False) -> Iterato
         os.close(handle)
 
 
+def is_alive(process: int) -> bool:
+    """True if a process of that number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def check_not_link(folder: Path) -> None:
     """Raise ConfigError if a folder is a symbolic link."""
     if folder.is_symlink():

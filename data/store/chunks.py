@@ -4,14 +4,14 @@ zarr reads the same values. Here a chunk goes from its file into the caller's ar
 and one copy, and an error names the rows that are lost.
 """
 
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock, local
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float64, Shaped, UInt8, UInt64
@@ -23,6 +23,7 @@ from .codec import (
     EMPTY_CRC,
     ChunkError,
     check_crc,
+    check_listed,
     decode_chunk,
     extend_crc,
     index_bytes,
@@ -32,19 +33,28 @@ from .folder import Folder, open_folder
 from .layout import Layout
 from .record import (
     METADATA,
+    OVERWRITE,
+    RECORD,
+    changed_metadata,
     check_complete,
+    check_identity,
     damage,
     damaged_files,
+    file_digest,
+    files_of,
     layout_of,
+    parse_attributes,
     read_about,
-    read_files,
+    read_list,
     read_record,
     record_name,
+    recorded_shards,
     repair,
 )
 
 FETCHES = 16  # concurrent requests to a remote store
 PIECE = 2**19  # bytes read and checksummed at a time
+RECORDS_AT_ONCE = 2**26  # bytes of records that are checked when a store is opened
 INDEXES_KEPT = 4096  # indexes of shard files in memory: a few hundred bytes each
 UNREADABLE = (ChunkError, ValueError, RuntimeError)  # raised by codecs for altered bytes
 
@@ -53,8 +63,9 @@ UNREADABLE = (ChunkError, ValueError, RuntimeError)  # raised by codecs for alte
 class StoredArrays:
     """The arrays of a complete store.
 
-    Opening raises StoreDamagedError if a file is missing or has the wrong size. With
-    `check_files=False`, and on web servers, a file is checked only when it is read.
+    Opening raises StoreDamagedError if the metadata have changed, or a file is missing or has the
+    wrong size. With `check_files=False`, and on web servers, a file is checked only when it is
+    read; at a URL so are metadata other than the root's.
     """
 
     def __init__(
@@ -63,21 +74,59 @@ class StoredArrays:
         self.folder = open_folder(location, cache)
         self.about = read_about(self.folder)
         check_complete(self.folder, self.about)
+        check_identity(self.folder, self.about)
         self.layout = layout_of(self.about)
         self.dtype: str = self.about["spec"]["dtype"]
-        self._files = read_files(self.folder, self.layout, self.dtype)
+        self._listed = read_list(self.folder)
+        self._files = files_of(self.folder, self._listed, self.layout, self.dtype)
         self._dtypes = self.layout.arrays(self.dtype)
         self._indexes: OrderedDict[str, UInt64[np.ndarray, "c 2"]] = OrderedDict()
         self._lock = Lock()
         self._scratch = local()  # per thread: a buffer for encoded chunks
-        if not check_files or not self.folder.listed:
+        if not check_files:
             return
-        sizes = self.folder.sizes()
-        for shard in range(self.layout.shards):
-            if record_name(shard) not in sizes:
-                read_record(self.folder, shard)  # raises, saying what to do
-        for name, size in damaged_files(self._files, sizes).items():
-            raise self._damage(name, size)
+        if self.folder.listed:
+            sizes = self.folder.sizes()
+            for shard in sorted(set(range(self.layout.shards)) - set(recorded_shards(sizes))):
+                self.record(shard)  # raises, saying what to do
+            for name, size in damaged_files(self._files, sizes).items():
+                raise self._damage(name, size)
+        if self.folder.distant:
+            self.metadata(METADATA)
+            return
+        listed, records = self._listed, [n for n in sizes if RECORD.fullmatch(n)]
+        if sum(sizes[name] for name in records) > RECORDS_AT_ONCE:  # checked when they are read
+            kept = listed.digests.keys() - records
+            listed = replace(listed, digests={name: listed.digests[name] for name in kept})
+        for fault in changed_metadata(self.folder, listed).values():
+            raise fault
+
+    def record(self, shard: int) -> dict[str, Any]:
+        """The record of a shard, checked against its digest. Raises StoreDamagedError."""
+        return read_record(self.folder, shard, self._listed.digests.get(record_name(shard), ""))
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        """The attributes in a zarr.json, checked against its digest. Raises StoreDamagedError."""
+        content = self._checked(name)
+        return parse_attributes(self.folder, name, content)
+
+    def _checked(self, name: str) -> bytes:
+        """A small file, checked against its digest if there is one. Raises StoreDamagedError."""
+        try:
+            content = self.folder.read(name)
+            right = self._listed.digests.get(name, "") in ("", file_digest(content))
+        except FileNotFoundError:
+            right = False
+        if not right:
+            raise StoreDamagedError(
+                f"{self.folder.location}/{name} is missing or has changed. {OVERWRITE}"
+            )
+        return content
+
+    def _wanted(self, array: str, shard: int) -> str:
+        """The checksums on record of the chunks in a file, 8 hex digits each; empty if unknown."""
+        listed = self._listed.checksums.get(array, ())
+        return listed[shard] if shard < len(listed) else ""
 
     @property
     def chunks(self) -> int:
@@ -105,26 +154,34 @@ class StoredArrays:
             whole = np.empty(shape, self._dtypes[array])
         shard, place = divmod(chunk, layout.chunks_per_shard)
         name = layout.shard_file(array, shard)
-        for attempt in (1, 2):  # if a cache holds damaged bytes, the file is asked once more
-            offset, length = self._place(array, name, shard, place, chunk)
+        wanted = self._wanted(array, shard)[8 * place : 8 * place + 8]
+        offset = length = 0
+        for attempt in (1, 2, 3):  # a cache may hold wrong bytes of the index, then of the chunk
             try:
-                self._fill(name, offset, length, whole)
+                offset, length = self._place(array, name, shard, place, chunk)
+                stored_crc = self._fill(name, offset, length, whole)
+                check_listed(stored_crc, wanted)
                 return whole[:rows]
             except UNREADABLE as error:
                 self.folder.forget(name, offset, length)
                 self._forget_index(name)
-                if attempt == 2:
+                if attempt == 3:
                     raise self._wrong(array, chunk, shard) from error
-        raise AssertionError("the second attempt returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
-    def _fill(self, name: str, start: int, length: int, whole: Shaped[np.ndarray, "..."]) -> None:
-        """Read and decode a chunk. An uncompressed chunk is read straight into `whole`."""
+    def _fill(
+        self, name: str, start: int, length: int, whole: Shaped[np.ndarray, "..."]
+    ) -> UInt8[np.ndarray, " c"]:
+        """Read and decode a chunk, and return its checksum.
+
+        An uncompressed chunk is read straight into `whole`.
+        """
         if self.layout.compressor == "none" and length == whole.nbytes + CRC_BYTES:
             rows, stored_crc = whole.reshape(-1).view(np.uint8), np.empty(CRC_BYTES, np.uint8)
             if self.folder.distant:  # one request
                 self._read_into(name, start, [rows, stored_crc])
                 check_crc(extend_crc(EMPTY_CRC, rows), stored_crc)
-                return
+                return stored_crc
             crc = EMPTY_CRC
             for at in range(0, len(rows), PIECE):  # checksummed while still in the core's cache
                 piece = rows[at : at + PIECE]
@@ -132,24 +189,27 @@ class StoredArrays:
                 crc = extend_crc(crc, piece)
             self._read_into(name, start + len(rows), [stored_crc])
             check_crc(crc, stored_crc)
-            return
+            return stored_crc
         scratch: UInt8[np.ndarray, " n"] | None = getattr(self._scratch, "bytes", None)
         if scratch is None or len(scratch) < length:
             scratch = self._scratch.bytes = np.empty(length + length // 8, np.uint8)
         self._read_into(name, start, [scratch[:length]])
         decode_chunk(scratch[:length], self.layout.compressor, whole)
+        return scratch[length - CRC_BYTES : length]
 
     def column(self, name: str) -> Shaped[np.ndarray, " r"]:
         """A whole array with one number per row: an index column, norms/<site> or scales/<site>.
 
         Raises StoreDamagedError.
         """
-        return read_column(self.folder, self.layout, name, np.dtype(self._dtypes[name]))
+        listed = [self._wanted(name, shard) for shard in range(self.layout.shards)]
+        return read_column(self.folder, self.layout, name, np.dtype(self._dtypes[name]), listed)
 
     def column_shard(self, name: str, shard: int) -> Shaped[np.ndarray, " r"]:
         """The part of a column that lies in one shard."""
         dtype = np.dtype(self._dtypes[name])
-        return _read_column_shard(self.folder, self.layout, name, shard, dtype)
+        wanted = self._wanted(name, shard)
+        return _read_column_shard(self.folder, self.layout, name, shard, dtype, wanted)
 
     def size_fault(self, name: str, sizes: Mapping[str, int]) -> StoreDamagedError | None:
         """An error if a shard's file is missing or has the wrong size; None otherwise."""
@@ -162,11 +222,13 @@ class StoredArrays:
         dimensions = 1 if name == "norm_quantiles" else len(self.layout.row_shape(site))
         file = f"{at}/c" + "/0" * dimensions
         try:
-            shape = _shape(self.folder, at)
-            values = np.empty(shape)
-            decode_chunk(np.frombuffer(self.folder.read(file), np.uint8), "none", values)
-            return values
-        except (FileNotFoundError, KeyError, TypeError, *UNREADABLE) as error:
+            content = np.frombuffer(self._checked(file), np.uint8)
+            shape = self.layout.row_shape(site) if name != "norm_quantiles" else (-1,)
+            count = max(len(content) - CRC_BYTES, 0) // 8 if shape == (-1,) else np.prod(shape)
+            values = np.empty(int(count))
+            decode_chunk(content, "none", values)
+            return values.reshape(shape)
+        except (StoreDamagedError, *UNREADABLE) as error:
             raise StoreDamagedError(
                 f"{self.folder.location}/{at} is missing or altered. {repair(self.folder, 0)}"
             ) from error
@@ -190,8 +252,8 @@ class StoredArrays:
             if len(self._indexes) > INDEXES_KEPT:
                 self._indexes.popitem(last=False)
         offset, length = (int(n) for n in index[place])
-        if offset == ABSENT:
-            raise self._wrong(array, chunk, shard)
+        if offset == ABSENT or offset + length > self._files[name]["bytes"]:
+            raise ChunkError("the index has no such chunk")
         return offset, length
 
     def _forget_index(self, name: str) -> None:
@@ -241,14 +303,18 @@ class StoredArrays:
 
 
 def read_column(
-    folder: Folder, layout: Layout, name: str, dtype: np.dtype
+    folder: Folder, layout: Layout, name: str, dtype: np.dtype, checksums: Sequence[str] = ()
 ) -> Shaped[np.ndarray, " r"]:
-    """A whole column, several shards at a time. Raises StoreDamagedError."""
+    """A whole column, several shards at a time. Raises StoreDamagedError.
+
+    `checksums` are those on record, one per shard.
+    """
     whole = np.empty(layout.rows, dtype)
 
     def fill(shard: int) -> None:
         rows = layout.row_range(layout.shard_inputs(shard))
-        whole[rows] = _read_column_shard(folder, layout, name, shard, dtype)
+        wanted = checksums[shard] if checksums else ""
+        whole[rows] = _read_column_shard(folder, layout, name, shard, dtype, wanted)
 
     with ThreadPoolExecutor(FETCHES if folder.distant else os.cpu_count()) as pool:
         list(pool.map(fill, range(layout.shards)))
@@ -256,18 +322,19 @@ def read_column(
 
 
 def _read_column_shard(
-    folder: Folder, layout: Layout, name: str, shard: int, dtype: np.dtype
+    folder: Folder, layout: Layout, name: str, shard: int, dtype: np.dtype, wanted: str = ""
 ) -> Shaped[np.ndarray, " r"]:
     rows = layout.row_range(layout.shard_inputs(shard))
     part = np.empty(layout.rows_per_shard, dtype)
     try:
         content = np.frombuffer(folder.read(layout.shard_file(name, shard)), np.uint8)
         decode_chunk(content, layout.compressor, part)
+        check_listed(content[-CRC_BYTES:], wanted)
     except FileNotFoundError as error:
         record = read_record(folder, shard)
-        wanted = record["files"][layout.shard_file(name, shard)]["bytes"]
+        size = record["files"].get(layout.shard_file(name, shard), {}).get("bytes", 0)
         at = (rows.start, rows.stop)
-        raise damage(folder, layout.shard_file(name, shard), wanted, None, at) from error
+        raise damage(folder, layout.shard_file(name, shard), size, None, at) from error
     except UNREADABLE as error:
         at = (rows.start, rows.stop)
         raise _wrong_checksum(folder, name, shard, at, shard) from error
@@ -281,8 +348,3 @@ def _wrong_checksum(
         f"the checksum of chunk {chunk} of array {array} (rows {rows[0]} to {rows[1] - 1}) in "
         f"{folder.location} is wrong: the file has changed. {repair(folder, shard)}"
     )
-
-
-def _shape(folder: Folder, array: str) -> tuple[int, ...]:
-    shape: list[int] = json.loads(folder.read(f"{array}/{METADATA}"))["shape"]
-    return tuple(shape)

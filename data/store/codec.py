@@ -59,12 +59,38 @@ def decode_chunk(
     """Decode a chunk into `out`. Raises ChunkError."""
     packed, stored_crc = content[:-CRC_BYTES], content[-CRC_BYTES:]
     check_crc(extend_crc(EMPTY_CRC, packed), stored_crc)
-    if compressor != "none":
-        _codec(compressor).decode(packed, out)
-    elif len(packed) == out.nbytes:
+    length = _length(packed, compressor)
+    if length is None:  # another program's zstd may not say
+        packed = np.frombuffer(_codec(compressor).decode(packed), np.uint8)
+        length, compressor = len(packed), "none"
+    if length != out.nbytes:
+        raise ChunkError(f"a chunk must have {out.nbytes} bytes; got {length}.")
+    if compressor == "none":
         out[...] = packed.view(out.dtype).reshape(out.shape)
     else:
-        raise ChunkError(f"a chunk must have {out.nbytes} bytes; got {len(packed)}.")
+        _codec(compressor).decode(packed, out)
+
+
+def _length(packed: UInt8[np.ndarray, " n"], compressor: str) -> int | None:
+    """The number of bytes that a chunk unpacks to, from its header; None if it does not say.
+
+    A codec that is given too large a buffer leaves its end as it was. The headers are those of a
+    zstd frame (RFC 8878, 3.1.1.1) and of blosc.
+    """
+    if compressor == "none":
+        return len(packed)
+    head = packed[:18].tobytes()
+    if len(head) < (16 if compressor == "lz4" else 5):
+        raise ChunkError("a chunk is shorter than its header")
+    if compressor == "lz4":
+        return int.from_bytes(head[4:8], "little")
+    flags = head[4]
+    single, kind = flags >> 5 & 1, flags >> 6
+    size = (single, 2, 4, 8)[kind]
+    start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+    return (
+        int.from_bytes(head[start : start + size], "little") + 256 * (kind == 1) if size else None
+    )
 
 
 def extend_crc(crc: int, piece: UInt8[np.ndarray, " n"]) -> int:
@@ -76,6 +102,12 @@ def check_crc(crc: int, stored: UInt8[np.ndarray, " c"]) -> None:
     """Raise ChunkError if a crc32c differs from the stored one (4 bytes, little-endian)."""
     if struct.pack("<I", crc) != stored.tobytes():
         raise ChunkError("the checksum is wrong")
+
+
+def check_listed(stored: UInt8[np.ndarray, " c"], listed: str) -> None:
+    """Raise ChunkError if a chunk has another checksum than is on record, as a swapped file has."""
+    if listed and stored.tobytes().hex() != listed:
+        raise ChunkError("the checksum is another one than on record")
 
 
 def shard_pieces(chunks: Sequence[Pieces], places: int) -> Pieces:

@@ -18,14 +18,29 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
-from ..errors import ConfigError, StoreNotFoundError
+from ..cli import note
+from ..errors import ConfigError, StoreDamagedError, StoreNotFoundError
 from .atomic import check_no_links, check_not_link, locked, sync, write_together
 from .codec import LZ4_LEVEL, ZSTD_LEVEL
 from .dtypes import ITEM_BYTES, NO_ROW, STORED_AS
-from .folder import Folder, LocalFolder, open_folder
-from .layout import Layout
+from .folder import CREATING, Folder, LocalFolder, open_folder, sweep_beside
+from .layout import IDENTITY, Layout
 from .moments import QUANTILES
-from .record import METADATA, RECORDS, exists
+from .record import (
+    DIGEST,
+    LIST,
+    METADATA,
+    OVERWRITE,
+    RECORDS,
+    changed_metadata,
+    check_identity,
+    exists,
+    file_digest,
+    layout_of,
+    read_about,
+    read_list,
+    sealed_json,
+)
 from .spec import FORMAT, StoreSpec
 from .writer import FILL, STATISTICS, StoreWriter
 
@@ -71,6 +86,7 @@ def writing(
             if not exists(folder):
                 _create(folder, spec, layout, origin)
         _await(folder)
+        _check_begun(folder, spec, layout)
         yield StoreWriter(folder, environment, rank, ranks)
 
 
@@ -92,6 +108,7 @@ def _group_lock(
     folder = LocalFolder(path)
     with ExitStack() as locks:
         if rank == 0:
+            sweep_beside(path)
             if path.exists() and any(path.iterdir()):
                 _check_ours(folder)
                 if overwrite:
@@ -105,6 +122,8 @@ def _group_lock(
         if ranks > 1 and rank == 0:
             locks.enter_context(locked(path / RECORDS))
         check_no_links(path)
+        if ranks == 1:
+            folder.sweep()
         yield
 
 
@@ -134,6 +153,53 @@ def _await(folder: Folder) -> None:
         time.sleep(0.05)
 
 
+def _check_begun(folder: Folder, spec: StoreSpec, layout: Layout) -> None:
+    """Raise StoreDamagedError unless a store is that of a harvest, and its metadata are unchanged.
+
+    Metadata of an incomplete store of an earlier version, which have no digests, are compared with
+    what would be written now.
+    """
+    about, listed = read_about(folder), read_list(folder)
+    check_identity(folder, about)
+    if about["digest"] != spec.digest():
+        raise StoreDamagedError(
+            f"{folder.location} must be the store of this harvest, with the digest "
+            f"{spec.digest()[:12]}; got {about['digest'][:12]}. {OVERWRITE}"
+        )
+    check_layout(folder.location, layout_of(about), layout)
+    for fault in changed_metadata(folder, listed, of_shards=False).values():
+        raise fault
+    if listed.digests:
+        return
+    note(
+        f"{folder.location} was begun by an earlier version, which recorded no digests of "
+        "metadata and records: what is already there can be checked only in part. Pass "
+        "--overwrite to write everything again."
+    )
+    wanted = _metadata(spec, layout_of(about), about["origin"])
+    for name in sorted(wanted.keys() - {LIST}):
+        if folder.size(name) is None or folder.read(name) != wanted[name]:
+            raise StoreDamagedError(
+                f"{folder.location}/{name}, metadata of the store, is missing or has changed. "
+                f"{OVERWRITE}"
+            )
+
+
+def check_layout(location: str, stored: Layout, wanted: Layout) -> None:
+    """Raise StoreDamagedError if a store has rows of other shapes than a harvest gives now.
+
+    Earlier versions took other dimensions for the channels of some networks.
+    """
+    for name in IDENTITY:
+        was, now = getattr(stored, name), getattr(wanted, name)
+        if was != now:
+            raise StoreDamagedError(
+                f"{location} must hold rows of the layout that its subject and inputs give "
+                f"({name} {now}); got {name} {was}, as an earlier version may have read it. "
+                f"{OVERWRITE}"
+            )
+
+
 def _create(folder: Folder, spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> None:
     """Write the metadata of an empty store.
 
@@ -146,7 +212,7 @@ def _create(folder: Folder, spec: StoreSpec, layout: Layout, origin: Mapping[str
         folder.write_together(files)
         folder.write(METADATA, root)
         return
-    aside = folder.path.with_name(f".{folder.path.name}.creating")
+    aside = folder.path.with_name(f".{folder.path.name}.{CREATING}")
     LocalFolder(aside).remove()
     write_together({aside / name: content for name, content in {**files, METADATA: root}.items()})
     aside.rename(folder.path)
@@ -184,7 +250,9 @@ def _metadata(spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> dic
         _add_small(statistics, "norm_quantiles", (levels,), (levels,), "float64", ("quantile",))
         statistics["norm_quantiles"].attrs["quantiles"] = list(QUANTILES)
     root.require_group(RECORDS)
-    return {name: content.to_bytes() for name, content in kept.items()}
+    files = {name: content.to_bytes() for name, content in kept.items()}
+    digests = {name: file_digest(files[name]) for name in sorted(files) if name != LIST}
+    return files | {LIST: sealed_json({DIGEST: digests})}
 
 
 def _add_activations(root: zarr.Group, site: str, spec: StoreSpec, layout: Layout) -> None:

@@ -5,45 +5,14 @@ from collections.abc import Iterator, Mapping
 from ..errors import StoreDamagedError
 from .chunks import StoredArrays
 from .folder import Folder
-from .record import (
-    DIGEST,
-    METADATA,
-    RECORDS,
-    file_digest,
-    read_attributes,
-    read_record,
-    record_name,
-    repair,
-)
+from .record import DIGEST, changed_metadata, file_digest, read_list, repair
 
 STATISTICS = ("mean", "variance", "zeros", "norm_quantiles")
 
 
 def metadata_faults(folder: Folder) -> dict[str, StoreDamagedError]:
-    """The zarr.json files that differ from what was written, by name."""
-    found = {}
-    digests: dict[str, str] = read_attributes(folder, f"{RECORDS}/{METADATA}").get(DIGEST, {})
-    for name, digest in digests.items():
-        try:
-            content = folder.read(name)
-        except FileNotFoundError:
-            content = None
-        if content is None or file_digest(content) != digest:
-            found[name] = StoreDamagedError(
-                f"{folder.location}/{name}, metadata of the store, "
-                f"{'is missing' if content is None else 'has changed: its digest differs'}. "
-                f"{_metadata_repair(folder, name)}"
-            )
-    return found
-
-
-def _metadata_repair(folder: Folder, name: str) -> str:
-    """What to do about an altered zarr.json. For a record only its shard is written again."""
-    kind, _, rest = name.partition("/")
-    shard = rest.partition("/")[0]
-    if kind == RECORDS and shard.isdigit():
-        return repair(folder, int(shard))
-    return "Run the same harvest again with --overwrite."
+    """The files of metadata and statistics that differ from what was written, by name."""
+    return changed_metadata(folder, read_list(folder))
 
 
 def statistics_faults(arrays: StoredArrays) -> Iterator[StoreDamagedError]:
@@ -66,12 +35,9 @@ def shard_faults(
     """
     layout, folder = arrays.layout, arrays.folder
     try:
-        files = read_record(folder, shard)["files"]
-    except (StoreDamagedError, KeyError) as error:
-        yield StoreDamagedError(
-            f"{folder.location}/{record_name(shard)}, the record of shard {shard}, is missing or "
-            f"altered ({error}). {repair(folder, shard)}"
-        )
+        files = arrays.record(shard)["files"]
+    except StoreDamagedError as error:
+        yield error
         return
     for array in layout.arrays(arrays.dtype):
         found = list(_array_faults(arrays, array, shard, sizes))

@@ -2,9 +2,10 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
@@ -12,9 +13,16 @@ import fsspec
 import numpy as np
 from jaxtyping import UInt8
 
-from ..errors import ConfigError, StoreFullError, StoreUnreachableError, TendrilError
+from ..errors import (
+    ConfigError,
+    StoreFullError,
+    StoreLockedError,
+    StoreUnreachableError,
+    TendrilError,
+)
+from ..home import KINDS
 from ..home import SCHEME as SCHEME
-from .atomic import ASIDE, Content, pieces_of, write_together, write_whole
+from .atomic import ASIDE, Content, locked, pieces_of, write_together, write_whole
 
 PACKAGES = {  # what to install for a protocol, if it is one of Tendril's extras
     "s3": "pip install 'tendril[s3]' (s3fs)",
@@ -23,6 +31,9 @@ PACKAGES = {  # what to install for a protocol, if it is one of Tendril's extras
 }
 
 REMOVING = "removing"  # the suffix of a folder that is being removed
+CREATING = "creating"  # the suffix of a store that is being created
+LEFT_FILE = re.compile(rf"\.\d+{re.escape(ASIDE)}$")  # the temporary file of a process
+LEFT_FOLDER = re.compile(rf"\.[^/]+-[0-9a-f]{{12}}\.({CREATING}|{REMOVING})")
 
 Buffer = UInt8[np.ndarray, " _"]
 
@@ -151,8 +162,9 @@ class LocalFolder:
 
     def sweep(self) -> None:
         """Remove the temporary files of writers that died."""
-        for left in self.path.rglob(f"*{ASIDE}"):
-            left.unlink(missing_ok=True)
+        for folder, _, files in os.walk(self.path):
+            for name in filter(LEFT_FILE.search, files):
+                (Path(folder) / name).unlink(missing_ok=True)
 
     def take_away(self) -> None:
         """Remove the whole folder, which disappears at once: it is renamed, then deleted."""
@@ -201,6 +213,8 @@ class RemoteFolder:
                 f"a store must be at a path or at a URL that fsspec can open; got {url} ({error}). "
                 f"Install the package for {protocol}: {package}."
             ) from error
+        except Exception as error:  # a protocol may connect or look for credentials
+            raise _unreachable(self._url, error) from error
         self._cache = None
         if cache is not None:
             from .cache import ChunkCache
@@ -241,9 +255,10 @@ class RemoteFolder:
 
     def size(self, name: str) -> int | None:
         """See Folder."""
-        self._files.invalidate_cache()
         try:
-            about: dict[str, Any] = self._files.info(f"{self._root}/{name}")
+            with self._asking(name):
+                self._files.invalidate_cache()
+                about: dict[str, Any] = self._files.info(f"{self._root}/{name}")
         except FileNotFoundError:
             return None
         return int(about["size"])
@@ -267,9 +282,10 @@ class RemoteFolder:
                 f"{self._url} is on a web server, which cannot list its files. Reading rows works; "
                 "for anything else copy the store to this machine first."
             )
-        self._files.invalidate_cache()
         whole = f"{self._root}/{under}" if under else self._root
-        listed: dict[str, dict[str, Any]] = self._files.find(whole, detail=True)
+        with self._asking(under):
+            self._files.invalidate_cache()
+            listed: dict[str, dict[str, Any]] = self._files.find(whole, detail=True)
         root = self._files._strip_protocol(self._root).rstrip("/") + "/"
         return {
             self._files._strip_protocol(path).removeprefix(root): int(about["size"])
@@ -280,7 +296,8 @@ class RemoteFolder:
         """See Folder."""
         names = _metadata_first(self.sizes(under))
         if names:
-            self._files.rm([f"{self._root}/{name}" for name in names])
+            with self._asking(under):
+                self._files.rm([f"{self._root}/{name}" for name in names])
 
     def _fetch(self, name: str, start: int, length: int | None) -> bytes:
         path = f"{self._root}/{name}"
@@ -310,10 +327,15 @@ class RemoteFolder:
                     f"there is no room for {self._url}/{name}. Make room and run the same command "
                     "again; it continues from what is already written."
                 ) from error
-            raise StoreUnreachableError(
-                f"{self._url}/{name} cannot be reached ({type(error).__name__}: {error}). Check "
-                "the address, the network and the credentials, and run the same command again."
-            ) from error
+            raise _unreachable(f"{self._url}/{name}".rstrip("/"), error) from error
+
+
+def _unreachable(place: str, error: Exception) -> StoreUnreachableError:
+    reason = " ".join(str(error).split())[:300]
+    return StoreUnreachableError(
+        f"{place} cannot be reached ({type(error).__name__}: {reason}). Check the address, the "
+        "network and the credentials, and run the same command again."
+    )
 
 
 def open_folder(location: str | Path, cache: str | Path | None = None) -> Folder:
@@ -325,6 +347,26 @@ def open_folder(location: str | Path, cache: str | Path | None = None) -> Folder
         return LocalFolder(Path(location))
     kept = cache or os.environ.get("TENDRIL_CACHE")
     return RemoteFolder(str(location), Path(kept) if kept else None)
+
+
+def sweep_beside(path: Path) -> None:
+    """Remove the folders that a process left in a home when it was killed while it created or
+    removed a store, a run or a report. `path` is one of these.
+
+    A process that still works on one holds its lock, or creates a store under that of the folder
+    around it, which is taken here.
+    """
+    names = [kind.folder for kind in KINDS]
+    inside = path.parent.name in names
+    for place in [path.parents[1] / n for n in names] if inside else [path.parent]:
+        left = [p for p in place.glob(".*-*.*") if LEFT_FOLDER.fullmatch(p.name)]
+        if not left or place.is_symlink():
+            continue
+        with suppress(StoreLockedError), locked(place):
+            for folder in left:
+                if folder.is_dir() and not folder.is_symlink():
+                    with suppress(StoreLockedError, FileNotFoundError), locked(folder):
+                        LocalFolder(folder).remove()
 
 
 def _metadata_first(names: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ from .chunks import StoredArrays
 from .dtypes import ITEM_BYTES
 from .folder import Folder, open_folder
 from .layout import Layout
-from .record import METADATA, layout_of, read_about, read_record, record_name
+from .record import METADATA, layout_of, read_about, read_record, recorded_shards
 from .rounding import rounding_on_record
 from .spec import blocks_of, full_site
 from .verify import quantile_levels
@@ -26,7 +26,7 @@ def overview(location: str, name: str) -> dict[str, Any]:
 def _overview(folder: Folder, about: Mapping[str, Any], name: str) -> dict[str, Any]:
     layout, complete = layout_of(about), bool(about["complete"])
     sizes = {} if complete else folder.sizes()
-    done = layout.shards if complete else _shards_done(layout, sizes)
+    done = layout.shards if complete else len(recorded_shards(sizes))
     rows_done = min(done * layout.rows_per_shard, layout.rows)
     return {
         "name": name,
@@ -53,10 +53,6 @@ def _label(about: Mapping[str, Any], layout: Layout) -> str:
     return f"{subject}, {' + '.join(layout.widths)}, {layout.rows:,} rows{elements}"
 
 
-def _shards_done(layout: Layout, sizes: Mapping[str, int]) -> int:
-    return sum(record_name(shard) in sizes for shard in range(layout.shards))
-
-
 def describe_store(location: str, name: str) -> dict[str, Any]:
     """Everything on record about a store, complete or not.
 
@@ -71,9 +67,7 @@ def describe_store(location: str, name: str) -> dict[str, Any]:
         array, of_array, _ = file.partition("/c/")
         if of_array and array in layout.arrays(dtype):
             on_disk[array] = on_disk.get(array, 0) + size
-    records = [
-        read_record(folder, shard) for shard in range(layout.shards) if record_name(shard) in sizes
-    ]
+    records = [read_record(folder, shard) for shard in recorded_shards(sizes)]
     rows = sum(record["rows"][1] - record["rows"][0] for record in records)
     rounding = {site: rounding_on_record(records, site) for site in layout.widths}
     environments = {str(sorted(r["environment"].items())): r["environment"] for r in records}
@@ -150,8 +144,7 @@ def rounding_of_store(
     folder: Folder, sites: Sequence[str]
 ) -> dict[str, dict[str, float | int] | None]:
     """What int8 loses at each site, from the records. None if it was not measured."""
-    shards, sizes = layout_of(read_about(folder)).shards, folder.sizes()
-    records = [read_record(folder, s) for s in range(shards) if record_name(s) in sizes]
+    records = [read_record(folder, shard) for shard in recorded_shards(folder.sizes())]
     return {site: rounding_on_record(records, site) for site in sites}
 
 

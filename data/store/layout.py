@@ -1,7 +1,8 @@
 """How the rows of a harvest are divided: inputs into slices and shards, rows into chunks."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
 
 from .dtypes import STORED_AS
 
@@ -10,6 +11,9 @@ CHUNK_ROWS = 4096
 SHARD_BYTES = 64 * 2**20  # raw bytes in a shard of a site: bounds the writer's memory
 SHARD_INPUTS = 256  # bounds the work that is lost when a harvest is stopped
 COMPRESSORS = ("zstd", "lz4", "none")
+LARGEST = 2**53  # of the numbers of a layout, and of its rows
+IDENTITY = ("widths", "grids", "rows_per_input", "inputs", "columns", "elements")
+"""Fields that follow from subject and inputs; the others say how rows are cut into files."""
 
 
 @dataclass(frozen=True)
@@ -135,3 +139,41 @@ def plan_layout(
         grids=dict(grids or {}),
         elements=elements,
     )
+
+
+def is_count(value: object) -> bool:
+    """True for a whole number of at least 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def layout_fault(given: Mapping[str, Any]) -> str:
+    """What a layout on record must have and does not; an empty text if it has all."""
+    known = {f.name: f.default is MISSING and f.name != "grids" for f in fields(Layout)}
+    if set(given) - set(known):
+        return f"no `layout.{min(set(given) - set(known))}`"
+    for name, needed in known.items():
+        if needed and name not in given:
+            return f"`layout.{name}`"
+    widths, grids = given["widths"], given.get("grids", {})
+    if not isinstance(widths, dict) or not isinstance(grids, dict):
+        return "objects in `layout.widths` and `layout.grids`"
+    numbers = {f"widths.{site}": width for site, width in widths.items()}
+    numbers |= {n: given[n] for n in ("inputs", "rows_per_input", "inputs_per_slice")}
+    numbers |= {n: given[n] for n in ("inputs_per_chunk", "inputs_per_shard")}
+    for name, number in numbers.items():
+        if not is_count(number) or not 0 < number < LARGEST:
+            return f"a positive whole number in `layout.{name}`"
+    if given["inputs"] * given["rows_per_input"] >= LARGEST:
+        return "a possible number of rows in `layout`"
+    if given["inputs_per_shard"] % given["inputs_per_chunk"]:
+        return "shards of whole chunks in `layout`"
+    if not is_count(given.get("elements", 0)):
+        return "a whole number in `layout.elements`"
+    if given.get("compressor", COMPRESSORS[0]) not in COMPRESSORS:
+        return f"a `layout.compressor` of {', '.join(COMPRESSORS)}"
+    columns = given["columns"]
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        return "names in `layout.columns`"
+    if not all(isinstance(g, list) and all(map(is_count, g)) for g in grids.values()):
+        return "lists of whole numbers in `layout.grids`"
+    return ""

@@ -19,7 +19,6 @@ from .batches import Batches as Batches
 from .chunks import StoredArrays
 from .dtypes import ITEM_BYTES, decode_rows
 from .moments import OUTLIER_TIMES, Moments
-from .record import read_record
 from .spec import blocks_of, full_site
 
 PARTS = ("train", "held_out", "all")
@@ -88,7 +87,7 @@ class Store:
         self.sites = tuple(self.spec["sites"])
         self.chunk_rows = self.arrays.layout.rows_per_chunk
         self.column = remember(self.arrays.column)
-        self._record = remember(lambda shard: read_record(self.arrays.folder, shard))
+        self._record = remember(self.arrays.record)
 
     @property
     def group(self) -> Dihedral | None:

@@ -2,39 +2,73 @@
 
 The root's attribute `tendril` describes the store. Each shard has a record, whose presence commits
 the shard: a zarr group without members, whose attributes list the shard's files (sizes, digests),
-inputs and moments. In a complete store the group `records` repeats the sizes of all files, so that
-opening reads one file, and holds the digests of all metadata.
+inputs and moments. The group `records` holds the digests of all metadata. In a complete store it
+repeats the sizes of all files, so that opening reads one file. Records and this list end with a
+digest of themselves.
 """
 
-import base64
 import json
-from collections.abc import Mapping
-from typing import Any, cast
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
 
-import numpy as np
 import xxhash
-from jaxtyping import Shaped
 
 from ..errors import StoreDamagedError, StoreIncompleteError, StoreNotFoundError, StoreVersionError
 from ..home import entries
 from .atomic import Content, pieces_of
 from .folder import Folder, LocalFolder
-from .layout import Layout
-from .moments import Moments
-from .spec import FORMAT
+from .layout import Layout, is_count, layout_fault
+from .spec import FORMAT, digest_of, spec_fault
 
 METADATA = "zarr.json"
 RECORDS = "records"
+LIST = f"{RECORDS}/{METADATA}"  # holds the digests of all metadata
 DIGEST = "xxh128"  # the key of file digests in records
+CHECKSUMS = "crc32c"  # the key of the checksums of chunks
+SEAL = "digest"  # the last attribute of a record and of LIST: the digest of the others
+BEGUN = "incomplete"  # the digest of the root's metadata before the store was complete
+OVERWRITE = "Run the same harvest again with --overwrite."
+NAME = re.compile(r"-([0-9a-f]{12})$")  # the end of a store's name
+RECORD = re.compile(rf"{RECORDS}/(\d{{5,}})/{re.escape(METADATA)}")
+ABOUT_TYPES = {"complete": bool, "spec": dict, "digest": str, "layout": dict, "origin": dict}
+RECORD_TYPES = {
+    "shard": int,
+    "rows": list,
+    "valid_rows": int,
+    "moments": dict,
+    "inputs": list,
+    "failures": list,
+    "environment": dict,
+    "files": dict,
+}
+
+
+@final
+@dataclass(frozen=True)
+class Listed:
+    """The attributes of `records`: what is known of a store's files.
+
+    `sizes` and `checksums` have one entry per shard for each array; they are empty until the store
+    is complete. `checksums` are those of the chunks in a file, in order, as hex. `digests` are
+    empty for incomplete stores of earlier versions, `begun` and `checksums` for all of these.
+    """
+
+    sizes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    begun: str = ""
+    sealed: bool = False
 
 
 def read_about(folder: Folder) -> dict[str, Any]:
     """The attribute `tendril` of a store's root: spec, layout, origin, complete.
 
-    Raises StoreNotFoundError and StoreVersionError.
+    Raises StoreNotFoundError, StoreVersionError, and StoreDamagedError if an entry is malformed.
     """
     try:
-        about = read_attributes(folder, METADATA).get("tendril")
+        about = parse_attributes(folder, METADATA, folder.read(METADATA)).get("tendril")
     except FileNotFoundError:
         raise StoreNotFoundError(
             f"there is no store at {folder.location}{_neighbours(folder)}. "
@@ -46,7 +80,61 @@ def read_about(folder: Folder) -> dict[str, Any]:
             f"{folder.location} must be a store of format {FORMAT}; got {got}. Harvest again with "
             "this version of Tendril, or read the store with the version that wrote it."
         )
+    _check_about(folder, about)
     return about
+
+
+def _check_about(folder: Folder, about: Mapping[str, Any]) -> None:
+    """Raise StoreDamagedError if an entry of the root is missing or of a wrong kind."""
+    _check_types(folder, METADATA, about, ABOUT_TYPES)
+    fault = spec_fault(about["spec"]) or layout_fault(about["layout"])
+    if not fault and set(about["layout"]["widths"]) != set(about["spec"]["sites"]):
+        fault = "the sites of `spec` in `layout.widths`"
+    if not all(isinstance(value, str) for value in about["origin"].values()):
+        fault = fault or "texts in `origin`"
+    if about["complete"] and not (
+        is_count(about.get("valid_rows")) and is_count(about.get("bytes"))
+    ):
+        fault = fault or "whole numbers in `valid_rows` and `bytes`"
+    if fault:
+        raise _malformed(folder, METADATA, fault)
+
+
+def _check_types(
+    folder: Folder, name: str, given: Mapping[str, Any], types: Mapping[str, type]
+) -> None:
+    for key, kind in types.items():
+        value = given.get(key)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise _malformed(folder, name, f"`{key}` of type {kind.__name__}", value)
+
+
+def _malformed(folder: Folder, name: str, wanted: str, got: object = None) -> StoreDamagedError:
+    shown = "something else" if got is None else repr(got)[:60]
+    return StoreDamagedError(
+        f"{folder.location}/{name} must have {wanted}; got {shown}. {OVERWRITE}"
+    )
+
+
+def check_identity(folder: Folder, about: Mapping[str, Any]) -> None:
+    """Raise StoreDamagedError unless a store's spec has the digest on record, and its name too.
+
+    Only a name that ends with 12 hex digits is held against the digest.
+    """
+    digest = digest_of(about["spec"])
+    if digest != about["digest"]:
+        raise StoreDamagedError(
+            f"the spec of {folder.location} does not match its digest: "
+            f"{METADATA} has changed. {OVERWRITE}"
+        )
+    place = folder.path.resolve().name if isinstance(folder, LocalFolder) else folder.location
+    named = NAME.search(place.rstrip("/"))
+    if named and named[1] != digest[:12]:
+        raise StoreDamagedError(
+            f"the name of {folder.location} must end with {digest[:12]}, the digest of the spec "
+            f"inside; got {named[1]}. It holds another store than its name says: give it its own "
+            "name back, or remove it and harvest again."
+        )
 
 
 def _neighbours(folder: Folder) -> str:
@@ -65,26 +153,43 @@ def exists(folder: Folder) -> bool:
     return True
 
 
+def recorded_shards(sizes: Mapping[str, int]) -> list[int]:
+    """The shards with a record, in ascending order, from the sizes of a store's files."""
+    found = (RECORD.fullmatch(name) for name in sizes)
+    return sorted(int(match[1]) for match in found if match)
+
+
 def missing_shards(folder: Folder) -> list[int]:
-    """The shards without a record or with a missing or short file, in ascending order."""
-    shards = layout_of(read_about(folder)).shards
-    sizes = folder.sizes()
-    recorded = [s for s in range(shards) if record_name(s) in sizes]
-    whole = {s for s in recorded if not damaged_files(read_record(folder, s)["files"], sizes)}
-    return [s for s in range(shards) if s not in whole]
+    """The shards without a whole record or with a missing or short file, in ascending order."""
+    layout, sizes, whole = layout_of(read_about(folder)), folder.sizes(), set()
+    for shard in recorded_shards(sizes):
+        try:
+            files = read_record(folder, shard)["files"]
+        except StoreDamagedError:
+            continue
+        if not damaged_files(files, sizes):
+            whole.add(shard)
+    return [shard for shard in range(layout.shards) if shard not in whole]
 
 
 def is_complete(folder: Folder) -> bool:
-    """True if there is a store, its harvest has ended, and no file is missing or short."""
+    """True if there is a store, its harvest has ended, and no file is missing or short.
+
+    Raises StoreDamagedError if its metadata have changed.
+    """
     if not exists(folder):
         return False
     about = read_about(folder)
     if not about["complete"]:
         return False
-    sizes, layout = folder.sizes(), layout_of(about)
-    return not damaged_files(read_files(folder, layout, about["spec"]["dtype"]), sizes) and all(
-        record_name(s) in sizes for s in range(layout.shards)
-    )
+    sizes, layout, listed = folder.sizes(), layout_of(about), read_list(folder)
+    files = files_of(folder, listed, layout, about["spec"]["dtype"])
+    if damaged_files(files, sizes) or recorded_shards(sizes) != list(range(layout.shards)):
+        return False
+    check_identity(folder, about)
+    for fault in changed_metadata(folder, listed).values():
+        raise fault
+    return True
 
 
 def damaged_files(
@@ -101,34 +206,123 @@ def record_name(shard: int) -> str:
     return f"{RECORDS}/{shard:05d}/{METADATA}"
 
 
-def read_record(folder: Folder, shard: int) -> dict[str, Any]:
-    """The record of a shard. Raises StoreDamagedError."""
+def read_record(folder: Folder, shard: int, digest: str = "") -> dict[str, Any]:
+    """The record of a shard, whose file must have the digest if one is given.
+
+    Raises StoreDamagedError.
+    """
+    name = record_name(shard)
     try:
-        return read_attributes(folder, record_name(shard))
+        content = folder.read(name)
     except FileNotFoundError:
         raise StoreDamagedError(
-            f"{folder.location}/{record_name(shard)}, the record of shard {shard}, is missing. "
+            f"{folder.location}/{name}, the record of shard {shard}, is missing. "
             f"{repair(folder, shard)}"
         ) from None
-
-
-def read_files(folder: Folder, layout: Layout, dtype: str) -> dict[str, dict[str, int]]:
-    """The files of a complete store -> `bytes` and `shard`. Raises StoreDamagedError."""
     try:
-        whole: dict[str, list[int]] = read_attributes(folder, f"{RECORDS}/{METADATA}")["bytes"]
-        listed = {array: whole[array] for array in layout.arrays(dtype)}
-        if any(len(sizes) != layout.shards for sizes in listed.values()):
-            raise KeyError("a shard")
-    except (FileNotFoundError, KeyError) as error:
+        record = _unsealed(folder, name, content)
+        _check_types(folder, name, record, RECORD_TYPES)
+        right = (
+            record["shard"] == shard
+            and digest in ("", file_digest(content))
+            and all(is_count(file.get("bytes")) for file in record["files"].values())
+        )
+    except (StoreDamagedError, AttributeError):
+        right = False
+    if not right:
         raise StoreDamagedError(
-            f"{folder.location}/{RECORDS}/{METADATA} must list the sizes of the store's files and "
-            "does not. Run the same harvest again with --overwrite."
-        ) from error
+            f"{folder.location}/{name}, the record of shard {shard}, has changed. "
+            f"{repair(folder, shard)}"
+        )
+    return record
+
+
+def sealed_json(attributes: Mapping[str, Any]) -> bytes:
+    """`group_json` with the attribute SEAL at the end: the digest of the others as JSON."""
+    body = json.dumps(attributes, allow_nan=False).encode()
+    return group_json({**attributes, SEAL: file_digest(body)})
+
+
+def _unsealed(folder: Folder, name: str, content: bytes) -> dict[str, Any]:
+    """The attributes of a sealed zarr.json, or of one that an earlier version wrote without."""
+    attributes = parse_attributes(folder, name, content)
+    others = {key: value for key, value in attributes.items() if key != SEAL}
+    try:
+        whole = SEAL not in attributes or sealed_json(others) == content
+    except (ValueError, RecursionError):  # infinity, which is not written
+        whole = False
+    if not whole:
+        raise StoreDamagedError(
+            f"{folder.location}/{name} has changed: it ends with another digest. {OVERWRITE}"
+        )
+    return attributes
+
+
+def read_list(folder: Folder) -> Listed:
+    """What a store's `records` list of its files. Raises StoreDamagedError."""
+    try:
+        content = folder.read(LIST)
+        found = _unsealed(folder, LIST, content)
+    except FileNotFoundError as error:
+        raise StoreDamagedError(f"{folder.location}/{LIST} is missing. {OVERWRITE}") from error
+    kinds = {"bytes": dict, DIGEST: dict, CHECKSUMS: dict, BEGUN: str, SEAL: str}
+    known: Sequence[set[str]] = (set(), {"bytes", DIGEST}, {DIGEST, SEAL}, set(kinds))
+    if set(found) not in known:
+        raise _malformed(folder, LIST, "the sizes and digests of the store's files, and no others")
+    _check_types(folder, LIST, found, {key: kinds[key] for key in found})
+    return Listed(
+        found.get("bytes", {}),
+        found.get(DIGEST, {}),
+        found.get(CHECKSUMS, {}),
+        found.get(BEGUN, ""),
+        SEAL in found,
+    )
+
+
+def files_of(
+    folder: Folder, listed: Listed, layout: Layout, dtype: str
+) -> dict[str, dict[str, int]]:
+    """The files of a complete store -> `bytes` and `shard`. Raises StoreDamagedError."""
+    whole = {array: listed.sizes.get(array, ()) for array in layout.arrays(dtype)}
+    for array, sizes in whole.items():
+        if not isinstance(sizes, list) or len(sizes) != layout.shards:
+            raise _malformed(folder, LIST, f"the sizes of {layout.shards} files of {array}")
     return {
         layout.shard_file(array, shard): {"bytes": size, "shard": shard}
-        for array, sizes in listed.items()
+        for array, sizes in whole.items()
         for shard, size in enumerate(sizes)
     }
+
+
+def changed_metadata(
+    folder: Folder, listed: Listed, *, of_shards: bool = True
+) -> dict[str, StoreDamagedError]:
+    """The listed files that differ from what was written, by name: metadata and statistics.
+
+    Without `of_shards` only what does not depend on the shards is checked, as a store needs it to
+    be continued; the root may then be that of the incomplete store.
+    """
+    found = {}
+    for name, digest in listed.digests.items():
+        kind, _, rest = name.partition("/")
+        shard, statistic = rest.partition("/")[0], name.partition("/c/")
+        of_record = kind == RECORDS and shard.isdigit()
+        if not of_shards and (of_record or statistic[1]):
+            continue
+        try:
+            given = file_digest(folder.read(name))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            given = ""
+        if given == digest or (not of_shards and name == METADATA and given == listed.begun):
+            continue
+        happened = "has changed: its digest differs" if given else "is missing"
+        told = f"{folder.location}/{name}, metadata of the store, {happened}"
+        if statistic[1]:
+            told = f"{folder.location}/{statistic[0]} is missing or altered"
+        shards = int(shard) if of_record else 0
+        remedy = repair(folder, shards) if of_record or statistic[1] else OVERWRITE
+        found[name] = StoreDamagedError(f"{told}. {remedy}")
+    return found
 
 
 def file_digest(content: Content) -> str:
@@ -142,26 +336,17 @@ def file_digest(content: Content) -> str:
     return digest.hexdigest()
 
 
-def metadata_digests(folder: Folder, root: bytes) -> dict[str, str]:
-    """The digest of every zarr.json except `records/zarr.json`, which will list them.
-
-    `root` is the final content of the root's. These files have no checksum of their own.
-    """
-    names = [n for n in folder.sizes() if n.rpartition("/")[2] == METADATA]
-    others = {n: folder.read(n) for n in sorted(names) if n != f"{RECORDS}/{METADATA}"}
-    contents = others | {METADATA: root}
-    return {n: file_digest(content) for n, content in contents.items()}
-
-
-def read_attributes(folder: Folder, name: str) -> dict[str, Any]:
-    """The attributes in a zarr.json. Raises StoreDamagedError, FileNotFoundError."""
-    content = folder.read(name)
+def parse_attributes(folder: Folder, name: str, content: bytes) -> dict[str, Any]:
+    """The attributes in the content of a zarr.json. Raises StoreDamagedError."""
     try:
-        return cast(dict[str, Any], json.loads(content)["attributes"])
-    except (ValueError, KeyError, TypeError) as error:
+        attributes = json.loads(content)["attributes"]
+        if isinstance(attributes, dict):
+            return attributes
+        raise TypeError(f"attributes are {type(attributes).__name__}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreDamagedError(
             f"{folder.location}/{name} must be the JSON of a zarr group with attributes; got "
-            f"something else ({error}). Run the same harvest again with --overwrite."
+            f"something else ({error}). {OVERWRITE}"
         ) from error
 
 
@@ -175,39 +360,8 @@ def layout_of(about: Mapping[str, Any]) -> Layout:
     """The layout on record in a store's root."""
     fields = dict(about["layout"])
     fields["columns"] = tuple(fields["columns"])
-    fields["grids"] = {site: tuple(grid) for site, grid in fields["grids"].items()}
+    fields["grids"] = {site: tuple(grid) for site, grid in fields.get("grids", {}).items()}
     return Layout(**fields)
-
-
-def moments_to_json(moments: Moments) -> dict[str, Any]:
-    """Moments as JSON without loss: the bytes of each vector (little-endian) in base64.
-
-    Writing decimals would take longer than writing the rows.
-    """
-    return {
-        "count": moments.count,
-        "mean": _packed(moments.mean, "<f8"),
-        "m2": _packed(moments.m2, "<f8"),
-        "zeros": _packed(moments.zeros, "<i8"),
-    }
-
-
-def moments_from_json(fields: Mapping[str, Any]) -> Moments:
-    """The inverse of `moments_to_json`."""
-    return Moments(
-        fields["count"],
-        _unpacked(fields["mean"], "<f8"),
-        _unpacked(fields["m2"], "<f8"),
-        _unpacked(fields["zeros"], "<i8"),
-    )
-
-
-def _packed(vector: Shaped[np.ndarray, " d"], dtype: str) -> str:
-    return base64.b64encode(vector.astype(dtype).tobytes()).decode()
-
-
-def _unpacked(text: str, dtype: str) -> Shaped[np.ndarray, " d"]:
-    return np.frombuffer(base64.b64decode(text), dtype)
 
 
 def check_complete(folder: Folder, about: Mapping[str, Any]) -> None:
@@ -217,7 +371,7 @@ def check_complete(folder: Folder, about: Mapping[str, Any]) -> None:
     shards, progress = layout_of(about).shards, ""
     if folder.listed:
         sizes = folder.sizes(RECORDS)
-        done = sum(record_name(s) in sizes for s in range(shards))
+        done = len(recorded_shards(sizes))
         progress = f" ({done} of {shards} shards are written)"
     raise StoreIncompleteError(
         f"the store {folder.location} is not complete{progress}. Run the same harvest again: it "

@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int8
 
 from .dtypes import decode_rows
-from .moments import Moments, moments_of, no_moments
-from .record import moments_from_json, moments_to_json
+from .moments import Moments, moments_from_json, moments_of, moments_to_json, no_moments
 
 MOST_ERROR = 0.01
 """Fraction of the variance that rounding may lose without a warning."""

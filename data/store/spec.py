@@ -131,6 +131,29 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def digest_of(spec: Mapping[str, Any]) -> str:
+    """The digest of a spec on record; an empty text if it holds NaN, which no digest covers."""
+    try:
+        return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
+    except ValueError:
+        return ""
+
+
+def spec_fault(spec: Mapping[str, Any]) -> str:
+    """What a spec on record must have and does not; an empty text if it has all."""
+    kinds = {"subject": dict, "inputs": dict, "sites": list, "positions": dict}
+    for key, kind in kinds.items():
+        if not isinstance(spec.get(key), kind):
+            return f"`spec.{key}` of type {kind.__name__}"
+    if not spec["sites"] or not all(isinstance(site, str) for site in spec["sites"]):
+        return "one or more names in `spec.sites`"
+    if not isinstance(spec.get("seed"), int):
+        return "`spec.seed` of type int"
+    if spec.get("dtype") not in DTYPES:
+        return f"a `spec.dtype` of {', '.join(DTYPES)}"
+    return ""
+
+
 def slug(text: str) -> str:
     """A text made safe as part of a file name. One that is too long, such as the joined names of
     many sites, is cut."""

@@ -15,7 +15,7 @@ from .dtypes import NO_ROW, decode_rows
 from .faults import metadata_faults, shard_faults, statistics_faults
 from .folder import open_folder
 from .moments import COMPILE_FROM, OUTLIER_TIMES, Moments, describe_rows, no_moments
-from .record import METADATA, check_complete, read_about, read_attributes, read_record, repair
+from .record import METADATA, OVERWRITE, check_complete, check_identity, read_about, repair
 
 LARGEST = 5  # how many rows with the largest norms are listed
 SAME = 1e-9  # relative tolerance of statistics that were merged in another order
@@ -81,6 +81,10 @@ def verify_store(location: str, progress: bool = False) -> Verified:
     found = [str(fault) for fault in damaged.values()]
     if METADATA in damaged:  # the layout cannot be trusted
         return Verified(location, 1, found, {})
+    try:
+        check_identity(folder, about)
+    except StoreDamagedError as error:
+        return Verified(location, 1, [*found, str(error)], {})
     arrays = StoredArrays(location, check_files=False)
     tallies = {site: _begin(arrays, site) for site in arrays.layout.widths}
     sizes = folder.sizes()
@@ -98,14 +102,20 @@ def verify_store(location: str, progress: bool = False) -> Verified:
 def quantile_levels(arrays: StoredArrays, site: str) -> Float64[np.ndarray, " q"]:
     """The levels of the stored norm quantiles."""
     at = f"statistics/{site}/norm_quantiles/{METADATA}"
-    return np.array(read_attributes(arrays.folder, at)["quantiles"], np.float64)
+    try:
+        return np.array(arrays.metadata(at)["quantiles"], np.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreDamagedError(
+            f"{arrays.folder.location}/{at} must list the levels of the quantiles; got something "
+            f"else ({error}). {OVERWRITE}"
+        ) from error
 
 
 def _begin(arrays: StoredArrays, site: str) -> Tally:
     try:
         levels = quantile_levels(arrays, site)
         quantiles = arrays.statistic(site, "norm_quantiles")
-    except (StoreDamagedError, FileNotFoundError, KeyError):
+    except StoreDamagedError:
         levels = quantiles = np.zeros(0)  # `statistics_faults` reports it
     width = int(np.prod(arrays.layout.row_shape(site)))
     none = np.zeros(len(levels), np.int64)
@@ -226,7 +236,7 @@ def describe_row(arrays: StoredArrays, row: int) -> Mapping[str, Any]:
     shard, place = divmod(row // layout.rows_per_input, layout.inputs_per_shard)
     about: dict[str, Any] = {"row": row, "input": row // layout.rows_per_input}
     try:
-        about["name"] = str(read_record(arrays.folder, shard)["inputs"][place])
+        about["name"] = str(arrays.record(shard)["inputs"][place])
         for column in layout.columns:
             stored = arrays.column_shard(column, shard)
             about[column] = int(stored[row - shard * layout.rows_per_shard])

@@ -9,27 +9,50 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from ..errors import OverflowingRowsError
+from ..cli import note
+from ..errors import OverflowingRowsError, StoreDamagedError
 from .atomic import Content, locked, pieces_of
 from .chunks import read_column
-from .codec import Pieces, chunk_pieces, encode_chunk, shard_pieces
+from .codec import (
+    CRC_BYTES,
+    ChunkError,
+    Pieces,
+    chunk_pieces,
+    encode_chunk,
+    index_bytes,
+    shard_pieces,
+    split_index,
+)
 from .dtypes import NO_ROW
 from .folder import Folder, LocalFolder
-from .moments import COMPILE_FROM, QUANTILES, Moments, describe_rows, no_moments
+from .moments import (
+    COMPILE_FROM,
+    QUANTILES,
+    Moments,
+    describe_rows,
+    moments_from_json,
+    moments_to_json,
+    no_moments,
+)
 from .record import (
+    BEGUN,
+    CHECKSUMS,
     DIGEST,
+    LIST,
     METADATA,
     RECORDS,
+    SEAL,
+    damaged_files,
     file_digest,
     group_json,
     layout_of,
-    metadata_digests,
     missing_shards,
-    moments_from_json,
-    moments_to_json,
     read_about,
+    read_list,
     read_record,
     record_name,
+    recorded_shards,
+    sealed_json,
 )
 from .rounding import Rounding, rounding_to_json
 
@@ -51,10 +74,11 @@ class Written:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The files of a shard, and its record without their digests."""
+    """The files of a shard, the checksums of their chunks as hex, and the record without these."""
 
     shard: int
     files: Mapping[str, Content]
+    checksums: Mapping[str, str]
     record: Mapping[str, Any]
 
 
@@ -69,11 +93,51 @@ class StoreWriter:
         self.about = read_about(folder)
         self.layout = layout_of(self.about)
         self.dtype: str = self.about["spec"]["dtype"]
+        self._listed = read_list(self.folder)
         self.environment = dict(environment)
 
     def missing(self) -> list[int]:
-        """The shards that this writer still has to write, in ascending order."""
-        return [s for s in missing_shards(self.folder) if s % self._ranks == self._rank]
+        """The shards that this writer still has to write, in ascending order.
+
+        Shards whose record, index columns or index of chunks have changed are among them.
+        """
+        sizes = self.folder.sizes()
+        recorded = recorded_shards(sizes)
+        whole = {shard for shard in recorded if self._is_whole(shard, sizes)}
+        shards = range(self._rank, self.layout.shards, self._ranks)
+        damaged = [shard for shard in recorded if shard in shards and shard not in whole]
+        if damaged:
+            note(
+                f"{len(damaged)} of {len(recorded)} finished shards of {self.folder.location} are "
+                f"damaged (the first is {damaged[0]}) and are written again."
+            )
+        return [shard for shard in shards if shard not in whole]
+
+    def _is_whole(self, shard: int, sizes: Mapping[str, int]) -> bool:
+        """True if a finished shard is what was written. The chunks of its rows, which have
+        checksums of their own, are not read, and at a URL nothing but the record."""
+        layout, folder = self.layout, self.folder
+        try:
+            record = read_record(folder, shard)
+        except StoreDamagedError:
+            return False
+        files = record["files"]
+        arrays = {array: layout.shard_file(array, shard) for array in layout.arrays(self.dtype)}
+        if damaged_files(files, sizes) or set(files) != set(arrays.values()):
+            return False
+        if self._listed.sealed and SEAL not in record:
+            return False
+        for array, name in () if folder.distant else arrays.items():
+            if not array.startswith("activations/"):
+                if file_digest(folder.read(name)) != files[name].get(DIGEST):
+                    return False
+                continue
+            size = index_bytes(layout.chunks_per_shard)
+            try:
+                split_index(folder.read(name, -size, size))
+            except ChunkError:
+                return False
+        return True
 
     def write_shard(self, shard: int, written: Written) -> int:
         """Encode a shard and commit it; returns the number of bytes written."""
@@ -94,11 +158,13 @@ class StoreWriter:
         ]
         chunks = list(run(lambda part: self._encode_chunk(written, *part), parts))
         files: dict[str, Content] = {}
+        checksums: dict[str, str] = {}
         moments, columns = {}, dict(written.columns)
         for site, width in layout.widths.items():
             mine = [chunk for (s, _), chunk in zip(parts, chunks, strict=True) if s == site]
-            content = shard_pieces([packed for packed, _, _ in mine], layout.chunks_per_shard)
-            files[layout.shard_file(f"activations/{site}", shard)] = content
+            name = layout.shard_file(f"activations/{site}", shard)
+            files[name] = shard_pieces([packed for packed, _, _ in mine], layout.chunks_per_shard)
+            checksums[name] = "".join(bytes(packed[-1]).hex() for packed, _, _ in mine)
             total = no_moments(width * max(layout.elements, 1))
             for _, described, _ in mine:
                 total = total.merge(described)
@@ -108,7 +174,9 @@ class StoreWriter:
                 columns[f"scales/{site}"] = written.scales[site]
         for name, column in columns.items():
             whole = _padded(column, layout.rows_per_shard, FILL[column.dtype.name])
-            files[layout.shard_file(name, shard)] = encode_chunk(whole, layout.compressor)
+            content = encode_chunk(whole, layout.compressor)
+            files[layout.shard_file(name, shard)] = content
+            checksums[layout.shard_file(name, shard)] = content[-CRC_BYTES:].hex()
         record = {
             "shard": shard,
             "rows": [start, start + len(valid)],
@@ -124,7 +192,7 @@ class StoreWriter:
         }
         if written.rounding:
             record["rounding"] = {s: rounding_to_json(r) for s, r in written.rounding.items()}
-        return Encoded(shard, files, record)
+        return Encoded(shard, files, checksums, record)
 
     def _encode_chunk(
         self, written: Written, site: str, at: slice
@@ -155,10 +223,13 @@ class StoreWriter:
         The record commits the shard: a shard without one counts as missing, whatever files exist.
         Raises StoreFullError if the disk is full.
         """
-        files = {name: _digest(content) for name, content in encoded.files.items()}
+        files = {
+            name: _digest(content) | {CHECKSUMS: encoded.checksums[name]}
+            for name, content in encoded.files.items()
+        }
         self.folder.write_together(encoded.files)
         record = {**encoded.record, "files": files}
-        self.folder.write(record_name(encoded.shard), group_json(record))
+        self.folder.write(record_name(encoded.shard), sealed_json(record))
         return sum(file["bytes"] for file in files.values())
 
     def finish(self) -> bool:
@@ -180,14 +251,20 @@ class StoreWriter:
     def _complete(self) -> None:
         layout, valid_rows = self.layout, 0
         totals = {s: no_moments(w * max(layout.elements, 1)) for s, w in layout.widths.items()}
-        sizes: dict[str, list[int]] = {array: [] for array in layout.arrays(self.dtype)}
+        arrays = layout.arrays(self.dtype)
+        sizes: dict[str, list[int]] = {array: [] for array in arrays}
+        checksums: dict[str, list[str]] = {array: [] for array in arrays}
+        digests = self._fixed_digests()
         for shard in range(layout.shards):  # one record in memory at a time
             record = read_record(self.folder, shard)
+            digests[record_name(shard)] = file_digest(self.folder.read(record_name(shard)))
             valid_rows += record["valid_rows"]
             for site, moments in record["moments"].items():
                 totals[site] = totals[site].merge(moments_from_json(moments))
-            for array, of_array in sizes.items():
-                of_array.append(record["files"][layout.shard_file(array, shard)]["bytes"])
+            for array in arrays:
+                file = record["files"][layout.shard_file(array, shard)]
+                sizes[array].append(file["bytes"])
+                checksums[array].append(file.get(CHECKSUMS, ""))
         files: dict[str, Content] = {}
         for site, total in totals.items():
             zeros = total.zeros / max(total.count, 1)
@@ -204,10 +281,25 @@ class StoreWriter:
             "bytes": sum(sum(of_array) for of_array in sizes.values()),
         }
         root = group_json({"tendril": about}, indent=2)
-        listed = {"bytes": sizes, DIGEST: metadata_digests(self.folder, root)}
-        files[f"{RECORDS}/{METADATA}"] = group_json(listed)
+        digests |= {name: file_digest(content) for name, content in files.items()}
+        begun = self._listed.begun or digests[METADATA]
+        digests[METADATA] = file_digest(root)
+        listed = {"bytes": sizes, DIGEST: dict(sorted(digests.items())), CHECKSUMS: checksums}
+        files[LIST] = sealed_json({**listed, BEGUN: begun})
         self.folder.write_together(files)
         self.folder.write(METADATA, root)
+
+    def _fixed_digests(self) -> dict[str, str]:
+        """The digests of the metadata that do not depend on the shards, as they were created.
+
+        Stores of earlier versions have none on record: `writing` has compared these files.
+        """
+        names = self._listed.digests or {
+            name: "" for name in self.folder.sizes() if name.endswith(METADATA) and name != LIST
+        }
+        fixed = [n for n in names if "/c/" not in n and not n.startswith(f"{RECORDS}/")]
+        digests = self._listed.digests
+        return {n: digests.get(n) or file_digest(self.folder.read(n)) for n in fixed}
 
     def _norms(self, site: str) -> Float32[np.ndarray, " r"]:
         """The norms of all valid rows: the only array of the writer that grows with the store."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
 from tendril.bench.remote import late_server
@@ -23,12 +24,14 @@ from tendril.data.errors import (
     StoreUnreachableError,
 )
 from tendril.data.home import store_location
+from tendril.data.listing.entries import list_entries
 from tendril.data.store import cache
 from tendril.data.store import chunks as arrays
 from tendril.data.store.create import writing
 from tendril.data.store.folder import RemoteFolder, open_folder
 from tendril.data.store.reader import open_store
 from tendril.data.store.record import is_complete
+from tendril.data.store.verify import verify_store
 from tendril.harvest.__main__ import main
 from tendril.harvest.loop import Harvested
 from tendril.train.config import TrainConfig
@@ -236,6 +239,37 @@ def test_no_store_and_no_protocol_are_sentences(
         store_location("a", "https://here")
 
 
+class NoCredentialsError(Exception):
+    """As botocore raises it; no child of OSError."""
+
+
+@pytest.mark.parametrize("what", ["cat_file", "info", "find", "rm", "pipe_file"])
+@pytest.mark.parametrize(
+    "error", [NoCredentialsError("Unable to locate\ncredentials"), PermissionError("Forbidden")]
+)
+def test_a_server_that_denies_access_is_one_sentence(
+    memory: str, monkeypatch: pytest.MonkeyPatch, what: str, error: Exception
+) -> None:
+    url = f"{memory}/store/{NAME}"
+    harvest(url, inputs=4)
+
+    def deny(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    calls = {
+        "cat_file": [open_store, lambda at: harvest(at, inputs=4), lambda at: verify_store(at)],
+        "info": [lambda at: open_folder(at).size("zarr.json")],
+        "find": [open_store, lambda _: list_entries(memory), lambda at: open_folder(at).remove()],
+        "rm": [lambda at: open_folder(at).remove()],
+        "pipe_file": [lambda at: harvest(f"{at}-other", inputs=4)],
+    }
+    monkeypatch.setattr(MemoryFileSystem, what, deny)
+    for call in calls[what]:
+        with pytest.raises(StoreUnreachableError, match=r"cannot be reached .*credentials") as told:
+            call(url)
+        assert len(str(told.value).splitlines()) == 1
+
+
 class Counted:
     """Records the files that are requested from a URL."""
 
@@ -290,6 +324,17 @@ def test_what_a_cache_holds_wrong_is_fetched_again(cached: tuple[str, Path], har
     for part in parts:
         part.write_bytes(harm(part.read_bytes()))
     assert torch.equal(epoch_of(url, folder), whole)
+    assert torch.equal(epoch_of(url, folder), whole)
+
+
+def test_swapped_parts_of_a_cache_are_fetched_again(cached: tuple[str, Path]) -> None:
+    """Each has a right checksum of its own."""
+    url, folder = cached
+    whole = epoch_of(url, folder)
+    parts = [p for p in folder.rglob("*") if p.is_file()]
+    contents = [part.read_bytes() for part in parts]
+    for part, content in zip(parts, [*contents[1:], contents[0]], strict=True):
+        part.write_bytes(content)
     assert torch.equal(epoch_of(url, folder), whole)
 
 

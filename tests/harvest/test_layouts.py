@@ -1,5 +1,6 @@
 """Rows of sites in several layouts; deep verification finds a planted layout fault."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,11 @@ def test_a_store_whose_height_was_taken_as_its_width_is_refused(
         StoreDamagedError, match=r"8 channels on a 8 x 6 map.*6 channels on a 8 x 8"
     ):
         verify_deep(VerifyConfig(store=store), store)
+    with pytest.raises(StoreDamagedError, match=r"channels_last': 6.*got .* 8\}.*--overwrite"):
+        harvest(config(photos, tmp_path, "channels_last"))
+    with pytest.raises(StoreDamagedError, match="layout that its subject and inputs give"):
+        shutil.rmtree(Path(store) / "records/00000")  # the same for one that is to be continued
+        harvest(config(photos, tmp_path, "channels_last"))
 
 
 @pytest.mark.parametrize("kind", ["windows", "flat"])

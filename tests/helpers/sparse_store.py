@@ -10,7 +10,14 @@ import pytest
 import zarr
 
 from tendril.data.store.codec import encode_chunk, shard_pieces
-from tendril.data.store.record import DIGEST, file_digest, group_json
+from tendril.data.store.record import (
+    CHECKSUMS,
+    DIGEST,
+    LIST,
+    file_digest,
+    group_json,
+    sealed_json,
+)
 from tendril.harvest.loop import SliceRows, write_store
 
 from . import arithmetic
@@ -105,13 +112,26 @@ def plant(path: Path, site: str, row: int, value: float) -> None:
     record["files"][name] = {
         "bytes": len(content),
         DIGEST: file_digest(content),
+        CHECKSUMS: b"".join(bytes(c[-4:]) for c in chunks).hex(),
     }
     record_at.write_bytes(group_json(record))
-    listed = json.loads((path / "records/zarr.json").read_bytes())["attributes"]
-    listed["bytes"][f"activations/{site}"][shard] = len(content)
-    key = record_at.relative_to(path).as_posix()
-    listed[DIGEST][key] = file_digest(record_at.read_bytes())
-    (path / "records/zarr.json").write_bytes(group_json(listed))
+    reseal(path)
+
+
+def reseal(path: Path) -> None:
+    """Give a store that was changed by hand all digests as if it had been harvested so."""
+    listed = json.loads((path / LIST).read_bytes())["attributes"]
+    del listed["digest"]
+    for record_at in sorted(path.glob("records/*/zarr.json")):
+        record = json.loads(record_at.read_bytes())["attributes"]
+        record.pop("digest", None)
+        record_at.write_bytes(sealed_json(record))
+        for name, file in record["files"].items():
+            array = next(a for a in listed["bytes"] if name.startswith(f"{a}/c/"))
+            listed["bytes"][array][record["shard"]] = file["bytes"]
+            listed[CHECKSUMS][array][record["shard"]] = file.get(CHECKSUMS, "")
+    listed[DIGEST] = {name: file_digest((path / name).read_bytes()) for name in listed[DIGEST]}
+    (path / LIST).write_bytes(sealed_json(listed))
 
 
 def flip(file: Path, place: int = -20) -> None:
