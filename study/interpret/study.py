@@ -31,10 +31,12 @@ from ..core.study import Study
 from ..core.token_text import readable
 from ..measures.text_examples import examples_of, firing_of
 from . import page
-from .asking import Asker, Model, endpoint_model, local_model
+from .asking import Asker, Model, local_model
 from .config import LEAST_TESTED, InterpretConfig
+from .endpoint import endpoint_model
 from .findings import Interpretation, InterpretFindings
 from .questions import Questions, cost_sentence, estimate, interpret
+from .redact import NAME
 
 ANSWERS = "answers"  # the folder beside reports/ where answers are kept
 
@@ -152,9 +154,10 @@ def model_of(config: InterpretConfig) -> Model:
     if config.key_env:
         key = os.environ.get(config.key_env, "")
         if not key:
+            shown = f"${config.key_env}" if NAME.fullmatch(config.key_env) else "the one named"
             raise ConfigError(
-                f"--key-env must name a variable that holds the endpoint's key; ${config.key_env} "
-                "is not set. Set it, or leave the flag out if no key is needed."
+                f"--key-env must name a variable that holds the endpoint's key; {shown} is not "
+                "set. Set it, or leave the flag out if no key is needed."
             )
     return endpoint_model(
         config.endpoint, config.model, key, timeout=config.timeout, parallel=config.parallel
