@@ -20,11 +20,18 @@ from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run, home_folder
 from tendril.data.store.reader import Store
-from tendril.models.dictionaries.checkpoint import load_frequency, load_sae
+from tendril.models.dictionaries.checkpoint import load_frequency, load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.subjects.language import language_subject
 
-from ..core.language_inputs import StoredText, text_of, tokenizer_of_store
+from ..core.config import dropped_identity
+from ..core.language_inputs import (
+    StoredText,
+    text_of,
+    text_remarks,
+    tokenizer_of_store,
+    without_dropped,
+)
 from ..core.report import write_records
 from ..core.stores import dictionary_digests, store_of_run, trained_sites
 from ..core.study import Study
@@ -85,7 +92,7 @@ class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings])
         dictionary = load_sae(run)
         store = store_of_run(run, config.home, config.store)
         sites = trained_sites(run, store, dictionary.width)
-        text = text_of(store)
+        text = without_dropped(text_of(store), store, sites, read_config(run))
         latents = tuple(choose_latents(config, run))
         return InterpretInputs(run, dictionary, store, text, sites, latents, model_of(config))
 
@@ -95,7 +102,11 @@ class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings])
             "store": inputs.store.name,
             "model": inputs.model.name,
             "latents": list(inputs.latents),
+            **dropped_identity(read_config(inputs.run)),
         }
+
+    def remarks(self, config: InterpretConfig, inputs: InterpretInputs) -> list[str]:
+        return text_remarks(inputs.store, inputs.text, read_config(inputs.run))
 
     def title(self, config: InterpretConfig, inputs: InterpretInputs) -> str:
         return f"Latents of {inputs.run.resolve().name} in words"

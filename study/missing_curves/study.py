@@ -56,6 +56,9 @@ class MissingCurvesStudy(Study[MissingConfig, Inputs, Findings]):
     def identity(self, config: MissingConfig, inputs: Inputs) -> Mapping[str, Any]:
         return {"runs": [one.identity() for one in inputs]}
 
+    def remarks(self, config: MissingConfig, inputs: Inputs) -> list[str]:
+        return list(dict.fromkeys(text for one in inputs for text in one.remarks()))
+
     def title(self, config: MissingConfig, inputs: Inputs) -> str:
         places = dict.fromkeys(f"{one.site} of {one.subject.name}" for one in inputs)
         return f"Missing curve detectors at {', '.join(places)}"

@@ -18,7 +18,7 @@ from tendril.data.errors import (
 )
 from tendril.data.inputs.images import ImageSource
 from tendril.data.store.provenance import same_identity
-from tendril.models.dictionaries.checkpoint import load_sae
+from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.sites.splice import (
     CLEAN,
     MEAN,
@@ -30,9 +30,10 @@ from tendril.models.sites.splice import (
 )
 from tendril.models.subjects.subject import Subject, site_modules
 
+from ..core.config import outlier_remark
 from ..core.report import file_digest
 from ..core.stores import common_site, dictionary_digests
-from ..core.vision_inputs import VisionInputs, find_vision_inputs
+from ..core.vision_inputs import VisionInputs, find_vision_inputs, token_remark
 from .config import SpliceConfig
 from .findings import Findings, best, image_figures
 from .held_out import JudgedImages, judged_images
@@ -83,6 +84,13 @@ class SplicedImages:
             "source": self.judged.source,
             "labels": file_digest(Path(config.labels)) if config.labels else None,
         }
+
+    def remarks(self) -> list[str]:
+        """Tokens in place of a map, and norm outliers that the runs dropped or capped."""
+        return [
+            *token_remark(self.site, self.found.grid, shown=False),
+            *outlier_remark(read_config(run) for run in self.runs),
+        ]
 
     def estimate(self) -> dict[str, Any]:
         """Counts for `--dry-run`."""

@@ -75,6 +75,9 @@ class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
             "controls": [control.identity() for control in inputs.controls],
         }
 
+    def remarks(self, config: SymmetryConfig, inputs: SymmetryInputs) -> list[str]:
+        return inputs.vision.remarks()
+
     def title(self, config: SymmetryConfig, inputs: SymmetryInputs) -> str:
         return f"Symmetries at {inputs.vision.site} of {inputs.vision.subject.name}"
 
