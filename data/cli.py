@@ -94,9 +94,9 @@ def print_outcome(outcome: Outcome | Mapping[str, object] | None) -> None:
         return
     if isinstance(outcome, Outcome):
         if outcome.sentence:
-            print(outcome.sentence)
+            print(printable(outcome.sentence))
         if outcome.next_command:
-            print(f"next: {outcome.next_command}")
+            print(printable(f"next: {outcome.next_command}"))
         outcome = outcome.result
     print(as_json(outcome), flush=True)
 
