@@ -152,6 +152,15 @@ def test_pages_say_how_many_examples_may_be_training_inputs(home: Path) -> None:
     assert "is not known: its own store is elsewhere" in made.report.read_text()
 
 
+def test_runs_of_one_seed_are_no_repetitions(home: Path) -> None:
+    store = store_of(home, "patches")
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        save_run(home, name, store, "patches", seed=seed, objective="topk")
+    for runs, told in ((("a", "b"), True), (("a", "c"), False)):
+        made = study("missing", run=runs, subject=subject(home), home=str(home), **QUICK)
+        assert ("no independent repetitions" in made.report.read_text()) is told
+
+
 @pytest.mark.parametrize(
     ("config", "dropped", "text"),
     [
