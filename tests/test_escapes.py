@@ -94,6 +94,21 @@ def test_a_carriage_return_does_not_begin_a_row(tmp_path: Path) -> None:
         assert list(csv.reader(file)) == [["a", "b"], ["x\\r=1+1", "y\n=2"]]
 
 
+@pytest.mark.parametrize("words", [["info", "latest"], ["verify", "latest"], ["ls"]], ids=str)
+def test_a_line_break_in_a_name_forges_no_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "images" / "1\nFORGED.png")
+    (tmp_path / "images" / "bad\nFORGED.png").write_bytes(b"no image")
+    flags = ["--subject", SUBJECT, "--sites", "relu", "--device", "cpu", "--home", str(tmp_path)]
+    harvest.main(["images", "--inputs", str(tmp_path / "images"), *flags])
+    data.main([*words, "--home", str(tmp_path)])
+    lines = "".join(capsys.readouterr()).splitlines()
+    assert not any(line.startswith("FORGED") for line in lines)
+    assert words[0] == "ls" or any("\\nFORGED" in line for line in lines)
+
+
 CELLS = ["=1+1", "+1+1", "-1+1", "@SUM(1)", "\tx", "\rx", '=HYPERLINK("x")', "-", "+", "=", "-x"]
 
 
