@@ -165,7 +165,7 @@ def _result(about: Mapping[str, Any], json: bool, text: Callable[[], str]) -> Re
     """The values for --json; otherwise the text is printed."""
     if json:
         return about
-    print(text(), flush=True)
+    print(printable(text()), flush=True)
     return None
 
 

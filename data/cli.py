@@ -94,9 +94,9 @@ def print_outcome(outcome: Outcome | Mapping[str, object] | None) -> None:
         return
     if isinstance(outcome, Outcome):
         if outcome.sentence:
-            print(outcome.sentence)
+            print(printable(outcome.sentence))
         if outcome.next_command:
-            print(f"next: {outcome.next_command}")
+            print(printable(f"next: {outcome.next_command}"))
         outcome = outcome.result
     print(as_json(outcome), flush=True)
 
@@ -180,7 +180,12 @@ def progress_bar(*arguments: Any, **options: Any) -> "tqdm[Any]":
 
 def note(message: str) -> None:
     """A line for the person at the terminal; stdout belongs to the result."""
-    print(printable(message), file=sys.stderr, flush=True)
+    print(one_line(message), file=sys.stderr, flush=True)
+
+
+def one_line(text: str) -> str:
+    """A text with all control characters escaped, so that the name of a file forges no line."""
+    return printable(text).replace("\n", "\\n")
 
 
 def printable(text: str) -> str:

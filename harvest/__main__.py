@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from tendril.data.cli import Outcome, as_json, run_command, scalars
+from tendril.data.cli import Outcome, as_json, printable, run_command, scalars
 from tendril.data.errors import ConfigError
 from tendril.data.home import SCHEME, find_store
 
@@ -113,7 +113,7 @@ def _report(about: Mapping[str, Any], text: str, as_object: bool) -> Mapping[str
     the text."""
     if as_object:
         return about
-    print(text)
+    print(printable(text))
     return {**scalars(about), "faults": len(about["faults"])}
 
 

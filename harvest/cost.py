@@ -1,5 +1,6 @@
 """Estimates of what a harvest costs: rows, bytes and seconds."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ def _site_in_words(layout: Layout, site: str) -> str:
     where = f" on {article} {rows} x {columns} map" if columns > 1 else ""
     if columns == 1 and rows > 1:
         where = f" at {rows} positions"
+        side = math.isqrt(rows - 1)
+        if "token" not in layout.columns and side > 1 and side**2 == rows - 1:
+            where += f", as many as a class token and {side} x {side} patches, each a row like any"
     return f"{layout.widths[site]} channels{where} ({site})"
 
 

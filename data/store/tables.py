@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from ..cli import one_line
 from ..errors import StoreDamagedError
 from .provenance import DIGEST
 from .rounding import rounding_warning
@@ -15,6 +16,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
     The first row holds the heads.
     """
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -27,8 +29,9 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 def pairs(values: Mapping[str, Any]) -> str:
     """Names and values, one pair per line."""
-    width = max((len(name) for name in values), default=0)
-    return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in values.items())
+    shown = {one_line(name): one_line(str(value)) for name, value in values.items()}
+    width = max((len(name) for name in shown), default=0)
+    return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in shown.items())
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -106,7 +109,8 @@ def store(about: Mapping[str, Any]) -> str:
         parts += ["environment of the harvest", pairs(environment)]
     if unreadable:
         parts += [f"{len(unreadable)} inputs could not be read"]
-        parts += [f"  {u['input']}  {u['name']}: {u['reason']}" for u in unreadable[:SHOWN]]
+        named = (f"{u['input']}  {u['name']}: {u['reason']}" for u in unreadable[:SHOWN])
+        parts += [f"  {one_line(text)}" for text in named]
         parts += _rest(unreadable)
     return "\n".join(parts)
 
@@ -152,7 +156,7 @@ def _int8_errors(sites: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 def verified(about: Mapping[str, Any]) -> str:
     """What `tendril data verify` prints."""
-    parts = [f"fault: {fault}" for fault in about["faults"]]
+    parts = [one_line(f"fault: {fault}") for fault in about["faults"]]
     for name, site in about["sites"].items():
         parts.append(
             f"{name}: {site['valid_rows']:,} valid rows, {site['not_finite_rows']} not finite, "
@@ -163,7 +167,8 @@ def verified(about: Mapping[str, Any]) -> str:
             place = {k: v for k, v in row.items() if k not in ("norm", "times_median", "name")}
             where = ", ".join(f"{key} {value}" for key, value in place.items())
             times = number(row["times_median"])
-            parts.append(f"  {number(row['norm'])} ({times} x)  {row['name']} ({where})")
+            name_of_input = one_line(row["name"])
+            parts.append(f"  {number(row['norm'])} ({times} x)  {name_of_input} ({where})")
     count = len(about["faults"])
     faults = f"{count or 'no'} fault{'' if count == 1 else 's'}"
     parts.append(f"{about['store']}: {about['files']:,} files, {faults}")

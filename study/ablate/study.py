@@ -53,6 +53,9 @@ class AblateStudy(Study[AblateConfig, AblateInputs, Findings]):
     def identity(self, config: AblateConfig, inputs: AblateInputs) -> Mapping[str, Any]:
         return {**inputs.found.identity(), "text": inputs.text.key}
 
+    def remarks(self, config: AblateConfig, inputs: AblateInputs) -> list[str]:
+        return inputs.found.remarks()
+
     def title(self, config: AblateConfig, inputs: AblateInputs) -> str:
         return f"Ablating latents at {inputs.found.site} of {inputs.found.subject.name}"
 

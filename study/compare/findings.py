@@ -1,5 +1,6 @@
 """What a comparison of dictionaries finds: figures of each run, of each pair and of all."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,14 @@ import numpy as np
 import torch
 
 from tendril.data.errors import RunDamagedError
-from tendril.models.dictionaries.checkpoint import LATENTS, load_frequency, load_sae, read_config
+from tendril.models.dictionaries.checkpoint import (
+    LATENTS,
+    RESULT,
+    load_frequency,
+    load_sae,
+    read_config,
+    read_json,
+)
 
 from ..measures.matching import (
     Directions,
@@ -33,6 +41,8 @@ class ComparedRun:
     name: str
     config: dict[str, Any]
     directions: Directions
+    fvu: float | None = None
+    """On held-out vectors; None for a run that has not ended."""
 
 
 @final
@@ -49,7 +59,14 @@ class Comparison:
         together = of_all(self.runs, self.matches, pairs)
         ones = [of_one(run) for run in self.runs]
         scalars = {name: together[name] for name in ("shared", "stability")}
-        return {**scalars, "runs": ones, "pairs": pairs, "together": together}
+        return {
+            **scalars,
+            "same_seed_pairs": sum(pair["same_seed"] for pair in pairs),
+            "warning": seed_warning(pairs),
+            "runs": ones,
+            "pairs": pairs,
+            "together": together,
+        }
 
 
 def read_run(folder: Path) -> ComparedRun:
@@ -68,8 +85,47 @@ def read_run(folder: Path) -> ComparedRun:
     encoder_SD, decoder_SD = (
         torch.nn.functional.normalize(side.detach().double(), dim=1).numpy() for side in sides
     )
+    fvu = read_json(folder / RESULT).get("fvu") if (folder / RESULT).is_file() else None
+    fvu = float(fvu) if isinstance(fvu, int | float) and math.isfinite(fvu) else None
     return ComparedRun(
-        folder.resolve().name, config, Directions(encoder_SD, decoder_SD, frequency_S)
+        folder.resolve().name,
+        config,
+        Directions(encoder_SD, decoder_SD, frequency_S),
+        fvu,
+    )
+
+
+FITTED = ("pca", "ica", "neurons")
+"""Objectives without initial weights; equal seeds say nothing about them."""
+SPARSITIES = ("k", "target_l0", "l0", "l1")
+
+
+def sparsity(config: Mapping[str, Any]) -> str:
+    """What sets how many latents of a run are active, e.g. `32` for k, or `l1 0.001`."""
+    name = next((name for name in SPARSITIES if config.get(name)), None)
+    if name is None:
+        return ""
+    return f"{config[name]:g}" if name == "k" else f"{name} {config[name]:g}"
+
+
+def same_seed(first: ComparedRun, second: ComparedRun) -> bool:
+    """True if two runs began with weights drawn from one seed. Of two sizes the smaller one's
+    are among those of the larger one, or may be, so sizes are not asked for."""
+    seeds = [run.config.get("seed") for run in (first, second)]
+    fitted = any(run.config.get("objective") in FITTED for run in (first, second))
+    return seeds[0] is not None and seeds[0] == seeds[1] and not fitted
+
+
+def seed_warning(pairs: Sequence[Mapping[str, Any]]) -> str | None:
+    """What equal seeds do to the figures, in two sentences; None where all seeds differ."""
+    alike = [f"{pair['first']} and {pair['second']}" for pair in pairs if pair["same_seed"]]
+    if not alike:
+        return None
+    which = alike[0] if len(alike) == 1 else f"{len(alike)} of {len(pairs)} pairs of runs"
+    return (
+        f"Warning: {which} have the same seed, so their initial weights are the same random "
+        "numbers, and latents stay alike whatever they learn. What these runs share is no evidence "
+        "that features are found again; train runs with different --seed to measure that."
     )
 
 
@@ -86,7 +142,9 @@ def of_one(run: ComparedRun) -> dict[str, Any]:
         "site": run.config.get("site", ""),
         "objective": run.config.get("objective", ""),
         "seed": run.config.get("seed"),
+        "k": sparsity(run.config),
         "latents": len(directions),
+        "fvu": None if run.fvu is None else round(run.fvu, 4),
         "never_firing": int((directions.frequency_S == 0).sum()) if known else None,
         "dense": [int(i) for i in dense] if known else None,
         "antipodal": [[i, j, round(score, 4)] for i, j, score in pairs] if known else None,
@@ -107,6 +165,7 @@ def of_pair(first: ComparedRun, second: ComparedRun, found: Match) -> dict[str, 
     return {
         "first": first.name,
         "second": second.name,
+        "same_seed": same_seed(first, second),
         "shared": round(float(shared.mean()), 4),
         "shared_firing": round(float(shared[firing].mean()), 4) if firing.any() else None,
         "encoder_cosine": round(float(found.encoder_M.mean()), 4),

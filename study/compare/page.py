@@ -11,9 +11,10 @@ from ..measures.matching import ANTIPODAL, DENSE, SHARED, Directions, Match, nea
 from ..page.charts import Axis, Series, chart
 from .findings import Comparison
 
-ONE = ("number", "run", "objective", "seed", "latents", "never firing", "dense", "antipodal",
-       "slope", "neighbour")  # fmt: skip
-TWO = ("first", "second", "shared", "firing", "encoder", "decoder", "stability")
+ONE = ("number", "run", "objective", "seed", "k", "latents", "FVU", "never firing", "dense",
+       "antipodal", "slope", "neighbour")  # fmt: skip
+TWO = ("first", "second", "seeds", "k", "latents", "FVU", "shared", "firing", "encoder", "decoder",
+       "stability")  # fmt: skip
 
 
 def one_rows(figures: Mapping[str, Any]) -> list[list[str]]:
@@ -24,7 +25,9 @@ def one_rows(figures: Mapping[str, Any]) -> list[list[str]]:
             run["run"],
             run["objective"],
             _text(run["seed"]),
+            run["k"] or "-",
             str(run["latents"]),
+            _text(run["fvu"], ".3f"),
             _text(run["never_firing"]),
             _count(run["dense"]),
             _count(run["antipodal"]),
@@ -38,10 +41,19 @@ def one_rows(figures: Mapping[str, Any]) -> list[list[str]]:
 def two_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     """A row of figures a pair of runs."""
     names = ("shared", "shared_firing", "encoder_cosine", "decoder_cosine", "stability")
-    return [
-        [pair["first"], pair["second"], *(_text(pair[name], ".3f") for name in names)]
-        for pair in figures["pairs"]
-    ]
+    runs = {run["run"]: run for run in figures["runs"]}
+    rows = []
+    for pair in figures["pairs"]:
+        both = runs[pair["first"]], runs[pair["second"]]
+        about = [
+            " and ".join(_text(run[name] if run[name] != "" else None, form) for run in both)
+            for name, form in (("seed", ""), ("k", ""), ("latents", ""), ("fvu", ".3f"))
+        ]
+        if pair["same_seed"]:
+            about[0] += " (same)"
+        shared = (_text(pair[name], ".3f") for name in names)
+        rows.append([pair["first"], pair["second"], *about, *shared])
+    return rows
 
 
 def table(figures: Mapping[str, Any]) -> str:
@@ -79,6 +91,7 @@ def context(found: Comparison) -> dict[str, Any]:
                 "text": "is the stability: the mean cosine of matched decoder rows",
             },
         ],
+        "warning": figures["warning"],
         "one": [ONE, *one_rows(figures)],
         "two": [TWO, *two_rows(figures)],
         "others": [(i, f"{100 * part:.1f} %") for i, part in enumerate(parts)],

@@ -31,6 +31,7 @@ class CompareStudy(Study[CompareConfig, Sequence[Path], Comparison]):
     """
 
     name = "compare"
+    version = 2
     config = CompareConfig
 
     def find(self, config: CompareConfig) -> Sequence[Path]:
@@ -65,8 +66,8 @@ class CompareStudy(Study[CompareConfig, Sequence[Path], Comparison]):
     def headline(self, figures: Mapping[str, Any]) -> str:
         return (
             f"Two runs share {figures['shared']:.0%} of their latents; stability "
-            f"{figures['stability']:.2f}."
-        )
+            f"{figures['stability']:.2f}. {figures['warning'] or ''}"
+        ).strip()
 
     def table(self, figures: Mapping[str, Any]) -> str:
         return page.table(figures)

@@ -1,6 +1,6 @@
 """The fields that studies share. Imports no torch: `--help` must answer at once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -65,6 +65,35 @@ class LanguageConfig(StudyConfig):
     subject: str = ""
     """Language model: a folder, a name on the Hugging Face hub, or package:NAME; by default the
     store's own."""
+
+
+def dropped_identity(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry in a report's identity for rows that a study leaves out as its run did; empty for
+    a run that dropped none."""
+    if trained.get("norm_outliers") != "drop":
+        return {}
+    return {"norm_outliers": "drop", "outlier_times": trained.get("outlier_times")}
+
+
+def outlier_remark(trained: Iterable[Mapping[str, Any]], *, dropped: bool = False) -> list[str]:
+    """What became here of the norm outliers that runs dropped or capped, in a sentence each.
+
+    `trained` are the runs' configs; `dropped` says that a study leaves out what its run dropped.
+    """
+    found = {}
+    for config in trained:
+        rule, times = config.get("norm_outliers") or "keep", config.get("outlier_times") or 10
+        if rule == "keep":
+            continue
+        rows = f"norm outliers (rows above {float(times):g} times the median norm)"
+        verb = {"drop": "left out", "cap": "capped"}.get(str(rule), str(rule))
+        found[verb, rows] = (
+            f"Training {verb} {rows}; they are left out here, too."
+            if dropped and rule == "drop"
+            else f"Training {verb} {rows}; here they are read as they are, so figures over all "
+            "rows or positions, such as FVU and activity, include them."
+        )
+    return list(found.values())
 
 
 def at_least(config: Any, **least: int | float) -> None:

@@ -4,8 +4,8 @@ A run knows its store. A store knows where its model was, and holds the text its
 token, where every position became a row.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -13,9 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Int32
 from transformers import PreTrainedTokenizerBase
 
+from tendril.data import order
 from tendril.data.errors import ConfigError, SubjectError, WeightsError
+from tendril.data.store.moments import OUTLIER_TIMES
 from tendril.data.store.provenance import identity_in_words, located, same_identity
-from tendril.data.store.reader import Store
+from tendril.data.store.reader import BATCH_DEFAULTS, Store
+from tendril.models.dictionaries.checkpoint import read_config
 from tendril.models.subjects.language import (
     LanguageSubject,
     language_subject,
@@ -24,6 +27,7 @@ from tendril.models.subjects.language import (
 )
 from tendril.models.subjects.subject import site_modules
 
+from .config import outlier_remark
 from .stores import common_site, common_store, dictionary_digests, is_language_run
 
 
@@ -36,6 +40,10 @@ class LanguageInputs:
     site: str
     store: Store
     subject: LanguageSubject
+
+    def remarks(self) -> list[str]:
+        """What became of norm outliers that the runs dropped or capped."""
+        return outlier_remark(read_config(run) for run in self.runs)
 
     def identity(self) -> dict[str, Any]:
         """What of these determines findings: dictionaries, site, store and subject."""
@@ -113,6 +121,43 @@ def text_of(store: Store) -> StoredText:
         store.column("document").reshape(shape),
         store.column("valid").reshape(shape),
     )
+
+
+def without_dropped(
+    text: StoredText, store: Store, sites: Sequence[str], trained: Mapping[str, Any]
+) -> StoredText:
+    """The text without the rows that a run's training dropped as norm outliers."""
+    if trained.get("norm_outliers") != "drop":
+        return text
+    times = float(trained.get("outlier_times", OUTLIER_TIMES))
+    dropped = np.logical_or.reduce([store.norm_outliers(site, times) for site in sites])
+    return replace(text, valid_BT=text.valid_BT & ~dropped.reshape(text.valid_BT.shape))
+
+
+def text_remarks(
+    store: Store, text: StoredText, trained: Mapping[str, Any], part: str = "all"
+) -> list[str]:
+    """What a reader must know of examples of a text: how many contexts a run was trained on, and
+    what became of norm outliers."""
+    found = outlier_remark([trained], dropped=True)
+    if trained.get("store") != store.name:
+        return [
+            f"Whether the run was trained on some contexts of {store.name} is not known: its own "
+            f"store is {trained.get('store') or 'not recorded'}.",
+            *found,
+        ]
+    count = len(text.tokens_BT)
+    fraction = float(trained.get("held_out", BATCH_DEFAULTS["held_out"]))
+    seen = int((~order.held_out(np.arange(count), fraction)).sum())
+    if part == "all":
+        found = [
+            f"Figures and examples are of all {count:,} contexts of {store.name}, {seen:,} of "
+            "which the run was trained on.",
+            *found,
+        ]
+    elif part == "train":
+        found = ["Figures and examples are of contexts that the run was trained on.", *found]
+    return found
 
 
 def context_shape(store: Store) -> tuple[int, int]:

@@ -88,7 +88,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     with a leading apostrophe."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(columns)
+        table.writerow(map(_cell, columns))
         table.writerows([_cell(value) for value in row] for row in rows)
 
 
@@ -99,9 +99,10 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    quoted = f"'{value}" if value.startswith(FORMULA) and not _is_number(value) else value
+    return quoted.replace("\r", "\\r")  # csv leaves it unquoted, and a row would end there
 
 
 def _is_number(text: str) -> bool:

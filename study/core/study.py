@@ -9,7 +9,7 @@ import json
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, final
@@ -86,6 +86,14 @@ class Study(ABC, Generic[C, I, F]):
     def headline(self, figures: Mapping[str, Any]) -> str:
         """The two or three figures that matter, in one sentence."""
 
+    def remarks(self, config: C, inputs: I) -> Sequence[str]:
+        """What a reader of the figures must know about the inputs, in sentences: examples that are
+        training inputs, rows that the run left out, tokens in place of a map. They are printed,
+        stand at the top of the page, and go into the figures as `remarks`. By default those of
+        `inputs.remarks()`, if there is such a method."""
+        own = getattr(inputs, "remarks", None)
+        return own() if callable(own) else ()
+
     def table(self, figures: Mapping[str, Any]) -> str:
         """A table for the terminal; empty for none."""
         return ""
@@ -160,8 +168,11 @@ def run_study(study: Study[C, I, F], config: C) -> StudyResult:
     if figures is not None and not config.overwrite and study.complete(figures):
         note(f"{report.page} exists; --overwrite makes it again.")
         return _result(study, report, figures, began, reused=True)
+    remarks = list(study.remarks(config, inputs))
+    for remark in remarks:
+        note(f"note: {remark}")
     findings = study.compute(config, inputs, device)
-    figures = study.figures(findings)
+    figures = study.figures(findings) | ({"remarks": remarks} if remarks else {})
     _write(study, config, inputs, findings, report, identity, figures)
     write_index(config.home)
     return _result(study, report, figures, began, reused=False)
@@ -199,7 +210,12 @@ def _write(
         "command": rerun_command(study, config, inputs),
         "identity": identity,
     }
-    common = {**about, "identity": json.dumps(identity, indent=2), "tables": report.tables()}
+    common: dict[str, Any] = {
+        **about,
+        "identity": json.dumps(identity, indent=2),
+        "tables": report.tables(),
+    }
+    common["remarks"] = figures.get("remarks", [])
     context = {**common, **study.page(config, inputs, findings)}
     folder = Path(inspect.getfile(type(study))).parent
     report.finish(render(folder, context), about, figures)

@@ -3,11 +3,15 @@
 A run names its store, and a store says where its subject and inputs were. Flags override both.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
+
+from tendril.data import order
 from tendril.data.cli import note
 from tendril.data.errors import (
     ConfigError,
@@ -20,13 +24,14 @@ from tendril.data.errors import (
 from tendril.data.home import LATEST, RUN, entries, find_run, newest, runs_folder
 from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.provenance import identity_in_words, located, same_identity
-from tendril.data.store.reader import Store
+from tendril.data.store.reader import BATCH_DEFAULTS, Store
 from tendril.models.dictionaries.checkpoint import DICTIONARY, read_config
+from tendril.models.sites.hooks import describe_sites
 from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject, site_modules
 from tendril.models.subjects.trust import check_named
 
-from .config import VisionConfig
+from .config import VisionConfig, outlier_remark
 from .report import file_digest
 from .stores import stored_run
 
@@ -42,11 +47,23 @@ class VisionInputs:
     store: Store | None
     images: ImageSource | None
     no_images: str
+    grid: tuple[int, ...] = ()
+    """Rows and columns of the site's map; (T, 1) for T tokens."""
 
     @property
     def run_name(self) -> str:
         """The run's name; empty without a run."""
         return self.run.resolve().name if self.run else ""
+
+    def remarks(self) -> list[str]:
+        """What a reader must know: tokens, examples that are training inputs, norm outliers."""
+        found = token_remark(self.site, self.grid)
+        if self.run is None:
+            return found
+        trained = read_config(self.run)
+        if self.images is not None and self.store is not None:
+            found += training_remark(self.store, trained)
+        return found + (outlier_remark([trained]) if self.store else [])
 
     def identity(self) -> dict[str, Any]:
         """What of these determines findings: subject, site, dictionary and store."""
@@ -88,7 +105,49 @@ def find_vision_inputs(
         )
     site_modules(subject, [chosen])
     source, reason = _find_images(config, store, chosen) if images else (None, NOT_ASKED)
-    return VisionInputs(subject, chosen, folder, store, source, reason)
+    grid = _grid(subject, store, chosen)
+    return VisionInputs(subject, chosen, folder, store, source, reason, grid)
+
+
+def _grid(subject: Subject, store: Store | None, site: str) -> tuple[int, ...]:
+    """Rows and columns of a site's map: the store's, or those of one forward pass."""
+    if store is not None and site in store.sites and store.grid(site):
+        return store.grid(site)
+    return describe_sites(subject, [site])[site].grid
+
+
+def token_remark(site: str, grid: tuple[int, ...], *, shown: bool = True) -> list[str]:
+    """Which token stands for the middle of a map, where a site holds tokens. `shown` is False for
+    a study that reads all of them."""
+    if len(grid) != 2 or grid[1] != 1 or grid[0] < 2:
+        return []
+    side = math.isqrt(grid[0] - 1)
+    patches = f", as many as a class token and {side} x {side} patches"
+    shape = patches if side**2 == grid[0] - 1 else ""
+    if not shown:
+        return [f"{site} holds {grid[0]} tokens{shape}; all of them are replaced."]
+    return [
+        f"{site} holds {grid[0]} tokens{shape}, and no map with a centre. What is shown to the "
+        "network is read at token 0 (the class token, where there is one), and the receptive field "
+        "of every token is the whole image."
+    ]
+
+
+def training_remark(store: Store, trained: Mapping[str, Any]) -> list[str]:
+    """How many of the inputs that examples are drawn from a run was trained on."""
+    if trained.get("store") != store.name:
+        return [
+            f"Examples are drawn from all inputs of {store.name}. Whether the run was trained on "
+            f"some of them is not known: its own store is {trained.get('store') or 'not recorded'}."
+        ]
+    count = int(store.spec["inputs"].get("count", 0))
+    aside = order.held_out(
+        np.arange(count), float(trained.get("held_out", BATCH_DEFAULTS["held_out"]))
+    )
+    return [
+        f"Examples are drawn from all {count:,} inputs of {store.name}, {int((~aside).sum()):,} of "
+        "which the run was trained on."
+    ]
 
 
 NOT_ASKED = "No dataset examples were asked for."

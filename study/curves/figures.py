@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..measures.curve_family import CurveFamily
-from ..measures.curve_scores import angle_between, envelope, gaps, minima
+from ..measures.curve_scores import angle_between, degrees, envelope, gaps, minima
 from ..measures.image_examples import Patch
 from ..page import svg as drawing
 from .findings import Findings
@@ -60,7 +60,7 @@ def ring(family: CurveFamily) -> dict[str, object]:
                 "x": f"{x:.1f}",
                 "y": f"{y:.1f}",
                 "text": f"{gap.degrees:.0f}°",
-                "widest": gap == family.gap,
+                "widest": gap in family.gaps,
             }
         )
     label = f"Orientations of the curve {family.kind}s round the circle"
@@ -121,7 +121,7 @@ def envelope_chart(family: CurveFamily) -> dict[str, object]:
 
 def card(findings: Findings, family: CurveFamily, member: int) -> dict[str, object]:
     scores = family.scores.row(member)
-    angle, size = scores["orientation"], float(findings.receptive_field)
+    angle, size = family.orientation(member), float(findings.receptive_field)
     zoom = 110.0 / size
     joint_QEA = np.maximum(family.responses[..., member], 0).transpose(1, 2, 0)
     joint_QEA = joint_QEA / max(float(joint_QEA.max()), 1e-30)
@@ -130,7 +130,7 @@ def card(findings: Findings, family: CurveFamily, member: int) -> dict[str, obje
         "name": f"{family.kind} {member}",
         "where": _part(findings, member) if family.kind == "unit" else "",
         "h": f"{angle:.1f}",
-        "orientation": f"{angle:.0f}°",
+        "orientation": degrees(angle),
         "petal": drawing.polar_path(_scaled(family, member), 60.0),
         "curve": drawing.curve_path(scores["radius"] * zoom, 120.0),
         "numbers": [
@@ -166,11 +166,11 @@ def row(family: CurveFamily, index: int, reason: str = "") -> dict[str, object]:
     scores = family.scores.row(index)
     return {
         "index": index,
-        "angle": scores["orientation"],
+        "angle": family.orientation(index),
         "reason": reason,
         "figures": [
-            f"{scores['orientation']:.1f}°",
-            f"{scores['peak']:.1f}°",
+            degrees(family.orientation(index), 1),
+            degrees(scores["peak"], 1),
             f"{scores['resultant']:.3f}",
             f"{scores['width']:.0f}°",
             f"{scores['echo']:.3f}",
@@ -195,7 +195,7 @@ def truth_rows(findings: Findings) -> list[dict[str, object]]:
             cells += [str(latent), f"{cosine:.2f}", f"{error:.1f}°"]
         rows.append(
             {
-                "unit": f"unit {truth.unit}",
+                "unit": truth.label,
                 "angle": truth.orientation,
                 "orientation": f"{truth.orientation:g}°",
                 "cells": cells,

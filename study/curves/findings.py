@@ -16,12 +16,20 @@ RECOVERED = 6.0
 class Truth:
     """A planted curve detector, and the detectors found nearest to it."""
 
-    unit: int
+    unit: int | None
+    """The unit that was planted; None where the feature is a direction of several units."""
     orientation: float
     found: Mapping[str, tuple[int, float] | None]
     """By kind of family: the nearest curve detector and its distance in degrees."""
     aligned: tuple[int, float] | None = None
     """The latent whose decoder row has the largest cosine with the planted direction, and it."""
+    name: str = ""
+    """What a feature is called that is no unit."""
+
+    @property
+    def label(self) -> str:
+        """The unit by its number, or the feature by its name."""
+        return self.name if self.unit is None else f"unit {self.unit}"
 
     def error(self, kind: str) -> float:
         """Degrees to the nearest of that kind; 180 where there is none."""

@@ -156,25 +156,25 @@ def planted_truths(
     home = "mixed3b_5x5"  # where units are numbered as the truth numbers them
     first = 0 if site == home else parts[home].start if home in parts else None
     truths = []
-    for angle, planted_D in planted_curves(subject):
+    for name, angle, planted_D in planted_curves(subject):
         aligned = None
         if dictionary is not None and first is not None:
             W_SD = functional.normalize(dictionary.W_dec.detach().float(), dim=1).cpu()
             cosine, latent = (W_SD[:, first : first + len(planted_D)] @ planted_D).max(dim=0)
             aligned = int(latent), float(cosine)
         found = {str(family.kind): family.nearest(angle) for family in families}
-        truths.append(Truth(int(planted_D.argmax()), angle, found, aligned))
+        truths.append(Truth(unit_of(planted_D), angle, found, aligned, name))
     return sorted(truths, key=lambda truth: truth.orientation)
 
 
-def planted_curves(subject: Subject) -> list[tuple[float, Float[Tensor, " d"]]]:
-    """Orientation and direction in mixed3b_5x5 of the curves of an embedded subject."""
+def planted_curves(subject: Subject) -> list[tuple[str, float, Float[Tensor, " d"]]]:
+    """Name, orientation and direction in mixed3b_5x5 of the curves of an embedded subject."""
     if subject.name == "handmade":
         from tendril.models.subjects.synthetic.handmade import PLANTED
 
         units = torch.eye(len(PLANTED))
         return [
-            (p.orientation, units[p.unit])
+            (f"unit {p.unit}", p.orientation, units[p.unit])
             for p in PLANTED
             if p.kind == "curve" and p.orientation is not None
         ]
@@ -183,11 +183,22 @@ def planted_curves(subject: Subject) -> list[tuple[float, Float[Tensor, " d"]]]:
 
         there_FD = torch.from_numpy(directions()).float()
         return [
-            (f.orientation, there_FD[i])
+            (_called(i, there_FD[i]), f.orientation, there_FD[i])
             for i, f in enumerate(FEATURES)
             if f.kind == "curve" and f.orientation is not None
         ]
     return []
+
+
+def unit_of(planted_D: Float[Tensor, " d"]) -> int | None:
+    """The unit that a planted direction lies along; None if it lies along several."""
+    on = planted_D.nonzero().flatten().tolist()
+    return int(on[0]) if len(on) == 1 else None
+
+
+def _called(number: int, planted_D: Float[Tensor, " d"]) -> str:
+    unit = unit_of(planted_D)
+    return f"feature {number}" if unit is None else f"unit {unit}"
 
 
 def read_metrics(path: Path) -> dict[str, list[float]]:

@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 
+from ..measures.curve_family import CurveFamily
+from ..measures.curve_scores import degrees, lowest
 from .figures import envelope_of
 from .findings import RECOVERED, Findings
+
+NAMED = 8  # orientations listed in a sentence
 
 
 def lead(findings: Findings) -> str:
@@ -17,8 +21,11 @@ def lead(findings: Findings) -> str:
     )
     counts = {name: count for name, count in findings.branch_counts().items() if count}
     if counts and many:
-        name, most = max(counts.items(), key=lambda item: item[1])
-        text += f"; {'all' if most == many > 1 else most} of them lie in {name}"
+        most = max(counts.values())
+        names = [name for name, number in counts.items() if number == most]
+        where = " and ".join(names)
+        text += f"; {'all' if most == many > 1 else most} of them lie in {where}"
+        text += " each" if len(names) > 1 else ""
     text += "."
     if findings.latents is not None:
         latents = len(findings.latents.members)
@@ -40,8 +47,10 @@ def _filled(findings: Findings) -> str:
         for member in latents.members
         if 0 < (latents.orientation(member) - gap.start) % 360 < gap.degrees
     ]
+    ties = len(findings.units.gaps)
+    which = "widest gap" if ties == 1 else f"first of {ties} equally wide gaps"
     return (
-        f" The units' widest gap, {gap.degrees:.0f}° about {gap.middle:.0f}°, holds "
+        f" The units' {which}, {gap.degrees:.0f}° about {degrees(gap.middle)}, holds "
         f"{count(len(within), 'curve latent')}."
     )
 
@@ -58,7 +67,9 @@ def headline(findings: Findings) -> list[dict[str, str]]:
                 "text": f"{kind}s are curve detectors",
             }
         )
-        about = f", about {gap.middle:.0f}°" if family.members else ""
+        about = f", about {degrees(gap.middle)}" if family.members else ""
+        if len(family.gaps) > 1:
+            about = f"; {len(family.gaps)} gaps are that wide"
         tiles.append(
             {
                 "value": f"{gap.degrees:.0f}°",
@@ -86,14 +97,25 @@ def envelope_text(findings: Findings) -> str:
         if not family.members:
             texts.append(f"There is no curve {family.kind}, so there is no envelope.")
             continue
-        curve = envelope_of(family)
-        lowest = int(curve.argmin())
-        texts.append(
-            f"The envelope of the curve {family.kind}s is lowest at "
-            f"{family.orientations[lowest]:.0f}°, where the highest tuning curve reaches "
-            f"{curve[lowest]:.2f} of its maximum."
-        )
+        texts.append(_lowest(family))
     return " ".join(texts) + " A deep dip shows where a curve detector is missing."
+
+
+def _lowest(family: CurveFamily) -> str:
+    """Where the envelope of a family is lowest, and where else it is as low."""
+    curve = envelope_of(family)
+    name, places = f"The envelope of the curve {family.kind}s", lowest(curve)
+    if not places:
+        return f"{name} has no dip."
+    angles = [f"{family.orientations[i]:.0f}°" for i in places]
+    level = f"{curve[places[0]]:.2f} of its maximum"
+    if len(places) == 1:
+        return f"{name} is lowest at {angles[0]}, where the highest tuning curve reaches {level}."
+    more = f" and {len(angles) - NAMED} more" if len(angles) > NAMED else ""
+    return (
+        f"{name} is lowest at {len(angles)} orientations alike, where the highest tuning curve "
+        f"reaches {level}: {', '.join(angles[:NAMED])}{more}."
+    )
 
 
 def truth_text(findings: Findings) -> str:
@@ -109,8 +131,8 @@ def truth_text(findings: Findings) -> str:
     aligned = ""
     if "aligned_latents" in result:
         aligned = (
-            f" The latents whose decoder rows point most along the planted units (median cosine "
-            f"{result['aligned_cosine']:.2f}) lie within {RECOVERED:g}° in "
+            f" The latents whose decoder rows point most along the planted directions (median "
+            f"cosine {result['aligned_cosine']:.2f}) lie within {RECOVERED:g}° in "
             f"{result['aligned_latents']} cases."
         )
     return (

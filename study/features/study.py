@@ -16,7 +16,14 @@ from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.subjects.language import LanguageSubject
 
-from ..core.language_inputs import StoredText, language_subject_of, text_of
+from ..core.config import dropped_identity
+from ..core.language_inputs import (
+    StoredText,
+    language_subject_of,
+    text_of,
+    text_remarks,
+    without_dropped,
+)
 from ..core.report import write_csv
 from ..core.stores import dictionary_digests, store_of_run, trained_sites
 from ..core.study import Study
@@ -65,6 +72,7 @@ class FeaturesStudy(Study[FeaturesConfig, FeatureInputs, FeatureFindings]):
         text = text_of(store)
         sites = trained_sites(run, store, dictionary.width)
         held_out = float(trained.get("held_out", BATCH_DEFAULTS["held_out"]))
+        text = without_dropped(text, store, sites, trained)
         contexts = chosen_contexts(text, config.part, held_out, config.limit)
         if not len(contexts) or not text.valid_BT[contexts].any():
             raise ConfigError(
@@ -81,7 +89,11 @@ class FeaturesStudy(Study[FeaturesConfig, FeatureInputs, FeatureFindings]):
             "subject": inputs.store.spec["subject"],
             "sites": list(inputs.sites),
             "held_out": inputs.trained.get("held_out"),
+            **dropped_identity(inputs.trained),
         }
+
+    def remarks(self, config: FeaturesConfig, inputs: FeatureInputs) -> list[str]:
+        return text_remarks(inputs.store, inputs.text, inputs.trained, config.part)
 
     def title(self, config: FeaturesConfig, inputs: FeatureInputs) -> str:
         return f"Features at {' + '.join(inputs.sites)} of {inputs.store.spec['subject']['name']}"

@@ -1,4 +1,4 @@
-"""Ask a model: an OpenAI-compatible endpoint, or a causal model on this machine.
+"""Ask a model (an endpoint, see endpoint.py, or a causal model on this machine) and keep answers.
 
 Every question is asked once. Its answer is kept in `answers/` under the SHA-256 of (model,
 messages, parameters), in a file that is written whole or not at all, so a run that was killed asks
@@ -6,11 +6,8 @@ nothing twice. Failures are tried again.
 """
 
 import hashlib
-import http.client
 import json
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,14 +18,14 @@ import torch
 
 from tendril.data.cli import progress_bar
 from tendril.data.errors import ConfigError, EndpointError
-from tendril.data.store.atomic import write_whole
+from tendril.data.store.atomic import check_not_link, write_whole
 from tendril.data.store.spec import canonical_json
 from tendril.models.subjects.language import LanguageSubject
 
 LONGEST_WAIT = 60.0  # seconds
 LOST = 3
 """After so many requests in a row without any answer the endpoint counts as down."""
-PASSING = (408, 409, 425, 429)  # and all from 500 on
+FOLDER_MODE, FILE_MODE = 0o700, 0o600  # answers may quote private text; only their owner reads them
 REMINDER = "This answer cannot be read: {problem}. Answer once more, in the form asked for."
 
 Messages = tuple[tuple[str, str], ...]
@@ -81,6 +78,8 @@ class Model:
     name: str
     complete: Callable[[Messages, dict[str, Any]], Reply]
     parallel: int = 1
+    redact: Callable[[str], str] = str
+    """Removes the endpoint's key from a text; `complete` has applied it to all that it gives."""
 
 
 @final
@@ -115,12 +114,18 @@ class Asker:
         about = {"model": self.model.name, "messages": messages, "parameters": self.parameters}
         return hashlib.sha256(canonical_json(about).encode()).hexdigest()
 
-    def kept(self, messages: Messages) -> str | None:
-        """The answer that was kept, or None; a damaged file counts as none."""
+    def kept(self, messages: Messages, parse: Callable[[str], Value]) -> Value | None:
+        """The answer that was kept, as `parse` reads it, or None. A file that is damaged, or holds
+        the answer to another question, counts as none."""
+        asked = {"model": self.model.name, "parameters": self.parameters}
         try:
-            return str(json.loads(self._place(messages).read_text())["answer"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
+            record = json.loads(self._place(messages).read_text("utf-8"))
+            same = asked == {name: record[name] for name in asked}
+            if not same or [list(one) for one in messages] != record["messages"]:
+                return None
+            return parse(self.model.redact(checked_text(record["answer"])))
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+            return None  # UnusableAnswerError is a ValueError, too
 
     def ask(self, messages: Messages, parse: Callable[[str], Value]) -> Value:
         """The answer as `parse` reads it, kept or new.
@@ -128,11 +133,11 @@ class Asker:
         Raises UnansweredError after `tries` timeouts, server errors or answers that cannot be
         read, and EndpointError where the endpoint is down.
         """
-        answer = self.kept(messages)
+        answer = self.kept(messages, parse)
         if answer is not None:
             with self._lock:
                 self.tally.kept += 1
-            return parse(answer)  # only answers that can be read are kept
+            return answer
         said, problem, after = messages, "", 0.0
         for attempt in range(self.tries):
             self._wait(attempt, after)
@@ -192,7 +197,8 @@ class Asker:
             "answer": reply.text,
             "tokens": [reply.tokens_in, reply.tokens_out],
         }
-        write_whole(self._place(messages), (json.dumps(record, indent=1) + "\n").encode())
+        place = self._place(messages)
+        write_private(self.folder, place, (json.dumps(record, indent=1) + "\n").encode())
 
     def _wait(self, attempt: int, after: float) -> None:
         """Exponential back-off from the second try on, or as long as the server asks for."""
@@ -218,69 +224,26 @@ class Asker:
                 )
 
 
-def endpoint_model(
-    endpoint: str, name: str, key: str = "", *, timeout: float = 120.0, parallel: int = 1
-) -> Model:
-    """A model behind POST <endpoint>/chat/completions, as in the API of OpenAI, vLLM, llama.cpp,
-    Ollama and others."""
-    url = f"{endpoint.rstrip('/')}/chat/completions"
-    headers = {"Content-Type": "application/json"}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
-    opener = urllib.request.build_opener(_NoRedirect)
-
-    def complete(messages: Messages, parameters: dict[str, Any]) -> Reply:
-        said = [{"role": role, "content": content} for role, content in messages]
-        body = json.dumps({"model": name, "messages": said, **parameters}).encode()
-        request = urllib.request.Request(url, body, headers, method="POST")
-        try:
-            with opener.open(request, timeout=timeout) as response:
-                return _reply(response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                raise _refused(error, url, name, key) from error
-        except (OSError, http.client.HTTPException) as error:  # timeouts are OSErrors, too
-            reason = getattr(error, "reason", error)
-            raise PassingError(f"the endpoint does not answer ({reason})") from error
-
-    return Model(name, complete, parallel)
+def checked_text(text: object) -> str:
+    """Raise ValueError unless `text` is a string that can be written as UTF-8."""
+    if not isinstance(text, str):
+        raise UnusableAnswerError("it is no text")
+    text.encode()  # raises for half a surrogate pair
+    return text
 
 
-@final
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The key goes only to the endpoint that was named; redirects are not followed."""
+def write_private(folder: Path, path: Path, content: bytes) -> None:
+    """Write a file below `folder` that only its owner can read.
 
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-def _refused(error: urllib.error.HTTPError, url: str, name: str, key: str) -> Exception:
-    """The exception for an answer with an error status. Its message never holds the key."""
-    text = " ".join(error.read(2000).decode("utf-8", "replace").split())
-    text = (text.replace(key, "[key]") if key else text)[:300]
-    if error.code in PASSING or error.code >= 500:
-        after = str(error.headers.get("Retry-After", ""))
-        return PassingError(
-            f"the endpoint answers {error.code} ({text})",
-            float(after) if after.isdecimal() else 0.0,
-        )
-    return EndpointError(
-        f"{url} must answer for the model {name!r}; it refuses with {error.code} ({text}). Check "
-        "--endpoint, --model and --key-env. Answers so far are kept."
-    )
-
-
-def _reply(body: bytes) -> Reply:
-    """A reply from the JSON of a completion. Anything else may be a passing fault of the server."""
-    try:
-        completion = json.loads(body)
-        text = completion["choices"][0]["message"]["content"]
-        usage = completion.get("usage") or {}
-        counts = [int(usage.get(k) or 0) for k in ("prompt_tokens", "completion_tokens")]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        start = body[:80].decode("utf-8", "replace")
-        raise PassingError(f"the endpoint's answer is no completion: {start!r}") from error
-    return Reply(text if isinstance(text, str) else "", *counts)
+    The folders are closed to others before the file is written, so it is never open to them.
+    Raises ConfigError if `folder` is a symbolic link.
+    """
+    check_not_link(folder)
+    for place in (folder, path.parent):
+        place.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        place.chmod(FOLDER_MODE)
+    write_whole(path, content)
+    path.chmod(FILE_MODE)
 
 
 def local_model(subject: LanguageSubject, device: torch.device) -> Model:

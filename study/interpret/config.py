@@ -102,6 +102,13 @@ class InterpretConfig(LanguageConfig):
                 "--endpoint must be an http:// or https:// address, e.g. "
                 f"http://127.0.0.1:8000/v1; got {self.endpoint!r}."
             )
+        if self.endpoint and not (self.endpoint.isascii() and self.endpoint.isprintable()):
+            raise ConfigError("--endpoint must consist of visible ASCII characters. Check the URL.")
+        if re.search(r"[@?# ]", self.endpoint):
+            raise ConfigError(
+                "--endpoint must be an address without a user, a query, a fragment or spaces, "
+                "because pages show it. Give a key by --key-env."
+            )
         if self.endpoint and not self.model:
             raise ConfigError("--endpoint needs --model, the name of the model there; got none.")
         if any(latent < 0 for latent in self.latents):

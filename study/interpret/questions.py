@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from tendril.data.cli import note
 from tendril.data.errors import EndpointError
@@ -28,6 +28,13 @@ from .findings import KINDS, Interpretation, Item, Judged, Kind, items_of, score
 OPEN, CLOSE = "<<", ">>"
 NO_MARKS = {ord("<"): 0x2039, ord(">"): 0x203A}  # what looks like marks in a text
 STEPS = 10  # the scale on which the explainer sees activations
+
+CONTROL = dict.fromkeys(
+    (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), " "
+)
+"""What a sentence must not hold: control characters, and marks that reverse the direction."""
+
+Answer = TypeVar("Answer")
 
 PLACEHOLDER = "Words of about this length stand here until an explanation has been written."
 CHARACTERS = 4  # of English text in a token, by rule of thumb
@@ -99,9 +106,9 @@ def estimate(
     config = questions.config
     requests = kept = tokens_in = tokens_out = 0
 
-    def count(messages: Messages, tokens: int) -> str | None:
+    def count(messages: Messages, tokens: int, parse: Callable[[str], Answer]) -> Answer | None:
         nonlocal requests, kept, tokens_in, tokens_out
-        answer = asker.kept(messages)
+        answer = asker.kept(messages, parse)
         if answer is not None:
             kept += 1
             return answer
@@ -112,8 +119,8 @@ def estimate(
 
     sentences = []
     for one in latents:
-        answer = count(questions.explain(one.examples), SENTENCE)
-        sentences.append(PLACEHOLDER if answer is None else read_explanation(answer))
+        sentence = count(questions.explain(one.examples), SENTENCE, read_explanation)
+        sentences.append(PLACEHOLDER if sentence is None else sentence)
     for place, one in enumerate(latents):
         tested = [sentences[place]]
         if config.shuffled and len(latents) > 1:
@@ -121,7 +128,9 @@ def estimate(
         for sentence in tested:
             for kind in KINDS:
                 for batch in questions.requests(questions.items(one.examples, kind)):
-                    count(questions.judge(kind, sentence, batch), GRADE * len(batch))
+                    messages = questions.judge(kind, sentence, batch)
+                    read = partial(read_grades, count=len(batch))
+                    count(messages, GRADE * len(batch), read)
     price = (tokens_in * config.price_in + tokens_out * config.price_out) / 1e6
     return {
         "requests": requests,
@@ -272,7 +281,7 @@ def judge_messages(kind: Kind, explanation: str, texts: Sequence[str], graded: b
 def read_explanation(answer: str) -> str:
     """The sentence after the last `Explanation:`. Raises UnusableAnswerError."""
     found = re.findall(r"explanation\W*:[\s*\]\"]*(.+)", answer, re.IGNORECASE)
-    sentence = " ".join(found[-1].split()).strip('*" ') if found else ""
+    sentence = " ".join(found[-1].translate(CONTROL).split()).strip('*" ') if found else ""
     if not re.search(r"\w", sentence):
         raise UnusableAnswerError('it has no line that begins with "Explanation:"')
     return sentence
@@ -283,7 +292,7 @@ def read_grades(answer: str, count: int) -> tuple[float, ...]:
     for text in reversed(re.findall(r"\[[^\[\]]*\]", answer)):
         try:
             values = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, numbers of too many digits, deep nesting
             continue
         numbers = all(type(value) in (int, float) and 0 <= value <= 1 for value in values)
         if len(values) == count and numbers:

@@ -20,21 +20,30 @@ from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run, home_folder
 from tendril.data.store.reader import Store
-from tendril.models.dictionaries.checkpoint import load_frequency, load_sae
+from tendril.models.dictionaries.checkpoint import load_frequency, load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.subjects.language import language_subject
 
-from ..core.language_inputs import StoredText, text_of, tokenizer_of_store
+from ..core.config import dropped_identity
+from ..core.language_inputs import (
+    StoredText,
+    text_of,
+    text_remarks,
+    tokenizer_of_store,
+    without_dropped,
+)
 from ..core.report import write_records
 from ..core.stores import dictionary_digests, store_of_run, trained_sites
 from ..core.study import Study
 from ..core.token_text import readable
 from ..measures.text_examples import examples_of, firing_of
 from . import page
-from .asking import Asker, Model, endpoint_model, local_model
+from .asking import Asker, Model, local_model
 from .config import LEAST_TESTED, InterpretConfig
+from .endpoint import endpoint_model
 from .findings import Interpretation, InterpretFindings
 from .questions import Questions, cost_sentence, estimate, interpret
+from .redact import NAME
 
 ANSWERS = "answers"  # the folder beside reports/ where answers are kept
 
@@ -83,7 +92,7 @@ class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings])
         dictionary = load_sae(run)
         store = store_of_run(run, config.home, config.store)
         sites = trained_sites(run, store, dictionary.width)
-        text = text_of(store)
+        text = without_dropped(text_of(store), store, sites, read_config(run))
         latents = tuple(choose_latents(config, run))
         return InterpretInputs(run, dictionary, store, text, sites, latents, model_of(config))
 
@@ -93,7 +102,11 @@ class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings])
             "store": inputs.store.name,
             "model": inputs.model.name,
             "latents": list(inputs.latents),
+            **dropped_identity(read_config(inputs.run)),
         }
+
+    def remarks(self, config: InterpretConfig, inputs: InterpretInputs) -> list[str]:
+        return text_remarks(inputs.store, inputs.text, read_config(inputs.run))
 
     def title(self, config: InterpretConfig, inputs: InterpretInputs) -> str:
         return f"Latents of {inputs.run.resolve().name} in words"
@@ -152,9 +165,10 @@ def model_of(config: InterpretConfig) -> Model:
     if config.key_env:
         key = os.environ.get(config.key_env, "")
         if not key:
+            shown = f"${config.key_env}" if NAME.fullmatch(config.key_env) else "the one named"
             raise ConfigError(
-                f"--key-env must name a variable that holds the endpoint's key; ${config.key_env} "
-                "is not set. Set it, or leave the flag out if no key is needed."
+                f"--key-env must name a variable that holds the endpoint's key; {shown} is not "
+                "set. Set it, or leave the flag out if no key is needed."
             )
     return endpoint_model(
         config.endpoint, config.model, key, timeout=config.timeout, parallel=config.parallel

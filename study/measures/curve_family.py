@@ -24,6 +24,7 @@ from .curve_scores import (
     coverage,
     radial_tuning,
     score_curves,
+    widest_gaps,
 )
 from .curve_search import CurveSearch
 from .curve_stimuli import CurveGrid
@@ -69,6 +70,11 @@ class CurveFamily:
     def gap(self) -> Gap:
         """The largest stretch of orientations without a curve detector."""
         return coverage([self.orientation(member) for member in self.members])
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The largest gap, and those that are as large to the degree."""
+        return widest_gaps([self.orientation(member) for member in self.members])
 
     def orientation(self, index: int) -> float:
         """Orientation of one of them, in degrees from 0 to below 360; from 359.95 on it is 0."""

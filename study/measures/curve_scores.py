@@ -173,6 +173,26 @@ def coverage(orientations: Sequence[float]) -> Gap:
     return max(gaps(orientations), key=lambda gap: gap.degrees)
 
 
+def widest_gaps(orientations: Sequence[float]) -> list[Gap]:
+    """The largest gap, and all that are as large to the degree."""
+    found = gaps(orientations)
+    widest = round(max(gap.degrees for gap in found))
+    return [gap for gap in found if round(gap.degrees) == widest]
+
+
+def lowest(curve: Float[np.ndarray, " a"]) -> list[int]:
+    """Indices of the minima of a circular curve that are as low as the lowest, to two decimals; a
+    flat bottom counts once, and a curve without any dip has none."""
+    found = minima(curve)
+    least = round(min((float(curve[i]) for i in found), default=0.0), 2)
+    return [i for i in found if round(float(curve[i]), 2) == least]
+
+
+def degrees(angle: float, digits: int = 0) -> str:
+    """A rounded orientation, from 0 to below 360 degrees."""
+    return f"{round(angle, digits) % 360:.{digits}f}°"
+
+
 def angle_between(first: float, second: float) -> float:
     """The smaller angle between two directions, 0 to 180 degrees."""
     return abs((first - second + 180) % 360 - 180)

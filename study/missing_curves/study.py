@@ -5,6 +5,7 @@ latents lie on a circle.
 Source: Gorton, The Missing Curve Detectors of InceptionV1 (arXiv 2406.03662).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from tendril.data.errors import ConfigError
 from tendril.data.home import find_run
 from tendril.data.store.reader import BATCH_DEFAULTS, BatchOptions, Store
 from tendril.data.store.spec import canonical_json
-from tendril.models.dictionaries.checkpoint import load_sae
+from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.dictionaries.run import Run
 from tendril.models.sites.receptive import receptive_field
 
@@ -55,6 +56,17 @@ class MissingCurvesStudy(Study[MissingConfig, Inputs, Findings]):
 
     def identity(self, config: MissingConfig, inputs: Inputs) -> Mapping[str, Any]:
         return {"runs": [one.identity() for one in inputs]}
+
+    def remarks(self, config: MissingConfig, inputs: Inputs) -> list[str]:
+        found = list(dict.fromkeys(text for one in inputs for text in one.remarks()))
+        trained = [(one.site, read_config(one.run)) for one in inputs if one.run]
+        seeds = Counter((site, c.get("objective"), c.get("seed")) for site, c in trained)
+        if any(count > 1 for (*_, seed), count in seeds.items() if seed is not None):
+            found.append(
+                "Some of these runs have the same seed, so they began with the same random numbers "
+                "and are no independent repetitions."
+            )
+        return found
 
     def title(self, config: MissingConfig, inputs: Inputs) -> str:
         places = dict.fromkeys(f"{one.site} of {one.subject.name}" for one in inputs)

@@ -55,6 +55,9 @@ class PatchingStudy(Study[PatchingConfig, PatchingInputs, Findings]):
     def identity(self, config: PatchingConfig, inputs: PatchingInputs) -> Mapping[str, Any]:
         return inputs.found.identity()
 
+    def remarks(self, config: PatchingConfig, inputs: PatchingInputs) -> list[str]:
+        return inputs.found.remarks()
+
     def title(self, config: PatchingConfig, inputs: PatchingInputs) -> str:
         return f"Patching features at {inputs.found.site} of {inputs.found.subject.name}"
 

@@ -11,10 +11,11 @@ class SpliceConfig(VisionConfig):
     """What a network still knows when a site is replaced by its reconstruction.
 
     Accuracy and cross-entropy with the site as it is, with each run's reconstruction, with zeros
-    and with the mean, and the fraction recovered: (ablated - spliced) / (ablated - clean). 800
-    photographs through InceptionV1 take one to three minutes on two CPU cores. Runs of a language
-    model are judged on held-out contexts: cross-entropy, perplexity and KL of the next token, also
-    by position and class of the token; seconds for a small model. Makes a page and tables.
+    and with the mean, and the fraction recovered: (ablated - spliced) / (ablated - clean), on
+    images that no run was trained on. 800 photographs through InceptionV1 take one to three
+    minutes on two CPU cores. Runs of a language model are judged on held-out contexts:
+    cross-entropy, perplexity and KL of the next token, also by position and class of the token;
+    seconds for a small model. Makes a page and tables.
     """
 
     run: tuple[str, ...] = ("latest",)
@@ -26,9 +27,9 @@ class SpliceConfig(VisionConfig):
     """Network (inceptionv1, handmade, planted or FILE.py:FUNCTION) or language model (folder, hub
     name or package:NAME); by default the store's own."""
     inputs: str = ""
-    """Images: a folder or hf:NAME_OR_PATH[@SPLIT]; by default the harvested ones. Of a language
-    model a text, or self[:SEED] for text that it writes; by default the store's held-out
-    contexts."""
+    """Images: a folder or hf:NAME_OR_PATH[@SPLIT]; by default the harvested ones. Those
+    that a run was trained on are left out. Of a language model a text, or self[:SEED] for text
+    that it writes; by default the store's held-out contexts."""
     labels: str = ""
     """File whose line i begins with the id of class i. An image's class is the id that begins the
     name of its file, or of a folder above it. By default the network's own first answers."""

@@ -16,9 +16,9 @@ from tendril.data.errors import (
     UnreadableInputError,
     UnreadableInputsError,
 )
-from tendril.data.inputs.images import ImageSource, open_images
-from tendril.data.store.provenance import located, same_identity
-from tendril.models.dictionaries.checkpoint import load_sae
+from tendril.data.inputs.images import ImageSource
+from tendril.data.store.provenance import same_identity
+from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.sites.splice import (
     CLEAN,
     MEAN,
@@ -30,11 +30,13 @@ from tendril.models.sites.splice import (
 )
 from tendril.models.subjects.subject import Subject, site_modules
 
+from ..core.config import outlier_remark
 from ..core.report import file_digest
 from ..core.stores import common_site, dictionary_digests
-from ..core.vision_inputs import VisionInputs, find_vision_inputs
+from ..core.vision_inputs import VisionInputs, find_vision_inputs, token_remark
 from .config import SpliceConfig
 from .findings import Findings, best, image_figures
+from .held_out import JudgedImages, judged_images
 
 OWN = "the subject's own first answers"
 
@@ -44,15 +46,18 @@ OWN = "the subject's own first answers"
 class SplicedImages:
     """Runs of one site of a vision network, and the images to judge them on.
 
-    `labels` are the images' classes where they are known; `source` says in words where the images
-    are from.
+    `labels` are the images' classes where they are known.
     """
 
     runs: tuple[Path, ...]
     found: VisionInputs
-    images: ImageSource
+    judged: JudgedImages
     labels: Sequence[int] | None
-    source: str
+
+    @property
+    def images(self) -> ImageSource:
+        """The images."""
+        return self.judged.images
 
     @property
     def subject(self) -> Subject:
@@ -76,9 +81,16 @@ class SplicedImages:
             "site": self.site,
             "dictionaries": dictionary_digests(self.runs),
             "images": self.images.identity,
-            "source": self.source,
+            "source": self.judged.source,
             "labels": file_digest(Path(config.labels)) if config.labels else None,
         }
+
+    def remarks(self) -> list[str]:
+        """Tokens in place of a map, and norm outliers that the runs dropped or capped."""
+        return [
+            *token_remark(self.site, self.found.grid, shown=False),
+            *outlier_remark(read_config(run) for run in self.runs),
+        ]
 
     def estimate(self) -> dict[str, Any]:
         """Counts for `--dry-run`."""
@@ -109,7 +121,8 @@ class SplicedImages:
             "images": len(self.images) - len(batches.unreadable),
             **unreadable,
             "answers": sums[CLEAN].count,
-            "source": self.source,
+            "source": self.judged.source,
+            "part": self.judged.part,
             "labels": OWN if self.labels is None else "file",
             **best(figures),
             **figures,
@@ -130,30 +143,9 @@ def find_images(config: SpliceConfig, runs: Sequence[Path]) -> SplicedImages:
         raise ConfigError(
             f"the runs must be of one subject; got {listed}. Study each subject by itself."
         )
-    images, source = _images(config, first)
-    labels = image_labels(Path(config.labels), images) if config.labels else None
-    return SplicedImages(tuple(runs), first, images, labels, source)
-
-
-def _images(config: SpliceConfig, found: VisionInputs) -> tuple[ImageSource, str]:
-    """The images asked for or those of the store, and in words which they are."""
-    store = found.store
-    if config.inputs:
-        images = open_images(config.inputs, config.limit)
-        return images, f"{_count(images, config.limit)} of {Path(config.inputs).name}"
-    if store is None:
-        raise ConfigError("splice needs images, and the run's store is gone; pass --inputs.")
-    count = int(store.spec["inputs"]["count"])
-    inputs = located(store.path, store.origin.get("inputs", ""))
-    images = open_images(inputs, config.limit or count)
-    limit = config.limit if config.limit and config.limit < count else None
-    return images, f"{_count(images, limit)} that {store.name} was harvested from"
-
-
-def _count(images: ImageSource, limit: int | None) -> str:
-    if limit is None:
-        return f"all {len(images):,} images"
-    return f"a random sample of {len(images):,} images"
+    judged = judged_images(config, found)
+    labels = image_labels(Path(config.labels), judged.images) if config.labels else None
+    return SplicedImages(tuple(runs), first, judged, labels)
 
 
 @final

@@ -10,6 +10,7 @@ from tendril.models.sites.splice import MEAN, ZERO
 
 from ..page.charts import Axis, Series, chart
 from .findings import CONDITIONS, Findings, loss_recovered
+from .held_out import FEW, HELD_OUT, OTHERS, UNKNOWN
 
 Rows = list[list[str]]
 Tile = dict[str, str]
@@ -42,18 +43,25 @@ def image_rows(figures: Mapping[str, Any]) -> Rows:
     """A row a condition; each run with the fractions recovered."""
     rows = [
         ["site", "top-1", "top-5", "loss", "top-1 recovered", "loss recovered",
-         "top-1 recovered (mean)", "loss recovered (mean)", "FVU"]
+         "top-1 recovered (mean)", "loss recovered (mean)", "FVU", "images"]
     ]  # fmt: skip
+    judged = f"{figures['images']:,} {in_short(figures)}"
     for name in CONDITIONS:
-        rows.append([name, *_accuracies(figures[name]), *[""] * 5])
+        rows.append([name, *_accuracies(figures[name]), *[""] * 5, judged])
     for name, run in figures["runs"].items():
         fractions = [
             run[f"recovered_against_{against}"][column]
             for against in (ZERO, MEAN)
             for column in ("top1", "cross_entropy")
         ]
-        rows.append([name, *_accuracies(run), *map(_three, (*fractions, run["fvu"]))])
+        rows.append([name, *_accuracies(run), *map(_three, (*fractions, run["fvu"])), judged])
     return rows
+
+
+def in_short(figures: Mapping[str, Any]) -> str:
+    """What the images have to do with training, in a word or two."""
+    short = {HELD_OUT: "held out", OTHERS: "others"}
+    return short.get(figures.get("part", UNKNOWN), "perhaps trained on")
 
 
 def text_rows(figures: Mapping[str, Any]) -> Rows:
@@ -158,18 +166,34 @@ def _image_context(figures: Findings) -> dict[str, Any]:
         "parts": [],
         "chart": "",
         "method": [
-            f"Images: {figures['source']}. Each passed through {figures['subject']} with "
-            f"{figures['site']} as it is, reconstructed by each run, set to zero, and set to the "
-            "mean of the site over these images.",
+            f"Images: {figures['source']}; {figures.get('part', UNKNOWN)}.",
+            f"Each image passed through {figures['subject']} with {figures['site']} as it is, "
+            "reconstructed by each run, set to zero, and set to the mean of the site over these "
+            "images.",
             f"Right classes: {_classes(own)}. {RECOVERED}",
         ],
         "caveats": [
-            "The images may include some that the dictionaries were trained on. If so, the "
-            "fractions recovered are higher than on new images.",
+            *_of_training(figures),
             *([OWN_ANSWERS] if own else []),
             BEYOND,
         ],
     }
+
+
+def _of_training(figures: Mapping[str, Any]) -> list[str]:
+    """What the images have to do with training, and whether there are few of them."""
+    part = figures.get("part", UNKNOWN)
+    texts = []
+    if part not in (HELD_OUT, OTHERS):
+        texts.append(
+            f"Of the images: {part}. On images that a dictionary was trained on the fractions "
+            "recovered are higher than on new ones."
+        )
+    if figures["images"] < FEW:
+        texts.append(
+            f"The images judged are only {figures['images']}, so every figure here is uncertain."
+        )
+    return texts
 
 
 def _classes(own: bool) -> str:

@@ -77,8 +77,10 @@ class SpliceStudy(Study[SpliceConfig, SpliceInputs, Findings]):
             return "Ablating the site loses nothing, so there is nothing to recover."
         run = figures["runs"][name]
         more = f"KL {run['kl']:.3f}" if "kl" in run else f"top-1 {run['top1']:.3f}"
+        on = "" if "kl" in run else f" on {figures['images']:,} images ({page.in_short(figures)})"
         return (
-            f"{name} recovers {value:.3f} of the loss against zeros; {more}, FVU {run['fvu']:.3f}."
+            f"{name} recovers {value:.3f} of the loss against zeros{on}; {more}, FVU "
+            f"{run['fvu']:.3f}."
         )
 
     def table(self, figures: Mapping[str, Any]) -> str:

@@ -50,6 +50,10 @@ class SplicedText:
         """What determines findings besides the settings."""
         return {**self.found.identity(), "text": self.text.key}
 
+    def remarks(self) -> list[str]:
+        """What became of norm outliers that the runs dropped or capped."""
+        return self.found.remarks()
+
     def estimate(self) -> dict[str, Any]:
         """Counts for `--dry-run`."""
         return {"contexts": self.text.contexts, "runs": len(self.found.runs)}

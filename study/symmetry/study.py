@@ -16,7 +16,7 @@ from tendril.models.sites.window import ReceptivePatch, find_receptive_patch
 from ..core.report import write_records
 from ..core.stores import store_of_run
 from ..core.study import Study
-from ..core.vision_inputs import VisionInputs, find_vision_inputs
+from ..core.vision_inputs import VisionInputs, find_vision_inputs, training_remark
 from ..measures.image_examples import Patch
 from ..measures.latent_maps import latent_maps
 from ..measures.orbit_examples import pose_normalised_patches, strongest_anchors
@@ -74,6 +74,13 @@ class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
             "group": inputs.studied.group.name,
             "controls": [control.identity() for control in inputs.controls],
         }
+
+    def remarks(self, config: SymmetryConfig, inputs: SymmetryInputs) -> list[str]:
+        vision = inputs.vision
+        found = vision.remarks()
+        if vision.images is None:  # anchors are drawn from the store's rows all the same
+            found += training_remark(inputs.studied.store, inputs.studied.trained)
+        return found
 
     def title(self, config: SymmetryConfig, inputs: SymmetryInputs) -> str:
         return f"Symmetries at {inputs.vision.site} of {inputs.vision.subject.name}"

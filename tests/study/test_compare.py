@@ -19,6 +19,7 @@ from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.study.compare.config import CompareConfig
+from tendril.study.compare.findings import ComparedRun, same_seed
 from tendril.study.compare.study import CompareStudy
 from tendril.study.core.study import StudyResult, run_study
 from tendril.study.measures.matching import (
@@ -222,3 +223,48 @@ def test_a_chart_draws_what_its_axes_can_show() -> None:
     assert "x &amp; y" in drawn
     assert "<circle" in chart([Series("p", series.x, series.x, points=True)], Axis("x"), Axis("y"))
     assert "<svg" in chart([], Axis("x"), Axis("y"))
+
+
+def test_runs_of_one_seed_are_warned_of_everywhere(tmp_path: Path) -> None:
+    """After a few steps from the same initial weights most latents still match."""
+    start, rng = some(60, 30, seed=3), np.random.default_rng(9)
+    for number, told in enumerate(({"k": 8}, {"k": 32}, {"k": 8, "seed": 1})):
+        made = some(60, 30, seed=4) if number == 2 else start
+        near = (
+            side + 0.02 * rng.normal(size=side.shape) for side in (made.encoder_SD, made.decoder_SD)
+        )
+        folder = save(tmp_path, f"r{number}", Directions(*near, made.frequency_S), **told)
+        (folder / "result.json").write_text(json.dumps({"fvu": 0.1 * (number + 1)}))
+    alike = compare_runs(CompareConfig(home=str(tmp_path), run=("r0", "r1")))
+    assert alike.figures["shared"] > 0.9 and alike.figures["same_seed_pairs"] == 1
+    sentence = "r0 and r1 have the same seed, so their initial weights are the same"
+    said = alike.outcome()
+    assert sentence in said.sentence and sentence in str(said.result["warning"])
+    assert sentence in alike.report.read_text()
+    row = next(line for line in alike.table.splitlines() if line.startswith("r0"))
+    for text in ("0 and 0 (same)", "8 and 32", "60 and 60", "0.100 and 0.200"):
+        assert text in row
+    apart = compare_runs(CompareConfig(home=str(tmp_path), run=("r0", "r2")))
+    assert apart.figures["warning"] is None and apart.figures["same_seed_pairs"] == 0
+    assert "the same seed" not in apart.report.read_text() + apart.outcome().sentence
+    assert "0 and 1 " in apart.table
+    several = compare_runs(CompareConfig(home=str(tmp_path), run=("r0", "r1", "r2")))
+    assert several.figures["same_seed_pairs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ({"seed": 0}, {"seed": 0, "latents": 40}, True),
+        ({"seed": 0, "objective": "topk"}, {"seed": 0, "objective": "gated"}, True),
+        ({"seed": 0}, {"seed": 1}, False),
+        ({"seed": None}, {"seed": None}, False),
+        ({"seed": 0, "objective": "pca"}, {"seed": 0, "objective": "pca"}, False),
+        ({"seed": 0, "objective": "random"}, {"seed": 0, "objective": "random"}, True),
+    ],
+)
+def test_which_runs_begin_alike(
+    first: dict[str, object], second: dict[str, object], same: bool
+) -> None:
+    runs = [ComparedRun("a", dict(told), some()) for told in (first, second)]
+    assert same_seed(*runs) is same

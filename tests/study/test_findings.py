@@ -1,14 +1,19 @@
 """What is made of the scores: members, near misses, tables, figures, the planted truth."""
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tendril.models.subjects.load import load_subject
+from tendril.study.curves.figures import ring
 from tendril.study.curves.findings import Truth
-from tendril.study.measures.curve_scores import CurveThresholds
+from tendril.study.curves.study import planted_curves
+from tendril.study.curves.words import envelope_text, headline
+from tendril.study.measures.curve_scores import CurveThresholds, degrees
 
 from ..helpers.study_example import family, findings
 
@@ -107,3 +112,60 @@ def test_units_are_counted_by_part_of_the_site():
     assert counts["mixed3b_1x1"] == sum(unit < 8 for unit in made.units.members)
     assert made.figures()["gap_latents"] is None
     assert "planted" not in made.figures()
+
+
+def alike(angles, kind="unit"):
+    """Detectors that differ in orientation only."""
+    one = family(kind, [0.0], others=0, pictures=0)
+    turned = [np.roll(one.responses, round(angle / 5), axis=0) for angle in angles]
+    return replace(one, responses=np.concatenate(turned, axis=3), patches={})
+
+
+def evenly(count: int):
+    return alike([360.0 * i / count for i in range(count)])
+
+
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_ties_are_not_named_as_the_minimum_or_the_widest_gap(count: int):
+    """Evenly spread detectors: all dips are equally deep, and all gaps equally wide."""
+    made = replace(findings(latents=False), units=evenly(count), latents=None)
+    text = envelope_text(made)
+    assert f"lowest at {count} orientations alike" in text
+    for i in range(count):
+        assert f"{360 * (i + 0.5) / count:.0f}°" in text
+    tile = next(one for one in headline(made) if "widest gap" in one["text"])
+    assert f"{count} gaps are that wide" in tile["text"] and "about" not in tile["text"]
+    assert sum(one["widest"] for one in ring(made.units)["gaps"]) == (count if count < 13 else 0)
+
+
+def test_a_single_lowest_dip_is_named():
+    made = replace(findings(latents=False), units=alike([0.0, 60.0, 120.0, 180.0, 240.0, 270.0]))
+    assert "is lowest at 315°, where" in envelope_text(made)
+    assert "about 315°" in headline(made)[1]["text"]
+
+
+def test_a_flat_envelope_has_no_dip():
+    made = evenly(3)
+    same, any_curve = np.ones_like(made.responses), CurveThresholds(0.0, 1.0, 0.0)
+    flat = replace(made, responses=same, thresholds=any_curve)
+    assert "has no dip" in envelope_text(replace(findings(latents=False), units=flat))
+
+
+@pytest.mark.parametrize(
+    ("angle", "shown"), [(359.997, "0°"), (359.6, "0°"), (0.4, "0°"), (359.4, "359°")]
+)
+def test_no_orientation_is_shown_as_360_degrees(angle: float, shown: str):
+    assert degrees(angle) == shown
+    assert degrees(359.96, 1) == "0.0°"
+
+
+def test_planted_features_have_the_number_of_a_unit_only_where_they_are_one():
+    names = []
+    for subject in ("planted", "handmade"):
+        for name, _, there_D in planted_curves(load_subject(subject)):
+            on = there_D.nonzero().flatten().tolist()
+            assert name == f"unit {on[0]}" if len(on) == 1 else re.fullmatch(r"feature \d+", name)
+            names.append(name)
+    assert any(name.startswith("feature") for name in names)
+    assert Truth(None, 10.0, {}, None, "feature 3").label == "feature 3"
+    assert Truth(3, 10.0, {}).label == "unit 3"

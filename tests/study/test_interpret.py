@@ -1,5 +1,6 @@
 """Automatic interpretation: against a server that answers by rule, so that scores are known."""
 
+import base64
 import csv
 import json
 import os
@@ -10,12 +11,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from tendril.data.cli import print_outcome
 from tendril.data.errors import ConfigError, EndpointError
 from tendril.data.store.reader import open_store
 from tendril.harvest.config import LanguageConfig
@@ -256,6 +259,23 @@ def test_the_key_goes_to_the_endpoint_and_nowhere_else(fresh, monkeypatch, capsy
     assert "sesame" not in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"holds the endpoint's key; \$NO_KEY is not set"):
         study_interpret(config(fresh, rules, key_env="NO_KEY"))
+
+
+def test_an_endpoint_that_echoes_the_key_shows_it_nowhere(fresh, monkeypatch, capsys):
+    key = "sk-Sesame+47/11=="
+    monkeypatch.setenv("SOME_KEY", key)
+    forms = [key, base64.b64encode(f"Bearer {key}".encode()).decode(), quote(key, safe="")]
+    with serving(Rules(planted.CLASSES)) as rules:
+        rules.broken = {"": f"Explanation: you sent {' and '.join(forms)}"}
+        done = study_interpret(config(fresh, rules, key_env="SOME_KEY", tries=1, parallel=1))
+    print_outcome(done.outcome())
+    assert done.figures["failed"] == 3  # the judge's answers are no lists
+    assert "you sent [key] and" in done.report.read_text()
+    answered = [*(fresh / "answers").rglob("*.json")]
+    told = [path.read_text() for path in (*done.report.parent.iterdir(), *answered)]
+    told += capsys.readouterr()
+    assert answered and all(path.stat().st_mode & 0o077 == 0 for path in answered)
+    assert not any(form[4:16] in text for form in forms for text in told)
 
 
 @pytest.mark.slow
