@@ -68,9 +68,11 @@ def sentence(done: "Harvest") -> str:
             f"MB, {done.seconds:,.1f} s."
         )
     unreadable = f" {done.unreadable:,} inputs could not be read." if done.unreadable else ""
+    saturated = f" {done.saturated:,} images have pixels that saturate." if done.saturated else ""
+    left_out = f" {done.left_out:,} rows without text were left out." if done.left_out else ""
     return (
         f"Made {done.store}: {rows}, in {done.seconds:,.1f} s ({done.rows_per_s:,.0f} rows/s)."
-        f"{unreadable}"
+        f"{unreadable}{saturated}{left_out}"
     )
 
 

@@ -10,8 +10,8 @@ import torch
 
 from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.home import home_folder, store_location
-from tendril.data.inputs.texts import open_text
-from tendril.data.inputs.tokens import Contexts, Cut, TokenSource, contexts_of, tokenised
+from tendril.data.inputs.texts import open_ids, open_text
+from tendril.data.inputs.tokens import Contexts, Cut, TokenSource, contexts_of, given_ids, tokenised
 from tendril.data.store.dtypes import ITEM_BYTES
 from tendril.data.store.folder import SCHEME
 from tendril.data.store.layout import Layout, plan_layout
@@ -50,6 +50,10 @@ class LanguagePlan(Plan):
     @property
     def settings(self) -> LanguageConfig:
         return self.config
+
+    @property
+    def left_out(self) -> int:
+        return self.contexts.left_out
 
     @property
     def rule(self) -> TokenRule:
@@ -104,6 +108,8 @@ class LanguagePlan(Plan):
             "inputs": self.inputs_origin,
             "subject": self.subject.origin,
             "column": self.config.column,
+            **({"token_ids": "yes"} if self.config.token_ids else {}),
+            **({"left_out": f"{self.left_out} rows without text"} if self.left_out else {}),
         }
 
     def _some_tokens(self, count: int) -> torch.Tensor:
@@ -136,7 +142,7 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
             "or package:NAME; got nothing."
         )
     text = None
-    if not is_self(config.inputs):
+    if not is_self(config.inputs) and not config.token_ids:
         text = open_text(config.inputs, config.column, config.streaming)
     subject = language_subject(config.subject, config.compute)
     sites = full_names(subject, split_names(config.sites))
@@ -147,9 +153,12 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
             f"got {config.context}."
         )
     cut = cut_for(subject, config.context)
+    digest = str(subject.identity["tokenizer"])
     if text:
-        digest = str(subject.identity["tokenizer"])
         source = tokenised(text, tokens_of(subject), digest, pieces_of(subject))
+    elif config.token_ids:
+        ids = open_ids(config.inputs, subject.vocabulary, config.column, config.streaming)
+        source = given_ids(ids, digest)
     else:
         source = written_by(subject, config.inputs, config.context, config.limit, device)
         cut = replace(cut, between=())  # every document fills a context

@@ -34,7 +34,8 @@ class SliceRows:
     `activations` has the rows of each site, in float32 or in the dtype of the store. `columns`
     has one number a row, `names` one name an input. `failures` maps the index of an input that
     could not be read to the reason; its rows are NaN. `valid` marks the valid rows of all other
-    inputs, by default all.
+    inputs, by default all. `saturated` maps the index of an image to its number of pixels below
+    black or above white.
     """
 
     inputs: range
@@ -43,6 +44,7 @@ class SliceRows:
     names: Sequence[str]
     failures: Mapping[int, str] = field(default_factory=dict)
     valid: Bool[np.ndarray, " r"] | None = None
+    saturated: Mapping[int, int] = field(default_factory=dict)
 
 
 Produce = Callable[[Sequence[range]], Iterator[SliceRows]]
@@ -55,6 +57,7 @@ class Harvested:
     rows: int
     invalid_inputs: int
     seconds: float
+    saturated: int = 0
 
 
 def write_store(
@@ -82,7 +85,7 @@ def write_store(
     shards are written. Raises OverflowingRowsError, and what `writing` raises.
     """
     began = time.perf_counter()
-    rows = failures = 0
+    rows = failures = saturated = 0
     with (
         writing(
             location,
@@ -108,6 +111,7 @@ def write_store(
             written = _collect(shard, stream, writer, memory, bar)
             rows += len(written.columns["valid"])
             failures += len(written.failures)
+            saturated += len(written.saturated)
             encoded = clerk.submit(writer.encode, shard, written, encoders)
             if not overlap:
                 wait([encoded])
@@ -120,7 +124,7 @@ def write_store(
         bar.close()
         while not writer.finish() and rank == 0:
             _await_others(writer)
-    return Harvested(rows, failures, time.perf_counter() - began)
+    return Harvested(rows, failures, time.perf_counter() - began, saturated)
 
 
 def _commit(writer: StoreWriter, encoded: Future[Encoded]) -> int:
@@ -160,6 +164,7 @@ def _collect(
     rounding: dict[str, Rounding] = {}
     names: list[str] = []
     failures: dict[int, str] = {}
+    saturated: dict[int, int] = {}
     for inputs in layout.slices(shard):
         part = next(stream)
         assert part.inputs == inputs, "slices are produced in the order given"
@@ -190,9 +195,10 @@ def _collect(
             stored[at][~valid] = NO_ROW[dtype]
         names += part.names
         failures |= part.failures
+        saturated |= part.saturated
         bar.update(len(inputs))
         bar.set_postfix_str(f"{len(failures)} unreadable" if failures else "", refresh=False)
-    return Written(activations, columns, names, failures, scales, rounding)
+    return Written(activations, columns, names, failures, scales, rounding, saturated)
 
 
 def _bar(layout: Layout, missing: Sequence[int], progress: bool) -> "tqdm[Any]":

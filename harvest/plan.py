@@ -53,6 +53,11 @@ class Plan(ABC):
         """Paths and names of subject, inputs and the like, as the config gives them."""
 
     @property
+    def left_out(self) -> int:
+        """Rows of a data set that have no text."""
+        return 0
+
+    @property
     def location(self) -> str:
         """Path or URL of the store."""
         return store_location(self.spec.folder(self.settings.name or self.name), self.settings.home)
@@ -127,6 +132,9 @@ def _relative(text: str, location: str) -> str:
     file, python, function = text.partition(".py:")
     if python:
         return f"{_relative(f'{file}.py', location)}:{function}"
+    path, at, split = text.rpartition("@")  # of a dataset
+    if path and not Path(text).exists() and Path(path).exists():
+        return f"{_relative(path, location)}{at}{split}"
     if not text or not Path(text).exists():
         return text
     return Path(text).name if SCHEME in location else os.path.relpath(text, location)

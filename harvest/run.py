@@ -28,8 +28,9 @@ class Harvest:
 
     In a dry run nothing is written: `rows`, `bytes` and `seconds` are estimates. `elements` is
     the size of the group in rows [G, D], 0 for rows [D]; `unreadable` counts inputs that could
-    not be read, whose rows are marked as invalid; `reused` is True if the store was complete
-    already.
+    not be read, whose rows are marked as invalid; `saturated` counts images with pixels below
+    black or above white, and `left_out` rows of a data set without text; `reused` is True if the
+    store was complete already.
     """
 
     store: str
@@ -40,12 +41,15 @@ class Harvest:
     rows_per_s: float = 0.0
     reused: bool = False
     unreadable: int = 0
+    saturated: int = 0
+    left_out: int = 0
     bytes: int = 0
     dry_run: bool = False
 
     def summary(self) -> dict[str, object]:
         """The fields for a JSON object of scalars."""
         dropped = {"sites", "elements"} | (set() if self.dry_run else {"bytes", "dry_run"})
+        dropped |= {name for name in ("saturated", "left_out") if not getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name not in dropped}
 
 
@@ -58,7 +62,7 @@ def harvest(config: StoreConfig) -> Harvest:
     """
     began = time.perf_counter()
     plan = make_plan(config)
-    made = Harvest(plan.location, plan.spec.sites, dry_run=config.dry_run)
+    made = Harvest(plan.location, plan.spec.sites, dry_run=config.dry_run, left_out=plan.left_out)
     folder = open_folder(plan.location)
     if not config.overwrite and is_complete(folder):
         about = read_about(folder)["layout"]
@@ -77,7 +81,8 @@ def harvest(config: StoreConfig) -> Harvest:
             return replace(made, seconds=seconds, rows_per_s=pace, bytes=cost.bytes)
     done = _write(plan, layout)
     pace = round(done.rows / max(done.seconds, 1e-9), 1)
-    return replace(made, seconds=_since(began), rows_per_s=pace, unreadable=done.invalid_inputs)
+    made = replace(made, unreadable=done.invalid_inputs, saturated=done.saturated)
+    return replace(made, seconds=_since(began), rows_per_s=pace)
 
 
 def make_plan(config: StoreConfig) -> Plan:
@@ -124,6 +129,11 @@ def _write(plan: Plan, layout: Layout) -> Harvested:
         note(
             f"{done.invalid_inputs} of {layout.inputs} inputs could not be read. Their rows are "
             f"marked as invalid; {plan.location}/records gives the reasons."
+        )
+    if done.saturated:
+        note(
+            f"warning: {done.saturated} of {layout.inputs} images have pixels below black or above "
+            "white, which saturate; `tendril data info` lists them."
         )
     if plan.spec.dtype == "int8" and plan.rank == 0:
         for site, lost in rounding_of_store(open_folder(plan.location), plan.spec.sites).items():

@@ -221,6 +221,7 @@ def _text_fields(store: Store) -> dict[str, Any]:
     return {
         "limit": inputs["contexts"],
         "column": store.origin.get("column", "text"),
+        "token_ids": "token_ids" in store.origin,
         "compute": store.spec["subject"].get("compute", "float32"),
     } | {name: inputs[name] for name in ("context", "skip_special", "skip_first")}
 

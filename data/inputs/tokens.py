@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int32
 from ..cli import note
 from ..errors import ConfigError
 from ..store.spec import canonical_json
-from .texts import Count, TextSource
+from .texts import Count, IdSource, TextSource
 
 VERSION = 2  # of packing; to be raised if contexts change (2: None is left out)
 BATCH = 256  # documents in a call of the tokenizer
@@ -71,13 +71,14 @@ class Contexts:
     """Packed text: tokens, and the number of the document that each token belongs to.
 
     The prefix and suffix of a context belong to the adjacent document. `digest` identifies the
-    tokens and documents.
+    tokens and documents. `left_out` rows of the source had no text.
     """
 
     tokens_BT: Int32[np.ndarray, "b t"]
     documents_BT: Int32[np.ndarray, "b t"]
     cut: Cut
     digest: str
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.tokens_BT)
@@ -164,6 +165,7 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
         np.load(place / "documents.npy", mmap_mode="r"),
         cut,
         (place / "digest").read_text(),
+        left_out,
     )
 
 
@@ -192,6 +194,12 @@ def tokenised(
 
     key = {"text": text.key, "tokenizer": tokenizer}
     return TokenSource(key, text.origin, documents, text.left_out)
+
+
+def given_ids(ids: IdSource, tokenizer: str) -> TokenSource:
+    """A source of tokens whose ids a dataset gives."""
+    key = {"ids": ids.key, "tokenizer": tokenizer}
+    return TokenSource(key, ids.origin, ids.documents, ids.left_out)
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[str]]:

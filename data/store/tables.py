@@ -108,6 +108,10 @@ def store(about: Mapping[str, Any]) -> str:
         parts += [f"{len(unreadable)} inputs could not be read"]
         parts += [f"  {u['input']}  {u['name']}: {u['reason']}" for u in unreadable[:SHOWN]]
         parts += _rest(unreadable)
+    if saturated := about["saturated"]:
+        parts += [f"{len(saturated)} images have pixels below black or above white"]
+        parts += [f"  {s['input']}  {s['name']}: {s['pixels']:,} pixels" for s in saturated[:SHOWN]]
+        parts += _rest(saturated)
     return "\n".join(parts)
 
 
