@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 from tqdm import tqdm
 
-from tendril.data.cli import progress_bar
+from tendril.data.cli import note, progress_bar
 from tendril.data.store.buffers import LentMemory
 from tendril.data.store.create import writing
 from tendril.data.store.dtypes import NO_ROW, STORED_AS, encode_rows, quantise
 from tendril.data.store.layout import Layout
-from tendril.data.store.record import RECORDS
+from tendril.data.store.record import RECORDS, missing_shards
 from tendril.data.store.rounding import Rounding, rounding_of
 from tendril.data.store.spec import StoreSpec
 from tendril.data.store.writer import Encoded, StoreWriter, Written
@@ -123,7 +123,7 @@ def write_store(
             job.result()
         bar.close()
         while not writer.finish() and rank == 0:
-            _await_others(writer)
+            _await_others(writer, ranks)
     return Harvested(rows, failures, time.perf_counter() - began, saturated)
 
 
@@ -131,8 +131,13 @@ def _commit(writer: StoreWriter, encoded: Future[Encoded]) -> int:
     return writer.commit(encoded.result())
 
 
-def _await_others(writer: StoreWriter) -> None:
+def _await_others(writer: StoreWriter, ranks: int) -> None:
     """Wait until every shard has a record. If a rank dies, its launcher stops the others."""
+    left = sum(shard % ranks > 0 for shard in missing_shards(writer.folder))
+    note(
+        f"rank 0 of {ranks} has written its shards and waits for {left} shards of the other ranks. "
+        "If they do not run, stop this process and run the same command with --ranks 1."
+    )
     there = 0
     while there <= writer.layout.shards:  # plus one: zarr.json of the group of records
         time.sleep(POLL_SECONDS)

@@ -19,7 +19,7 @@ from tendril.data.store.rounding import rounding_warning
 from .config import HarvestConfig, LanguageConfig, StoreConfig
 from .cost import estimate
 from .loop import Harvested, write_store
-from .plan import Plan, environment_of, process_of
+from .plan import Plan, environment_of, process_of, say_rank
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def harvest(config: StoreConfig) -> Harvest:
     for whatever the config, its paths or its files can cause.
     """
     began = time.perf_counter()
+    say_rank(config)
     plan = make_plan(config)
     made = Harvest(plan.location, plan.spec.sites, dry_run=config.dry_run, left_out=plan.left_out)
     folder = open_folder(plan.location)
