@@ -35,6 +35,16 @@ class Outcome:
     next_command: str = ""
 
 
+LARGEST = 2**53  # in size: from there on floats skip integers
+RANGES = {
+    "seed": (0, 2**63 - 1),
+    "seeds": (0, 2**63 - 1),
+    "threads": (0, 1024),
+    "workers": (0, 1024),
+    "rotations": (0, 3600),
+}
+"""The integers that a field of this name takes, in every command."""
+
 CAUSES = {
     errno.ENOSPC: ("the disk is full", "Make room"),
     errno.EDQUOT: ("the disk quota is used up", "Make room"),
@@ -143,9 +153,10 @@ def _flags(config: Any, default: Any) -> list[str]:
 
 
 def check_finite(config: Any) -> None:
-    """Raise ConfigError for a number of a config that is NaN or infinite, nested ones included.
+    """Raise ConfigError for a number of a config that no command can use, nested ones included.
 
-    Comparisons with NaN are false, so checks of ranges would let it pass.
+    That is NaN and infinity, through which checks of ranges would go, as comparisons with NaN are
+    false; integers beyond LARGEST; and seeds and threads outside of their RANGES.
     """
     for field in fields(config):
         value = getattr(config, field.name)
@@ -156,6 +167,12 @@ def check_finite(config: Any) -> None:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigError(
                     f"--{field.name.replace('_', '-')} must be a finite number; got {number}."
+                )
+            least, most = RANGES.get(field.name, (-LARGEST, LARGEST))
+            if isinstance(number, int) and not least <= number <= most:
+                raise ConfigError(
+                    f"--{field.name.replace('_', '-')} must be a whole number from {least:,} to "
+                    f"{most:,}; got {number:,}."
                 )
 
 

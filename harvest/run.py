@@ -21,6 +21,8 @@ from .cost import estimate
 from .loop import Harvested, write_store
 from .plan import Plan, environment_of, process_of, say_rank
 
+MOST_BATCH = 2**16  # inputs in one forward pass
+
 
 @dataclass(frozen=True)
 class Harvest:
@@ -92,8 +94,10 @@ def make_plan(config: StoreConfig) -> Plan:
     Also makes torch deterministic in this process, with the threads that the config requests.
     """
     check_finite(config)
-    if config.batch_size < 1:
-        raise ConfigError(f"--batch-size must be at least 1; got {config.batch_size}.")
+    if not 1 <= config.batch_size <= MOST_BATCH:
+        raise ConfigError(
+            f"--batch-size must be from 1 to {MOST_BATCH:,}; got {config.batch_size:,}."
+        )
     process_of(config)
     if config.threads:
         torch.set_num_threads(config.threads)

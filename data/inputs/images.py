@@ -54,6 +54,7 @@ DEAD_LEAVES = "dead-leaves"
 FIT = "shorter side to 8/7 bicubic, centre crop"
 IN_MEMORY = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # Pillow's name of a file
 SAMPLE = 0x5A3E  # the key of the sample that --limit draws
+MOST_GENERATED = 10**8  # images of dead leaves; their names are kept in memory
 HEAD_BYTES = 4096  # bytes at each end of a file that enter its fingerprint
 UNREADABLE = -1  # the length, in a fingerprint, of an input whose bytes cannot be read
 MOST_REASON = 500  # characters of the reason why an input cannot be read
@@ -289,6 +290,11 @@ def _dead_leaves(inputs: str, limit: int | None) -> ImageSource:
     if limit is None:
         raise ConfigError(f"--inputs {inputs} is endless. Set --limit, e.g. --limit 500.")
     seed = int(text)
+    if limit > MOST_GENERATED or seed >= 2**63:
+        raise ConfigError(
+            f"--inputs {DEAD_LEAVES}:SEED takes seeds below 2^63 and a --limit of at most "
+            f"{MOST_GENERATED:,}; got {seed:,} and {limit:,}."
+        )
 
     def fetch(index: int, size: int) -> UInt8[np.ndarray, "size size 3"]:
         return dead_leaves(seed, index, size)
