@@ -6,11 +6,12 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
-from .errors import ConfigError, TendrilError
+from .errors import ConfigError, SubjectError, TendrilError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -150,6 +151,19 @@ def _flags(config: Any, default: Any) -> list[str]:
         elif value != usual:
             found += _flag(field.name.replace("_", "-"), value)
     return found
+
+
+@contextmanager
+def no_exit(subject: str) -> Iterator[None]:
+    """Code of a subject that calls `sys.exit` is an error of the subject: the command has not done
+    what it was asked for, so it must not end with the status that the subject gives."""
+    try:
+        yield
+    except SystemExit as error:
+        raise SubjectError(
+            f"the subject {subject or 'of the run'} must not end the program; it called "
+            f"sys.exit({'' if error.code is None else repr(error.code)}). Correct its code."
+        ) from error
 
 
 def check_finite(config: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.home import home_folder, store_location
+from tendril.data.inputs.files import irregular_files
 from tendril.data.inputs.texts import open_ids, open_text
 from tendril.data.inputs.tokens import Contexts, Cut, TokenSource, contexts_of, given_ids, tokenised
 from tendril.data.store.dtypes import ITEM_BYTES
@@ -34,6 +35,7 @@ from .loop import Produce
 from .plan import Plan
 from .sites import split_names
 
+CONTEXTS = 1024  # that are looked at a time
 TOKENS = "tokens"  # folder next to store/ that keeps packed text
 
 
@@ -50,6 +52,19 @@ class LanguagePlan(Plan):
     @property
     def settings(self) -> LanguageConfig:
         return self.config
+
+    def check_rows(self) -> None:
+        contexts, rule = self.contexts, self.rule
+        for start in range(0, len(contexts), CONTEXTS):
+            some = range(start, min(start + CONTEXTS, len(contexts)))
+            if contexts.kept(some, rule.skip_special, rule.skip_first).any():
+                return
+        raise ConfigError(
+            f"a context must keep at least one token; none of {len(contexts)} contexts of "
+            f"{contexts.cut.length} tokens does with --skip-first {rule.skip_first}"
+            f"{' and --skip-special' if rule.skip_special else ''}. Lower --skip-first, pass "
+            "--no-skip-special, or give other text."
+        )
 
     @property
     def left_out(self) -> int:
@@ -144,6 +159,12 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
     text = None
     if not is_self(config.inputs) and not config.token_ids:
         text = open_text(config.inputs, config.column, config.streaming)
+    folder = Path(config.subject)
+    if folder.is_dir() and (irregular := irregular_files(folder)):
+        raise SubjectError(
+            f"the files of the model {folder} must be regular; {irregular[0]} is a pipe, a device "
+            "or a broken link. Remove it."
+        )
     subject = language_subject(config.subject, config.compute)
     sites = full_names(subject, split_names(config.sites))
     site_modules(subject, sites)

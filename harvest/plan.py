@@ -56,6 +56,9 @@ class Plan(ABC):
     def sources(self) -> dict[str, str]:
         """Paths and names of subject, inputs and the like, as the config gives them."""
 
+    def check_rows(self) -> None:  # noqa: B027  only text can have none
+        """Raise ConfigError if no row could be valid."""
+
     @property
     def left_out(self) -> int:
         """Rows of a data set that have no text."""

@@ -72,6 +72,7 @@ def harvest(config: StoreConfig) -> Harvest:
         _note_other_compressor(plan, about)
         rows, elements = about["inputs"] * about["rows_per_input"], about.get("elements", 0)
         return replace(made, rows=rows, elements=elements, seconds=_since(began), reused=True)
+    plan.check_rows()
     layout = plan.layout()
     made = replace(made, rows=layout.rows, elements=layout.elements)
     if plan.rank == 0 or config.dry_run:

@@ -44,6 +44,11 @@ def listed(folder: Path, wanted: Callable[[Path], bool]) -> tuple[list[str], lis
     return sorted(found), skipped, irregular
 
 
+def irregular_files(folder: Path) -> list[str]:
+    """Pipes, devices and broken links in a folder and its subfolders: reading might never end."""
+    return [name for name in listed(folder, lambda _: True)[2] if not (folder / name).is_dir()]
+
+
 def say_skipped(names: list[str], plural: str, singular: str) -> None:
     """Note files that are not e.g. `regular`, if there are any."""
     if names:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from ..cli import note
 from ..errors import ConfigError, InputsNotFoundError
-from .files import MOST_FILE_BYTES, listed, read_file
+from .files import MOST_FILE_BYTES, irregular_files, read_file
 
 HUGGING_FACE = "hf:"
 PARQUET = ".parquet"
@@ -85,12 +85,12 @@ def _check_place(path: str, kind: str) -> None:
     for a dataset on this machine that has a file which is not regular: reading might never end."""
     place = Path(path)
     if place.exists():
-        irregular = listed(place, lambda _: True)[2] if place.is_dir() else []
+        irregular = irregular_files(place) if place.is_dir() else []
         if irregular or not (place.is_dir() or place.is_file()):
             bad = place / irregular[0] if irregular else place
             raise InputsNotFoundError(
-                f"the files of the {kind} {path!r} must be regular; {bad} is a pipe, a device, or "
-                "a link to a folder or to nothing. Remove it."
+                f"the files of the {kind} {path!r} must be regular; {bad} is a pipe, a device or "
+                "a broken link. Remove it."
             )
         return
     if place.suffix.lower() == PARQUET or not ON_HUB.fullmatch(path):

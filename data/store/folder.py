@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +13,13 @@ import fsspec
 import numpy as np
 from jaxtyping import UInt8
 
-from ..errors import ConfigError, StoreFullError, StoreUnreachableError, TendrilError
+from ..errors import (
+    ConfigError,
+    StoreDamagedError,
+    StoreFullError,
+    StoreUnreachableError,
+    TendrilError,
+)
 from ..home import SCHEME as SCHEME
 from .atomic import ASIDE, Content, pieces_of, write_together, write_whole
 
@@ -23,6 +30,8 @@ PACKAGES = {  # what to install for a protocol, if it is one of Tendril's extras
 }
 
 REMOVING = "removing"  # the suffix of a folder that is being removed
+
+READING = os.O_RDONLY | os.O_NONBLOCK  # a pipe, which no store holds, is not waited for
 
 Buffer = UInt8[np.ndarray, " _"]
 
@@ -102,9 +111,12 @@ class LocalFolder:
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """See Folder."""
-        handle = os.open(self.path / name, os.O_RDONLY)
+        handle = os.open(self.path / name, READING)
         try:
-            size = os.fstat(handle).st_size
+            about = os.fstat(handle)
+            if not stat.S_ISREG(about.st_mode):
+                raise _irregular(self.path / name)
+            size = about.st_size
             first = max(0, size + start) if start < 0 else start
             return os.pread(handle, size - first if length is None else length, first)
         finally:
@@ -112,9 +124,13 @@ class LocalFolder:
 
     def read_into(self, name: str, start: int, parts: Sequence[Buffer]) -> int:
         """See Folder: one system call, without an intermediate buffer."""
-        handle = os.open(self.path / name, os.O_RDONLY)
+        handle = os.open(self.path / name, READING)
         try:
             return os.preadv(handle, [part.data for part in parts], start)
+        except OSError as error:
+            if error.errno == errno.ESPIPE:
+                raise _irregular(self.path / name) from None
+            raise
         finally:
             os.close(handle)
 
@@ -135,7 +151,7 @@ class LocalFolder:
         write_together({self.path / name: content for name, content in files.items()})
 
     def sizes(self, under: str = "") -> dict[str, int]:
-        """See Folder."""
+        """See Folder: links to files count, links to folders, pipes and devices do not."""
         found: dict[str, int] = {}
         waiting = [(self.path / under, f"{under}/" if under else "")]
         while waiting:
@@ -143,9 +159,9 @@ class LocalFolder:
             if not folder.is_dir():
                 continue
             for entry in os.scandir(folder):
-                if entry.is_dir():
+                if entry.is_dir(follow_symlinks=False):  # links could lead in a circle
                     waiting.append((folder / entry.name, f"{prefix}{entry.name}/"))
-                elif not entry.name.endswith(ASIDE):
+                elif entry.is_file() and not entry.name.endswith(ASIDE):
                     found[prefix + entry.name] = entry.stat().st_size
         return found
 
@@ -314,6 +330,13 @@ class RemoteFolder:
                 f"{self._url}/{name} cannot be reached ({type(error).__name__}: {error}). Check "
                 "the address, the network and the credentials, and run the same command again."
             ) from error
+
+
+def _irregular(path: Path) -> StoreDamagedError:
+    return StoreDamagedError(
+        f"{path} must be a regular file; it is a pipe, a device or a folder. Remove it, and "
+        "harvest the store again or copy it again."
+    )
 
 
 def open_folder(location: str | Path, cache: str | Path | None = None) -> Folder:
