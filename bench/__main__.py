@@ -6,7 +6,7 @@ from typing import Any
 
 import tyro
 
-from tendril.data.cli import Outcome, run_command
+from tendril.data.cli import Outcome, check_finite, run_command
 
 from .config import BENCHES
 
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> Outcome:
         description="Measure speed and memory, each against a yardstick in the same process.",
         args=arguments,
     )
+    check_finite(bench)
     (name,) = (name for name, config in BENCHES.items() if config is type(bench))
     measured: Outcome | Mapping[str, object] = import_module(f"{__package__}.{name}").measure(bench)
     return measured if isinstance(measured, Outcome) else Outcome(measured, ratios_of(measured))

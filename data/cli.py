@@ -6,11 +6,12 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
-from .errors import ConfigError, TendrilError
+from .errors import ConfigError, SubjectError, TendrilError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -34,6 +35,16 @@ class Outcome:
     sentence: str = ""
     next_command: str = ""
 
+
+LARGEST = 2**53  # in size: from there on floats skip integers
+RANGES = {
+    "seed": (0, 2**63 - 1),
+    "seeds": (0, 2**63 - 1),
+    "threads": (0, 1024),
+    "workers": (0, 1024),
+    "rotations": (0, 3600),
+}
+"""The integers that a field of this name takes, in every command."""
 
 CAUSES = {
     errno.ENOSPC: ("the disk is full", "Make room"),
@@ -142,10 +153,24 @@ def _flags(config: Any, default: Any) -> list[str]:
     return found
 
 
-def check_finite(config: Any) -> None:
-    """Raise ConfigError for a number of a config that is NaN or infinite, nested ones included.
+@contextmanager
+def no_exit(subject: str) -> Iterator[None]:
+    """Code of a subject that calls `sys.exit` is an error of the subject: the command has not done
+    what it was asked for, so it must not end with the status that the subject gives."""
+    try:
+        yield
+    except SystemExit as error:
+        raise SubjectError(
+            f"the subject {subject or 'of the run'} must not end the program; it called "
+            f"sys.exit({'' if error.code is None else repr(error.code)}). Correct its code."
+        ) from error
 
-    Comparisons with NaN are false, so checks of ranges would let it pass.
+
+def check_finite(config: Any) -> None:
+    """Raise ConfigError for a number of a config that no command can use, nested ones included.
+
+    That is NaN and infinity, through which checks of ranges would go, as comparisons with NaN are
+    false; integers beyond LARGEST; and seeds and threads outside of their RANGES.
     """
     for field in fields(config):
         value = getattr(config, field.name)
@@ -156,6 +181,12 @@ def check_finite(config: Any) -> None:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigError(
                     f"--{field.name.replace('_', '-')} must be a finite number; got {number}."
+                )
+            least, most = RANGES.get(field.name, (-LARGEST, LARGEST))
+            if isinstance(number, int) and not least <= number <= most:
+                raise ConfigError(
+                    f"--{field.name.replace('_', '-')} must be a whole number from {least:,} to "
+                    f"{most:,}; got {number:,}."
                 )
 
 

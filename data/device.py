@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from .errors import DeviceError
+from .errors import ConfigError, DeviceError
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
@@ -28,8 +28,40 @@ def resolve_device(device: str = "auto") -> torch.device:
             "cpu, or install a CUDA build of torch."
         )
     if device == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device("cuda", _local_rank())
     return torch.device(device)
+
+
+def _local_rank() -> int:
+    """The GPU of this process. Raises ConfigError if $LOCAL_RANK names none."""
+    text, gpus = os.environ.get("LOCAL_RANK", "0"), torch.cuda.device_count()
+    if not text.isdecimal() or int(text) >= gpus:
+        raise ConfigError(
+            f"LOCAL_RANK must be a number from 0 to {gpus - 1}, as this machine has {gpus} GPUs; "
+            f"got {text!r} in the environment. Start as many processes as there are GPUs, or unset "
+            "it."
+        )
+    return int(text)
+
+
+def launched_as() -> tuple[int, int]:
+    """Index and number of processes that a launcher such as torchrun gives, else (0, 1).
+
+    Raises ConfigError if $RANK and $WORLD_SIZE are not whole numbers or do not fit each other.
+    """
+    texts = [os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")]
+    if not all(text.isdecimal() for text in texts):
+        raise ConfigError(
+            f"RANK and WORLD_SIZE must be whole numbers; got {texts[0]!r} and {texts[1]!r} in the "
+            "environment. Unset them for a single process."
+        )
+    rank, ranks = int(texts[0]), int(texts[1])
+    if rank >= ranks:
+        raise ConfigError(
+            f"a rank must be from 0 to the number of processes - 1; got rank {rank} of {ranks} "
+            "from RANK and WORLD_SIZE of the environment. Correct or unset them."
+        )
+    return rank, ranks
 
 
 def keep_freed_memory() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from tendril.data.cli import Outcome, as_json, printable, run_command, scalars
+from tendril.data.cli import Outcome, as_json, no_exit, printable, run_command, scalars
 from tendril.data.errors import ConfigError
 from tendril.data.home import SCHEME, find_store
 
@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> Outcome | None:
     rank, _ = process_of(config)
     if config.dry_run and rank > 0:
         return None
-    done = harvest(config)
+    with no_exit(config.subject):
+        done = harvest(config)
     if rank > 0:
         return None
     return Outcome(done.summary(), sentence(done), next_command(done, config, words))
@@ -68,9 +69,11 @@ def sentence(done: "Harvest") -> str:
             f"MB, {done.seconds:,.1f} s."
         )
     unreadable = f" {done.unreadable:,} inputs could not be read." if done.unreadable else ""
+    saturated = f" {done.saturated:,} images have pixels that saturate." if done.saturated else ""
+    left_out = f" {done.left_out:,} rows without text were left out." if done.left_out else ""
     return (
         f"Made {done.store}: {rows}, in {done.seconds:,.1f} s ({done.rows_per_s:,.0f} rows/s)."
-        f"{unreadable}"
+        f"{unreadable}{saturated}{left_out}"
     )
 
 
@@ -99,7 +102,8 @@ def _verify(config: VerifyConfig) -> Outcome:
     else:
         from .verify import comparison, verify_deep
 
-        about = verify_deep(config, location).summary()
+        with no_exit(config.subject):
+            about = verify_deep(config, location).summary()
         text = comparison(about)
     result = _report(about, text, config.json)
     if about["faults"]:

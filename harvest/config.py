@@ -57,7 +57,7 @@ class HarvestConfig(StoreConfig):
     """A harvest of images: the subject, the images, and the rows to keep."""
 
     inputs: str = ""
-    """Folder of images, hf:NAME_OR_PATH[@SPLIT], or dead-leaves[:SEED]."""
+    """Folder of images, a parquet file, hf:NAME_OR_PATH[@SPLIT], or dead-leaves[:SEED]."""
     subject: str = "inceptionv1"
     """FILE.py:FUNCTION for a network of your own, inceptionv1, handmade or planted."""
     weights: str = ""
@@ -91,8 +91,8 @@ class LanguageConfig(StoreConfig):
     """A harvest of text: the language model, the text, and the rows to keep."""
 
     inputs: str = ""
-    """File or folder of text, hf:NAME_OR_PATH[@SPLIT], docstrings (of Python's standard library),
-    or self[:SEED] for text that the model generates."""
+    """File or folder of text, a parquet file, hf:NAME_OR_PATH[@SPLIT], docstrings (of Python's
+    standard library), or self[:SEED] for text that the model generates."""
     subject: str = ""
     """Folder of a model, its name on the Hugging Face hub, or package:NAME."""
     sites: Sites = ("resid_post.-1",)
@@ -108,6 +108,9 @@ class LanguageConfig(StoreConfig):
     """Positions at the start of each context whose rows are marked as invalid."""
     column: str = "text"
     """Field of a data set or of a JSON line that holds the text."""
+    token_ids: bool = False
+    """The column holds lists of token ids of the subject's tokenizer, without special tokens,
+    instead of text."""
     streaming: bool = False
     """Stream a Hugging Face data set instead of downloading it whole."""
     compute: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -10,8 +10,9 @@ import torch
 
 from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.home import home_folder, store_location
-from tendril.data.inputs.texts import open_text
-from tendril.data.inputs.tokens import Contexts, Cut, TokenSource, contexts_of, tokenised
+from tendril.data.inputs.files import irregular_files
+from tendril.data.inputs.texts import open_ids, open_text
+from tendril.data.inputs.tokens import Contexts, Cut, TokenSource, contexts_of, given_ids, tokenised
 from tendril.data.store.dtypes import ITEM_BYTES
 from tendril.data.store.folder import SCHEME
 from tendril.data.store.layout import Layout, plan_layout
@@ -35,6 +36,7 @@ from .loop import Produce
 from .plan import Plan
 from .sites import split_names
 
+CONTEXTS = 1024  # that are looked at a time
 TOKENS = "tokens"  # folder next to store/ that keeps packed text
 
 
@@ -51,6 +53,23 @@ class LanguagePlan(Plan):
     @property
     def settings(self) -> LanguageConfig:
         return self.config
+
+    def check_rows(self) -> None:
+        contexts, rule = self.contexts, self.rule
+        for start in range(0, len(contexts), CONTEXTS):
+            some = range(start, min(start + CONTEXTS, len(contexts)))
+            if contexts.kept(some, rule.skip_special, rule.skip_first).any():
+                return
+        raise ConfigError(
+            f"a context must keep at least one token; none of {len(contexts)} contexts of "
+            f"{contexts.cut.length} tokens does with --skip-first {rule.skip_first}"
+            f"{' and --skip-special' if rule.skip_special else ''}. Lower --skip-first, pass "
+            "--no-skip-special, or give other text."
+        )
+
+    @property
+    def left_out(self) -> int:
+        return self.contexts.left_out
 
     @property
     def rule(self) -> TokenRule:
@@ -115,6 +134,8 @@ class LanguagePlan(Plan):
             "inputs": self.inputs_origin,
             "subject": self.subject.origin,
             "column": self.config.column,
+            **({"token_ids": "yes"} if self.config.token_ids else {}),
+            **({"left_out": f"{self.left_out} rows without text"} if self.left_out else {}),
         }
 
     def _some_tokens(self, count: int) -> torch.Tensor:
@@ -147,8 +168,14 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
             "or package:NAME; got nothing."
         )
     text = None
-    if not is_self(config.inputs):
+    if not is_self(config.inputs) and not config.token_ids:
         text = open_text(config.inputs, config.column, config.streaming)
+    folder = Path(config.subject)
+    if folder.is_dir() and (irregular := irregular_files(folder)):
+        raise SubjectError(
+            f"the files of the model {folder} must be regular; {irregular[0]} is a pipe, a device "
+            "or a broken link. Remove it."
+        )
     subject = language_subject(config.subject, config.compute)
     sites = full_names(subject, split_names(config.sites))
     site_modules(subject, sites)
@@ -159,9 +186,12 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
         )
     cut = cut_for(subject, config.context)
     check_known(subject, (*cut.prefix, *cut.suffix, *cut.between))
+    digest = str(subject.identity["tokenizer"])
     if text:
-        digest = str(subject.identity["tokenizer"])
         source = tokenised(text, tokens_of(subject), digest, pieces_of(subject))
+    elif config.token_ids:
+        ids = open_ids(config.inputs, subject.vocabulary, config.column, config.streaming)
+        source = given_ids(ids, digest)
     else:
         source = written_by(subject, config.inputs, config.context, config.limit, device)
         cut = replace(cut, between=())  # every document fills a context

@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 from tqdm import tqdm
 
-from tendril.data.cli import progress_bar
+from tendril.data.cli import note, progress_bar
 from tendril.data.store.buffers import LentMemory
 from tendril.data.store.create import writing
 from tendril.data.store.dtypes import NO_ROW, STORED_AS, encode_rows, quantise
 from tendril.data.store.layout import Layout
-from tendril.data.store.record import RECORDS
+from tendril.data.store.record import RECORDS, missing_shards
 from tendril.data.store.rounding import Rounding, rounding_of
 from tendril.data.store.spec import StoreSpec
 from tendril.data.store.writer import Encoded, StoreWriter, Written
@@ -34,7 +34,8 @@ class SliceRows:
     `activations` has the rows of each site, in float32 or in the dtype of the store. `columns`
     has one number a row, `names` one name an input. `failures` maps the index of an input that
     could not be read to the reason; its rows are NaN. `valid` marks the valid rows of all other
-    inputs, by default all.
+    inputs, by default all. `saturated` maps the index of an image to its number of pixels below
+    black or above white.
     """
 
     inputs: range
@@ -43,6 +44,7 @@ class SliceRows:
     names: Sequence[str]
     failures: Mapping[int, str] = field(default_factory=dict)
     valid: Bool[np.ndarray, " r"] | None = None
+    saturated: Mapping[int, int] = field(default_factory=dict)
 
 
 Produce = Callable[[Sequence[range]], Iterator[SliceRows]]
@@ -55,6 +57,7 @@ class Harvested:
     rows: int
     invalid_inputs: int
     seconds: float
+    saturated: int = 0
 
 
 def write_store(
@@ -82,7 +85,7 @@ def write_store(
     shards are written. Raises OverflowingRowsError, and what `writing` raises.
     """
     began = time.perf_counter()
-    rows = failures = 0
+    rows = failures = saturated = 0
     with (
         writing(
             location,
@@ -108,6 +111,7 @@ def write_store(
             written = _collect(shard, stream, writer, memory, bar)
             rows += len(written.columns["valid"])
             failures += len(written.failures)
+            saturated += len(written.saturated)
             encoded = clerk.submit(writer.encode, shard, written, encoders)
             if not overlap:
                 wait([encoded])
@@ -119,16 +123,21 @@ def write_store(
             job.result()
         bar.close()
         while not writer.finish() and rank == 0:
-            _await_others(writer)
-    return Harvested(rows, failures, time.perf_counter() - began)
+            _await_others(writer, ranks)
+    return Harvested(rows, failures, time.perf_counter() - began, saturated)
 
 
 def _commit(writer: StoreWriter, encoded: Future[Encoded]) -> int:
     return writer.commit(encoded.result())
 
 
-def _await_others(writer: StoreWriter) -> None:
+def _await_others(writer: StoreWriter, ranks: int) -> None:
     """Wait until every shard has a record. If a rank dies, its launcher stops the others."""
+    left = sum(shard % ranks > 0 for shard in missing_shards(writer.folder))
+    note(
+        f"rank 0 of {ranks} has written its shards and waits for {left} shards of the other ranks. "
+        "If they do not run, stop this process and run the same command with --ranks 1."
+    )
     there = 0
     while there <= writer.layout.shards:  # plus one: zarr.json of the group of records
         time.sleep(POLL_SECONDS)
@@ -160,6 +169,7 @@ def _collect(
     rounding: dict[str, Rounding] = {}
     names: list[str] = []
     failures: dict[int, str] = {}
+    saturated: dict[int, int] = {}
     for inputs in layout.slices(shard):
         part = next(stream)
         assert part.inputs == inputs, "slices are produced in the order given"
@@ -190,9 +200,10 @@ def _collect(
             stored[at][~valid] = NO_ROW[dtype]
         names += part.names
         failures |= part.failures
+        saturated |= part.saturated
         bar.update(len(inputs))
         bar.set_postfix_str(f"{len(failures)} unreadable" if failures else "", refresh=False)
-    return Written(activations, columns, names, failures, scales, rounding)
+    return Written(activations, columns, names, failures, scales, rounding, saturated)
 
 
 def _bar(layout: Layout, missing: Sequence[int], progress: bool) -> "tqdm[Any]":

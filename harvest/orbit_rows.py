@@ -114,6 +114,7 @@ def orbit_rows(
                     },
                     names=[source.name(i) for i in inputs],
                     failures=failures_of(inputs, images),
+                    saturated={i: n for i in inputs if (n := source.saturated.get(i))},
                 )
 
     return produce

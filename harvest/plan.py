@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from tendril.data.cli import note
+from tendril.data.device import launched_as
 from tendril.data.errors import ConfigError
 from tendril.data.home import store_location
 from tendril.data.store.folder import SCHEME
@@ -16,6 +18,8 @@ from tendril.data.store.spec import StoreSpec
 
 from .config import StoreConfig
 from .loop import Produce
+
+FROM_ENVIRONMENT = "RANK and WORLD_SIZE of the environment"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,14 @@ class Plan(ABC):
     @abstractmethod
     def sources(self) -> dict[str, str]:
         """Paths and names of subject, inputs and the like, as the config gives them."""
+
+    def check_rows(self) -> None:  # noqa: B027  only text can have none
+        """Raise ConfigError if no row could be valid."""
+
+    @property
+    def left_out(self) -> int:
+        """Rows of a data set that have no text."""
+        return 0
 
     @property
     def location(self) -> str:
@@ -88,8 +100,8 @@ def process_of(config: StoreConfig) -> tuple[int, int]:
         )
     source = "--rank and --ranks"
     if not ranks:
-        source = "RANK and WORLD_SIZE of the environment"
-        rank, ranks = _from_environment()
+        source = FROM_ENVIRONMENT
+        rank, ranks = launched_as()
     if not 0 <= rank < ranks:
         raise ConfigError(
             f"a rank must be from 0 to the number of processes - 1; got rank {rank} of {ranks} "
@@ -103,14 +115,18 @@ def process_of(config: StoreConfig) -> tuple[int, int]:
     return rank, ranks
 
 
-def _from_environment() -> tuple[int, int]:
-    texts = [os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")]
-    if not all(text.isdecimal() for text in texts):
-        raise ConfigError(
-            f"RANK and WORLD_SIZE must be whole numbers; got {texts[0]!r} and {texts[1]!r} in the "
-            "environment. Unset them for a single process."
-        )
-    return int(texts[0]), int(texts[1])
+def say_rank(config: StoreConfig) -> None:
+    """Note which of several processes this one is, how it knows, and whom it waits for."""
+    rank, ranks = process_of(config)
+    if ranks == 1:
+        return
+    source = "--rank and --ranks" if config.ranks else FROM_ENVIRONMENT
+    waits = "waits for the other ranks at the end" if rank == 0 else "waits for rank 0 to create it"
+    alone = "--ranks 1" if config.ranks else "--ranks 1, or unset these variables"
+    note(
+        f"rank {rank} of {ranks} (from {source}): it writes its share of the store's shards, and "
+        f"{waits}. If this is the only process, stop it and pass {alone}."
+    )
 
 
 def environment_of(device: torch.device) -> dict[str, Any]:
@@ -127,6 +143,9 @@ def _relative(text: str, location: str) -> str:
     file, python, function = text.partition(".py:")
     if python:
         return f"{_relative(f'{file}.py', location)}:{function}"
+    path, at, split = text.rpartition("@")  # of a dataset
+    if path and not Path(text).exists() and Path(path).exists():
+        return f"{_relative(path, location)}{at}{split}"
     if not text or not Path(text).exists():
         return text
     return Path(text).name if SCHEME in location else os.path.relpath(text, location)

@@ -18,7 +18,9 @@ from tendril.data.store.rounding import rounding_warning
 from .config import HarvestConfig, LanguageConfig, StoreConfig
 from .cost import estimate
 from .loop import Harvested, write_store
-from .plan import Plan, environment_of, process_of
+from .plan import Plan, environment_of, process_of, say_rank
+
+MOST_BATCH = 2**16  # inputs in one forward pass
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class Harvest:
 
     In a dry run nothing is written: `rows`, `bytes` and `seconds` are estimates. `elements` is
     the size of the group in rows [G, D], 0 for rows [D]; `unreadable` counts inputs that could
-    not be read, whose rows are marked as invalid; `reused` is True if the store was complete
-    already.
+    not be read, whose rows are marked as invalid; `saturated` counts images with pixels below
+    black or above white, and `left_out` rows of a data set without text; `reused` is True if the
+    store was complete already.
     """
 
     store: str
@@ -39,12 +42,15 @@ class Harvest:
     rows_per_s: float = 0.0
     reused: bool = False
     unreadable: int = 0
+    saturated: int = 0
+    left_out: int = 0
     bytes: int = 0
     dry_run: bool = False
 
     def summary(self) -> dict[str, object]:
         """The fields for a JSON object of scalars."""
         dropped = {"sites", "elements"} | (set() if self.dry_run else {"bytes", "dry_run"})
+        dropped |= {name for name in ("saturated", "left_out") if not getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name not in dropped}
 
 
@@ -56,8 +62,9 @@ def harvest(config: StoreConfig) -> Harvest:
     for whatever the config, its paths or its files can cause.
     """
     began = time.perf_counter()
+    say_rank(config)
     plan = make_plan(config)
-    made = Harvest(plan.location, plan.spec.sites, dry_run=config.dry_run)
+    made = Harvest(plan.location, plan.spec.sites, dry_run=config.dry_run, left_out=plan.left_out)
     folder = open_folder(plan.location)
     if isinstance(folder, LocalFolder) and not config.dry_run:
         sweep_beside(folder.path)
@@ -74,6 +81,7 @@ def harvest(config: StoreConfig) -> Harvest:
         return replace(
             made, rows=stored.rows, elements=stored.elements, seconds=_since(began), reused=True
         )
+    plan.check_rows()
     layout = plan.layout()
     made = replace(made, rows=layout.rows, elements=layout.elements)
     if plan.rank == 0 or config.dry_run:
@@ -86,7 +94,8 @@ def harvest(config: StoreConfig) -> Harvest:
             return replace(made, seconds=seconds, rows_per_s=pace, bytes=cost.bytes)
     done = _write(plan, layout)
     pace = round(done.rows / max(done.seconds, 1e-9), 1)
-    return replace(made, seconds=_since(began), rows_per_s=pace, unreadable=done.invalid_inputs)
+    made = replace(made, unreadable=done.invalid_inputs, saturated=done.saturated)
+    return replace(made, seconds=_since(began), rows_per_s=pace)
 
 
 def make_plan(config: StoreConfig) -> Plan:
@@ -95,8 +104,10 @@ def make_plan(config: StoreConfig) -> Plan:
     Also makes torch deterministic in this process, with the threads that the config requests.
     """
     check_finite(config)
-    if config.batch_size < 1:
-        raise ConfigError(f"--batch-size must be at least 1; got {config.batch_size}.")
+    if not 1 <= config.batch_size <= MOST_BATCH:
+        raise ConfigError(
+            f"--batch-size must be from 1 to {MOST_BATCH:,}; got {config.batch_size:,}."
+        )
     process_of(config)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -133,6 +144,11 @@ def _write(plan: Plan, layout: Layout) -> Harvested:
         note(
             f"{done.invalid_inputs} of {layout.inputs} inputs could not be read. Their rows are "
             f"marked as invalid; {plan.location}/records gives the reasons."
+        )
+    if done.saturated:
+        note(
+            f"warning: {done.saturated} of {layout.inputs} images have pixels below black or above "
+            "white, which saturate; `tendril data info` lists them."
         )
     if plan.spec.dtype == "int8" and plan.rank == 0:
         for site, lost in rounding_of_store(open_folder(plan.location), plan.spec.sites).items():

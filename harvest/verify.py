@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64
 
 from tendril.data import order
+from tendril.data.cli import check_finite
 from tendril.data.device import cpu_threads
 from tendril.data.errors import (
     ConfigError,
@@ -97,6 +98,7 @@ def verify_deep(config: VerifyConfig, location: str) -> Recomputed:
     subject or inputs cannot be found again or have changed.
     """
     began = time.perf_counter()
+    check_finite(config)
     store = Store(location)
     if config.rows < 1:
         raise ConfigError(f"--rows must be at least 1; got {config.rows}.")
@@ -220,6 +222,7 @@ def _text_fields(store: Store) -> dict[str, Any]:
     return {
         "limit": inputs["contexts"],
         "column": store.origin.get("column", "text"),
+        "token_ids": "token_ids" in store.origin,
         "compute": store.spec["subject"].get("compute", "float32"),
     } | {name: inputs[name] for name in ("context", "skip_special", "skip_first")}
 

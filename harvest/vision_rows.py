@@ -90,6 +90,7 @@ def vision_rows(
                     columns=columns,
                     names=[source.name(i) for i in inputs],
                     failures=failures_of(inputs, images),
+                    saturated={i: n for i in inputs if (n := source.saturated.get(i))},
                 )
 
     return produce

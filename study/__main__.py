@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from tendril.data.cli import Outcome, run_command
+from tendril.data.cli import Outcome, no_exit, run_command
 
 from .core.config import StudyConfig
 from .registry import STUDIES
@@ -53,7 +53,8 @@ def _parse(configs: dict[str, Any], words: Sequence[str]) -> StudyConfig:
 def _run(study: Any, config: StudyConfig) -> Outcome:
     from .core.study import run_study
 
-    return run_study(study, config).outcome()
+    with no_exit(getattr(config, "subject", "")):
+        return run_study(study, config).outcome()
 
 
 def _index(words: Sequence[str]) -> Outcome:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar, cast, final
 
 import tyro
 
-from tendril.data.cli import Outcome, command_line
+from tendril.data.cli import Outcome, check_finite, command_line
 from tendril.data.errors import ConfigError
 
 from .config import TrainConfig, flags_of, near, refuse_unknown
@@ -132,6 +132,7 @@ def parse_flat(name: str, make: Callable[[], Config], words: Sequence[str]) -> C
         prog=f"tendril train {name}",
         description=inspect.getdoc(make),
     )
+    check_finite(parsed)
     return cast(Config, parsed)
 
 

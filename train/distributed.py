@@ -22,10 +22,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch import distributed as group
 
+from tendril.data.cli import note
+from tendril.data.device import launched_as
 from tendril.data.errors import ConfigError
 
 from .objectives.base import Loss
 from .trainer import ALONE, Ranks
+
+MEETING = ("MASTER_ADDR", "MASTER_PORT")  # where torch.distributed's processes meet
 
 
 @final
@@ -91,18 +95,36 @@ def launched(device: torch.device) -> Ranks:
     Processes are joined once and stay so until they end: a second group would find the addresses of
     the first one.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    rank, ranks = launched_as()
+    if ranks == 1:
         return ALONE
     if not group.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
+        _say_rank(rank, ranks)
         group.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(group.destroy_process_group)
     return Together(group.get_rank(), group.get_world_size())
 
 
+def _say_rank(rank: int, ranks: int) -> None:
+    """Note whom this process waits for. Raises ConfigError if nothing says where they meet."""
+    missing = [name for name in MEETING if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(
+            f"{' and '.join(missing)} must say where the {ranks} processes meet; got nothing, with "
+            f"RANK {rank} and WORLD_SIZE {ranks} in the environment. Start them with torchrun, or "
+            "unset RANK and WORLD_SIZE for a single process."
+        )
+    address, port = (os.environ[name] for name in MEETING)
+    note(
+        f"rank {rank} of {ranks} (from RANK and WORLD_SIZE of the environment) waits for the other "
+        f"ranks at {address}:{port}. If it is the only process, stop it and unset these variables."
+    )
+
+
 def refuse_launch(what: str) -> None:
     """Raise ConfigError if torchrun launched several processes for what one process does."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    _, ranks = launched_as()
     if ranks > 1:
         raise ConfigError(f"{what} must run in one process; got {ranks}. Run it without torchrun.")

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from tendril.data.cli import Outcome, note, progress_bar, scalars
-from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
+from tendril.data.device import cpu_threads, keep_freed_memory, launched_as, resolve_device
 from tendril.data.errors import ConfigError, StoreLockedError
 from tendril.data.home import runs_folder
 from tendril.data.store.atomic import ASIDE, check_no_links, check_not_link, locked
@@ -271,7 +271,7 @@ def memory_errors(config: TrainConfig, width: int) -> Iterator[None]:
 
 def together(device: torch.device) -> Ranks:
     """The processes that train together: those that torchrun launched, or this one alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched_as()[1] == 1:
         return ALONE
     from .distributed import launched
 
@@ -280,7 +280,7 @@ def together(device: torch.device) -> Ranks:
 
 def is_first() -> bool:
     """True for the process that reports results: rank 0, or one that is alone."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return launched_as()[0] == 0
 
 
 def _train(

@@ -1,14 +1,21 @@
 """Datasets of the `datasets` library, from the Hugging Face hub or from this machine."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from ..cli import note
 from ..errors import ConfigError, InputsNotFoundError
-from .decoding import MOST_FILE_BYTES, read_file
+from .files import MOST_FILE_BYTES, irregular_files, read_file
 
 HUGGING_FACE = "hf:"
+PARQUET = ".parquet"
 ON_DISK = ("dataset_info.json", "dataset_dict.json")  # files written by `save_to_disk`
 FILE = {"bytes", "path"}  # the fields of a cell that holds a file
+ON_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # the form of a name on the hub
+# What `datasets` says of a split that does not exist, with and without streaming.
+NO_SPLIT = re.compile(r"(?:Unknown|Bad) split.*?\[(?P<splits>.*?)\]", re.DOTALL)
 
 
 def is_on_disk(path: str | Path) -> bool:
@@ -18,15 +25,29 @@ def is_on_disk(path: str | Path) -> bool:
 
 def is_parquet(path: str | Path) -> bool:
     """True if a path is a single parquet file."""
-    return Path(path).suffix.lower() == ".parquet" and Path(path).is_file()
+    return Path(path).suffix.lower() == PARQUET and Path(path).is_file()
+
+
+def holds_parquet(folder: Path) -> bool:
+    """True if there is a parquet file in a folder or its subfolders."""
+    return any(is_parquet(file) for file in folder.rglob(f"*{PARQUET}"))
+
+
+def name_and_split(name: str) -> tuple[str, str]:
+    """The parts of NAME_OR_PATH[@SPLIT]; a path of this machine may contain an @."""
+    if Path(name).exists():
+        return name, ""
+    path, _, split = name.rpartition("@")
+    return (path, split) if path else (name, "")
 
 
 def open_table(path: str, split: str, kind: str, streaming: bool = False) -> Any:
     """One split of a dataset. `kind` names the dataset in messages.
 
-    Raises InputsNotFoundError if it cannot be opened, and ConfigError if there are several splits
-    and `split` is none of them.
+    Raises InputsNotFoundError if it cannot be opened, and ConfigError if it has no such split, or
+    several and `split` names none.
     """
+    _check_place(path, kind)
     import datasets  # takes a second to import
 
     try:
@@ -41,21 +62,55 @@ def open_table(path: str, split: str, kind: str, streaming: bool = False) -> Any
     except MemoryError:
         raise
     except Exception as error:  # of many types, e.g. where a file of the dataset is damaged
+        if found := NO_SPLIT.search(str(error)):
+            _refuse_split(path, split, kind, re.findall(r"[\w.-]+", found["splits"]))
         raise InputsNotFoundError(
             f"the {kind} {path!r} cannot be opened ({' '.join(str(error).split())[:200]}). Give "
             f"--inputs {HUGGING_FACE}NAME with a network connection, or the path of a dataset on "
             "this machine."
         ) from error
     if isinstance(table, dict):
-        if len(table) > 1 and split not in table:
-            raise ConfigError(
-                f"a split of the {kind} {path!r} must be one of {', '.join(table)}; got {split!r}. "
-                f"Name one, e.g. --inputs {HUGGING_FACE}{path}@{next(iter(table))}."
-            )
+        if split not in table and (split or len(table) != 1):
+            _refuse_split(path, split, kind, list(table))
         table = table[split] if split else next(iter(table.values()))
+    elif is_on_disk(path) and split and split != str(table.split):
+        _refuse_split(path, split, kind, [str(table.split)] if table.split else [])
     if streaming and is_on_disk(path):
         table = table.to_iterable_dataset()
     return table
+
+
+def _check_place(path: str, kind: str) -> None:
+    """Raise InputsNotFoundError for a path that does not exist here, before the hub is asked, and
+    for a dataset on this machine that has a file which is not regular: reading might never end."""
+    place = Path(path)
+    if place.exists():
+        irregular = irregular_files(place) if place.is_dir() else []
+        if irregular or not (place.is_dir() or place.is_file()):
+            bad = place / irregular[0] if irregular else place
+            raise InputsNotFoundError(
+                f"the files of the {kind} {path!r} must be regular; {bad} is a pipe, a device or "
+                "a broken link. Remove it."
+            )
+        return
+    if place.suffix.lower() == PARQUET or not ON_HUB.fullmatch(path):
+        raise InputsNotFoundError(
+            f"the {kind} {path!r} cannot be opened: this machine has no such file or folder, and a "
+            "name on the Hugging Face hub has the form NAME or OWNER/NAME. Check the path."
+        )
+    if place.parent != Path() and place.parent.is_dir():
+        note(f"{place.parent} has no {place.name}; the Hugging Face hub is asked for {path}.")
+
+
+def _refuse_split(path: str, split: str, kind: str, splits: Sequence[str]) -> NoReturn:
+    if not splits:
+        raise ConfigError(
+            f"the {kind} {path!r} has no named splits; got {split!r}. Leave out @{split}."
+        )
+    raise ConfigError(
+        f"a split of the {kind} {path!r} must be one of {', '.join(splits)}; got {split!r}. "
+        f"Name one, e.g. --inputs {HUGGING_FACE}{path}@{splits[0]}."
+    )
 
 
 def image_column(table: Any, path: str) -> Any:

@@ -8,11 +8,13 @@ cropped; smaller images are enlarged to the input size.
 
 import hashlib
 import io
-import os
+import math
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -22,13 +24,16 @@ from jaxtyping import UInt8
 from .. import order
 from ..cli import note, printable
 from ..errors import ConfigError, InputsNotFoundError, UnreadableInputError, UnreadableInputsError
-from .decoding import fit, read_file
+from .decoding import WhiteOf, fit, largest, may_have_no_range, white_for
+from .files import listed, read_file, say_skipped, utf8
 from .hugging_face import (
     HUGGING_FACE,
     cell_bytes,
+    holds_parquet,
     image_column,
     is_on_disk,
     is_parquet,
+    name_and_split,
     open_table,
 )
 
@@ -49,9 +54,9 @@ DEAD_LEAVES = "dead-leaves"
 FIT = "shorter side to 8/7 bicubic, centre crop"
 IN_MEMORY = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # Pillow's name of a file
 SAMPLE = 0x5A3E  # the key of the sample that --limit draws
+MOST_GENERATED = 10**8  # images of dead leaves; their names are kept in memory
 HEAD_BYTES = 4096  # bytes at each end of a file that enter its fingerprint
 UNREADABLE = -1  # the length, in a fingerprint, of an input whose bytes cannot be read
-NAMED = 3  # files in a message
 MOST_REASON = 500  # characters of the reason why an input cannot be read
 
 
@@ -62,13 +67,15 @@ class ImageSource:
 
     `identity` is their entry in the spec of a harvest, and `origin` their place on this machine.
     `fetch(index, size)` returns an image; for an unreadable one it may raise any exception, as
-    decoders do.
+    decoders do. `saturated` maps the images read so far that have pixels below black or above
+    white, which no 8-bit image has, to the number of these pixels.
     """
 
     identity: dict[str, Any]
     origin: str
     names: tuple[str, ...]
     fetch: Callable[[int, int], UInt8[np.ndarray, "size size 3"]]
+    saturated: dict[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -97,9 +104,10 @@ class ImageSource:
 def open_images(inputs: str, limit: int | None = None) -> ImageSource:
     """The images that `inputs` names.
 
-    `inputs` is a folder of images, a dataset written by `datasets.save_to_disk`, a parquet file,
-    `hf:NAME_OR_PATH[@SPLIT]`, or `dead-leaves[:SEED]`. `limit` draws that many images at random,
-    always the same ones, in their original order. For dead leaves it is the number of images.
+    `inputs` is a folder of images or of parquet files, a dataset written by
+    `datasets.save_to_disk`, a parquet file, `hf:NAME_OR_PATH[@SPLIT]`, or `dead-leaves[:SEED]`.
+    `limit` draws that many images at random, always the same ones, in their original order. For
+    dead leaves it is the number of images.
     Raises InputsNotFoundError, ConfigError.
     """
     if limit is not None and limit < 1:
@@ -108,13 +116,13 @@ def open_images(inputs: str, limit: int | None = None) -> ImageSource:
         return _dead_leaves(inputs, limit)
     if inputs.startswith(HUGGING_FACE):
         return _hugging_face(inputs.removeprefix(HUGGING_FACE), limit)
-    folder = Path(inputs)
+    folder = Path(name_and_split(inputs)[0])
     if not inputs or not (folder.is_dir() or is_parquet(folder)):
         raise InputsNotFoundError(
             f"--inputs must be a folder of images, {HUGGING_FACE}NAME or {DEAD_LEAVES}; got "
             f"{inputs!r}, which is not a folder. Check the path."
         )
-    if is_on_disk(folder) or is_parquet(folder):
+    if str(folder) != str(Path(inputs)) or is_on_disk(folder) or is_parquet(folder):
         return _hugging_face(inputs, limit)
     return _folder(folder, limit)
 
@@ -144,19 +152,21 @@ def readable(source: ImageSource, index: int, size: int) -> UInt8[np.ndarray, "s
 
 
 def _folder(folder: Path, limit: int | None) -> ImageSource:
-    found, skipped, irregular = _listed(folder)
-    _say_skipped(skipped, "images Pillow reads", "an image Pillow reads")
-    _say_skipped(irregular, "regular", "regular")
+    found, skipped, irregular = listed(folder, _is_image)
+    if not found and holds_parquet(folder):
+        return _hugging_face(str(folder), limit)
+    say_skipped(skipped, "images Pillow reads", "an image Pillow reads")
+    say_skipped(irregular, "regular", "regular")
     if not found:
         raise InputsNotFoundError(
             f"--inputs must be a folder of images; got {folder}, which holds none in any of its "
             f"subfolders ({', '.join(COMMON_SUFFIXES)} and others)."
         )
     paths = tuple(found[i] for i in _choose(len(found), limit))
-    names = tuple(_utf8(path) for path in paths)
+    names = tuple(utf8(path) for path in paths)
 
-    def fetch(index: int, size: int) -> UInt8[np.ndarray, "size size 3"]:
-        return fit(read_file(folder / paths[index]), size)
+    def read(index: int, most: int | None = None) -> bytes:
+        return read_file(folder / paths[index], most)
 
     def ends() -> Iterator[tuple[str, int, bytes]]:
         for path, name in zip(paths, names, strict=True):
@@ -170,50 +180,69 @@ def _folder(folder: Path, limit: int | None) -> ImageSource:
                 length, head, tail = UNREADABLE, b"", b""
             yield name, length, head + tail
 
-    return ImageSource(_identity("folder", names, ends()), str(folder), names, fetch)
+    return _source(_identity("folder", names, ends()), str(folder), names, read)
 
 
-def _listed(folder: Path) -> tuple[list[str], list[str], list[str]]:
-    """The images of a folder and its subfolders in order, the files that are no images, and what
-    is no regular file: pipes, devices, broken links, and links to folders."""
-    found, skipped, irregular = [], [], []
-    for root, folders, files in os.walk(folder, onerror=_say_unlisted):
-        above = Path(root).relative_to(folder)
-        irregular += [
-            (above / name).as_posix() for name in folders if (Path(root) / name).is_symlink()
-        ]
-        for name in files:
-            path = Path(root) / name
-            suffix = path.suffix.lower()
-            if not _is_regular(path):
-                irregular.append((above / name).as_posix())
-            elif suffix in SUFFIXES or (not suffix and _begins_as_image(path)):
-                found.append((above / name).as_posix())
-            else:
-                skipped.append((above / name).as_posix())
-    return sorted(found), skipped, irregular
+def _source(
+    identity: dict[str, Any],
+    origin: str,
+    names: tuple[str, ...],
+    read: Callable[[int, int | None], bytes],
+) -> ImageSource:
+    """A source whose image number i is the file `read(i, None)`; `read(i, n)` gives its first n
+    bytes."""
+    saturated: dict[int, int] = {}
+    white_of = _white_of(len(names), read)
+
+    def fetch(index: int, size: int) -> UInt8[np.ndarray, "size size 3"]:
+        return fit(read(index, None), size, white_of, partial(_count, saturated, index))
+
+    return ImageSource(identity, origin, names, fetch, saturated)
 
 
-def _say_unlisted(error: OSError) -> None:
-    note(f"the folder {error.filename} cannot be listed ({error.strerror}) and was skipped.")
+def _count(saturated: dict[int, int], index: int, pixels: int) -> None:
+    if pixels:
+        saturated[index] = pixels
 
 
-def _say_skipped(names: list[str], plural: str, singular: str) -> None:
-    if names:
-        one = len(names) == 1
-        named = ", ".join(_utf8(name) for name in sorted(names)[:NAMED])
-        note(
-            f"{len(names)} {'file is' if one else 'files are'} not {singular if one else plural} "
-            f"and {'was' if one else 'were'} skipped: {named}"
-            f"{', ...' if len(names) > NAMED else '.'}"
-        )
+def _white_of(count: int, read: Callable[[int, int | None], bytes]) -> WhiteOf:
+    """The value that is white in the images of mode I, and in those of mode F.
+
+    It is the same for all images of a set, so that their brightness can be compared. The first
+    such image has all others read for their largest pixel; a set without such images is not read.
+    """
+    found: dict[str, float] = {}
+    alone = threading.Lock()
+
+    def white_of(mode: str) -> float:
+        with alone:
+            if mode not in found:
+                pixels = [p for p in _largest(count, read, mode) if math.isfinite(p)]
+                most = max(pixels, default=0.0)
+                found[mode] = white_for(mode, most)
+                note(
+                    f"{len(pixels):,} images have {'integers' if mode == 'I' else 'floats'} as "
+                    f"pixels, up to {most:g}: {found[mode]:g} is white in all of them."
+                )
+            return found[mode]
+
+    return white_of
 
 
-def _is_regular(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # e.g. no permission to follow a link
-        return False
+def _largest(count: int, read: Callable[[int, int | None], bytes], mode: str) -> Iterator[float]:
+    for index in range(count):
+        try:
+            if may_have_no_range(read(index, HEAD_BYTES)):
+                yield largest(read(index, None), mode)
+        except MemoryError:
+            raise
+        except Exception:  # the harvest records why
+            continue
+
+
+def _is_image(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in SUFFIXES or (not suffix and _begins_as_image(path))
 
 
 def _begins_as_image(path: Path) -> bool:
@@ -225,20 +254,17 @@ def _begins_as_image(path: Path) -> bool:
     return head.startswith(HEADS) or head.endswith(BRANDS)
 
 
-def _utf8(name: str) -> str:
-    """A name with the bytes that are not UTF-8 written as \\xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
 def _hugging_face(name: str, limit: int | None) -> ImageSource:
-    path, _, split = name.partition("@")
+    """The images of a dataset. Their names do not tell how its place was given, so that a saved
+    dataset, its parquet file and its split by name have the same identity."""
+    path, split = name_and_split(name)
     table = open_table(path, split, "image dataset")
     encoded = image_column(table, path)
     chosen = _choose(len(encoded), limit)
-    names = tuple(f"{split or 'row'}/{i}" for i in chosen)
+    names = tuple(f"row/{i}" for i in chosen)
 
-    def fetch(index: int, size: int) -> UInt8[np.ndarray, "size size 3"]:
-        return fit(cell_bytes(encoded, chosen[index]), size)
+    def read(index: int, most: int | None = None) -> bytes:
+        return cell_bytes(encoded, chosen[index])[:most]
 
     def ends() -> Iterator[tuple[str, int, bytes]]:
         for index, name in enumerate(names):
@@ -251,8 +277,8 @@ def _hugging_face(name: str, limit: int | None) -> ImageSource:
             else:
                 yield name, len(whole), whole[:HEAD_BYTES] + whole[-HEAD_BYTES:]
 
-    origin = f"{HUGGING_FACE}{name}" if not Path(path).exists() else name
-    return ImageSource(_identity("hugging-face", names, ends()), origin, names, fetch)
+    origin = name if Path(path).exists() else f"{HUGGING_FACE}{name}"
+    return _source(_identity("hugging-face", names, ends()), origin, names, read)
 
 
 def _dead_leaves(inputs: str, limit: int | None) -> ImageSource:
@@ -264,6 +290,11 @@ def _dead_leaves(inputs: str, limit: int | None) -> ImageSource:
     if limit is None:
         raise ConfigError(f"--inputs {inputs} is endless. Set --limit, e.g. --limit 500.")
     seed = int(text)
+    if limit > MOST_GENERATED or seed >= 2**63:
+        raise ConfigError(
+            f"--inputs {DEAD_LEAVES}:SEED takes seeds below 2^63 and a --limit of at most "
+            f"{MOST_GENERATED:,}; got {seed:,} and {limit:,}."
+        )
 
     def fetch(index: int, size: int) -> UInt8[np.ndarray, "size size 3"]:
         return dead_leaves(seed, index, size)

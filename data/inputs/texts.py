@@ -13,11 +13,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from .. import order
 from ..errors import ConfigError, InputsNotFoundError, UnreadableInputsError
-from .hugging_face import HUGGING_FACE, is_on_disk, open_table
+from .files import is_regular, listed, read_file, say_skipped
+from .hugging_face import (
+    HUGGING_FACE,
+    holds_parquet,
+    is_on_disk,
+    is_parquet,
+    name_and_split,
+    open_table,
+)
 
 SUFFIXES = (".txt", ".md", ".rst")
 LINES = (".jsonl", ".ndjson")
@@ -34,6 +42,10 @@ BYTE_ORDER = (  # UTF-32 first: its mark begins with that of UTF-16
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
+
+Document = TypeVar("Document", str, list[int])
+Read = Callable[[Mapping[str, Any], str], Document | None]
+"""A row, and the words that name it -> its document, or None if it has none."""
 
 
 @final
@@ -59,14 +71,46 @@ class TextSource:
     left_out: Count = field(default_factory=Count)
 
 
+@final
+@dataclass(frozen=True)
+class IdSource:
+    """Documents as token ids, in order. The fields are those of TextSource."""
+
+    key: dict[str, Any]
+    origin: str
+    documents: Callable[[], Iterator[list[int]]]
+    left_out: Count
+
+
+def open_ids(
+    inputs: str, vocabulary: int, column: str = "text", streaming: bool = False
+) -> IdSource:
+    """The documents that `inputs` names, whose `column` holds the ids of their tokens.
+
+    `inputs` is what `open_text` takes, except files of plain text and `docstrings`. Raises what
+    `open_text` raises. Reading documents raises ConfigError if a row has something other than a
+    list of integers from 0 to `vocabulary` - 1.
+    """
+    if inputs == DOCSTRINGS:
+        raise ConfigError(
+            "--token-ids needs a dataset or .jsonl files with a column of token ids; got "
+            f"{inputs}, which is text. Leave out --token-ids."
+        )
+
+    def ids_of(row: Mapping[str, Any], where: str) -> list[int] | None:
+        return _ids_of(_cell(row, column, where), f"{where} under {column!r}", vocabulary)
+
+    return IdSource(*_opened(inputs, column, streaming, ids_of))
+
+
 def open_text(inputs: str, column: str = "text", streaming: bool = False) -> TextSource:
     """The documents that `inputs` names.
 
     A file .txt, .md or .rst is one document. A .jsonl file has one document per line, in `column`.
-    A folder has the documents of all such files below it, in the order of their names.
-    `hf:NAME_OR_PATH[@SPLIT]` is a dataset of the `datasets` library with one document per row; with
-    `streaming` it is not downloaded first. `docstrings` are those of Python's standard library.
-    Rows whose text is None (null in JSON) are left out and counted.
+    A folder has the documents of all such files below it, in the order of their names. A parquet
+    file, a folder of such files or `hf:NAME_OR_PATH[@SPLIT]` is a dataset of the `datasets` library
+    with one document per row; with `streaming` it is not downloaded first. `docstrings` are those
+    of Python's standard library. Rows whose text is None (null in JSON) are left out and counted.
 
     Raises InputsNotFoundError, ConfigError. Reading documents raises UnreadableInputsError if a
     file is not UTF-8, a line is not JSON or a text has a lone surrogate, and ConfigError if a row
@@ -74,36 +118,62 @@ def open_text(inputs: str, column: str = "text", streaming: bool = False) -> Tex
     """
     if inputs == DOCSTRINGS:
         return _docstrings()
+
+    def text_of(row: Mapping[str, Any], where: str) -> str | None:
+        return _text_of(_cell(row, column, where), where, column)
+
+    return TextSource(*_opened(inputs, column, streaming, text_of))
+
+
+def _opened(
+    inputs: str,
+    column: str,
+    streaming: bool,
+    read: Read[Document],
+) -> tuple[dict[str, Any], str, Callable[[], Iterator[Document]], Count]:
+    """The fields of a source. `read` gives the document of a row, or None if it has none."""
     if inputs.startswith(HUGGING_FACE):
-        return _hugging_face(inputs.removeprefix(HUGGING_FACE), column, streaming)
+        return _hugging_face(inputs.removeprefix(HUGGING_FACE), column, streaming, read)
     place = Path(inputs)
-    if inputs and place.is_file():
-        return _files([place], place, column)
+    path, split = name_and_split(inputs)
+    if (split and Path(path).exists()) or (inputs and (is_parquet(place) or is_on_disk(place))):
+        return _hugging_face(inputs, column, streaming, read)
+    if inputs and is_regular(place):
+        return _files([place], place, column, read)
     if not inputs or not place.is_dir():
+        what = "is a pipe or a device" if inputs and place.exists() else "does not exist"
         raise InputsNotFoundError(
             f"--inputs must be a file or folder of text, {HUGGING_FACE}NAME or {DOCSTRINGS}; got "
-            f"{inputs!r}, which does not exist{_near(place)}. Check the path."
+            f"{inputs!r}, which {what}{_near(place)}. Check the path."
         )
-    if is_on_disk(place):
-        return _hugging_face(inputs, column, streaming)
-    found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES + LINES)
+    found, skipped, irregular = listed(place, _is_text)
+    if not found and holds_parquet(place):
+        return _hugging_face(inputs, column, streaming, read)
+    say_skipped(skipped, f"text ({', '.join(SUFFIXES + LINES)})", "text")
+    say_skipped(irregular, "regular", "regular")
     if not found:
         raise InputsNotFoundError(
             f"--inputs must be a folder of text; got {place}, which holds none in any of its "
             f"subfolders ({', '.join(SUFFIXES + LINES)})."
         )
-    return _files(found, place, column)
+    return _files(sorted(place / name for name in found), place, column, read)
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES + LINES
 
 
 def _near(place: Path) -> str:
-    if not place.name or not place.parent.is_dir():
+    if not place.name or place.exists() or not place.parent.is_dir():
         return ""
     names = [p.name for p in place.parent.iterdir()]
     near = difflib.get_close_matches(place.name, names, n=3, cutoff=0.6)
     return f" (near names are {', '.join(near)})" if near else ""
 
 
-def _files(files: list[Path], origin: Path, column: str) -> TextSource:
+def _files(
+    files: list[Path], origin: Path, column: str, read: Read[Document]
+) -> tuple[dict[str, Any], str, Callable[[], Iterator[Document]], Count]:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
@@ -112,21 +182,21 @@ def _files(files: list[Path], origin: Path, column: str) -> TextSource:
 
     left_out = Count()
 
-    def documents() -> Iterator[str]:
+    def documents() -> Iterator[Document]:
         left_out.rows = 0
         for file in files:
             text = _decoded(file)
             if file.suffix.lower() in LINES:
-                yield from _lines(text, file, column, left_out)
-            else:
-                yield text
+                yield from _lines(text, file, column, read, left_out)
+            elif (document := read({column: text}, str(file))) is not None:
+                yield document
 
     key = {"kind": "files", "column": column, "digest": digest.hexdigest()}
-    return TextSource(key, str(origin), documents, left_out)
+    return key, str(origin), documents, left_out
 
 
 def _decoded(file: Path) -> str:
-    content = file.read_bytes()
+    content = read_file(file)
     if encoding := _wide_encoding(content[:SAMPLE]):
         raise UnreadableInputsError(
             f"{file} must be UTF-8; got {encoding}. Convert it, e.g. with "
@@ -165,7 +235,9 @@ def _wide_encoding(start: bytes) -> str:
     return ""
 
 
-def _lines(text: str, file: Path, column: str, left_out: Count) -> Iterator[str]:
+def _lines(
+    text: str, file: Path, column: str, read: Read[Document], left_out: Count
+) -> Iterator[Document]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -184,26 +256,30 @@ def _lines(text: str, file: Path, column: str, left_out: Count) -> Iterator[str]
                 f"line {number} of {file} must be a JSON object with its text under {column!r}; "
                 f"got {type(row).__name__}. Correct or remove it."
             )
-        found = _text_of(row, column, f"line {number} of {file}")
+        found = read(row, f"line {number} of {file}")
         if found is None:
             left_out.rows += 1
         else:
             yield found
 
 
-def _text_of(row: Mapping[str, Any], column: str, where: str) -> str | None:
-    """The text of a row, or None if the row says that it has none. `where` names the row.
-
-    Raises ConfigError if the row has no such column or something other than text there, and
-    UnreadableInputsError if the text has a lone surrogate, which no tokenizer takes.
-    """
+def _cell(row: Mapping[str, Any], column: str, where: str) -> Any:
+    """A cell of a row; `where` names the row. Raises ConfigError if it has no such column."""
     if column not in row:
         has = ", ".join([*map(str, islice(row, SHOWN)), *(["..."] if len(row) > SHOWN else [])])
         raise ConfigError(
             f"{where} must have its text under {column!r}; got {has or 'no keys'}. Name the right "
             "key with --column."
         )
-    text = row[column]
+    return row[column]
+
+
+def _text_of(text: Any, where: str, column: str) -> str | None:
+    """The text of a cell, or None if the cell says that it has none.
+
+    Raises ConfigError for something other than text, and UnreadableInputsError if the text has a
+    lone surrogate, which no tokenizer takes.
+    """
     if text is None:
         return None
     if not isinstance(text, str):
@@ -219,11 +295,38 @@ def _text_of(row: Mapping[str, Any], column: str, where: str) -> str | None:
     return text
 
 
+def _ids_of(cell: Any, where: str, vocabulary: int) -> list[int] | None:
+    """The token ids of a cell, or None if the cell says that it has none. Raises ConfigError."""
+    if cell is None:
+        return None
+    ids = cell.tolist() if hasattr(cell, "tolist") else cell
+    if not isinstance(ids, list | tuple):
+        raise ConfigError(
+            f"{where} must have a list of token ids; got {type(ids).__name__}. Name the column of "
+            "ids with --column, or leave out --token-ids."
+        )
+    for token in ids:
+        if not isinstance(token, int) or isinstance(token, bool):
+            raise ConfigError(
+                f"{where} must have whole numbers as token ids; got {type(token).__name__}. Name "
+                "the column of ids with --column, or leave out --token-ids."
+            )
+        if not 0 <= token < vocabulary:
+            raise ConfigError(
+                f"{where} must have token ids from 0 to {vocabulary - 1:,}, the vocabulary of the "
+                f"model; got {token:,}. Give the ids of this model's tokenizer, or the text."
+            )
+    return list(ids)
+
+
 def _instead_of(value: object) -> str:
     """What to do about something that is no text."""
     listed = isinstance(value, (list, tuple)) or hasattr(value, "tolist")
     if listed and all(isinstance(item, int) for item in value):  # type: ignore[attr-defined]
-        return "Token ids are not taken: name the column of the text with --column."
+        return (
+            "Token ids are not taken without --token-ids: pass it, or name the column of the text "
+            "with --column."
+        )
     if listed or isinstance(value, dict):
         return "Name another column with --column, or write each text as a row of its own."
     if isinstance(value, bytes):
@@ -231,8 +334,10 @@ def _instead_of(value: object) -> str:
     return "Name the column that holds the text with --column."
 
 
-def _hugging_face(name: str, column: str, streaming: bool) -> TextSource:
-    path, _, split = name.partition("@")
+def _hugging_face(
+    name: str, column: str, streaming: bool, read: Read[Document]
+) -> tuple[dict[str, Any], str, Callable[[], Iterator[Document]], Count]:
+    path, split = name_and_split(name)
     table = open_table(path, split, "text", streaming)
     columns = list(table.features or {column: None})
     if column not in columns:
@@ -242,19 +347,19 @@ def _hugging_face(name: str, column: str, streaming: bool) -> TextSource:
         )
     left_out = Count()
 
-    def documents() -> Iterator[str]:
+    def documents() -> Iterator[Document]:
         left_out.rows = 0
         for number, row in enumerate(table):
-            text = _text_of(row, column, f"row {number:,} (from 0) of the dataset {path!r}")
-            if text is None:
+            document = read(row, f"row {number:,} (from 0) of the dataset {path!r}")
+            if document is None:
                 left_out.rows += 1
             else:
-                yield text
+                yield document
 
     known = getattr(table, "_fingerprint", None)  # a stream has none, only its name
     key = {"kind": "hugging-face", "name": name, "column": column, "fingerprint": known}
     origin = name if Path(path).exists() else f"{HUGGING_FACE}{name}"
-    return TextSource(key, origin, documents, left_out)
+    return key, origin, documents, left_out
 
 
 def _docstrings() -> TextSource:

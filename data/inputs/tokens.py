@@ -23,7 +23,7 @@ from ..cli import note
 from ..errors import ConfigError, StoreLockedError
 from ..store.atomic import is_alive, locked
 from ..store.spec import canonical_json
-from .texts import Count, TextSource
+from .texts import Count, IdSource, TextSource
 
 VERSION = 2  # of packing; to be raised if contexts change (2: None is left out)
 BATCH = 256  # documents in a call of the tokenizer
@@ -76,13 +76,14 @@ class Contexts:
     """Packed text: tokens, and the number of the document that each token belongs to.
 
     The prefix and suffix of a context belong to the adjacent document. `digest` identifies the
-    tokens and documents.
+    tokens and documents. `left_out` rows of the source had no text.
     """
 
     tokens_BT: Int32[np.ndarray, "b t"]
     documents_BT: Int32[np.ndarray, "b t"]
     cut: Cut
     digest: str
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.tokens_BT)
@@ -171,14 +172,13 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
         _keep(place, islice(pack(source.documents(), cut), limit), cut, source)
         kept = _kept(place, cut)
         assert kept is not None, "packed text was written a moment ago"
-    contexts, left_out = kept
-    if left_out:
-        note(f"warning: {left_out:,} rows of {source.origin} have no text and were left out.")
-    return contexts
+    if kept.left_out:
+        note(f"warning: {kept.left_out:,} rows of {source.origin} have no text and were left out.")
+    return kept
 
 
-def _kept(place: Path, cut: Cut) -> tuple[Contexts, int] | None:
-    """The contexts in a folder and the number of rows left out; None unless they are whole."""
+def _kept(place: Path, cut: Cut) -> Contexts | None:
+    """The contexts in a folder; None unless they are whole."""
     try:
         left_out, check = (0, "")
         if (place / LEFT_OUT).is_file():
@@ -189,7 +189,7 @@ def _kept(place: Path, cut: Cut) -> tuple[Contexts, int] | None:
         tokens_BT, documents_BT = (
             np.load(place / f"{name}.npy", mmap_mode="r") for name in ("tokens", "documents")
         )
-        contexts = Contexts(tokens_BT, documents_BT, cut, (place / "digest").read_text())
+        contexts = Contexts(tokens_BT, documents_BT, cut, (place / "digest").read_text(), left_out)
         for part in (tokens_BT, documents_BT):
             if part.dtype != np.int32 or part.shape != (len(tokens_BT), cut.length):
                 return None
@@ -199,7 +199,7 @@ def _kept(place: Path, cut: Cut) -> tuple[Contexts, int] | None:
             digest.update(np.stack([tokens_BT[at], documents_BT[at]], axis=1).tobytes())
     except Exception:  # numpy raises errors of many kinds for a damaged header
         return None
-    return (contexts, left_out) if digest.hexdigest() == contexts.digest else None
+    return contexts if digest.hexdigest() == contexts.digest else None
 
 
 def _check_of(left_out: int) -> str:
@@ -231,6 +231,12 @@ def tokenised(
 
     key = {"text": text.key, "tokenizer": tokenizer}
     return TokenSource(key, text.origin, documents, text.left_out)
+
+
+def given_ids(ids: IdSource, tokenizer: str) -> TokenSource:
+    """A source of tokens whose ids a dataset gives."""
+    key = {"ids": ids.key, "tokenizer": tokenizer}
+    return TokenSource(key, ids.origin, ids.documents, ids.left_out)
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[str]]:

@@ -111,7 +111,8 @@ def _explain_overflow(rows: Shaped[np.ndarray, " r *d"], dtype: str, where: str)
     if not np.isfinite(values).all():
         raise OverflowingRowsError(
             f"activations must be finite; got NaN or infinity at {where}. Check the subject's "
-            "weights and preprocessing."
+            "weights and preprocessing. If it computes in float16 (--compute float16), whose "
+            "largest number is 65,504, use --compute bfloat16 or float32."
         )
     raise OverflowingRowsError(
         f"activations must fit into {dtype}; got {np.abs(values).max():.4g} at {where}. Harvest "

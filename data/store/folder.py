@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from jaxtyping import UInt8
 
 from ..errors import (
     ConfigError,
+    StoreDamagedError,
     StoreFullError,
     StoreLockedError,
     StoreUnreachableError,
@@ -34,6 +36,8 @@ REMOVING = "removing"  # the suffix of a folder that is being removed
 CREATING = "creating"  # the suffix of a store that is being created
 LEFT_FILE = re.compile(rf"\.\d+{re.escape(ASIDE)}$")  # the temporary file of a process
 LEFT_FOLDER = re.compile(rf"\.[^/]+-[0-9a-f]{{12}}\.({CREATING}|{REMOVING})")
+
+READING = os.O_RDONLY | os.O_NONBLOCK  # a pipe, which no store holds, is not waited for
 
 Buffer = UInt8[np.ndarray, " _"]
 
@@ -113,9 +117,12 @@ class LocalFolder:
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """See Folder."""
-        handle = os.open(self.path / name, os.O_RDONLY)
+        handle = os.open(self.path / name, READING)
         try:
-            size = os.fstat(handle).st_size
+            about = os.fstat(handle)
+            if not stat.S_ISREG(about.st_mode):
+                raise _irregular(self.path / name)
+            size = about.st_size
             first = max(0, size + start) if start < 0 else start
             return os.pread(handle, size - first if length is None else length, first)
         finally:
@@ -123,9 +130,13 @@ class LocalFolder:
 
     def read_into(self, name: str, start: int, parts: Sequence[Buffer]) -> int:
         """See Folder: one system call, without an intermediate buffer."""
-        handle = os.open(self.path / name, os.O_RDONLY)
+        handle = os.open(self.path / name, READING)
         try:
             return os.preadv(handle, [part.data for part in parts], start)
+        except OSError as error:
+            if error.errno == errno.ESPIPE:
+                raise _irregular(self.path / name) from None
+            raise
         finally:
             os.close(handle)
 
@@ -146,7 +157,7 @@ class LocalFolder:
         write_together({self.path / name: content for name, content in files.items()})
 
     def sizes(self, under: str = "") -> dict[str, int]:
-        """See Folder."""
+        """See Folder: links to files count, links to folders, pipes and devices do not."""
         found: dict[str, int] = {}
         waiting = [(self.path / under, f"{under}/" if under else "")]
         while waiting:
@@ -154,9 +165,9 @@ class LocalFolder:
             if not folder.is_dir():
                 continue
             for entry in os.scandir(folder):
-                if entry.is_dir():
+                if entry.is_dir(follow_symlinks=False):  # links could lead in a circle
                     waiting.append((folder / entry.name, f"{prefix}{entry.name}/"))
-                elif not entry.name.endswith(ASIDE):
+                elif entry.is_file() and not entry.name.endswith(ASIDE):
                     found[prefix + entry.name] = entry.stat().st_size
         return found
 
@@ -335,6 +346,13 @@ def _unreachable(place: str, error: Exception) -> StoreUnreachableError:
     return StoreUnreachableError(
         f"{place} cannot be reached ({type(error).__name__}: {reason}). Check the address, the "
         "network and the credentials, and run the same command again."
+    )
+
+
+def _irregular(path: Path) -> StoreDamagedError:
+    return StoreDamagedError(
+        f"{path} must be a regular file; it is a pipe, a device or a folder. Remove it, and "
+        "harvest the store again or copy it again."
     )
 
 

@@ -92,6 +92,7 @@ def describe_store(location: str, name: str) -> dict[str, Any]:
         "origin": about["origin"],
         "environments": list(environments.values()),
         "unreadable": [failure for record in records for failure in record["failures"]],
+        "saturated": [image for record in records for image in record.get("saturated", [])],
     }
 
 

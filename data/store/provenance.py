@@ -17,6 +17,9 @@ def located(store: str | Path, hint: str) -> str:
     """
     file, python, function = hint.partition(".py:")
     place = Path(store) / (f"{file}.py" if python else file)
+    path, at, split = file.rpartition("@")  # of a dataset
+    if path and not place.exists() and (Path(store) / path).exists():
+        return f"{Path(store) / path}{at}{split}"
     if not file or not place.exists():
         return hint
     return f"{place}:{function}" if python else str(place)

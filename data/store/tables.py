@@ -112,6 +112,10 @@ def store(about: Mapping[str, Any]) -> str:
         named = (f"{u['input']}  {u['name']}: {u['reason']}" for u in unreadable[:SHOWN])
         parts += [f"  {one_line(text)}" for text in named]
         parts += _rest(unreadable)
+    if saturated := about["saturated"]:
+        parts += [f"{len(saturated)} images have pixels below black or above white"]
+        parts += [f"  {s['input']}  {s['name']}: {s['pixels']:,} pixels" for s in saturated[:SHOWN]]
+        parts += _rest(saturated)
     return "\n".join(parts)
 
 

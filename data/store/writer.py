@@ -70,6 +70,7 @@ class Written:
     failures: Mapping[int, str]
     scales: Mapping[str, Float32[np.ndarray, " r"]] = field(default_factory=dict)
     rounding: Mapping[str, Rounding] = field(default_factory=dict)
+    saturated: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,12 @@ class StoreWriter:
         }
         if written.rounding:
             record["rounding"] = {s: rounding_to_json(r) for s, r in written.rounding.items()}
+        if written.saturated:
+            record["saturated"] = [
+                {"input": i, "name": written.names[i - layout.shard_inputs(shard).start]}
+                | {"pixels": pixels}
+                for i, pixels in sorted(written.saturated.items())
+            ]
         return Encoded(shard, files, checksums, record)
 
     def _encode_chunk(

@@ -214,12 +214,17 @@ def _subject_of(config: VisionConfig, run: Path | None, store: Store | None) -> 
             "inceptionv1."
         )
     origin = store.origin
+    if "subject" not in origin:
+        raise SubjectError(
+            f"the store {store.name} does not say which subject it was harvested from. Pass "
+            "--subject, and --weights for inceptionv1."
+        )
     hint = located(store.path, origin["subject"])
     check_named(hint, store.path, store.spec["subject"], [run] if run else [])
     try:
         return load_subject(
             hint,
-            weights=config.weights or located(store.path, origin["weights"]),
+            weights=config.weights or located(store.path, origin.get("weights", "")),
             normalisation=config.normalisation or origin.get("normalisation") or "auto",
         )
     except (FileNotFoundError, SubjectError) as error:

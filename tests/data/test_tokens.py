@@ -192,7 +192,7 @@ def test_rows_without_text_are_left_out_and_counted(
     ("value", "match"),
     [
         (["one", "two"], "got list. Name another column"),
-        ([5, 6, 7], "got list. Token ids are not taken"),
+        ([5, 6, 7], "got list. Token ids are not taken without --token-ids"),
         ({"en": "one"}, "got dict. Name another column"),
         (3, "got int. Name the column"),
         (2.5, "got float. Name the column"),

@@ -263,3 +263,39 @@ def test_what_ranks_are_told(
     assert (status, out) == (2, "")
     assert "--overwrite needs a single process; got 2" in err
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("source", ["environment", "flags"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_says_at_once_whom_it_waits_for(
+    source: str,
+    rank: int,
+    flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """RANK and WORLD_SIZE may be left over from another command."""
+    words = [*flags, "--home", str(tmp_path / "home"), "--limit", "2"]
+    if source == "flags":
+        words += ["--rank", str(rank), "--ranks", "2"]
+    else:
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+
+    def tired(_: float) -> None:
+        raise KeyboardInterrupt  # instead of waiting
+
+    monkeypatch.setattr("tendril.harvest.loop.time.sleep", tired)
+    monkeypatch.setattr("tendril.data.store.create.time.sleep", tired)
+    if rank == 0:
+        monkeypatch.setattr("tendril.data.store.writer.StoreWriter.finish", lambda _: False)
+    status, _, err = run(monkeypatch, capsys, *words)
+    named = "--rank and --ranks" if source == "flags" else "RANK and WORLD_SIZE"
+    first = err.splitlines()[0]
+    assert status == 130
+    assert first.startswith(f"rank {rank} of 2 (from {named}")
+    assert ("waits for rank 0 to create it" in first) == (rank == 1)
+    assert "If this is the only process, stop it and pass --ranks 1" in first
+    if rank == 0:
+        assert "waits for 0 shards of the other ranks" in err or "waits for 1 shards" in err

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,37 @@ def test_as_many_processes_go_on_as_began(one: Path, tmp_path: Path) -> None:
     write_tensors(state, tensors, numbers | {"readers": [numbers["reader"]] * 2})
     with pytest.raises(ConfigError, match=r"number of processes must be 2.*got 1"):
         train(config)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_says_at_once_whom_it_waits_for(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RANK and WORLD_SIZE may be left over from another command."""
+    sparse.make_store(tmp_path, {"here": sparse.vectors(400, sparse.directions())})
+    config = TrainConfig(home=str(tmp_path), latents=8, k=2, steps=2, batch_size=64, device="cpu")
+    monkeypatch.setenv("RANK", str(rank))
+    with pytest.raises(ConfigError, match="rank 1 of 1") if rank else nullcontext():
+        train(config)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ConfigError, match="MASTER_ADDR and MASTER_PORT must say where the 2"):
+        train(config)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29511")
+
+    def tired(_: str) -> None:
+        raise KeyboardInterrupt  # instead of waiting
+
+    monkeypatch.setattr("torch.distributed.init_process_group", tired)
+    capsys.readouterr()
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    assert (
+        f"rank {rank} of 2 (from RANK and WORLD_SIZE of the environment) waits for the other ranks "
+        "at 127.0.0.1:29511. If it is the only process"
+    ) in capsys.readouterr().err
+    for name, value in (("WORLD_SIZE", "two"), ("RANK", "-1"), ("RANK", "2")):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigError, match=r"RANK and WORLD_SIZE"):
+            train(config)
