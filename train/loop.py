@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from types import FrameType
@@ -22,7 +22,13 @@ from tendril.data.cli import Outcome, note, progress_bar, scalars
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError, StoreLockedError
 from tendril.data.home import runs_folder
-from tendril.data.store.atomic import ASIDE, check_no_links, check_not_link, locked
+from tendril.data.store.atomic import (
+    ASIDE,
+    check_no_links,
+    check_not_link,
+    locked,
+    remove_asides,
+)
 from tendril.data.store.reader import Store
 from tendril.data.store.spec import canonical_json, slug
 from tendril.models.dictionaries.checkpoint import (
@@ -30,8 +36,10 @@ from tendril.models.dictionaries.checkpoint import (
     DICTIONARY,
     RESULT,
     STATE,
+    check_fields,
+    check_files,
     read_config,
-    read_json,
+    read_figures,
 )
 
 from .checks import warn_of_passes, warn_of_result
@@ -183,7 +191,8 @@ def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:
 
 @contextmanager
 def only_trainer(run: Path, *, overwrite: bool = False) -> Iterator[None]:
-    """A context in which no other process trains this run, emptied first if `overwrite`.
+    """A context in which no other process trains this run, emptied first if `overwrite`, else of
+    the temporary files of a killed process.
 
     Raises StoreLockedError, and ConfigError for a folder with symbolic links or of another kind.
     """
@@ -193,6 +202,7 @@ def only_trainer(run: Path, *, overwrite: bool = False) -> Iterator[None]:
                 clear(run)
             if not (run / RESULT).exists():
                 check_no_links(run)
+            remove_asides(run)
             yield
     except StoreLockedError as error:
         raise StoreLockedError(
@@ -363,5 +373,10 @@ def _fit(config: TrainConfig, source: Source, run: Path, device: torch.device) -
 
 
 def read_result(run: Path) -> TrainResult:
-    """The result.json of a finished run."""
-    return TrainResult(run=run, **read_json(run / RESULT))
+    """The result.json of a finished run. Raises RunDamagedError if any of its files has changed."""
+    check_files(run)
+    figures = read_figures(run)
+    own = ("run", "reused")
+    check_fields(figures, TrainResult, run / RESULT, but=own)
+    names = {field.name for field in fields(TrainResult)}.difference(own)
+    return TrainResult(run=run, **{n: v for n, v in figures.items() if n in names})

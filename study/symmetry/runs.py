@@ -16,7 +16,7 @@ from tendril.models.dictionaries.checkpoint import (
     RESULT,
     load_frequency,
     read_config,
-    read_json,
+    read_figures,
 )
 from tendril.models.dictionaries.equivariant import EquivariantCrosscoder, blocks_of
 from tendril.models.dictionaries.sae import Stored
@@ -110,8 +110,7 @@ def analyse_run(
         thresholds,
         tied=isinstance(dictionary, EquivariantCrosscoder),
     )
-    result = run.folder / RESULT
-    trained = read_json(result) if result.is_file() else {}
+    trained = read_figures(run.folder) if (run.folder / RESULT).is_file() else {}
     return replace(analysis, about=describe(run, dictionary), trained=trained)
 
 
