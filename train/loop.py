@@ -18,7 +18,7 @@ from typing import Any, NoReturn, final
 import torch
 from tqdm import tqdm
 
-from tendril.data.cli import Outcome, note, progress_bar, scalars
+from tendril.data.cli import Outcome, is_out_of_memory, note, progress_bar, scalars
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError, StoreLockedError
 from tendril.data.home import runs_folder
@@ -49,8 +49,6 @@ from .outliers import used_norms, warn_of_outliers
 from .run import METRICS, Running, write_result
 from .trainer import ALONE, Ranks
 from .vectors import Source, source_of, store_of
-
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 @final
@@ -266,9 +264,7 @@ def memory_errors(config: TrainConfig, width: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
-            sign in str(error) for sign in OUT_OF_MEMORY
-        ):
+        if not is_out_of_memory(error):
             raise
         batch = f"--batch-size (now {config.batch_size})"
         latents = f"--latents (now {config.latents_for(width)})"

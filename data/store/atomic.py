@@ -147,7 +147,8 @@ def remove_asides(folder: Path, *, deep: bool = True) -> None:
     """Remove the temporary files that a killed writer left in a folder, whose lock the caller
     holds, and, if `deep`, below it. Links to folders are not followed."""
     for path in (folder.rglob if deep else folder.glob)(f"*{ASIDE}"):
-        if path.is_symlink() or path.is_file():
+        number = path.suffixes[-2:-1]  # the process; other programs write .part files, too
+        if number and number[0][1:].isdigit() and (path.is_symlink() or path.is_file()):
             path.unlink(missing_ok=True)
 
 

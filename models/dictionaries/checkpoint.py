@@ -383,5 +383,5 @@ def _digest(tensors: Mapping[str, Tensor], numbers: str) -> str:
     digest = xxhash.xxh3_128(numbers.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

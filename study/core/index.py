@@ -10,7 +10,7 @@ from tendril.data.home import REPORT, entries, reports_folder
 from tendril.data.store.atomic import changed_file, locked, remove_asides, write_whole
 
 from ..page.render import HERE, render
-from .report import ABOUT, AGAIN, PAGE, read_sealed
+from .report import ABOUT, AGAIN, PAGE, RESULT, Report, read_sealed
 
 SHOWN = 6  # figures of a report
 
@@ -29,6 +29,12 @@ def write_index(home: str = "") -> Path:
         remove_asides(folder, deep=False)
         write_whole(page, render(HERE, context, "index.html").encode())
     return page
+
+
+def is_listed(report: Report) -> bool:
+    """True if the index was written after a finished report."""
+    page = report.folder.parent / PAGE
+    return page.is_file() and page.stat().st_mtime_ns >= (report.folder / RESULT).stat().st_mtime_ns
 
 
 def _written(report: Path) -> float:

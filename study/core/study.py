@@ -22,7 +22,7 @@ from tendril.data.home import RUN, find_run, folder_of
 
 from ..page.render import render
 from .config import StudyConfig
-from .index import write_index
+from .index import is_listed, write_index
 from .report import AGAIN, RESULT, Report, report_of
 
 C = TypeVar("C", bound=StudyConfig)
@@ -164,6 +164,8 @@ def run_study(study: Study[C, I, F], config: C) -> StudyResult:
             complete = study.complete(figures)
         if complete:
             note(f"{report.page} exists; --overwrite makes it again.")
+            if not is_listed(report):  # the process was killed before it wrote the index
+                write_index(config.home)
             return found
     findings = study.compute(config, inputs, device)
     figures = study.figures(findings)

@@ -1,7 +1,8 @@
 """One flipped bit in any file of a run, a stopped run, a sweep or a report: an error that says so,
 or the same result.
 
-As a program, tries FLIPS bits of each and counts: python -m tests.train.test_damage FLIPS [SEED]."""
+As a program, tries FLIPS bits of each kind and counts:
+python -m tests.train.test_damage FLIPS [SEED]."""
 
 import json
 import random
