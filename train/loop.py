@@ -95,7 +95,7 @@ def next_command(trained: dict[str, Any], run: str, home: str = "") -> str:
     """The command that studies a run with this config.json."""
     if trained["group"]:
         words = ["study", "symmetry", "--run", run]
-    elif len(trained["sites"]) > 1:
+    elif len(trained["sites"] or ()) > 1:
         words = ["study", "parts", "--run", run]
     elif "tokenizer" in trained["subject"]:
         words = ["study", "features", "--run", run]
