@@ -97,9 +97,9 @@ def next_command(trained: dict[str, Any], run: str, home: str = "") -> str:
         words = ["study", "symmetry", "--run", run]
     elif len(trained["sites"] or ()) > 1:
         words = ["study", "parts", "--run", run]
-    elif "tokenizer" in trained["subject"]:
+    elif "tokenizer" in (trained["subject"] or {}):
         words = ["study", "features", "--run", run]
-    elif max(trained["grid"], default=1) > 1:
+    elif max(trained["grid"] or (), default=1) > 1:
         words = ["study", "curves", "--run", run]
     else:
         words = ["data", "info", run]

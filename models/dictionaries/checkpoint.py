@@ -36,6 +36,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from tendril.data.cli import is_out_of_memory
 from tendril.data.errors import ConfigError, MissingEntryError, RunDamagedError, TendrilError
 from tendril.data.home import RUN, find_run
 from tendril.data.store.atomic import changed_file, sealed, unsealed, write_whole
@@ -61,24 +62,24 @@ class RunFields(TypedDict, total=False):
     sites: dict[str, int] | list[str] | None
     store: str
     store_path: str
-    paired_store: str
-    paired_store_path: str
-    subject: dict[str, Any]
+    paired_store: str | None
+    paired_store_path: str | None
+    subject: dict[str, Any] | None
     group: dict[str, int | bool] | None
-    grid: list[int]
+    grid: list[int] | None
     scales: dict[str, float] | None
     width: int
     latents: int
     families: int
     steps: int
-    seed: int
+    seed: int | None
     k: int
     l0: float
     l1: float
     target_l0: float
-    held_out: float
-    orbits: str
-    control: str
+    held_out: float | None
+    orbits: str | None
+    control: str | None
 
 
 class SAEFields(TypedDict):
@@ -369,7 +370,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
         tensors, numbers = load_file(path), json.loads(metadata.get(NUMBERS, "{}"))
     except (SafetensorError, FileNotFoundError, ValueError, RecursionError) as error:
-        if "Cannot allocate memory" in str(error):
+        if is_out_of_memory(error):
             raise MemoryError from error
         raise RunDamagedError(f"{path} cannot be read ({error}). {AGAIN}") from error
     digest = metadata.get(DIGEST)

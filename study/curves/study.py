@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from tendril.data.errors import RunDamagedError
 from tendril.models.dictionaries.checkpoint import (
     RESULT,
     check_files,
@@ -200,9 +201,15 @@ def read_metrics(path: Path) -> dict[str, list[float]]:
     if not path.is_file():
         return {}
     check_files(path.parent, path.name)
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = rows[0] if rows else ()
+        return {name: [float(row[name] or "nan") for row in rows] for name in names}
+    except (csv.Error, ValueError, TypeError) as error:
+        raise RunDamagedError(
+            f"{path} must be a table of numbers; got something else ({error}). Train the run again."
+        ) from error
 
 
 def read_figures(path: Path) -> dict[str, float]:

@@ -118,7 +118,7 @@ def describe(run: OrbitRun, dictionary: Stored) -> str:
     """What kind of run it is: its control, if it is one, its kind of dictionary and its seed."""
     trained = run.trained
     control = trained.get("control") or "none"
-    drawn = trained.get("subject", {}).get("drawn")
+    drawn = (trained.get("subject") or {}).get("drawn")
     tied = isinstance(dictionary, EquivariantCrosscoder)
     kind = {"each": "SAE of augmented inputs", "identity": "SAE of plain inputs"}.get(
         trained.get("orbits", ""), "tied" if tied else "not tied"
