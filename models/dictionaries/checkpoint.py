@@ -72,12 +72,12 @@ class RunFields(TypedDict, total=False):
     latents: int
     families: int
     steps: int
-    seed: int | None
+    seed: int
     k: int
     l0: float
     l1: float
     target_l0: float
-    held_out: float | None
+    held_out: float
     orbits: str | None
     control: str | None
 
