@@ -43,6 +43,7 @@ from tendril.data.store.atomic import changed_file, sealed, unsealed, write_whol
 
 from .sae import SAE, Stored
 from .sae import described as described_sae
+from .sparsity import SparsityName
 
 CONFIG, RESULT = "config.json", "result.json"
 EQUIVARIANT = ("equivariant", "orbit")  # the kind of dictionary; runs before format 3 say orbit
@@ -82,12 +83,19 @@ class RunFields(TypedDict, total=False):
     control: str | None
 
 
+class GroupFields(TypedDict):
+    """The entries of `group` in config.json."""
+
+    rotations: int
+    reflections: bool
+
+
 class SAEFields(TypedDict):
     """The entries of `dictionary` in config.json for an SAE."""
 
     width: int
     latents: int
-    sparsity: str
+    sparsity: SparsityName
     k: int
     pre_bias: bool
 
@@ -101,7 +109,7 @@ class EquivariantFields(TypedDict):
     families: int
     k: int
     poses: str
-    side: int | None
+    side: str
 
 
 class JsonObject(dict[str, Any]):
@@ -236,6 +244,8 @@ def read_config(run: Path) -> dict[str, Any]:
     check_files(run, CONFIG)
     config = read_json(run / CONFIG)
     check_fields(config, RunFields, run / CONFIG)
+    if config.get("group"):
+        check_fields(config["group"], GroupFields, run / CONFIG, "group.")
     return config
 
 
@@ -339,6 +349,8 @@ def in_words(kind: Any) -> str:
     words |= {NoneType: "null", list: "a list", dict: "an object"}
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(in_words(one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
     inner = get_args(kind)[-1:] if get_origin(kind) in (list, dict) else ()
     plain = words.get(get_origin(kind) or kind, str(kind))
     return f"{plain} of {in_words(inner[0])}" if inner and inner[0] is not Any else plain
