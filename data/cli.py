@@ -60,8 +60,28 @@ CAUSES = {
     errno.ENFILE: ("too many files are open on this machine", "Close some"),
     errno.ENOMEM: ("there is not enough memory", "Free some, or lower --batch-size"),
     errno.EIO: ("the disk reports an error", "Check the disk"),
+    errno.ENOENT: ("a file or folder is missing, or was removed meanwhile", "Check the path"),
+    errno.EISDIR: ("a folder lies where a file must be", "Move it away"),
+    errno.EEXIST: ("a file lies where a folder must be", "Move it away"),
+    errno.ENOTEMPTY: ("a folder is not empty, or is being filled by another process", "Wait"),
+    errno.EXDEV: ("two folders lie on different disks", "Choose another --home"),
+    errno.EBUSY: ("a file is in use", "Wait"),
+    errno.EAGAIN: ("a file is locked, or there are too many processes", "Wait"),
+    errno.ENOLCK: ("the file system has no locks", "Choose another --home"),
+    errno.ENOTSUP: ("the file system cannot do this", "Choose another --home"),
+    errno.ESTALE: ("the network file system has lost a file", "Mount it again"),
+    errno.ETIMEDOUT: ("the disk or server does not answer", "Check it"),
+    errno.ENODEV: ("the device is gone", "Check the path"),
+    errno.ENXIO: ("the device is gone", "Check the path"),
+    errno.ENOTCONN: ("the network file system is not connected", "Mount it again"),
 }
 """Errors of the operating system that are nobody's bug: the cause, and what to do."""
+
+OUT_OF_MEMORY = (
+    *("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory"),
+    *("failed to map segment", "std::bad_alloc", "can't start new thread"),
+)
+"""Texts of a RuntimeError or an ImportError that means that there is no memory."""
 
 
 def run_command(
@@ -69,10 +89,10 @@ def run_command(
 ) -> NoReturn:
     """Run a command and leave with its exit status; `body` is the first to import torch.
 
-    Status 0: done, with the outcome on stdout. Status 2: a `TendrilError`, or an error of the
-    operating system that is in CAUSES, told in one sentence on stderr. Status 130: Ctrl-C, with
-    the sentence `stopped`. Any other exception is a fault of Tendril and keeps its traceback
-    (status 1).
+    Status 0: done, with the outcome on stdout. Status 2: a `TendrilError`, an error of the
+    operating system that is in CAUSES, or too little memory, told in one sentence on stderr.
+    Status 130: Ctrl-C, with the sentence `stopped`. Any other exception is a fault of Tendril and
+    keeps its traceback (status 1).
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
@@ -85,18 +105,32 @@ def run_command(
     except OSError as error:
         if error.errno not in CAUSES:
             raise
-        cause, remedy = CAUSES[error.errno]
-        place = f" ({error.filename})" if error.filename else ""
-        note(f"error: {cause}{place}. {remedy}, then run the same command again.")
-        sys.exit(MISTAKE)
-    except MemoryError:
-        cause, remedy = CAUSES[errno.ENOMEM]
-        note(f"error: {cause}. {remedy}, then run the same command again.")
-        sys.exit(MISTAKE)
+        _refuse(error.errno, error.filename2 or error.filename)
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _refuse(errno.ENOMEM)
     except KeyboardInterrupt:
         note(stopped)
         sys.exit(INTERRUPTED)
     sys.exit(DONE)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True if an error means that there is not enough memory."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def _refuse(number: int, place: object = None) -> NoReturn:
+    """Tell an error of the operating system in one sentence, and leave."""
+    cause, remedy = CAUSES[number]
+    where = f" ({place})" if place else ""
+    note(f"error: {cause}{where}. {remedy}, then run the same command again.")
+    try:
+        sys.stdout.flush()
+    except OSError:  # stdout itself is full: Python would fail once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(MISTAKE)
 
 
 def print_outcome(outcome: Outcome | Mapping[str, object] | None) -> None:

@@ -90,5 +90,15 @@ class RunDamagedError(TendrilError, ValueError):
     """A file of the run is missing or altered."""
 
 
+class MissingEntryError(RunDamagedError, KeyError):
+    """A JSON file of the run lacks an entry."""
+
+    __str__ = Exception.__str__  # KeyError would quote the sentence
+
+
+class ReportDamagedError(TendrilError, ValueError):
+    """A file of the report is missing or altered."""
+
+
 class EndpointError(TendrilError, ConnectionError):
     """The endpoint of a language model refuses the request or does not exist."""

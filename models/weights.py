@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tendril.data.cli import is_out_of_memory
 from tendril.data.errors import WeightsError, WeightsNotFoundError
-from tendril.data.store.atomic import locked, write_whole
+from tendril.data.store.atomic import locked, remove_asides, write_whole
 
 from .dictionaries.checkpoint import check_values
 
@@ -52,11 +53,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"there is no weights file at {path}. Check --weights, or pass `lucent` to download "
             "the Lucid checkpoint."
         )
+    path.open("rb").close()  # a file that may not be read is not a damaged one
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader raises exceptions of many types on damaged bytes
+        if is_out_of_memory(error):
+            raise MemoryError from error
         raise WeightsError(
             f"{path} must be a .safetensors or .pth weights file, but it cannot be read "
             f"({type(error).__name__}: {str(error).partition('. ')[0][:100]}). If it is truncated "
@@ -129,6 +133,7 @@ def fetch(checkpoint: Checkpoint, cache: Path | None = None) -> Path:
     path = folder / checkpoint.name
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, wait=True):  # one process downloads while the others wait
+        remove_asides(folder, deep=False)
         if not path.is_file() or git_blob(path.read_bytes()) != checkpoint.git_blob:
             write_whole(path, _download(checkpoint))
     return path

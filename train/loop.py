@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from types import FrameType
@@ -18,11 +18,17 @@ from typing import Any, NoReturn, final
 import torch
 from tqdm import tqdm
 
-from tendril.data.cli import Outcome, note, progress_bar, scalars
+from tendril.data.cli import Outcome, is_out_of_memory, note, progress_bar, scalars
 from tendril.data.device import cpu_threads, keep_freed_memory, launched_as, resolve_device
 from tendril.data.errors import ConfigError, StoreLockedError
 from tendril.data.home import runs_folder
-from tendril.data.store.atomic import ASIDE, check_no_links, check_not_link, locked
+from tendril.data.store.atomic import (
+    ASIDE,
+    check_no_links,
+    check_not_link,
+    locked,
+    remove_asides,
+)
 from tendril.data.store.reader import Store
 from tendril.data.store.spec import canonical_json, slug
 from tendril.models.dictionaries.checkpoint import (
@@ -30,8 +36,10 @@ from tendril.models.dictionaries.checkpoint import (
     DICTIONARY,
     RESULT,
     STATE,
+    check_fields,
+    check_files,
     read_config,
-    read_json,
+    read_figures,
 )
 
 from .checks import warn_of_passes, warn_of_result
@@ -41,8 +49,6 @@ from .outliers import used_norms, warn_of_outliers
 from .run import METRICS, Running, write_result
 from .trainer import ALONE, Ranks
 from .vectors import Source, source_of, store_of
-
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 @final
@@ -89,11 +95,11 @@ def next_command(trained: dict[str, Any], run: str, home: str = "") -> str:
     """The command that studies a run with this config.json."""
     if trained["group"]:
         words = ["study", "symmetry", "--run", run]
-    elif len(trained["sites"]) > 1:
+    elif len(trained["sites"] or ()) > 1:
         words = ["study", "parts", "--run", run]
-    elif "tokenizer" in trained["subject"]:
+    elif "tokenizer" in (trained["subject"] or {}):
         words = ["study", "features", "--run", run]
-    elif max(trained["grid"], default=1) > 1:
+    elif max(trained["grid"] or (), default=1) > 1:
         words = ["study", "curves", "--run", run]
     else:
         words = ["data", "info", run]
@@ -183,7 +189,8 @@ def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:
 
 @contextmanager
 def only_trainer(run: Path, *, overwrite: bool = False) -> Iterator[None]:
-    """A context in which no other process trains this run, emptied first if `overwrite`.
+    """A context in which no other process trains this run, emptied first if `overwrite`, else of
+    the temporary files of a killed process.
 
     Raises StoreLockedError, and ConfigError for a folder with symbolic links or of another kind.
     """
@@ -193,6 +200,7 @@ def only_trainer(run: Path, *, overwrite: bool = False) -> Iterator[None]:
                 clear(run)
             if not (run / RESULT).exists():
                 check_no_links(run)
+            remove_asides(run)
             yield
     except StoreLockedError as error:
         raise StoreLockedError(
@@ -256,9 +264,7 @@ def memory_errors(config: TrainConfig, width: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
-            sign in str(error) for sign in OUT_OF_MEMORY
-        ):
+        if not is_out_of_memory(error):
             raise
         batch = f"--batch-size (now {config.batch_size})"
         latents = f"--latents (now {config.latents_for(width)})"
@@ -363,5 +369,10 @@ def _fit(config: TrainConfig, source: Source, run: Path, device: torch.device) -
 
 
 def read_result(run: Path) -> TrainResult:
-    """The result.json of a finished run."""
-    return TrainResult(run=run, **read_json(run / RESULT))
+    """The result.json of a finished run. Raises RunDamagedError if any of its files has changed."""
+    check_files(run)
+    figures = read_figures(run)
+    own = ("run", "reused")
+    check_fields(figures, TrainResult, run / RESULT, but=own)
+    names = {field.name for field in fields(TrainResult)}.difference(own)
+    return TrainResult(run=run, **{n: v for n, v in figures.items() if n in names})

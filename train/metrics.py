@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tendril.data.errors import ConfigError
+from tendril.data.errors import ConfigError, RunDamagedError
 from tendril.data.store.atomic import write_whole
 from tendril.data.store.moments import moments_of, no_moments
 from tendril.models.dictionaries.sae import Dictionary
@@ -99,9 +99,15 @@ def evaluate(
 
 def begin_metrics(path: Path, step: int, columns: Sequence[str] = COLUMNS) -> None:
     """Prepare the file for the steps after `step`: write the header, and drop the lines that a
-    stopped run wrote after its last checkpoint."""
-    lines = path.read_text().splitlines() if step and path.exists() else []
-    kept = [line for line in lines[1:] if _step(line, len(columns)) <= step]
+    stopped run wrote after its last checkpoint. Raises RunDamagedError."""
+    try:
+        lines = path.read_text().splitlines() if step and path.exists() else []
+        kept = [line for line in lines[1:] if _step(line, len(columns)) <= step]
+    except ValueError as error:
+        raise RunDamagedError(
+            f"{path} must hold lines of numbers; got something else ({error}). Restore the file, "
+            "or start again with --overwrite."
+        ) from error
     write_whole(path, "\n".join([",".join(columns), *kept, ""]).encode())
 
 

@@ -5,25 +5,30 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
+import xxhash
 from jaxtyping import Float
 from torch import Tensor
 
 from tendril.data.cli import note
+from tendril.data.errors import RunDamagedError
 from tendril.data.home import SCHEME
+from tendril.data.store.atomic import digest_of, write_whole
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.checkpoint import (
     CONFIG,
-    RESULT,
+    DICTIONARY,
+    LATENTS,
     STATE,
     read_json,
     read_tensors,
     save_dictionary,
+    write_figures,
     write_json,
     write_tensors,
 )
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from .scalars import Scalars
 
 METRICS, EVALUATIONS = "metrics.csv", "evaluations.csv"
+FILES = (CONFIG, METRICS, EVALUATIONS, DICTIONARY, LATENTS, STATE)
 NOT_KEPT = ("home", "dry_run", "overwrite")  # fields about one command, not about the run
 
 
@@ -75,7 +81,11 @@ class Running:
         self.trainer = Trainer(config, objective, stream, scale, device, ranks)
         seconds = 0.0
         if ranks.agreed((run / STATE).exists()):
-            seconds = self.trainer.restore(*read_tensors(run / STATE))
+            tensors, numbers = read_tensors(run / STATE)
+            check_state_of(run, numbers)
+            seconds = self.trainer.restore(tensors, numbers, run / STATE)
+            if ranks.first:
+                restore_curves(run, numbers)
         self._began = began - seconds
         self._kept = self.trainer.step
         self._scalars: Scalars | None = None
@@ -134,9 +144,9 @@ class Running:
 
     def checkpoint(self) -> None:
         """Write the state after the last step, from which the same command continues."""
-        state = self.trainer.state(time.monotonic() - self._began)
+        tensors, numbers = self.trainer.state(time.monotonic() - self._began)
         if self._ranks.first:
-            write_tensors(self.run / STATE, *state)
+            write_tensors(self.run / STATE, tensors, numbers | about_run(self.run))
         if self._scalars:
             self._scalars.flush()
         self._kept = self.trainer.step
@@ -178,6 +188,40 @@ class Running:
     def _evaluated(self, is_outlier: IsOutlier | None = None) -> tuple[Stored, Evaluation]:
         dictionary, most = folded(self.trainer.sae, self._scale), self.config.eval_rows
         return dictionary, evaluate(dictionary, self._held_out_rows(), most, is_outlier)
+
+
+def about_run(run: Path) -> dict[str, Any]:
+    """What a state says of its run: the name, and size and digest of each file of curves so far."""
+    paths = [run / name for name in (METRICS, EVALUATIONS) if (run / name).is_file()]
+    return {"run": run.name, "files": {p.name: [p.stat().st_size, digest_of(p)] for p in paths}}
+
+
+def check_state_of(run: Path, numbers: Mapping[str, Any]) -> None:
+    """Raise RunDamagedError for the state of another run."""
+    if numbers.get("run", run.name) != run.name:
+        raise RunDamagedError(
+            f"{run / STATE} must be the state of {run.name}; it is that of {numbers['run']}. "
+            "Remove it, or start again with --overwrite."
+        )
+    if "files" not in numbers:
+        note(f"{run / STATE} is of an earlier version, without a digest: not checked for damage.")
+
+
+def restore_curves(run: Path, numbers: Mapping[str, Any]) -> None:
+    """Cut the files of curves back to what they held when a state was written.
+
+    Raises RunDamagedError if that has changed.
+    """
+    for name, (size, digest) in numbers.get("files", {}).items():
+        path = run / name
+        content = path.read_bytes()[:size] if path.is_file() else b""
+        if xxhash.xxh3_128(content).hexdigest() != digest:
+            raise RunDamagedError(
+                f"{path} has changed since the checkpoint of step {numbers['step']}: its digest "
+                "differs. Restore the file, or start again with --overwrite."
+            )
+        if path.stat().st_size != size:
+            write_whole(path, content)
 
 
 def write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dictionary) -> None:
@@ -222,8 +266,8 @@ def write_result(
     written = read_json(run / CONFIG)
     save_dictionary(run, dictionary, written, held.frequency_S)
     steps, vectors, dead = trained
-    write_json(
-        run / RESULT,
+    write_figures(
+        run,
         {
             "label": written["label"],
             "store": source.store.name,
@@ -239,4 +283,5 @@ def write_result(
             "eval_rows": held.rows,
             "seconds": round(time.monotonic() - began, 3),
         },
+        FILES,
     )

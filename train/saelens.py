@@ -11,14 +11,19 @@ from tendril.data.cli import Outcome
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.home import find_run, runs_folder
+from tendril.data.store.atomic import check_not_link, locked, remove_asides
 from tendril.data.store.spec import slug
 from tendril.models.dictionaries.checkpoint import (
+    CONFIG,
     DICTIONARY,
     LATENTS,
+    RESULT,
+    check_files,
     load_frequency,
     load_sae,
     read_config,
     save_dictionary,
+    write_figures,
 )
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.saelens import (
@@ -83,7 +88,9 @@ def import_run(
     site = cfg_entry(cfg, "hook_name")
     name = slug(name or f"imported-{site or folder.resolve().name}")
     run = runs_folder(home) / f"{name}-{digest[:12]}"
-    reused = (run / DICTIONARY).exists()
+    reused = (run / RESULT).exists()
+    if reused:
+        check_files(run)
     if not reused:
         _write(run, name, site or "", sae, cfg, scale, read_frequency(folder))
     return Outcome(
@@ -109,6 +116,7 @@ def _write(
     scale: float | None,
     frequency_S: Tensor | None,
 ) -> None:
+    check_not_link(run)
     run.mkdir(parents=True, exist_ok=True)
     written = {
         "name": name,
@@ -121,4 +129,9 @@ def _write(
         "scale": scale,
         "imported": cfg,
     }
-    save_dictionary(run, sae, {"label": run_label(written), **written}, frequency_S)
+    label, parameters = run_label(written), sum(p.numel() for p in sae.parameters())
+    figures = {"label": label, "store": "", "site": site, "parameters": parameters}
+    with locked(run, wait=True):
+        remove_asides(run)
+        save_dictionary(run, sae, {"label": label, **written}, frequency_S)
+        write_figures(run, figures, (CONFIG, DICTIONARY, LATENTS))

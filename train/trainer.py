@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, final, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, Required, TypedDict, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from tendril.data.errors import ConfigError
+from tendril.data.errors import ConfigError, RunDamagedError
+from tendril.models.dictionaries.checkpoint import check_fields, check_values
 from tendril.models.dictionaries.sae import Dictionary
 
 from .config import TrainConfig
@@ -19,6 +21,17 @@ from .objectives.base import Loss, Objective
 
 BETAS, EPS = (0.9, 0.999), 6.25e-10  # Gao et al. (2406.04093), A.3: rare latents, small gradients
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+class StateNumbers(TypedDict, total=False):
+    """The numbers of a state."""
+
+    step: Required[int]
+    seconds: Required[float]
+    reader: Required[dict[str, int]]
+    readers: list[dict[str, int]]
+    run: str
+    files: dict[str, list[int | str]]
 
 
 @runtime_checkable
@@ -240,9 +253,13 @@ class Trainer:
             numbers["readers"] = self._ranks.each(self._batches.state())
         return tensors, numbers
 
-    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> float:
-        """Continue from a state; returns the seconds spent so far. Raises ConfigError if the number
-        of processes has changed, since each has its own position in the data."""
+    def restore(
+        self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], source: object = "state"
+    ) -> float:
+        """Continue from a state, read from `source`; returns the seconds spent so far. Raises
+        RunDamagedError unless it is one of this training, and ConfigError if the number of
+        processes has changed, since each has its own position in the data."""
+        self._check_state(tensors, numbers, source)
         readers = numbers.get("readers", [numbers["reader"]])
         if len(readers) != self._ranks.ranks:
             raise ConfigError(
@@ -257,6 +274,40 @@ class Trainer:
         self._batches.restore(readers[self._ranks.rank])
         self.step = int(numbers["step"])
         return float(numbers["seconds"])
+
+    def _check_state(
+        self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], source: object
+    ) -> None:
+        wanted = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        wanted["quiet"] = self._quiet_S
+        for name, parameter in zip(self._names, self._trained, strict=True):
+            wanted |= {f"adam.{name}.{moment}": parameter for moment in MOMENTS[1:]}
+            wanted[f"adam.{name}.step"] = torch.tensor(0.0)
+        differing = next(
+            (
+                name
+                for name in sorted(wanted.keys() | tensors.keys())
+                if name not in wanted
+                or name not in tensors
+                or wanted[name].shape != tensors[name].shape
+                or wanted[name].dtype != tensors[name].dtype
+            ),
+            None,
+        )
+        again = "Start again with --overwrite."
+        if differing is not None:
+            raise RunDamagedError(
+                f"{source} must hold the tensors of this training; {differing} is missing, unknown "
+                f"or of another shape or type. {again}"
+            )
+        floats = {name: t for name, t in tensors.items() if name != "quiet"}
+        check_values(floats, source, RunDamagedError, again)
+        check_fields(numbers, StateNumbers, Path(str(source)))
+        if not 0 < numbers["step"] <= self.config.steps:
+            raise RunDamagedError(
+                f"the step in {source} must be from 1 to {self.config.steps}; got "
+                f"{numbers['step']}. {again}"
+            )
 
 
 def make_adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import RunDamagedError, TendrilError
 from ..home import RUN, STORE
+from ..store.atomic import changed_file, unsealed
 from ..store.inspect import describe_store
 from ..store.inspect import overview as store_overview
 from .entries import ABOUT, CONFIG, RESULT, SWEEP, Entry, written
@@ -49,11 +50,16 @@ def describe(entry: Entry) -> dict[str, Any]:
     if entry.kind is STORE:
         return {"kind": STORE.word} | describe_store(entry.location, entry.name)
     shown = overview(entry)
-    names = (CONFIG, SWEEP, RESULT) if entry.kind is RUN else (ABOUT, RESULT)
+    names = (CONFIG, SWEEP, TABLE, RESULT) if entry.kind is RUN else (ABOUT, RESULT)
     try:
         for name in names:
             if (entry.path / name).is_file():
-                shown[name.removesuffix(".json")] = read_json(entry.path / name)
+                value, digests = _unsealed(entry.path / name)
+                shown_too = {n: digests[n] for n in names if n in digests}
+                if fault := changed_file(entry.path, shown_too):
+                    raise ValueError(fault)
+                if name != TABLE:
+                    shown[name.removesuffix(".json")] = value
     except ValueError as error:
         raise RunDamagedError(
             f"{error}. Remove the {entry.kind.word} with `tendril data rm {entry.name}` and make "
@@ -71,7 +77,7 @@ def _run(path: Path) -> dict[str, Any]:
     general = {"label": run_label(config), "store": config.get("store", ""), "steps": steps}
     if not (path / RESULT).is_file():
         return general | {"state": "unfinished", "steps_done": step_of(path / STATE)}
-    result = read_json(path / RESULT)
+    result, _ = _unsealed(path / RESULT)
     steps = int(result.get("steps", steps))
     figures = {n: result[n] for n in ("fvu", "l0") if isinstance(result.get(n), int | float)}
     return general | {"state": "finished", "steps": steps, "steps_done": steps} | figures
@@ -82,7 +88,7 @@ def _sweep(path: Path) -> dict[str, Any]:
     sweep = read_json(path / SWEEP)
     if not (path / TABLE).is_file():
         return {"label": f"sweep at {sweep['base'].get('site', '')}", "state": "unfinished"}
-    table = read_json(path / TABLE)
+    table, _ = _unsealed(path / TABLE)
     label = f"sweep of {len(table['runs'])} runs, {table.get('site', '')}"
     return {"label": label, "state": "finished"}
 
@@ -128,11 +134,20 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises ValueError, naming the file, if it is something else."""
     try:
         value = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} must hold a JSON object; got {type(value).__name__}")
     return value
+
+
+def _unsealed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """A JSON object without its digests, and those of the files beside it. Raises ValueError."""
+    value = read_json(path)
+    try:
+        return unsealed(value)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def file_sizes(path: Path) -> dict[str, int]:

@@ -1,16 +1,23 @@
-"""Atomic writes of files, the lock of a folder, and the refusal of symbolic links."""
+"""Atomic writes of files, the lock of a folder, the refusal of symbolic links, and JSON files that
+hold digests of themselves and of the files beside them."""
 
 import errno
 import fcntl
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import xxhash
 
 from ..errors import ConfigError, StoreFullError, StoreLockedError
 
 LARGE = 2**20  # bytes from which the kernel is asked to write a piece at once
 ASIDE = ".part"  # the suffix of temporary files
+OWN, BESIDE = "digest", "xxh128"  # entries of a sealed JSON file: of the rest of it, of files
 
 Content = bytes | Sequence[bytes | memoryview]  # a file's content, whole or in pieces
 
@@ -145,3 +152,53 @@ def check_no_links(folder: Path) -> None:
                     )
                 if entry.is_dir():
                     waiting.append(Path(entry.path))
+
+
+def remove_asides(folder: Path, *, deep: bool = True) -> None:
+    """Remove the temporary files that a killed writer left in a folder, whose lock the caller
+    holds, and, if `deep`, below it. Links to folders are not followed."""
+    for path in (folder.rglob if deep else folder.glob)(f"*{ASIDE}"):
+        number = path.suffixes[-2:-1]  # the process; other programs write .part files, too
+        if number and number[0][1:].isdigit() and (path.is_symlink() or path.is_file()):
+            path.unlink(missing_ok=True)
+
+
+def digest_of(path: Path) -> str:
+    """The XXH128 digest of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+
+
+def sealed(value: Mapping[str, Any], files: Iterable[Path], folder: Path) -> bytes:
+    """A JSON object as a file, with the digests of `files` below `folder` and of the object."""
+    beside = {path.relative_to(folder).as_posix(): digest_of(path) for path in files}
+    whole = {**value, BESIDE: beside}
+    return (json.dumps({**whole, OWN: _own_digest(whole)}, indent=2) + "\n").encode()
+
+
+def unsealed(value: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """A sealed JSON object without its digests, and the digests of the files beside it.
+
+    An object of an earlier version has no digests. Raises ValueError if the object has changed.
+    """
+    if OWN not in value and BESIDE not in value:
+        return value, {}
+    whole = {name: entry for name, entry in value.items() if name != OWN}
+    if value.get(OWN) != _own_digest(whole):
+        raise ValueError("its content has changed: its digest differs")
+    return {name: v for name, v in whole.items() if name != BESIDE}, whole.get(BESIDE, {})
+
+
+def changed_file(folder: Path, digests: Mapping[str, str]) -> str:
+    """The first file that is missing or differs from its digest, in words; empty if none does."""
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            return f"{folder / name} is missing"
+        if digest_of(folder / name) != digest:
+            return f"{folder / name} has changed: its digest differs"
+    return ""
+
+
+def _own_digest(whole: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(whole))  # keys and tuples as they are read back
+    return xxhash.xxh3_128(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -7,29 +7,118 @@
 <run>/dictionary.safetensors    W_enc b_enc W_dec b_dec (threshold), for raw activations
 <run>/latents.safetensors       frequency: the fraction of held-out vectors each latent fires on
 <run>/result.json               figures, written last: the run is finished
+
+result.json holds the digests of the other files and of itself, and a state that of its tensors, so
+that no altered file is used. Runs of earlier versions have no digests; of their files only form and
+shapes can be checked.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    Literal,
+    Required,
+    TypedDict,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import torch
+import xxhash
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tendril.data.errors import ConfigError, RunDamagedError, TendrilError
+from tendril.data.cli import is_out_of_memory
+from tendril.data.errors import ConfigError, MissingEntryError, RunDamagedError, TendrilError
 from tendril.data.home import RUN, find_run
-from tendril.data.store.atomic import write_whole
+from tendril.data.store.atomic import changed_file, sealed, unsealed, write_whole
 
 from .sae import SAE, Stored
 from .sae import described as described_sae
+from .sparsity import SparsityName
 
 CONFIG, RESULT = "config.json", "result.json"
 EQUIVARIANT = ("equivariant", "orbit")  # the kind of dictionary; runs before format 3 say orbit
 DICTIONARY, LATENTS, STATE = RUN.marker, "latents.safetensors", "state.safetensors"
+NUMBERS, DIGEST = "tendril", "digest"  # metadata of a safetensors file
+SMALL = 2**20  # numbers of a matrix that can be made whatever the file holds
+AGAIN = "Train the run again, with --overwrite."
+
+
+class RunFields(TypedDict, total=False):
+    """The entries of config.json that are read, and their types."""
+
+    dictionary: Required[dict[str, Any]]
+    label: str
+    objective: str
+    site: str | None
+    sites: dict[str, int] | list[str] | None
+    store: str
+    store_path: str
+    paired_store: str | None
+    paired_store_path: str | None
+    subject: dict[str, Any] | None
+    group: dict[str, int | bool] | None
+    grid: list[int] | None
+    scales: dict[str, float] | None
+    width: int
+    latents: int
+    families: int
+    steps: int
+    seed: int
+    k: int
+    l0: float
+    l1: float
+    target_l0: float
+    held_out: float
+    orbits: str | None
+    control: str | None
+
+
+class GroupFields(TypedDict):
+    """The entries of `group` in config.json."""
+
+    rotations: int
+    reflections: bool
+
+
+class SAEFields(TypedDict):
+    """The entries of `dictionary` in config.json for an SAE."""
+
+    width: int
+    latents: int
+    sparsity: SparsityName
+    k: int
+    pre_bias: bool
+
+
+class EquivariantFields(TypedDict):
+    """The entries of `dictionary` in config.json for an equivariant group crosscoder."""
+
+    rotations: int
+    reflections: bool
+    width: int
+    families: int
+    k: int
+    poses: str
+    side: str
+
+
+class JsonObject(dict[str, Any]):
+    """A JSON object of a run. Reading an entry that is missing raises RunDamagedError."""
+
+    source = "config.json"
+
+    def __missing__(self, name: str) -> Any:
+        raise MissingEntryError(f"{self.source} must have the entry {name!r}; it has none. {AGAIN}")
 
 
 def load_dictionary(run: str | Path, home: str | None = None) -> Stored:
@@ -41,19 +130,18 @@ def load_dictionary(run: str | Path, home: str | None = None) -> Stored:
     Raises RunNotFoundError and RunDamagedError.
     """
     folder = find_run(run, home)
-    config = read_config(folder)
-    if "dictionary" not in config:
-        raise RunDamagedError(f"{folder / CONFIG} has no entry `dictionary`. Train the run again.")
-    dictionary = described(config["dictionary"])
+    description = read_config(folder)["dictionary"]
+    check_files(folder, DICTIONARY)
     tensors, _ = read_tensors(folder / DICTIONARY)
+    dictionary = _built(description, tensors, folder / CONFIG)
     wanted = {name: tuple(p.shape) for name, p in dictionary.named_parameters()}
     got = {name: tuple(t.shape) for name, t in tensors.items()}
     if got != wanted:
         raise RunDamagedError(
-            f"{folder / DICTIONARY} must hold {wanted} according to its {CONFIG}; got {got}. Train "
-            "the run again."
+            f"{folder / DICTIONARY} must hold {wanted} according to its {CONFIG}; got {got}. "
+            f"{AGAIN}"
         )
-    check_values(tensors, folder / DICTIONARY, RunDamagedError, "Train the run again.")
+    check_values(tensors, folder / DICTIONARY, RunDamagedError, AGAIN)
     dictionary.load_state_dict(tensors)
     return dictionary.eval().requires_grad_(False)
 
@@ -104,9 +192,36 @@ def described(description: Mapping[str, Any]) -> Stored:
     return described_sae(description)
 
 
+def _built(description: Mapping[str, Any], tensors: Mapping[str, Tensor], source: Path) -> Stored:
+    """The dictionary of a description in config.json. Raises RunDamagedError if it cannot be built,
+    or would hold more numbers than `tensors`."""
+    equivariant = description.get("kind", "sae") in EQUIVARIANT
+    schema = EquivariantFields if equivariant else SAEFields
+    check_fields(description, schema, source, "dictionary.")
+    size = description["families"] * description["rotations"] if equivariant else 0
+    needed = description["width"] * (size or description["latents"])
+    present = sum(tensor.numel() for tensor in tensors.values())
+    if not 0 < needed <= max(present, SMALL):  # before memory is asked for
+        raise RunDamagedError(
+            f"{source} describes matrices of {needed:,} numbers; {DICTIONARY} holds {present:,} in "
+            f"all. {AGAIN}"
+        )
+    try:
+        return described(description)
+    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+        raise RunDamagedError(
+            f"{source} describes a dictionary that cannot be built ({error}). {AGAIN}"
+        ) from error
+
+
 def load_frequency(run: str | Path, home: str | None = None) -> Float[Tensor, " s"]:
     """The fraction of held-out vectors that each latent of a run fires on."""
-    tensors, _ = read_tensors(find_run(run, home) / LATENTS)
+    folder = find_run(run, home)
+    check_files(folder, LATENTS)
+    tensors, _ = read_tensors(folder / LATENTS)
+    check_values(tensors, folder / LATENTS, RunDamagedError, AGAIN)
+    if "frequency" not in tensors or tensors["frequency"].ndim != 1:
+        raise RunDamagedError(f"{folder / LATENTS} must hold a vector `frequency`. {AGAIN}")
     return tensors["frequency"]
 
 
@@ -125,21 +240,120 @@ def save_dictionary(
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """config.json of a run. Raises RunDamagedError."""
-    return read_json(run / CONFIG)
+    """config.json of a run. Raises RunDamagedError; so does reading an entry that is missing."""
+    check_files(run, CONFIG)
+    config = read_json(run / CONFIG)
+    check_fields(config, RunFields, run / CONFIG)
+    if config.get("group"):
+        check_fields(config["group"], GroupFields, run / CONFIG, "group.")
+    return config
+
+
+def read_figures(run: Path) -> dict[str, Any]:
+    """result.json of a finished run, without digests. Raises RunDamagedError."""
+    return _result(run)[0]
+
+
+def check_files(run: Path, *names: str) -> None:
+    """Raise RunDamagedError if a file differs from its digest in result.json; by default, any file
+    but the state, which a finished run does not use.
+
+    Nothing is known of the files of an unfinished run, or of one of an earlier version.
+    """
+    if not (run / RESULT).is_file():
+        return
+    digests = _result(run)[1]
+    chosen = {n: d for n, d in digests.items() if (n in names if names else n != STATE)}
+    if fault := changed_file(run, chosen):
+        raise RunDamagedError(f"{fault}. {AGAIN}")
+
+
+def write_figures(run: Path, figures: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Write result.json, which marks the run as finished, with the digests of those files of the
+    run that are there."""
+    files = [run / name for name in names if (run / name).is_file()]
+    write_whole(run / RESULT, sealed(figures, files, run))
+
+
+def _result(run: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    value = read_json(run / RESULT)
+    try:
+        figures, digests = unsealed(dict(value))
+    except ValueError as error:
+        raise RunDamagedError(f"{run / RESULT} is damaged: {error}. {AGAIN}") from error
+    kept = JsonObject(figures)
+    kept.source = str(run / RESULT)
+    return kept, digests
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises RunDamagedError if it is missing or something else."""
+    """A JSON object from a file. Raises RunDamagedError if it is missing or something else; so does
+    reading an entry that is missing."""
+
+    def noted(entries: dict[str, Any]) -> JsonObject:
+        found = JsonObject(entries)
+        found.source = str(path)
+        return found
+
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes(), object_hook=noted)
     except FileNotFoundError as error:
-        raise RunDamagedError(f"{path} is missing. Train the run again.") from error
-    except ValueError as error:
-        raise RunDamagedError(f"{path} must be JSON; got {error}. Train the run again.") from error
+        raise RunDamagedError(f"{path} is missing. {AGAIN}") from error
+    except (ValueError, RecursionError) as error:
+        raise RunDamagedError(f"{path} must be JSON; got {error}. {AGAIN}") from error
     if not isinstance(value, dict):
-        raise RunDamagedError(f"{path} must hold a JSON object. Train the run again.")
+        raise RunDamagedError(f"{path} must hold a JSON object. {AGAIN}")
     return value
+
+
+def check_fields(
+    value: Mapping[str, Any], schema: type, source: Path, prefix: str = "", but: Iterable[str] = ()
+) -> None:
+    """Raise RunDamagedError unless a JSON object has the required entries of a TypedDict or
+    dataclass, and all entries that it knows are of their types. Those in `but` are not stored."""
+    required = set(getattr(schema, "__required_keys__", ()))
+    if is_dataclass(schema):
+        required = {field.name for field in fields(schema) if field.default is MISSING}
+    for name, kind in get_type_hints(schema).items():
+        if name in value and name not in but and not fits(value[name], kind):
+            raise RunDamagedError(
+                f"{prefix}{name} in {source} must be {in_words(kind)}; got "
+                f"{json.dumps(value[name])[:60]}. {AGAIN}"
+            )
+        if name not in value and name in required.difference(but):
+            raise RunDamagedError(f"{source} must have the entry {prefix}{name}. {AGAIN}")
+
+
+def fits(value: object, kind: Any) -> bool:
+    """True if a JSON value is of a type, e.g. `list[int] | None`. Integers are floats, too."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(fits(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is list:
+        return isinstance(value, list) and all(fits(one, inner[0]) for one in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(one, inner[1]) for one in value.values())
+    if kind in (int, float):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole or (kind is float and isinstance(value, float))
+    return isinstance(value, kind)
+
+
+def in_words(kind: Any) -> str:
+    """A type as an error message says it, e.g. `a list or null`."""
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    words |= {NoneType: "null", list: "a list", dict: "an object"}
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(in_words(one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    inner = get_args(kind)[-1:] if get_origin(kind) in (list, dict) else ()
+    plain = words.get(get_origin(kind) or kind, str(kind))
+    return f"{plain} of {in_words(inner[0])}" if inner and inner[0] is not Any else plain
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -150,18 +364,37 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any] | None = None
 ) -> None:
-    """Write tensors, and numbers that belong to them, to one file: one rename commits both."""
+    """Write tensors, and numbers that belong to them, to one file: one rename commits both. With
+    numbers, a digest of all of it comes along."""
     content = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_whole(path, save(content, metadata={"tendril": json.dumps(numbers or {})}))
+    metadata = {NUMBERS: json.dumps(numbers or {})}
+    if numbers:
+        metadata[DIGEST] = _digest(content, metadata[NUMBERS])
+    write_whole(path, save(content, metadata=metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote. Raises RunDamagedError if it is missing or truncated."""
+    """Read what `write_tensors` wrote. Raises RunDamagedError if it is missing, truncated or
+    altered."""
     try:
+        path.open("rb").close()  # safetensors says of any file that it cannot open, it is missing
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        return load_file(path), json.loads(metadata.get("tendril", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RunDamagedError(
-            f"{path} cannot be read ({error}). Remove the folder and train the run again."
-        ) from error
+        tensors, numbers = load_file(path), json.loads(metadata.get(NUMBERS, "{}"))
+    except (SafetensorError, FileNotFoundError, ValueError, RecursionError) as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        raise RunDamagedError(f"{path} cannot be read ({error}). {AGAIN}") from error
+    digest = metadata.get(DIGEST)
+    altered = digest is not None and digest != _digest(tensors, metadata.get(NUMBERS, ""))
+    if altered or not isinstance(numbers, dict) or metadata.keys() - {NUMBERS, DIGEST, "format"}:
+        raise RunDamagedError(f"{path} has changed: its digest differs. {AGAIN}")
+    return tensors, numbers
+
+
+def _digest(tensors: Mapping[str, Tensor], numbers: str) -> str:
+    digest = xxhash.xxh3_128(numbers.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -7,7 +7,7 @@ from typing import Any, final
 
 from tendril.data.home import find_run
 
-from .checkpoint import RESULT, load_dictionary, read_config, read_json
+from .checkpoint import RESULT, load_dictionary, read_config, read_figures
 from .sae import Stored
 
 
@@ -31,8 +31,7 @@ class Run:
     @cached_property
     def figures(self) -> dict[str, Any]:
         """result.json: FVU, L0 and the like on held-out vectors; empty while it trains."""
-        path = self.folder / RESULT
-        return read_json(path) if path.is_file() else {}
+        return read_figures(self.folder) if (self.folder / RESULT).is_file() else {}
 
     @cached_property
     def dictionary(self) -> Stored:

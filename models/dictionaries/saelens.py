@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from tendril.data.errors import ConfigError, RunDamagedError, RunNotFoundError
-from tendril.data.store.atomic import write_whole
+from tendril.data.store.atomic import locked, remove_asides, write_whole
 
 from .checkpoint import check_values
 from .sae import SAE
@@ -53,11 +53,13 @@ def export_saelens(
     folded into the weights. `frequency_S` is the fraction of vectors on which each latent is
     active. Raises ConfigError if the folder already holds a dictionary.
     """
-    if (folder / CFG).exists() or (folder / WEIGHTS).exists():
-        raise ConfigError(f"{folder} already holds a dictionary. Choose another folder.")
     tensors = {name: p.detach().float().cpu().contiguous() for name, p in sae.named_parameters()}
     if "threshold" in tensors:
         tensors["threshold"] = tensors["threshold"].clamp_min(0)
+    weights = save(tensors)
+    present = folder / WEIGHTS  # of a killed export, if it is the same and there is no cfg.json
+    if (folder / CFG).exists() or (present.exists() and present.read_bytes() != weights):
+        raise ConfigError(f"{folder} already holds a dictionary. Choose another folder.")
     cfg: dict[str, Any] = {
         "architecture": SPARSITIES[sae.sparsity.name],
         "d_in": sae.width,
@@ -71,11 +73,14 @@ def export_saelens(
     }
     if sae.sparsity.name == "topk":
         cfg |= {"k": sae.sparsity.k, "rescale_acts_by_decoder_norm": False}
-    if frequency_S is not None:
-        logarithm_S = (frequency_S.double() + FLOOR).log10().float()
-        write_whole(folder / SPARSITY, save({"sparsity": logarithm_S}))
-    write_whole(folder / WEIGHTS, save(tensors))
-    write_whole(folder / CFG, (json.dumps(cfg, indent=2) + "\n").encode())
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        remove_asides(folder, deep=False)
+        if frequency_S is not None:
+            logarithm_S = (frequency_S.double() + FLOOR).log10().float()
+            write_whole(folder / SPARSITY, save({"sparsity": logarithm_S}))
+        write_whole(folder / WEIGHTS, weights)
+        write_whole(folder / CFG, (json.dumps(cfg, indent=2) + "\n").encode())
     return folder
 
 

@@ -1,28 +1,40 @@
 """The index: one page that links all reports of a home, with their headlines and figures."""
 
 import datetime
-import json
 from pathlib import Path
 from typing import Any
 
+from tendril.data.cli import note
+from tendril.data.errors import ReportDamagedError
 from tendril.data.home import REPORT, entries, reports_folder
-from tendril.data.store.atomic import write_whole
+from tendril.data.store.atomic import changed_file, locked, remove_asides, write_whole
 
 from ..page.render import HERE, render
-from .report import ABOUT, PAGE
+from .report import ABOUT, AGAIN, PAGE, RESULT, Report, read_sealed
 
 SHOWN = 6  # figures of a report
 
 
 def write_index(home: str = "") -> Path:
-    """Write `<home>/reports/index.html` from the reports that are there, newest first."""
+    """Write `<home>/reports/index.html` from the reports that are there, newest first.
+
+    A report with a damaged file is named as such, without its figures.
+    """
     folder = reports_folder(home)
     reports = sorted(entries(folder, REPORT.marker), key=_written, reverse=True)
     page = folder / PAGE
     folder.mkdir(parents=True, exist_ok=True)
     context = {"title": "Reports", "reports": [_entry(report) for report in reports]}
-    write_whole(page, render(HERE, context, "index.html").encode())
+    with locked(folder, wait=True):
+        remove_asides(folder, deep=False)
+        write_whole(page, render(HERE, context, "index.html").encode())
     return page
+
+
+def is_listed(report: Report) -> bool:
+    """True if the index was written after a finished report."""
+    page = report.folder.parent / PAGE
+    return page.is_file() and page.stat().st_mtime_ns >= (report.folder / RESULT).stat().st_mtime_ns
 
 
 def _written(report: Path) -> float:
@@ -31,27 +43,22 @@ def _written(report: Path) -> float:
 
 def _entry(report: Path) -> dict[str, Any]:
     """What the index shows of a report; of one without about.json, its name."""
-    about = _read(report / ABOUT)
-    figures = _read(report / REPORT.marker)
-    numbers = [(k.replace("_", " "), _number(v)) for k, v in figures.items() if _is_number(v)]
-    return {
-        "link": f"{report.name}/{PAGE}",
-        "name": report.name,
-        "study": about.get("study", ""),
-        "title": about.get("title", report.name),
-        "headline": about.get("headline", ""),
-        "figures": numbers[:SHOWN],
-        "written": _date(_written(report)),
-    }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where the file is missing or holds something else."""
+    shown = {"link": f"{report.name}/{PAGE}", "name": report.name, "title": report.name}
+    shown |= {"study": "", "headline": "", "written": _date(_written(report))}
     try:
-        value = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        figures, digests = read_sealed(report / REPORT.marker)
+        about: dict[str, Any] = {}
+        if (report / ABOUT).is_file():
+            if fault := changed_file(report, {n: d for n, d in digests.items() if n == ABOUT}):
+                raise ReportDamagedError(f"{fault}. {AGAIN}")
+            about, _ = read_sealed(report / ABOUT)
+    except (ReportDamagedError, OSError) as error:
+        note(f"the report {report.name} is damaged: {error}")
+        return {**shown, "headline": "This report is damaged.", "figures": []}
+    for name in ("study", "title", "headline"):
+        shown[name] = str(about.get(name, shown[name]))
+    numbers = [(k.replace("_", " "), _number(v)) for k, v in figures.items() if _is_number(v)]
+    return {**shown, "figures": numbers[:SHOWN]}
 
 
 def _is_number(value: object) -> bool:

@@ -4,21 +4,35 @@
 <report>/*.csv, *.npz  tables
 <report>/about.json    study, title, headline, the command that makes it again, and its identity
 <report>/result.json   the figures, written last: the report is finished
+
+result.json holds the digests of the other files and of itself, so that no altered report is reused.
 """
 
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from tendril.data.errors import ReportDamagedError
 from tendril.data.home import REPORT, reports_folder
-from tendril.data.store.atomic import check_not_link, write_whole
+from tendril.data.store.atomic import (
+    ASIDE,
+    changed_file,
+    check_not_link,
+    locked,
+    remove_asides,
+    sealed,
+    unsealed,
+    write_whole,
+)
 from tendril.data.store.spec import canonical_json, slug
 
 ABOUT, RESULT, PAGE = "about.json", REPORT.marker, "index.html"
+AGAIN = "Run the same study with --overwrite."
 TABLES = (".csv", ".npz")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -35,18 +49,38 @@ class Report:
         """Where the page is, or will be."""
         return self.folder / PAGE
 
+    @property
+    def finished(self) -> bool:
+        """True if the report is whole."""
+        return (self.folder / RESULT).is_file() and self.page.is_file()
+
     def figures(self) -> dict[str, Any] | None:
-        """The figures of a finished report, else None."""
-        if not ((self.folder / RESULT).is_file() and self.page.is_file()):
+        """The figures of a finished report, else None.
+
+        Raises ReportDamagedError if one of its files has changed. Reports of earlier versions have
+        no digests; of these only result.json is checked, for its form.
+        """
+        if not self.finished:
             return None
-        figures: dict[str, Any] = json.loads((self.folder / RESULT).read_text())
+        figures, digests = read_sealed(self.folder / RESULT)
+        if fault := changed_file(self.folder, digests):
+            raise ReportDamagedError(f"{fault}. {AGAIN}")
         return figures
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A context in which the folder is begun, and no other process writes it."""
+        check_not_link(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder, wait=True):
+            self.begin()
+            yield
 
     def begin(self) -> None:
         """Make the folder, and mark it as unfinished.
 
-        Symbolic links in it are removed, so that no table is written through one. Raises
-        ConfigError if the folder itself is a link.
+        Symbolic links in it are removed, so that no table is written through one, and so are
+        temporary files of a killed process. Raises ConfigError if the folder itself is a link.
         """
         check_not_link(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -54,6 +88,7 @@ class Report:
         for path in self.folder.iterdir():
             if path.is_symlink():
                 path.unlink()
+        remove_asides(self.folder)
 
     def tables(self) -> list[str]:
         """The names of the tables that lie beside the page."""
@@ -63,7 +98,30 @@ class Report:
         """Write the page, what it is about and, last, the figures."""
         write_whole(self.page, html.encode())
         write_whole(self.folder / ABOUT, as_json_file(about))
-        write_whole(self.folder / RESULT, as_json_file(figures))
+        write_whole(self.folder / RESULT, sealed(figures, sorted(self._files()), self.folder))
+
+    def _files(self) -> list[Path]:
+        """All files but result.json and temporary ones."""
+        present = (path for path in self.folder.rglob("*") if path.is_file())
+        return [p for p in present if p != self.folder / RESULT and p.suffix != ASIDE]
+
+
+def read_sealed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """A JSON object of a report without its digests, and the digests of the files beside it.
+
+    Raises ReportDamagedError.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds a {type(value).__name__}")
+        return unsealed(value)
+    except FileNotFoundError as error:
+        raise ReportDamagedError(f"{path} is missing. {AGAIN}") from error
+    except (ValueError, RecursionError) as error:
+        raise ReportDamagedError(
+            f"{path} must be a JSON object as it was written; got {error}. {AGAIN}"
+        ) from error
 
 
 def report_of(home: str, name: str, identity: Mapping[str, Any]) -> Report:

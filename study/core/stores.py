@@ -100,7 +100,7 @@ def common_site(runs: Sequence[Path]) -> str:
 
 def is_language_run(run: Path) -> bool:
     """True if a run was trained on activations of a language model."""
-    return "tokenizer" in read_config(run).get("subject", {})
+    return "tokenizer" in (read_config(run).get("subject") or {})
 
 
 def dictionary_digests(runs: Sequence[Path]) -> dict[str, str]:

@@ -9,19 +9,21 @@ import json
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, final
 
 from tendril.data.cli import Outcome, check_finite, command_line, note, scalars
 from tendril.data.device import keep_freed_memory, resolve_device
+from tendril.data.errors import ReportDamagedError
 from tendril.data.home import RUN, find_run, folder_of
 
 from ..page.render import render
 from .config import StudyConfig
-from .index import write_index
-from .report import Report, report_of
+from .index import is_listed, write_index
+from .report import AGAIN, RESULT, Report, report_of
 
 C = TypeVar("C", bound=StudyConfig)
 I = TypeVar("I")  # noqa: E741  inputs, as in Study[C, I, F]
@@ -160,14 +162,19 @@ def run_study(study: Study[C, I, F], config: C) -> StudyResult:
     }
     name = config.name or "-".join(filter(None, (study.name, study.label(config, inputs))))
     report = report_of(config.home, name, identity)
-    figures = report.figures()
     if config.dry_run:
-        estimate = study.estimate(config, inputs)
-        there = figures is not None
+        estimate, there = study.estimate(config, inputs), report.finished
         return StudyResult(study.name, report.page, estimate, reused=there, dry_run=True)
-    if figures is not None and not config.overwrite and study.complete(figures):
-        note(f"{report.page} exists; --overwrite makes it again.")
-        return _result(study, report, figures, began, reused=True)
+    figures = None if config.overwrite else report.figures()
+    if figures is not None:
+        with figures_checked(study.name, report):
+            found = _result(study, report, figures, began, reused=True)
+            complete = study.complete(figures)
+        if complete:
+            note(f"{report.page} exists; --overwrite makes it again.")
+            if not is_listed(report):  # the process was killed before it wrote the index
+                write_index(config.home)
+            return found
     remarks = list(study.remarks(config, inputs))
     for remark in remarks:
         note(f"note: {remark}")
@@ -192,6 +199,19 @@ def _result(
     )
 
 
+@contextmanager
+def figures_checked(name: str, report: Report) -> Iterator[None]:
+    """A context in which figures from a file that do not fit their study, e.g. of an older version,
+    raise ReportDamagedError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ReportDamagedError(
+            f"{report.folder / RESULT} must hold the figures of the study {name}; got "
+            f"others ({type(error).__name__}: {error}). {AGAIN}"
+        ) from error
+
+
 def _write(
     study: Study[C, I, F],
     config: C,
@@ -201,24 +221,24 @@ def _write(
     identity: Mapping[str, Any],
     figures: Mapping[str, Any],
 ) -> None:
-    report.begin()
-    study.write_tables(findings, report.folder)
-    about = {
-        "study": study.name,
-        "title": study.title(config, inputs),
-        "headline": study.headline(figures),
-        "command": rerun_command(study, config, inputs),
-        "identity": identity,
-    }
-    common: dict[str, Any] = {
-        **about,
-        "identity": json.dumps(identity, indent=2),
-        "tables": report.tables(),
-    }
-    common["remarks"] = figures.get("remarks", [])
-    context = {**common, **study.page(config, inputs, findings)}
-    folder = Path(inspect.getfile(type(study))).parent
-    report.finish(render(folder, context), about, figures)
+    with report.writing():
+        study.write_tables(findings, report.folder)
+        about = {
+            "study": study.name,
+            "title": study.title(config, inputs),
+            "headline": study.headline(figures),
+            "command": rerun_command(study, config, inputs),
+            "identity": identity,
+        }
+        common: dict[str, Any] = {
+            **about,
+            "identity": json.dumps(identity, indent=2),
+            "tables": report.tables(),
+            "remarks": figures.get("remarks", []),
+        }
+        context = {**common, **study.page(config, inputs, findings)}
+        folder = Path(inspect.getfile(type(study))).parent
+        report.finish(render(folder, context), about, figures)
 
 
 def rerun_command(study: Study[C, I, F], config: C, inputs: I) -> str:

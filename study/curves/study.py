@@ -12,7 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from tendril.models.dictionaries.checkpoint import RESULT, load_sae, read_json
+from tendril.data.errors import RunDamagedError
+from tendril.models.dictionaries.checkpoint import (
+    RESULT,
+    check_files,
+    load_sae,
+)
+from tendril.models.dictionaries.checkpoint import read_figures as figures_of
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.sites.receptive import ReceptiveField, receptive_field
 from tendril.models.subjects.subject import Subject
@@ -205,12 +211,19 @@ def read_metrics(path: Path) -> dict[str, list[float]]:
     """The columns of a run's metrics.csv; empty where there is none."""
     if not path.is_file():
         return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+    check_files(path.parent, path.name)
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = rows[0] if rows else ()
+        return {name: [float(row[name] or "nan") for row in rows] for name in names}
+    except (csv.Error, ValueError, TypeError) as error:
+        raise RunDamagedError(
+            f"{path} must be a table of numbers; got something else ({error}). Train the run again."
+        ) from error
 
 
 def read_figures(path: Path) -> dict[str, float]:
     """The numbers in a run's result.json; empty where it has not ended."""
-    result = read_json(path) if path.is_file() else {}
+    result = figures_of(path.parent) if path.is_file() else {}
     return {name: float(value) for name, value in result.items() if isinstance(value, int | float)}

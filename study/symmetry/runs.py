@@ -16,7 +16,7 @@ from tendril.models.dictionaries.checkpoint import (
     RESULT,
     load_frequency,
     read_config,
-    read_json,
+    read_figures,
 )
 from tendril.models.dictionaries.equivariant import EquivariantCrosscoder, blocks_of
 from tendril.models.dictionaries.sae import Stored
@@ -110,8 +110,7 @@ def analyse_run(
         thresholds,
         tied=isinstance(dictionary, EquivariantCrosscoder),
     )
-    result = run.folder / RESULT
-    trained = read_json(result) if result.is_file() else {}
+    trained = read_figures(run.folder) if (run.folder / RESULT).is_file() else {}
     return replace(analysis, about=describe(run, dictionary), trained=trained)
 
 
@@ -119,7 +118,7 @@ def describe(run: OrbitRun, dictionary: Stored) -> str:
     """What kind of run it is: its control, if it is one, its kind of dictionary and its seed."""
     trained = run.trained
     control = trained.get("control") or "none"
-    drawn = trained.get("subject", {}).get("drawn")
+    drawn = (trained.get("subject") or {}).get("drawn")
     tied = isinstance(dictionary, EquivariantCrosscoder)
     kind = {"each": "SAE of augmented inputs", "identity": "SAE of plain inputs"}.get(
         trained.get("orbits", ""), "tied" if tied else "not tied"

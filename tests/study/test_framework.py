@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tendril.data.cli import Outcome
-from tendril.data.errors import ConfigError
+from tendril.data.errors import ConfigError, ReportDamagedError
 from tendril.study.__main__ import main
 from tendril.study.core.index import write_index
 from tendril.study.core.report import write_csv, write_records
@@ -173,3 +173,48 @@ def test_cells_that_a_spreadsheet_would_run_are_quoted(tmp_path: Path) -> None:
     assert lines == ["token,value", "'=1+1,-1.5", "-0.5,2", "'@x,3"]
     write_records(tmp_path / "b.csv", [{"a": 1, "b": "x"}])
     assert (tmp_path / "b.csv").read_text() == "a,b\n1,x\n"
+
+
+def test_a_report_of_which_a_file_has_changed_is_refused_and_made_again(outside: Path) -> None:
+    report = Path(str(run("--word", "aba").result["report"])).parent
+    for name, old, new in (
+        ("result.json", '"letters": 2', '"letters": 3'),
+        ("index.html", "a 2", "a 3"),
+        ("letters.csv", "a,2", "a,3"),
+        ("about.json", "2 different", "3 different"),
+    ):
+        path = report / name
+        path.write_text(path.read_text().replace(old, new))
+        with pytest.raises(ReportDamagedError, match=rf"{name}.*changed.*with --overwrite\."):
+            run("--word", "aba")
+        assert run("--word", "aba", "--overwrite").result["letters"] == 2
+        assert run("--word", "aba").result["reused"]
+
+
+def test_the_index_shows_no_figures_of_a_damaged_report(
+    outside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = Path(str(run("--word", "aba").result["report"])).parent
+    path = report / "about.json"
+    path.write_text(path.read_text().replace("2 different", "3 different"))
+    page = write_index().read_text()
+    assert "3 different" not in page and "This report is damaged." in page
+    assert "about.json has changed" in capsys.readouterr().err
+
+
+def test_a_report_without_digests_is_reused_or_its_file_is_named(outside: Path) -> None:
+    report = Path(str(run("--word", "aba").result["report"])).parent
+    (report / "result.json").write_text('{"letters": 2}')
+    assert run("--word", "aba").result["reused"]
+    (report / "result.json").write_text('{"counts": {}}')
+    with pytest.raises(ReportDamagedError, match=r"result\.json must hold the figures of.*count"):
+        run("--word", "aba")
+
+
+def test_temporary_files_of_a_killed_study_are_removed(outside: Path) -> None:
+    report = Path(str(run("--word", "aba").result["report"])).parent
+    left = [report / "index.html.12.part", report.parent / "index.html.12.part"]
+    for path in left:
+        path.write_text("half")
+    run("--word", "aba", "--overwrite")
+    assert not any(path.exists() for path in left)

@@ -25,6 +25,7 @@ from tendril.harvest.config import LanguageConfig
 from tendril.harvest.run import harvest
 from tendril.models.dictionaries.checkpoint import load_sae
 from tendril.study.__main__ import main
+from tendril.study.core.report import read_sealed
 from tendril.study.core.study import StudyResult, run_study
 from tendril.study.interpret.config import InterpretConfig
 from tendril.study.interpret.study import InterpretStudy
@@ -87,7 +88,7 @@ def test_planted_classes_are_named_and_scores_are_exactly_those_of_the_rule(fres
     with serving(Rules(planted.CLASSES)) as rules:
         done = study_interpret(config(fresh, rules))
     report, told = done.report.parent, done.figures
-    assert json.loads((report / "result.json").read_text()) == told
+    assert read_sealed(report / "result.json")[0] == told
     latents = told["latents"]
     assert [one["latent"] for one in latents] == [0, 1, 2]  # the last latent never fires
     for one, name in zip(latents, planted.CLASSES, strict=True):

@@ -19,7 +19,7 @@ from tendril.data.cli import Outcome, note
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.home import runs_folder
-from tendril.data.store.atomic import check_not_link
+from tendril.data.store.atomic import check_not_link, locked, remove_asides
 from tendril.data.store.spec import canonical_json, slug
 from tendril.models.dictionaries.checkpoint import (
     RESULT,
@@ -152,9 +152,11 @@ def sweep(config: SweepConfig) -> SweepResult:
     check_not_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     base = replace(config.base, home="", overwrite=False)
-    write_json(folder / SWEEP, asdict(replace(config, base=base)))
     done = [(run, read_result(path)) for path, run in folders.items() if path not in failed]
-    write_table(folder, done, source.name)
+    with locked(folder, wait=True):
+        remove_asides(folder)
+        write_json(folder / SWEEP, asdict(replace(config, base=base)))
+        write_table(folder, done, source.name, SWEEP)
     best = min(done, key=lambda one: one[1].fvu)[1]
     return SweepResult(
         sweep=folder,

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-from tendril.data.store.atomic import write_whole
-from tendril.models.dictionaries.checkpoint import write_json
+from tendril.data.store.atomic import sealed, write_whole
 
 from ..config import BASELINES, SPARSITIES, TrainConfig, fields_of
 from ..loop import TrainResult
@@ -51,15 +50,18 @@ class Point:
     dead: float
 
 
-def write_table(folder: Path, done: Sequence[tuple[TrainConfig, TrainResult]], site: str) -> None:
-    """Write runs.csv with a line for each run, table.json with the runs and the points, and
-    front.png with the points."""
+def write_table(
+    folder: Path, done: Sequence[tuple[TrainConfig, TrainResult]], site: str, *files: str
+) -> None:
+    """Write runs.csv with a line for each run, front.png with the points, and last table.json with
+    the runs, the points, and the digests of the other two and of `files`."""
     rows = [row_of(config, result) for config, result in done]
     points = points_of(rows)
     write_whole(folder / RUNS, _csv([asdict(row) for row in rows]))
     table = {"site": site, "runs": list(map(asdict, rows)), "points": list(map(asdict, points))}
-    write_json(folder / TABLE, table)
     plot_front(folder / PLOT, curves_of(points), f"{site}: variance that {len(rows)} runs miss")
+    beside = [folder / name for name in (*files, RUNS, PLOT)]
+    write_whole(folder / TABLE, sealed(table, beside, folder))
 
 
 def row_of(config: TrainConfig, result: TrainResult) -> Row:
