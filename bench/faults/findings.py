@@ -46,7 +46,7 @@ class Tally:
 
     def row(self) -> dict[str, Any]:
         """The counts as JSON."""
-        counts = {name: self.endings[name] for name in (*GOOD, *BAD)}
+        counts: dict[str, Any] = {name: self.endings[name] for name in (*GOOD, *BAD)}
         return {"class": self.name, "tried": self.tried, **counts, "failures": self.failures}
 
 

@@ -7,11 +7,12 @@ made is the same bit for bit each time.
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,7 @@ from PIL import Image
 from tendril.data import _torchvision  # noqa: F401  before transformers asks for torchvision
 
 # isort: split
+from tendril.data.cli import note, progress_bar
 from tendril.data.store.layout import plan_layout
 from tendril.harvest import vision_plan
 
@@ -82,6 +84,17 @@ class Lab:
     """The folders of a bench: `home`, where trials run, and `kept`, what it begins as."""
 
     folder: Path
+    budget: float = 0.0
+    """Seconds for each class of faults; 0 for as long as it takes."""
+
+    def numbers(self, count: int, name: str, share: float = 1.0) -> Iterator[int]:
+        """Count trials, until there are `count` or their share of the budget is used."""
+        began = time.monotonic()
+        for number in progress_bar(range(count), desc=name):
+            if self.budget and time.monotonic() - began > share * self.budget:
+                note(f"{name}: {number} of {count} tried in the budget.")
+                return
+            yield number
 
     @property
     def home(self) -> Path:
@@ -107,6 +120,7 @@ class Lab:
         """Run an action in the home, with a guard installed just before it."""
 
         def before() -> None:
+            os.fsync = no_sync
             small_shards()
             if guard is not None:
                 guard()
@@ -120,6 +134,10 @@ class Lab:
         done = self.run(action, 300, guard)
         assert done.kind == "done", f"the bench cannot be prepared: {done.kind}: {done.text}"
         return done
+
+
+def no_sync(fd: Any) -> None:
+    """Takes the place of fsync: nothing here has to outlive a stop of the machine."""
 
 
 def small_shards() -> None:
@@ -146,9 +164,9 @@ def quiet(folder: Path) -> None:
         os.environ.pop(name, None)
 
 
-def prepare(folder: Path) -> Lab:
+def prepare(folder: Path, budget: float = 0.0) -> Lab:
     """Make the home in a child, keep it as `inputs` and `made`, and import what that needed."""
-    lab = Lab(folder)
+    lab = Lab(folder, budget)
     quiet(folder)
     lab.home.mkdir(parents=True)
     lab.needed(lambda: write_inputs(Path()))
@@ -191,10 +209,9 @@ def write_inputs(folder: Path) -> None:
     (folder / "text.txt").write_text("\n\n".join(lines) + "\n")
     vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", *words])}
     backend = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = WhitespaceSplit()  # type: ignore[assignment]
-    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    )
+    setattr(backend, "pre_tokenizer", WhitespaceSplit())  # noqa: B010  its type has no setter
+    make: Any = PreTrainedTokenizerFast  # has no types
+    fast = make(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     fast.save_pretrained(folder / "lm")
     torch.manual_seed(0)
     shape = LlamaConfig(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from tendril.data.cli import DONE, progress_bar
+from tendril.data.cli import DONE
 from tendril.data.home import RUN, STORE
 
 from .contents import Contents, changes, contents
@@ -50,7 +50,7 @@ def kills(lab: Lab, count: int, seed: int) -> list[Tally]:
     chosen = cases(lab)
     tallies = {case.name: Tally(f"kill of {case.name}") for case in chosen}
     measured = [undisturbed(lab, case) for case in chosen[:count]]
-    for number in progress_bar(range(count), desc="kills"):
+    for number in lab.numbers(count, "kills"):
         case, (operations, wanted) = chosen[number % len(chosen)], measured[number % len(chosen)]
         at, torn = drawn.randint(1, operations), drawn.random() < 0.5
         ending, what = killed(lab, case, at, torn, wanted)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import final
+from typing import Any, final
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {
@@ -49,9 +49,9 @@ class Operations:
         sys.addaudithook(self._hear)
         real = os.fsync
 
-        def fsync(handle: int) -> None:
-            self._next(lambda: self._tear(handle))
-            real(handle)
+        def fsync(fd: Any) -> None:
+            self._next(lambda: self._tear(fd))
+            real(fd)
 
         os.fsync = fsync
 
