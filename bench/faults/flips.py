@@ -136,9 +136,9 @@ def flip(path: Path, drawn: random.Random) -> str:
 
 def judged(trial: Trial, wanted: Sequence[object], strict: bool = False) -> tuple[Ending, str]:
     """The ending of a trial, and what happened where it is a bad one."""
-    if trial.kind in ("hang", "traceback"):
+    if trial.bad:
         return ("hang" if trial.kind == "hang" else "traceback"), trial.text
-    if trial.kind != "done":
+    if trial.kind == "refused":
         return "found", trial.sentence
     differing = []
     for number, (got, right) in enumerate(zip(trial.value, wanted, strict=True)):

@@ -66,7 +66,7 @@ def _judged(trial: Trial, marker: Path, touched: list[str], heard: Path) -> tupl
         return "touched outside", "; ".join(touched[:5])
     if calls:
         return "touched outside", "; ".join(calls[:5])
-    if trial.kind in ("hang", "traceback"):
+    if trial.bad:
         return ("hang" if trial.kind == "hang" else "traceback"), trial.text
     return ("found" if trial.value == "refused" or trial.kind == "refused" else "harmless"), ""
 

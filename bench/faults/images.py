@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +124,8 @@ MAKERS: tuple[Maker, ...] = (
 def decodes(path: Path) -> bool:
     """True if Pillow reads the whole file, which is what a harvest may keep."""
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")
             image.load()
     except Exception:  # decoders raise whatever they like
         return False

@@ -60,9 +60,9 @@ def inputs(lab: Lab, count: int, seed: int) -> list[Tally]:
 
 def wrong(trial: Trial) -> Ending | None:
     """The ending of a trial that is wrong whatever the input is."""
-    if trial.kind == "hang":
-        return "hang"
-    return "traceback" if trial.kind in ("traceback", "killed") else None
+    if trial.bad:
+        return "hang" if trial.kind == "hang" else "traceback"
+    return None
 
 
 def try_images(lab: Lab, drawn: random.Random) -> Iterator[Ended]:

@@ -103,7 +103,7 @@ def killed(lab: Lab, case: Case, at: int, torn: bool, wanted: Contents) -> tuple
     lab.run(command(*case.words), AGAIN, Operations(at, torn=torn).install)
     there = contents(lab.home)
     second = lab.run(command(*case.words), AGAIN)
-    if second.kind in ("hang", "traceback"):
+    if second.bad:
         return ("hang" if second.kind == "hang" else "traceback"), second.text
     found = changes(contents(lab.home), wanted)
     if second.kind != "done" and not (case.gone and _is_gone(second)):

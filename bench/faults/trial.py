@@ -42,6 +42,11 @@ class Trial:
     seconds: float = 0.0
 
     @property
+    def bad(self) -> bool:
+        """True for an end that no input may cause: a hang, a traceback, or being killed."""
+        return self.kind not in ("done", "refused")
+
+    @property
     def sentence(self) -> str:
         """The last line of the text."""
         lines = [line for line in self.text.splitlines() if line.strip(" │╭╮╰╯─")]

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import pytest
 
 from tendril.bench.faults.findings import Tally, markdown
 from tendril.bench.faults.flips import REFUSED, flip, judged
+from tendril.bench.faults.hostile import listen
 from tendril.bench.faults.operations import Operations
 from tendril.bench.faults.tensors import mutate
 from tendril.bench.faults.trial import Trial, attempt, commands
 from tendril.data.errors import ConfigError
+
+SPAWN = "os.posix_spawn"  # what subprocess calls, on some systems
 
 
 def bench(out: Path, *words: str) -> tuple[int, dict[str, Any], str]:
@@ -75,6 +79,26 @@ def test_a_process_dies_before_the_operation_that_is_named(tmp_path: Path) -> No
     there = Operations(when=(tmp_path / "b").exists)
     assert attempt(write, tmp_path, before=there.install).kind == "killed"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_the_guard_hears_what_happens_outside_the_home(tmp_path: Path) -> None:
+    home, heard = tmp_path / "home", tmp_path / "heard"
+    for name in ("home", "outside", "allowed"):
+        (tmp_path / name).mkdir()
+    heard.touch()
+    (home / "link").symlink_to(tmp_path / "outside")
+
+    def act() -> None:
+        (home / "a").write_text("inside")
+        (tmp_path / "allowed" / "b").write_text("allowed")
+        (home / "link" / "c").write_text("through a link")
+        (home / "link").unlink()  # the link itself lies inside
+        subprocess.run(["true"], check=True)
+
+    guard = partial(listen, home, heard, [str(tmp_path / "allowed")])
+    assert attempt(act, home, before=guard).kind == "done"
+    events = [line.partition(" ")[0] for line in heard.read_text().splitlines()]
+    assert {"open", "subprocess.Popen"} <= set(events) <= {"open", "subprocess.Popen", SPAWN}
 
 
 def test_flips_are_found_harmless_or_silent() -> None:
