@@ -98,7 +98,7 @@ def again(words: Sequence[str], *below: str) -> Step:
 def flips(lab: Lab, count: int, seed: int, only: str = "") -> list[Tally]:
     """Flip about `count` bits in all, at least one in every file; a tally for each scenario."""
     chosen = [one for one in scenarios(lab) if only in one.name]
-    wanted = [undamaged(lab, one) for one in chosen]
+    wanted: dict[int, list[object]] = {}
     places = [(number, name) for number, one in enumerate(chosen) for name in one.files(lab)]
     drawn = random.Random(seed)
     tallies = {one.name: Tally(one.name) for one in chosen}
@@ -107,6 +107,8 @@ def flips(lab: Lab, count: int, seed: int, only: str = "") -> list[Tally]:
             drawn.shuffle(places)
         number, name = places[at % len(places)]
         scenario = chosen[number]
+        if number not in wanted:
+            wanted[number] = undamaged(lab, scenario)
         lab.restore(scenario.kept)
         where = flip(lab.home / name, drawn)
         trial = scenario.run(lab)
