@@ -20,6 +20,31 @@ Setting = Literal[
 
 
 @dataclass(frozen=True)
+class FaultsBench:
+    """Flipped bits, malformed inputs, kills, and hostile stores and runs: what becomes of them.
+
+    Works in a temporary home with a small store, run, sweep and report of each kind. A quarter of
+    an hour on two cores. Exits with status 1 if anything was silent, a traceback, a hang, lost,
+    left over or touched outside the home.
+    """
+
+    out: str = ""
+    """Where to write the table (FILE.md) and every bad case (FILE.json)."""
+    only: tuple[Literal["flips", "inputs", "kills", "hostile"], ...] = ()
+    """The classes to try; by default all."""
+    flips: int = 1000
+    """Bits to flip, spread over all files."""
+    inputs: int = 500
+    """Malformed inputs to try."""
+    kills: int = 100
+    """Commands to kill."""
+    seed: int = 0
+    """Seed of what is drawn."""
+    budget: float = 0.0
+    """Minutes for each class, after which the next one begins; 0 for as long as it takes."""
+
+
+@dataclass(frozen=True)
 class GroupBench:
     """Orbits from crops against rotating whole images; growth of time and memory with G."""
 
@@ -205,6 +230,7 @@ class WriteBench:
 
 
 BENCHES: dict[str, Callable[..., Any]] = {
+    "faults": FaultsBench,
     "group": GroupBench,
     "harvest": HarvestBench,
     "language": LanguageBench,

@@ -17,7 +17,7 @@ def test_help_is_quick_and_imports_no_torch(name: str) -> None:
 
 def test_help_lists_every_benchmark() -> None:
     check_help("bench", shows="snapshot", never=("torch", "zarr", "numba"))
-    assert len(BENCHES) == 10
+    assert len(BENCHES) == 11
 
 
 def test_ratios_are_told_in_one_line() -> None:
