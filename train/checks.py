@@ -36,7 +36,7 @@ def warn_of_result(fvu: float, dead: float, fvu_without_outliers: float | None =
     if without > MOST_TIMES_FVU * fvu and without > SMALL_FVU:
         note(
             f"warning: FVU is {fvu:.3g} with norm outliers and {without:.3g} without them: a few "
-            "rows hold most of the variance. Train with --norm-outliers drop."
+            "rows hold most of the variance. Train with --norm-outliers drop (or cap)."
         )
     if not fvu <= 1:  # also where it is NaN
         note(

@@ -190,7 +190,8 @@ def warn_of_outliers(
                     f"warning: {count:,} of {valid:,} rows of {where} ({count / valid:.2%}) are "
                     f"norm outliers, above {times:g} times the median norm, and hold at least "
                     f"{fraction:.0%} of the variance{' even when capped' if capped else ''}. They "
-                    "set the scale and the FVU of this dictionary. Pass --norm-outliers drop."
+                    "set the scale and the FVU of this dictionary. Pass --norm-outliers "
+                    f"drop{'' if capped else ' (or cap)'}."
                 )
                 continue  # the variance of channels is that of these rows
         _warn_of_channels(found, where, store.name)
