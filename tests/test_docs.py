@@ -12,7 +12,7 @@ PAGES = [p for p in sorted((ROOT / "docs").glob("*.md")) if NAMED.search(p.read_
 
 def test_the_table_of_faults_names_tests() -> None:
     found = NAMED.findall((ROOT / "docs" / "reliability.md").read_text())
-    assert len(found) >= 24
+    assert len(found) >= 20
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
