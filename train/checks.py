@@ -42,12 +42,12 @@ def warn_of_result(fvu: float, dead: float, fvu_without_outliers: float | None =
         note(
             f"warning: FVU {fvu:.3g} is above 1, so the mean vector reconstructs held-out vectors "
             "better than this dictionary. Lower --lr or the sparsity penalty, train longer, and "
-            "look for norm outliers with `tendril data stats`."
+            "look for norm outliers and large means with `tendril data stats`."
         )
     if dead > MOST_DEAD:
         note(
             f"warning: {dead:.0%} of the latents are dead. Use fewer latents, lower --lr, train "
-            "longer, or start at the mean (--bias mean)."
+            "longer, or initialise dead latents again (--resample-every)."
         )
 
 

@@ -160,6 +160,11 @@ class TrainConfig(
                 "--norm-outliers must be keep or cap with --paired-store; got 'drop', which would "
                 "drop different rows of the two stores."
             )
+        if self.bias != TrainConfig.bias and "bias" not in fields_of(self.objective):
+            raise ConfigError(
+                f"--bias must be one of the flags of the objective, and {self.objective} has no "
+                f"such flag; got {self.bias!r}. Leave it out: a large mean is subtracted anyway."
+            )
         latents = self.latents_for(width)
         what = "families" if self.objective == "equivariant" else "latents"
         if "k" in fields_of(self.objective) and not 1 <= self.k <= latents:

@@ -88,7 +88,8 @@ class Bias(Group):
 
     title: ClassVar[str] = "initialisation"
     bias: Literal["median", "mean", "zero"] = "median"
-    """Initial b_dec: the geometric median of a batch, its mean, or zero."""
+    """Initial b_dec: the geometric median of a batch, its mean, or zero. (A large mean of a site is
+    subtracted before, so that zero is the mean.)"""
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,8 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
         ):
             if ranks.first:
                 next(source.once(config, device))  # no held-out vectors: refused before step 0
-                warn_of_outliers(source.parts, config.norm_outliers, config.outlier_times)
+                rule, times = config.norm_outliers, config.outlier_times
+                warn_of_outliers(source.parts, source.channels, rule, times)
             if config.objective not in BASELINES:
                 if ranks.first:
                     vectors = training_vectors(config, source)
@@ -182,6 +183,8 @@ def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:
         identity |= {"ranks": ranks}
     if source.alters:  # earlier versions scaled by all rows: another dictionary
         identity |= {"scale": "used rows"}
+    if source.centred:  # earlier versions did not centre
+        identity |= {"centre": "mean"}
     digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
     name = slug(config.name or f"{config.objective}-{source.name}")
     return runs_folder(config.home) / f"{name}-{digest[:12]}"

@@ -54,9 +54,9 @@ NOT_KEPT = ("home", "dry_run", "overwrite")  # fields about one command, not abo
 class Running:
     """A run that is begun, or continued after a stop: `take` a step, until `done`; then `finish`.
 
-    Vectors come from `stream`, already scaled if `scaled`. `held_out` gives the vectors to evaluate
-    on; by default they are read from the store. If several processes train together, all of them
-    call all of this, and the first one writes.
+    Vectors come from `stream`, already centred and scaled if `scaled`. `held_out` gives the vectors
+    to evaluate on; by default they are read from the store. If several processes train together,
+    all of them call all of this, and the first one writes.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Running:
         self.config, self.run, self._device = config, run, device
         self._source, self._ranks = source, ranks
         self._held_out_rows = held_out or (lambda: source.once(config, device))
-        self._scale = source.scale()
+        self._scale, self._centre = source.scale(), source.centre()
         objective = make_objective(config, source.width, source.joint, source.group)
-        scale = None if scaled else self._scale
-        self.trainer = Trainer(config, objective, stream, scale, device, ranks)
+        scale, centre = (None, None) if scaled else (self._scale, self._centre)
+        self.trainer = Trainer(config, objective, stream, scale, device, ranks, centre=centre)
         seconds = 0.0
         if ranks.agreed((run / STATE).exists()):
             tensors, numbers = read_tensors(run / STATE)
@@ -186,7 +186,8 @@ class Running:
         return bool(steps) and (self.done or self.trainer.step % steps == 0)
 
     def _evaluated(self, is_outlier: IsOutlier | None = None) -> tuple[Stored, Evaluation]:
-        dictionary, most = folded(self.trainer.sae, self._scale), self.config.eval_rows
+        dictionary = folded(self.trainer.sae, self._scale, self._centre)
+        most = self.config.eval_rows
         return dictionary, evaluate(dictionary, self._held_out_rows(), most, is_outlier)
 
 
@@ -237,6 +238,7 @@ def write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dic
         "sites": source.blocks,
         "grid": list(store.grid(source.sites[0])),
         "scales": source.scales(),
+        **({"centred": True} if source.centred else {}),
         "group": asdict(source.group) if source.group else None,
         "width": source.width,
         "latents": dictionary.latents,

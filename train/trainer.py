@@ -108,8 +108,9 @@ class Trainer:
     """The state of training at one step: `advance()` takes a step, `state()` gives the state.
 
     Vectors are multiplied by `scale`: a number, or one per dimension if several sites are joined,
-    or None if they come scaled. If several processes train together (`ranks`), `batches` are the
-    rows of this one, and all of them call each method.
+    or None if they come scaled. Before that `centre` is subtracted, if there is one. If several
+    processes train together (`ranks`), `batches` are the rows of this one, and all of them call
+    each method.
     """
 
     def __init__(
@@ -120,10 +121,13 @@ class Trainer:
         scale: float | Float[Tensor, " d"] | None,
         device: torch.device,
         ranks: Ranks = ALONE,
+        *,
+        centre: Float[Tensor, " d"] | None = None,
     ) -> None:
         self.config, self.objective, self._ranks = config, objective, ranks
         self._batches, self._device = batches, device
         self._scale = scale.to(device) if isinstance(scale, Tensor) else scale
+        self._centre = None if centre is None else centre.to(device)
         self.step = 0
         beginning = batches.state()
         x_ND = ranks.union(self.next())
@@ -191,8 +195,10 @@ class Trainer:
         self._resample(x_ND, loss)
 
     def next(self) -> Float[Tensor, "n d"]:
-        """The next batch, scaled."""
+        """The next batch, centred and scaled."""
         x_ND = next(self._batches)
+        if self._centre is not None:
+            x_ND = x_ND - self._centre
         return x_ND if self._scale is None else x_ND * self._scale
 
     def clear(self) -> None:

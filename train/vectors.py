@@ -7,6 +7,7 @@ sites joined. A dictionary that knows no group can take single elements instead.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -17,13 +18,23 @@ from torch import Tensor
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.home import find_store
-from tendril.data.store.moments import OUTLIER_TIMES
+from tendril.data.store.moments import OUTLIER_TIMES, moments_of, no_moments
 from tendril.data.store.reader import Batches, Store, open_store
 from tendril.data.store.spec import blocks_of, full_site, short_site
 
 from .config import OBJECTIVES, TrainConfig, check_choice, near
-from .outliers import IsOutlier, Rule, has_outliers, outlier_test, used_norms
+from .outliers import (
+    Channels,
+    IsOutlier,
+    Rule,
+    channels_of,
+    has_outliers,
+    outlier_test,
+    used_norms,
+)
 from .trainer import ALONE, Ranks
+
+SAMPLE = 65_536  # rows whose mean stands for that of all, where some are dropped or capped
 
 Damaged = Callable[[Tensor], Tensor]  # a batch of orbits -> the same, as a control damages it
 
@@ -135,9 +146,10 @@ class Source:
         return Damage(config.control, self.group, config.seed)
 
     def scale(self) -> float | Float[Tensor, " d"]:
-        """The factor of each part that makes E||x||^2 = D there: one number for one part, one per
-        dimension for several. Of orbits, ||x||^2 and D are those of the whole orbit. The mean is
-        over the rows of the store without those that are dropped, and with the capped ones capped.
+        """The factor of each part that makes E||x||^2 = D there, or E||x - mean||^2 = D where it is
+        centred: one number for one part, one per dimension for several. Of orbits, ||x||^2 and D
+        are those of the whole orbit. The mean is over the rows of the store without those that are
+        dropped, and with the capped ones capped.
 
         Raises ConfigError if all vectors are the same, or hold NaN or infinity.
         """
@@ -149,9 +161,9 @@ class Source:
 
     def scales(self) -> dict[str, float]:
         """The factor of each part. Raises ConfigError as `scale` does."""
-        return {name: self._scale(store, site) for name, (store, site) in self.parts.items()}
+        return {name: self._scale(name, store, site) for name, (store, site) in self.parts.items()}
 
-    def _scale(self, store: Store, site: str) -> float:
+    def _scale(self, name: str, store: Store, site: str) -> float:
         moments = store.moments(site)
         size = float((moments.variance + moments.mean**2).sum())
         if not math.isfinite(size):
@@ -166,7 +178,63 @@ class Source:
         if self.alters:
             size = self._size_as_used(store, site)
         elements = len(self.group) if self.group else 1  # the store's moments are those of orbits
+        channels = self.channels[name]
+        if channels.off_centre:
+            size = elements * float(channels.variance_C.sum())
         return math.sqrt(elements * store.width(site) / size)
+
+    @cached_property
+    def channels(self) -> dict[str, Channels]:
+        """Mean and variance of the channels of each part, over the rows that batches give: of all
+        rows of the store, or, if rows are dropped or capped, of a sample of the others."""
+        if not self.alters:
+            return {
+                name: channels_of(store.moments(site), store.width(site))
+                for name, (store, site) in self.parts.items()
+            }
+        stores = {id(store): store for store, _ in self.parts.values()}
+        found = {at: self._sampled(store) for at, store in stores.items()}
+        return {name: found[id(store)][site] for name, (store, site) in self.parts.items()}
+
+    def _sampled(self, store: Store) -> dict[str, Channels]:
+        """`channels` of a store from a sample of its rows, the same for all seeds."""
+        total = {site: no_moments(store.width(site)) for site in self.sites}
+        batches = store.batches(
+            self.sites,
+            4096,
+            part="all",
+            epochs=1,
+            norm_outliers=self.norm_outliers,
+            outlier_times=self.outlier_times,
+        )
+        rows = 0
+        try:
+            for batch in batches:
+                for site, x in batch.items():
+                    part = moments_of(x.reshape(-1, x.shape[-1]).numpy())
+                    total[site] = total[site].merge(part)
+                rows += len(x)
+                if rows >= SAMPLE:
+                    break
+        finally:
+            batches.close()
+        return {site: channels_of(moments, len(moments.mean)) for site, moments in total.items()}
+
+    @property
+    def centred(self) -> bool:
+        """True if the mean of any part is subtracted before training."""
+        return any(channels.off_centre for channels in self.channels.values())
+
+    def centre(self) -> Float[Tensor, " d"] | None:
+        """What is subtracted from vectors before they are scaled: the mean of each part whose mean
+        is large, zero for the others; None if there is none."""
+        if not self.centred:
+            return None
+        parts = [
+            channels.mean_C if channels.off_centre else np.zeros_like(channels.mean_C)
+            for channels in self.channels.values()
+        ]
+        return torch.from_numpy(np.concatenate(parts)).float().repeat(self.elements)
 
     @property
     def outlying(self) -> bool:

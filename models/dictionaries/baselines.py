@@ -67,10 +67,13 @@ def random(x_RD: Float[Tensor, "r d"], k: int, latents: int, seed: int = 0) -> S
     return _filled(sae, rows, rows.T, x_RD.double().mean(dim=0).cpu().numpy())
 
 
-def neurons(x_RD: Float[Tensor, "r d"], k: int) -> SAE:
-    """The standard basis: keeps the k entries of largest magnitude of each vector."""
+def neurons(x_RD: Float[Tensor, "r d"], k: int, centre_D: Float[Tensor, " d"] | None = None) -> SAE:
+    """The standard basis: keeps the k entries of x - centre of largest magnitude of each vector.
+    `centre` is zero by default."""
     width = x_RD.shape[1]
     identity, zero = np.eye(width), np.zeros(width)
+    if centre_D is not None:
+        return _signed(identity, identity, centre_D.double().cpu().numpy(), k)
     if bool((x_RD < 0).any()):
         return _signed(identity, identity, zero, k)
     sae = SAE(width, width, Sparsity("topk", min(k, width)), pre_bias=True)

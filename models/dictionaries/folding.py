@@ -10,14 +10,20 @@ from .sae import SAE, Dictionary, Stored
 
 
 @torch.no_grad()
-def folded(dictionary: Dictionary, scale: float | Float[Tensor, " d"]) -> Stored:
-    """Convert a dictionary trained on scale * x into an equivalent one that takes x itself.
+def folded(
+    dictionary: Dictionary,
+    scale: float | Float[Tensor, " d"],
+    centre: Float[Tensor, " d"] | None = None,
+) -> Stored:
+    """Convert a dictionary trained on scale (x - centre) into an equivalent one that takes x.
 
-        encode_folded(x) = encode(scale x) / s,   decode_folded(z) = decode(s z) / scale
+        encode_folded(x) = encode(scale (x - centre)) / s
+        decode_folded(z) = decode(s z) / scale + centre
 
-    `scale` is one number, or one per dimension [D] (the same within each site of a crosscoder),
-    and s is its mean. Latents are in the units of x. Sparsity functions are homogeneous, so with
-    a single number only biases and thresholds change.
+    `centre` [D] is zero by default; of orbits it is the same for all elements. `scale` is one
+    number, or one per dimension [D] (the same within each site of a crosscoder), and s is its mean.
+    Latents are in the units of x. Sparsity functions are homogeneous, so with a single number only
+    biases and thresholds change.
 
     If latents do not compete (ReLU, JumpReLU), each direction d_i is also normalised: W_enc,
     b_enc and threshold of latent i, and so z_i, are multiplied by ||d_i||, and row i of W_dec is
@@ -36,6 +42,11 @@ def folded(dictionary: Dictionary, scale: float | Float[Tensor, " d"]) -> Stored
     raw.b_enc.div_(mean)
     raw.W_dec.mul_(mean / scale_D)
     raw.b_dec.div_(scale_D)
+    if centre is not None:
+        centre_D = centre.to(raw.b_dec)[: raw.width]
+        raw.b_dec.add_(centre_D)
+        if isinstance(raw, SAE) and not raw.pre_bias:  # others subtract b_dec themselves
+            raw.b_enc.copy_(raw.b_enc.double() - centre_D.double() @ raw.W_enc.double())
     if isinstance(raw, SAE):
         if raw.threshold is not None:
             raw.threshold.div_(mean)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tendril.data.store.create import writing
+from tendril.data.store.dtypes import ITEM_BYTES, encode_rows, quantise
 from tendril.data.store.layout import plan_layout
 from tendril.data.store.spec import StoreSpec
 from tendril.data.store.writer import Written
@@ -33,9 +34,13 @@ def vectors(count: int, truth_SD: np.ndarray, on: int = 3, seed: int = 1) -> np.
 
 
 def make_store(
-    home: Path, sites: dict[str, np.ndarray], name: str = "sparse", orbit: object = None
+    home: Path,
+    sites: dict[str, np.ndarray],
+    name: str = "sparse",
+    orbit: object = None,
+    dtype: str = "float32",
 ) -> Path:
-    """A complete store of float32 rows, one array [rows, width] a site, or with an `orbit`
+    """A complete store of rows, one array [rows, width] a site, or with an `orbit`
     [rows, elements, width]."""
     shapes = {site: rows.shape[1:] for site, rows in sites.items()}
     widths = {site: shape[-1] for site, shape in shapes.items()}
@@ -47,9 +52,9 @@ def make_store(
         sites=tuple(sites),
         positions={"rule": "all"},
         seed=0,
-        dtype="float32",
+        dtype=dtype,
     )
-    layout = plan_layout(inputs, PER_INPUT, widths, item_bytes=4, elements=elements)
+    layout = plan_layout(inputs, PER_INPUT, widths, item_bytes=ITEM_BYTES[dtype], elements=elements)
     path = home / "store" / spec.folder(name)
     with writing(path, spec, layout, origin={}, environment={}) as writer:
         for shard in writer.missing():
@@ -63,8 +68,14 @@ def make_store(
                 "valid": np.ones(len(place), dtype=bool),
             }
             names = [f"number {i}" for i in numbers]
-            kept = {site: values[rows] for site, values in sites.items()}
-            writer.write_shard(shard, Written(kept, columns, names, {}))
+            kept = {site: values[rows].astype(np.float32) for site, values in sites.items()}
+            scales: dict[str, np.ndarray] = {}
+            for site, values in kept.items():
+                if dtype == "int8":
+                    kept[site], scales[site] = quantise(values, site)
+                else:
+                    kept[site] = encode_rows(values, dtype, site)
+            writer.write_shard(shard, Written(kept, columns, names, {}, scales))
         writer.finish()
     return path
 

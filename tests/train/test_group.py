@@ -52,6 +52,8 @@ def tiny(home: Path, **fields: Any) -> TrainConfig:
         "bias": "mean",
         "objective": "equivariant",
     }
+    if fields.get("objective") == "relu_l1":
+        del small["bias"]  # it has no such flag
     return sparse.tiny(home, **(small | fields))
 
 

@@ -144,7 +144,10 @@ def test_kept_outliers_are_named_before_and_after_training(
     assert said.count("--norm-outliers drop") == 2
     written = json.loads((result.run / "result.json").read_text())
     assert written["fvu_without_outliers"] == result.fvu_without_outliers
-    for where, rule in ((clean, "keep"), (home, "drop"), (home, "cap")):
+    train(sparse.tiny(home, norm_outliers="cap"))
+    said = capsys.readouterr().err
+    assert re.search(r"hold at least \d\d% of the variance even when capped", said)
+    for where, rule in ((clean, "keep"), (home, "drop")):
         assert train(sparse.tiny(where, norm_outliers=rule)).fvu_without_outliers is None
         assert "--norm-outliers" not in capsys.readouterr().err
 
@@ -183,7 +186,9 @@ def test_few_channels_that_hold_most_of_the_variance_are_named(
     rows[:, 5] *= 100
     sparse.make_store(tmp_path, {"here": rows})
     train(sparse.tiny(tmp_path, steps=2))
-    assert "2 of 128 channels of here" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 of 128 channels of here" in said
+    assert "(number 5) hold 99% of the variance" in said
 
 
 def test_rows_that_are_mostly_zero_are_refused_by_name(tmp_path: Path) -> None:

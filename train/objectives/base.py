@@ -1,6 +1,7 @@
 """What an objective is: it initialises a dictionary, and computes the loss of a batch.
 
-Vectors come scaled by one number for each site, so that E||x||^2 = D; `progress` runs from 0 to 1.
+Vectors come scaled by one number for each site, so that E||x||^2 = D, and centred before that if
+the site's mean is large (see `outliers.Channels.off_centre`). `progress` runs from 0 to 1.
 A new objective is a dataclass with `start` and `loss`, a function that makes it from a config, a
 line in `config.OBJECTIVES`, and a recipe.
 """

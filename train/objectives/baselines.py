@@ -23,7 +23,7 @@ def fit(config: TrainConfig, source: Source, device: torch.device) -> tuple[SAE,
         latents = config.latents_for(source.width)
         sae = baselines.random(x_RD, config.k, latents, config.seed)
     else:
-        sae = baselines.neurons(x_RD, config.k)
+        sae = baselines.neurons(x_RD, config.k, source.centre())
     return sae.to(device), len(x_RD)
 
 

@@ -61,7 +61,8 @@ def _tried(config: TrainConfig, source: Source, device: torch.device) -> tuple[f
     stream = source.training(config, device)
     try:
         objective = make_objective(config, source.width, source.joint)
-        trainer = Trainer(config, objective, stream, source.scale(), device)
+        scale, centre = source.scale(), source.centre()
+        trainer = Trainer(config, objective, stream, scale, device, centre=centre)
         trainer.advance()
         began = time.perf_counter()
         for _ in range(TRIED):

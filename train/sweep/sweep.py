@@ -93,15 +93,23 @@ class SweepResult:
 
 @final
 class Shared:
-    """One stream for several trainers: all get the same batch, scaled, until `turn` moves on."""
+    """One stream for several trainers: all get the same batch, centred and scaled, until `turn`
+    moves on."""
 
-    def __init__(self, stream: Stream, scale: float | Float[Tensor, " d"]) -> None:
-        self._stream, self._scale = stream, scale
+    def __init__(
+        self,
+        stream: Stream,
+        scale: float | Float[Tensor, " d"],
+        centre: Float[Tensor, " d"] | None = None,
+    ) -> None:
+        self._stream, self._scale, self._centre = stream, scale, centre
         self._batch_ND: Tensor | None = None
 
     def __next__(self) -> Float[Tensor, "n d"]:
         if self._batch_ND is None:
             x_ND = next(self._stream)
+            if self._centre is not None:
+                x_ND = x_ND - self._centre.to(x_ND.device)
             scale = self._scale
             self._batch_ND = x_ND * (scale.to(x_ND.device) if isinstance(scale, Tensor) else scale)
         return self._batch_ND
@@ -207,8 +215,8 @@ def _one_pass(
     """Train runs that see the same batches in the same order. A run that is ahead, because the
     others were stopped before they wrote a checkpoint, waits for them."""
     some = next(iter(configs.values()))
-    warn_of_outliers(source.parts, some.norm_outliers, some.outlier_times)
-    stream = Shared(source.training(some, device), source.scale())
+    warn_of_outliers(source.parts, source.channels, some.norm_outliers, some.outlier_times)
+    stream = Shared(source.training(some, device), source.scale(), source.centre())
     beginning = stream.state()
     failed: dict[Path, ConfigError] = {}
     held_out = _kept(lambda: source.once(some, device), some.eval_rows)
