@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ..measures.curve_family import CurveFamily
-from ..measures.curve_scores import angle_between
+from ..measures.curve_scores import angle_between, gaps
+from ..measures.gap_chance import WIDE, Chance, envelope_chance, gap_chance, widest_chance
 
 RECOVERED = 6.0
 """Degrees within which a planted orientation counts as recovered."""
@@ -55,6 +57,33 @@ class Findings:
     def families(self) -> list[CurveFamily]:
         """Units first, then the latents where there are any."""
         return [self.units] if self.latents is None else [self.units, self.latents]
+
+    @cached_property
+    def chances(self) -> dict[str, tuple[Chance, Chance, Chance | None] | None]:
+        """By kind of family, compared with chance: its widest gap, the lowest point of its
+        envelope, and, of latents, what remains of the units' gaps; None for an empty family."""
+        found: dict[str, tuple[Chance, Chance, Chance | None] | None] = {}
+        at = {f.kind: [f.orientation(m) for m in f.members] for f in self.families}
+        for family in self.families:
+            units = family.kind == "unit"
+            wide = [gap for gap in gaps(at["unit"]) if gap.degrees >= WIDE] if at["unit"] else []
+            widest = widest_chance(at[family.kind], large=units)
+            low = envelope_chance(family.radial[:, family.members])
+            ours = None if units else gap_chance(at["unit"], wide, at[family.kind], {})
+            if widest is None or low is None:
+                found[family.kind] = None
+            else:
+                found[family.kind] = (widest, low, ours.surplus if ours else None)
+        return found
+
+    def chance_figures(self) -> dict[str, object]:
+        """The chance levels as JSON values."""
+        names = ("gap", "envelope", "left_of_unit_gaps")
+        return {
+            f"chance_{kind}s": chances
+            and {name: one.figures() for name, one in zip(names, chances, strict=True) if one}
+            for kind, chances in self.chances.items()
+        }
 
     def branch_counts(self) -> dict[str, int]:
         """How many curve units each part of the site holds."""
@@ -105,5 +134,6 @@ class Findings:
             "gap_units": round(self.units.gap.degrees, 2),
             "gap_latents": round(latents.gap.degrees, 2) if latents else None,
             **({"branches": self.branch_counts()} if self.branches else {}),
+            **self.chance_figures(),
             **self.planted_result(),
         }

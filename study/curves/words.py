@@ -40,9 +40,11 @@ def _filled(findings: Findings) -> str:
         for member in latents.members
         if 0 < (latents.orientation(member) - gap.start) % 360 < gap.degrees
     ]
+    expected = len(latents.members) * gap.degrees / 360
     return (
         f" The units' widest gap, {gap.degrees:.0f}° about {gap.middle:.0f}°, holds "
-        f"{count(len(within), 'curve latent')}."
+        f"{count(len(within), 'curve latent')}; as many uniform orientations would put "
+        f"{expected:.1f} there."
     )
 
 
@@ -96,6 +98,28 @@ def envelope_text(findings: Findings) -> str:
     return " ".join(texts) + " A deep dip shows where a curve detector is missing."
 
 
+def chance_text(findings: Findings) -> str:
+    """The widest gap and the lowest point of the envelope of each family, against chance."""
+    texts = []
+    for family in findings.families:
+        chances = findings.chances[family.kind]
+        if chances is None:
+            continue
+        gap, low, surplus = chances
+        text = f"Curve {family.kind}s: widest gap {gap.text()}; lowest envelope {low.text('', 2)}"
+        if surplus is not None:
+            text += f"; what remains of the units' gaps of 30° and more {surplus.text()}"
+        texts.append(f"{text}.")
+    if not texts:
+        return ""
+    return (
+        " ".join(texts) + " Chance is 90 % of the draws of as many uniform orientations, for the "
+        "envelope of the same tuning curves turned at random, and for the units' gaps of the "
+        "surplus of latents over units. P is the fraction of draws that cover the circle as well "
+        "or better, for the units' widest gap that leave one as wide."
+    )
+
+
 def truth_text(findings: Findings) -> str:
     """How many planted orientations are recovered; empty if none were planted."""
     result = findings.planted_result()
@@ -135,13 +159,15 @@ def method(findings: Findings) -> list[str]:
     texts = [
         f"{units.responses[..., 0].size:,} curves were drawn: {len(units.orientations)} "
         f"orientations {step:g}° apart, radii of {radii} pixels, each as "
-        f"{_styles(units.styles)}, dark on white. The midpoint of each arc lies on "
+        f"{_styles(units.styles)}, dark on white, and {_rivals(findings)}. The midpoint of each "
+        f"arc lies on "
         f"the centre of the receptive field of the middle cell of {findings.site}, so that a curve "
         f"turns about the centre of what the cell sees.",
         f"A tuning curve is the positive response averaged over radii and styles. A curve "
         f"detector has a resultant length of at least {limits.resultant:g}, an echo of at most "
         f"{limits.echo:g}, and a maximum of at least {limits.strength:g} of the strongest "
         f"{' or of the strongest '.join(family.kind for family in findings.families)}. Its "
+        f"greatest response to a rival shape is at most {limits.rival:g} of that to a curve. Its "
         f"orientation is the circular mean direction of its tuning curve.",
     ]
     if findings.latents is not None:
@@ -151,6 +177,16 @@ def method(findings: Findings) -> list[str]:
             f"value is a length in the space of the activations."
         )
     return texts
+
+
+def _rivals(findings: Findings) -> str:
+    rivals = findings.units.rivals
+    return (
+        f"{len(rivals.shapes):,} rival shapes (corners, straight edges and lines, line ends, "
+        "circles, gratings)"
+        if rivals
+        else "no rival shapes"
+    )
 
 
 def _styles(styles: Sequence[str]) -> str:

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from .curve_scores import Gap, coverage
 
 DRAWS = 10_000
+WIDE = 30.0
+"""Degrees from which on a gap between neighbouring curve units is studied."""
 LEVEL = 0.05
 """A P value below this, corrected for the number of comparisons, counts as evidence."""
 

@@ -14,11 +14,9 @@ from tendril.models.dictionaries.sae import SAE
 from ..measures.circle import Circle
 from ..measures.curve_family import CurveFamily
 from ..measures.curve_scores import Gap, gaps
-from ..measures.gap_chance import LEVEL, Chance, GapChance, gap_chance, holm, widest_chance
+from ..measures.gap_chance import LEVEL, WIDE, Chance, GapChance, gap_chance, holm, widest_chance
 from .decompose import Decomposition
 
-WIDE = 30.0
-"""Degrees from which on a gap between neighbouring curve units is studied."""
 BASELINES = ("pca", "ica", "random", "neurons")
 
 
