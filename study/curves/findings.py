@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from ..measures.curve_family import CurveFamily
-from ..measures.curve_scores import angle_between, gaps
-from ..measures.gap_chance import WIDE, Chance, envelope_chance, gap_chance, widest_chance
+from ..measures.curve_scores import angle_between
+from ..measures.gap_chance import Chance, envelope_chance, widest_chance
 
 RECOVERED = 6.0
 """Degrees within which a planted orientation counts as recovered."""
@@ -59,29 +59,23 @@ class Findings:
         return [self.units] if self.latents is None else [self.units, self.latents]
 
     @cached_property
-    def chances(self) -> dict[str, tuple[Chance, Chance, Chance | None] | None]:
-        """By kind of family, compared with chance: its widest gap, the lowest point of its
-        envelope, and, of latents, what remains of the units' gaps; None for an empty family."""
-        found: dict[str, tuple[Chance, Chance, Chance | None] | None] = {}
-        at = {f.kind: [f.orientation(m) for m in f.members] for f in self.families}
+    def chances(self) -> dict[str, tuple[Chance, Chance] | None]:
+        """By kind of family, compared with chance: its widest gap, and the lowest point of its
+        envelope; None for an empty family."""
+        found: dict[str, tuple[Chance, Chance] | None] = {}
         for family in self.families:
-            units = family.kind == "unit"
-            wide = [gap for gap in gaps(at["unit"]) if gap.degrees >= WIDE] if at["unit"] else []
-            widest = widest_chance(at[family.kind], large=units)
+            angles = [family.orientation(member) for member in family.members]
+            widest = widest_chance(angles, large=family.kind == "unit")
             low = envelope_chance(family.radial[:, family.members])
-            ours = None if units else gap_chance(at["unit"], wide, at[family.kind], {})
-            if widest is None or low is None:
-                found[family.kind] = None
-            else:
-                found[family.kind] = (widest, low, ours.surplus if ours else None)
+            found[family.kind] = (widest, low) if widest and low else None
         return found
 
     def chance_figures(self) -> dict[str, object]:
         """The chance levels as JSON values."""
-        names = ("gap", "envelope", "left_of_unit_gaps")
+        names = ("gap", "envelope")
         return {
             f"chance_{kind}s": chances
-            and {name: one.figures() for name, one in zip(names, chances, strict=True) if one}
+            and {name: one.figures() for name, one in zip(names, chances, strict=True)}
             for kind, chances in self.chances.items()
         }
 

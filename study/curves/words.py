@@ -105,18 +105,18 @@ def chance_text(findings: Findings) -> str:
         chances = findings.chances[family.kind]
         if chances is None:
             continue
-        gap, low, surplus = chances
-        text = f"Curve {family.kind}s: widest gap {gap.text()}; lowest envelope {low.text('', 2)}"
-        if surplus is not None:
-            text += f"; what remains of the units' gaps of 30° and more {surplus.text()}"
-        texts.append(f"{text}.")
+        gap, low = chances
+        texts.append(
+            f"Curve {family.kind}s: widest gap {gap.text()}; lowest envelope {low.text('', 2)}."
+        )
     if not texts:
         return ""
     return (
-        " ".join(texts) + " Chance is 90 % of the draws of as many uniform orientations, for the "
-        "envelope of the same tuning curves turned at random, and for the units' gaps of the "
-        "surplus of latents over units. P is the fraction of draws that cover the circle as well "
-        "or better, for the units' widest gap that leave one as wide."
+        " ".join(texts) + " Chance is the mean, and the range of 90 %, of as many uniform "
+        "orientations, and for the envelope of the same tuning curves turned at random. P is the "
+        "fraction of draws that cover the circle as well or better; for the units' widest gap, "
+        "that leave one as wide. Whether latents fill the units' gaps is asked by `tendril study "
+        "missing`."
     )
 
 

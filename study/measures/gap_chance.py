@@ -95,6 +95,12 @@ def uniform(count: int, draws: int = DRAWS, seed: int = 0) -> Float[np.ndarray, 
     return np.random.default_rng(seed).uniform(0, 360, (draws, count))
 
 
+def copies_a_unit(rows_SD: Float[np.ndarray, "s d"]) -> list[bool]:
+    """For each decoder row, True if more than half of its squared norm lies in one channel."""
+    power_SD = np.square(rows_SD, dtype=np.float64)
+    return [bool(p.max() > 0.5 * p.sum()) for p in power_SD]
+
+
 def widest_gaps(angles_NM: Float[np.ndarray, "n m"]) -> Float[np.ndarray, " n"]:
     """The widest gap of each set of orientations; 360 degrees for empty sets."""
     if angles_NM.shape[1] == 0:
@@ -134,8 +140,8 @@ class GapChance:
 
     widest:  the widest gap, against as many uniform orientations
     left:    what remains of the units' gaps, against as many uniform orientations
-    surplus: the same, if one orientation for each unit stays at the unit's and only the surplus,
-             which is the number of latents minus that of units, is uniform
+    surplus: what remains of the units' gaps once the latents that copy no unit are added to the
+             units, against as many uniform orientations added to the units
     control: the same, against as many latents drawn from the curve latents of the controls, by the
              control's name; only of controls that have enough
     """
@@ -156,15 +162,16 @@ class GapChance:
 
 
 def gap_chance(
-    units: Sequence[float],
     found: Sequence[Gap],
     latents: Sequence[float],
+    copies: Sequence[bool],
     controls: Mapping[str, Sequence[float]],
 ) -> GapChance | None:
     """Compare the latents of a run with chance.
 
-    `units` and `latents` are orientations, `found` the gaps between units, and `controls` the
-    orientations of each control's curve latents. None for a run without curve latents.
+    `found` are the gaps between units, `latents` the orientations of the run's curve latents,
+    `copies` which of them copy a unit, and `controls` the orientations of each control's curve
+    latents. None for a run without curve latents.
     """
     widest = widest_chance(latents)
     if widest is None:
@@ -173,11 +180,12 @@ def gap_chance(
         return GapChance(widest, None, None, {})
     observed = float(left_over(found, np.array([latents]))[0])
     drawn_NM = uniform(len(latents))
-    surplus = max(len(latents) - len(units), 0)
+    new = [angle for angle, copy in zip(latents, copies, strict=True) if not copy]
+    with_new = float(left_over(found, np.array([new]))[0])
     return GapChance(
         widest,
         compare(observed, left_over(found, drawn_NM)),
-        compare(observed, left_over(found, drawn_NM[:, :surplus])),
+        compare(with_new, left_over(found, drawn_NM[:, : len(new)])),
         {
             name: compare(observed, left_over(found, subsets(angles, len(latents))))
             for name, angles in controls.items()

@@ -14,7 +14,16 @@ from tendril.models.dictionaries.sae import SAE
 from ..measures.circle import Circle
 from ..measures.curve_family import CurveFamily
 from ..measures.curve_scores import Gap, gaps
-from ..measures.gap_chance import LEVEL, WIDE, Chance, GapChance, gap_chance, holm, widest_chance
+from ..measures.gap_chance import (
+    LEVEL,
+    WIDE,
+    Chance,
+    GapChance,
+    copies_a_unit,
+    gap_chance,
+    holm,
+    widest_chance,
+)
 from .decompose import Decomposition
 
 BASELINES = ("pca", "ica", "random", "neurons")
@@ -51,6 +60,11 @@ class Trained:
     def orientations(self) -> list[float]:
         """Orientations of the curve latents, in degrees."""
         return [self.family.orientation(m) for m in self.family.members]
+
+    @property
+    def copies(self) -> list[bool]:
+        """For each curve latent, True if its decoder row copies a unit."""
+        return copies_a_unit(self.rows)
 
     @property
     def rows(self) -> Float[np.ndarray, "s d"]:
@@ -93,16 +107,15 @@ class Site:
     @cached_property
     def chances(self) -> dict[str, GapChance]:
         """For each run with curve latents, its gaps compared with chance."""
-        units = [self.units.orientation(m) for m in self.units.members]
         controls: dict[str, list[float]] = {}
         for run in self.runs:
             if run.control:
                 controls.setdefault(run.control, []).extend(run.orientations)
         found = {
             run.name: gap_chance(
-                units,
-                self.gaps if units else [],
+                self.gaps if self.units.members else [],
                 run.orientations,
+                run.copies,
                 {} if run.control else controls,
             )
             for run in self.runs
@@ -213,6 +226,7 @@ def site_figures(site: Site, p_values: Mapping[str, float]) -> dict[str, Any]:
                 "seed": run.seed,
                 "fvu": round(run.fvu, 4),
                 "curve_latents": len(run.family.members),
+                "copies": sum(run.copies),
                 "gap": round(run.family.gap.degrees, 1),
                 "gap_by_chance": round(chance_gap(len(run.family.members)), 1),
                 "left": [round(remaining(gap, run.orientations), 1) for gap in site.gaps],
@@ -262,11 +276,14 @@ def latent_records(sites: Sequence[Site]) -> list[dict[str, Any]]:
             "seed": run.seed,
             "latent": latent,
             "orientation": f"{orientation:.6g}",
+            "copies_a_unit": int(copy),
             "gap": site.gap_of(orientation) or "",
         }
         for site in sites
         for run in site.runs
-        for latent, orientation in zip(run.family.members, run.orientations, strict=True)
+        for latent, orientation, copy in zip(
+            run.family.members, run.orientations, run.copies, strict=True
+        )
     ]
 
 

@@ -165,6 +165,8 @@ def _run_row(
         "chance": _chance_cell(chance and chance.widest),
         "total": f"{chance.left.observed:.0f}°" if chance and chance.left else "",
         "uniform": _chance_cell(chance and chance.left),
+        "copies": str(sum(run.copies)),
+        "with_new": f"{chance.surplus.observed:.0f}°" if chance and chance.surplus else "",
         "surplus": _chance_cell(chance and chance.surplus),
         "corrected": f"{p_values[run.name]:.3f}" if run.name in p_values else "",
         "of_controls": [_chance_cell(chance.control.get(k) if chance else None) for k in kinds],

@@ -53,13 +53,13 @@ def _verdict(site: Site, p_values: Mapping[str, float]) -> str:
         return ""
     total = sum(gap.degrees for gap in site.gaps)
     surplus = [site.chances[run.name].surplus for run in runs]
+    new = ", ".join(str(len(run.copies) - sum(run.copies)) for run in runs)
     left = ", ".join(one.text() for one in surplus if one is not None)
     below = sum(p_values[run.name] < LEVEL for run in runs)
     corrected = f", corrected for {len(p_values)} runs" if len(p_values) > 1 else ""
-    whole = "It leaves" if len(site.trained) == 1 else "The runs leave"
     text = (
-        f" {whole} {left} of the units' gaps, which are {total:.0f}° together. Chance here keeps "
-        "an orientation for each unit and draws those of the other latents at random."
+        f" Curve latents that copy no unit: {new}. Added to the units, they leave {left} of the "
+        f"units' gaps, which are {total:.0f}° together; chance is as many uniform orientations."
     )
     if below == len(runs):
         found = "less than chance" if len(runs) == 1 else "less than chance in all runs"
@@ -100,9 +100,11 @@ def method(limits: CurveThresholds) -> list[str]:
         "strongest unit of the site or latent of the run.",
         "What remains of a gap between units is its widest stretch without a curve latent. Its "
         "chance levels are 10,000 draws from each of three null hypotheses: as many orientations "
-        "as there are latents, uniform on the circle; one orientation for each unit, kept where "
-        "the unit is, and the surplus of latents over units uniform; and, for each kind of "
-        "control, as many curve latents as the run has, drawn from those of the controls. P is "
+        "as there are latents, uniform on the circle; for the latents that copy no unit, as many "
+        "uniform orientations added to the units; and, for each kind of "
+        "control, as many curve latents as the run has, drawn from those of the controls. A latent "
+        "copies a unit if more than half of the squared norm of its decoder row lies in one "
+        "channel. P is "
         "the fraction of draws that leave as little as the run or less. P values of several runs "
         "are corrected by Holm's method.",
         "Unless --units names others, a unit is decomposed if its tuning curve has a second peak "

@@ -69,7 +69,7 @@ def test_what_was_planted_is_compared_with_the_nearest():
         findings(), truths=[truth, Truth(1, 45.0, {"unit": (4, 9.0), "latent": (2, 1.0)})]
     )
     chances = made.chance_figures()
-    assert set(chances["chance_latents"]) == {"gap", "envelope", "left_of_unit_gaps"}
+    assert set(chances["chance_latents"]) == {"gap", "envelope"}
     assert made.figures() | {"curve_units": 0, "curve_latents": 0} == chances | {
         "curve_units": 0,
         "curve_latents": 0,

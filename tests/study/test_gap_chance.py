@@ -10,6 +10,7 @@ import pytest
 from tendril.study.measures.curve_scores import Gap, gaps
 from tendril.study.measures.gap_chance import (
     compare,
+    copies_a_unit,
     envelope_chance,
     gap_chance,
     holm,
@@ -56,7 +57,7 @@ def test_p_values_are_uniform_under_the_null_hypothesis() -> None:
     assert wide
     p = []
     for _ in range(200):
-        found = gap_chance(units, wide, rng.uniform(0, 360, 15).tolist(), {})
+        found = gap_chance(wide, rng.uniform(0, 360, 15).tolist(), [False] * 15, {})
         assert found is not None and found.left is not None
         p.append(found.left.p)
     assert 0.02 < np.mean(np.array(p) <= 0.1) < 0.18
@@ -83,8 +84,11 @@ def test_what_remains_of_gaps_equals_brute_force() -> None:
 def test_a_surplus_aimed_at_the_gaps_is_told_from_chance_and_copies_are_not() -> None:
     units = [0.0, 20.0, 60.0, 80.0, 100.0, 120.0, 160.0, 180.0, 200.0, 240.0, 260.0, 300.0, 330.0]
     wide = [gap for gap in gaps(units) if gap.degrees >= 30]
-    filled = gap_chance(units, wide, [*units, *(gap.middle for gap in wide)], {})
-    copies = gap_chance(units, wide, units, {})
+    middles = [gap.middle for gap in wide]
+    kept = [True] * len(units)
+    filled = gap_chance(wide, [*units, *middles], [*kept, *(False for _ in wide)], {})
+    # copies that deviate a little narrow the gaps a little, which is no evidence
+    copies = gap_chance(wide, [(angle + 3) % 360 for angle in units], kept, {})
     assert filled is not None and filled.surplus is not None and filled.surplus.p < 0.01
     assert copies is not None and copies.surplus is not None and copies.surplus.p == 1.0
 
@@ -93,12 +97,19 @@ def test_a_control_gives_a_chance_level_of_equal_count_only() -> None:
     units = [0.0, 90.0, 180.0, 270.0]
     rng = np.random.default_rng(3)
     many, few = rng.uniform(0, 360, 60).tolist(), [1.0, 2.0]
-    found = gap_chance(units, gaps(units), [45.0, 135.0, 225.0, 315.0], {"many": many, "few": few})
+    found = gap_chance(
+        gaps(units), [45.0, 135.0, 225.0, 315.0], [False] * 4, {"many": many, "few": few}
+    )
     assert found is not None and list(found.control) == ["many"]
     assert found.control["many"].p < 0.05
     drawn = subsets(many, 4, draws=100)
     assert drawn.shape == (100, 4) and set(drawn.ravel()) <= set(many)
     assert all(len(set(row)) == 4 for row in drawn)
+
+
+def test_a_copy_has_most_of_its_power_in_one_channel():
+    rows = np.array([[0.0, 3.0, 1.0], [1.0, 1.0, 0.5], [0.0, 0.0, 0.0]])
+    assert copies_a_unit(rows) == [True, False, False]
 
 
 def test_holm_equals_the_definition() -> None:
@@ -114,7 +125,7 @@ def test_equal_figures_count_as_extreme() -> None:
 
 
 def test_an_empty_family_has_no_chance_level() -> None:
-    assert widest_chance([]) is None and gap_chance([0.0], [], [], {}) is None
+    assert widest_chance([]) is None and gap_chance([], [], [], {}) is None
     assert widest_gaps(uniform(0, draws=3)).tolist() == [360.0] * 3
     assert envelope_chance(np.zeros((72, 0))) is None
 
