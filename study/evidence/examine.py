@@ -13,7 +13,7 @@ from torch.nn import functional
 from tendril.data.cli import note
 from tendril.data.errors import ConfigError
 from tendril.data.inputs.images import readable
-from tendril.models.dictionaries.checkpoint import load_frequency, load_sae
+from tendril.models.dictionaries.checkpoint import LATENTS, load_frequency, load_sae
 from tendril.models.dictionaries.run import Run
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.sites.receptive import ReceptiveField, receptive_field
@@ -46,7 +46,8 @@ class Measured:
     run: Run
     dictionary: SAE
     family: CurveFamily
-    frequency: Float[Tensor, " s"]
+    alive: Sequence[int]
+    """Latents that fire on held-out vectors; all where this is unknown."""
 
     @property
     def rows(self) -> Float[np.ndarray, "m d"]:
@@ -70,7 +71,10 @@ def measure(inputs: VisionInputs, units: CurveFamily, device: torch.device) -> M
     assert inputs.run is not None
     dictionary = load_sae(inputs.run).to(device)
     family = latent_family(units, dictionary, device)
-    return Measured(Run(inputs.run), dictionary, family, load_frequency(inputs.run).float())
+    alive = list(range(dictionary.latents))
+    if (inputs.run / LATENTS).is_file():  # an imported dictionary has none
+        alive = torch.nonzero(load_frequency(inputs.run) > 0).flatten().tolist()
+    return Measured(Run(inputs.run), dictionary, family, alive)
 
 
 def downstream_of(
@@ -263,8 +267,8 @@ def effects_of(
 ) -> tuple[Effect | None, Effect | None, Effect | None]:
     """Effects of removing a latent: on curve units downstream, and on answers (KL, top five)."""
     subject, site, dictionary = inputs.subject, inputs.site, one.dictionary
-    alive = [int(i) for i in torch.nonzero(one.frequency > 0).flatten() if int(i) != latent]
-    directions_RD = other_directions(dictionary, alive, config.directions)
+    others = [other for other in one.alive if other != latent]
+    directions_RD = other_directions(dictionary, others, config.directions)
     tuning = None
     angle = one.family.orientation(latent)
     if watched is not None and (units := near_units(watched, angle)):

@@ -96,7 +96,7 @@ def _values(one: Candidate) -> dict[str, str]:
     }
 
 
-def _effect(name: str, effect: Effect | None, scale: float, unit: str) -> str:
+def _effect(name: str, effect: Effect | None, scale: int, unit: str) -> str:
     if effect is None:
         return ""
     chance = effect.chance

@@ -54,7 +54,8 @@ def other_directions(
         )
     chosen = np.random.default_rng(seed).choice(np.asarray(latents), count, replace=False)
     rows_RD: Tensor = dictionary.W_dec.detach()[torch.from_numpy(chosen)]
-    return rows_RD / rows_RD.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    unit_RD: Tensor = rows_RD / rows_RD.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    return unit_RD
 
 
 @torch.inference_mode()

@@ -102,7 +102,7 @@ def test_latents_that_no_other_run_finds_are_no_missing_detectors(home: Path) ->
 
 
 def test_without_a_site_downstream_the_answers_are_compared(home: Path) -> None:
-    figures = evidence(home, "true", candidates=1, downstream="").figures
+    figures = evidence(home, "true", candidates=1, copies=0, downstream="").figures
     (one,) = figures["latents"]
     assert figures["downstream"] == "" and one["tuning_p"] == ""
     assert one["kl_p"] <= 0.25 and one["matters"] == int(one["kl_p"] <= 0.2)
