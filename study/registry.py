@@ -43,6 +43,7 @@ STUDIES: Mapping[str, Entry] = {
     "missing": Entry(
         "missing_curves.config:MissingConfig", "missing_curves.study:MissingCurvesStudy"
     ),
+    "evidence": Entry("evidence.config:EvidenceConfig", "evidence.study:EvidenceStudy"),
     "joint": Entry("joint_tuning.config:JointConfig", "joint_tuning.study:JointStudy"),
     "visualise": Entry("visualise.config:VisualiseConfig", "visualise.study:VisualiseStudy"),
     "parts": Entry("crosscoder_parts.config:PartsConfig", "crosscoder_parts.study:PartsStudy"),

@@ -234,11 +234,11 @@ def what_of(config: Mapping[str, Any]) -> str:
 def where_of(config: Mapping[str, Any]) -> str:
     """The vectors of a run: its site, and what was taken of a store of orbits."""
     site, group = config.get("site") or "unknown site", config.get("group")
+    control = config.get("control", "none")
     if not group:
-        return str(site)
+        return str(site) if control == "none" else f"{site} ({control})"
     name = f"{'D' if group['reflections'] else 'C'}{group['rotations']}"
     taken = {"each": "elements", "identity": "identity"}.get(config.get("orbits", ""), "orbits")
-    control = config.get("control", "none")
     return f"{site} ({taken} of {name}{'' if control == 'none' else f', {control}'})"
 
 

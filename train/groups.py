@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 Control = Literal[
-    "none", "relabelled", "shuffled", "reflected-half-from-another-anchor", "wrong-side"
+    "none",
+    "frozen-decoder",
+    "shuffled-units",
+    "relabelled",
+    "shuffled",
+    "reflected-half-from-another-anchor",
+    "wrong-side",
 ]
 CONTROLS: tuple[Control, ...] = get_args(Control)
+WITHOUT_ORBITS: tuple[Control, ...] = ("frozen-decoder", "shuffled-units")
 
 
 @dataclass(frozen=True)
@@ -47,19 +54,22 @@ class Inputs(Group):
 
 @dataclass(frozen=True)
 class Controls(Group):
-    """Damaged orbits, as a control."""
+    """A control: training that cannot find what it is compared with."""
 
-    title: ClassVar[str] = "orbit"
+    title: ClassVar[str] = "control"
     control: Control = "none"
-    """Damage done to orbits, as a control: one fixed permutation of the elements, a permutation of
-    its own for each row, the reflected half of another anchor, or (equivariant) copies taken
-    through the wrong side of the group."""
+    """What is damaged, as a control. frozen-decoder: directions stay random, the rest is trained.
+    shuffled-units: the values of each unit come from other rows than those of the next unit. Of
+    orbits: relabelled (one permutation of the elements), shuffled (one for each row), the
+    reflected half of another anchor, or (equivariant) copies through the wrong side of the
+    group."""
 
 
 @dataclass(frozen=True)
 class Orbits(Controls):
     """How a store of orbits is read."""
 
+    title: ClassVar[str] = "orbit"
     orbits: Literal["joined", "each", "identity"] = "joined"
     """Vectors taken from a store of orbits: whole orbits, each element by itself, or the identity
     element alone."""

@@ -11,8 +11,8 @@ from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.store.reader import Store
 
-from .config import TrainConfig, check_choice, fields_of, users_of
-from .groups import CONTROLS, Control
+from .config import BASELINES, TrainConfig, check_choice, fields_of, users_of
+from .groups import CONTROLS, WITHOUT_ORBITS, Control
 
 SHUFFLES = 4093  # permutations of the elements, one a row and then from the first again
 
@@ -59,6 +59,9 @@ def check_orbits(config: TrainConfig, store: Store) -> None:
     """Raise ConfigError if a config asks for orbits that a store cannot give."""
     group, control = store.group, config.control
     check_choice("--control", control, CONTROLS)
+    if control in WITHOUT_ORBITS:
+        _check_plain_control(config, store)
+        return
     _check_single_elements(config, store)
     if group is None and (config.objective == "equivariant" or control != "none"):
         what = f"--control {control}" if control != "none" else "an equivariant group crosscoder"
@@ -86,6 +89,26 @@ def check_orbits(config: TrainConfig, store: Store) -> None:
             f"--sources {config.sources} needs one of the objectives "
             f"{', '.join(users_of('sources'))}; got {config.objective!r}, which encodes all "
             "elements. Choose one of these, or --sources all."
+        )
+
+
+def _check_plain_control(config: TrainConfig, store: Store) -> None:
+    """Raise ConfigError if a control that needs no orbits cannot be used."""
+    control, objective = config.control, config.objective
+    if control == "shuffled-units" and store.group is not None:
+        raise ConfigError(
+            f"--control shuffled-units needs a store of single vectors; {store.name} holds orbits "
+            f"of {store.group.name}. Choose --control shuffled."
+        )
+    if control == "frozen-decoder" and objective in (*BASELINES, "tied", "equivariant"):
+        raise ConfigError(
+            "--control frozen-decoder needs an objective with a decoder of its own; got "
+            f"{objective!r}. Choose topk, for example."
+        )
+    if control == "frozen-decoder" and config.resample_every:
+        raise ConfigError(
+            "--resample-every must be 0 with --control frozen-decoder, whose directions do not "
+            f"change; got {config.resample_every}."
         )
 
 

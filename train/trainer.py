@@ -136,6 +136,8 @@ class Trainer:
         latents = config.latents_for(x_ND.shape[1])
         self.sae: Dictionary = objective.start(x_ND.cpu(), latents, generator).to(device)
         ranks.broadcast(self.sae.state_dict().values())
+        if config.control == "frozen-decoder":
+            self.sae.W_dec.requires_grad_(False)
         trained = [(name, p) for name, p in self.sae.named_parameters() if p.requires_grad]
         self._names = [name for name, _ in trained]
         self._trained = [parameter for _, parameter in trained]
@@ -178,13 +180,14 @@ class Trainer:
 
     def update(self, x_ND: Float[Tensor, "n d"], loss: Loss) -> None:
         """The second half of a step, after the backward pass of the loss."""
-        if self.objective.unit_rows:
+        unit_rows = self.objective.unit_rows and self.sae.W_dec.requires_grad
+        if unit_rows:
             remove_parallel_gradient(self.sae.W_dec)
         length = clip_grad_norm_(self._trained, self.config.clip)
         for group in self._adam.param_groups:
             group["lr"] = self.rate()
         self._adam.step()
-        if self.objective.unit_rows:
+        if unit_rows:
             normalise_rows(self.sae.W_dec)
         self.objective.settle(self.sae, loss)
         self._quiet_S += len(x_ND) * self._ranks.ranks

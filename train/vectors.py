@@ -36,7 +36,7 @@ from .trainer import ALONE, Ranks
 
 SAMPLE = 65_536  # rows whose mean stands for that of all, where some are dropped or capped
 
-Damaged = Callable[[Tensor], Tensor]  # a batch of orbits -> the same, as a control damages it
+Damaged = Callable[[Tensor], Tensor]  # a batch -> the same, as a control damages it
 
 
 @final
@@ -140,7 +140,7 @@ class Source:
 
     def _damage(self, config: TrainConfig) -> Damaged | None:
         if self.group is None:
-            return None
+            return shuffled_units if config.control == "shuffled-units" else None
         from .orbits import Damage
 
         return Damage(config.control, self.group, config.seed)
@@ -306,6 +306,17 @@ class Vectors(Iterator[Float[Tensor, "n d"]]):
         """Release threads and memory."""
         for stream in self._streams:
             stream.close()
+
+
+def shuffled_units(x_ND: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """x'[n, d] = x[(n + d) mod N, d]: each unit keeps its values and loses the company of others.
+
+    Rows come in random order, so units of a batch of N >= D rows become independent.
+    """
+    count, width = x_ND.shape
+    rows_N1 = torch.arange(count, device=x_ND.device)[:, None]
+    units_D = torch.arange(width, device=x_ND.device)
+    return x_ND.gather(0, (rows_N1 + units_D) % count)
 
 
 def store_of(config: TrainConfig) -> Store:

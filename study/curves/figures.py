@@ -7,17 +7,29 @@ import numpy as np
 
 from ..measures.curve_family import CurveFamily
 from ..measures.curve_scores import angle_between, degrees, envelope, gaps, minima
+from ..measures.gap_chance import WIDE
 from ..measures.image_examples import Patch
+from ..measures.rival_stimuli import RIVALS
 from ..page import svg as drawing
 from .findings import Findings
 
-RING, PETALS, WIDE_GAP = 150.0, 140.0, 30.0
+RING, PETALS = 150.0, 140.0
 CHART = (900.0, 200.0)
 LABEL_APART, LABEL_LEVELS = 9.0, 2
 MOST_CARDS = 60
 PATCH_PIXELS = 100
 LOW = 0.75
 LABEL = 100  # of the frame's 900: the width of a label
+GLYPHS = {
+    "curve": "M4 16A12 12 0 0 1 16 4",
+    "corner": "M4 16V4H16",
+    "edge": "M4 4H10V16H4ZM5 5V15M7 5V15M9 5V15",
+    "line": "M10 3V17",
+    "line end": "M10 17V10",
+    "circle": "M16 10A6 6 0 1 1 4 10A6 6 0 1 1 16 10",
+    "grating": "M4 4V16M8 4V16M12 4V16M16 4V16",
+}
+"""Pictures of a curve and of each kind of rival, in a box of 20 units."""
 PANELS = {"loss": "loss", "fvu": "FVU", "l0": "L0", "dead": "dead"}
 
 
@@ -48,7 +60,7 @@ def ring(family: CurveFamily) -> dict[str, object]:
                 "y": f"{y:.1f}",
             }
         )
-    wide = [gap for gap in gaps(angles) if gap.degrees >= WIDE_GAP]
+    wide = [gap for gap in gaps(angles) if gap.degrees >= WIDE]
     sectors = []
     for gap in wide if members else []:
         x, y = drawing.point(gap.middle, RING + 24)
@@ -146,8 +158,29 @@ def card(findings: Findings, family: CurveFamily, member: int) -> dict[str, obje
             (style, drawing.heat_map(joint_QEA[:, index], angle))
             for index, style in enumerate(family.styles)
         ],
+        "rivals": rival_bars(family, member),
         "patches": [_patch(patch) for patch in family.patches.get(member, ())],
     }
+
+
+def rival_bars(family: CurveFamily, member: int) -> list[dict[str, object]]:
+    """The greatest response to a curve and to each kind of rival, relative to the greatest of
+    all; empty where no rivals were shown."""
+    if family.rivals is None:
+        return []
+    curve = max(float(family.responses[..., member].max()), 0.0)
+    best = [curve, *(float(value) for value in family.best_rivals[:, member])]
+    top = max(*best, 1e-30)
+    return [
+        {
+            "kind": kind,
+            "glyph": GLYPHS[kind],
+            "x": 26 * i,
+            "height": f"{26 * value / top:.1f}",
+            "value": _figures(value),
+        }
+        for i, (kind, value) in enumerate(zip(("curve", *RIVALS), best, strict=True))
+    ]
 
 
 def _patch(patch: Patch) -> dict[str, str]:
@@ -178,8 +211,16 @@ def row(family: CurveFamily, index: int, reason: str = "") -> dict[str, object]:
             f"{scores['radius']:.0f} px",
             f"{100 * scores['tolerance']:.0f} %",
             _signed(scores["line_edge"]),
+            rival_cell(family, index),
         ],
     }
+
+
+def rival_cell(family: CurveFamily, index: int) -> str:
+    """The strongest rival and its response relative to that to curves, e.g. `corner 0.81`."""
+    ratio = float(family.scores.rival[index])
+    kind = family.rival(index)
+    return "" if not kind else f"{kind} only" if math.isinf(ratio) else f"{kind} {ratio:.2f}"
 
 
 def truth_rows(findings: Findings) -> list[dict[str, object]]:

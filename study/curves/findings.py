@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ..measures.curve_family import CurveFamily
 from ..measures.curve_scores import angle_between
+from ..measures.gap_chance import Chance, envelope_chance, widest_chance
 
 RECOVERED = 6.0
 """Degrees within which a planted orientation counts as recovered."""
@@ -64,6 +66,27 @@ class Findings:
         """Units first, then the latents where there are any."""
         return [self.units] if self.latents is None else [self.units, self.latents]
 
+    @cached_property
+    def chances(self) -> dict[str, tuple[Chance, Chance] | None]:
+        """By kind of family, compared with chance: its widest gap, and the lowest point of its
+        envelope; None for an empty family."""
+        found: dict[str, tuple[Chance, Chance] | None] = {}
+        for family in self.families:
+            angles = [family.orientation(member) for member in family.members]
+            widest = widest_chance(angles, large=family.kind == "unit")
+            low = envelope_chance(family.radial[:, family.members])
+            found[family.kind] = (widest, low) if widest and low else None
+        return found
+
+    def chance_figures(self) -> dict[str, object]:
+        """The chance levels as JSON values."""
+        names = ("gap", "envelope")
+        return {
+            f"chance_{kind}s": chances
+            and {name: one.figures() for name, one in zip(names, chances, strict=True)}
+            for kind, chances in self.chances.items()
+        }
+
     def branch_counts(self) -> dict[str, int]:
         """How many curve units each part of the site holds."""
         return {
@@ -113,5 +136,6 @@ class Findings:
             "gap_units": round(self.units.gap.degrees, 2),
             "gap_latents": round(latents.gap.degrees, 2) if latents else None,
             **({"branches": self.branch_counts()} if self.branches else {}),
+            **self.chance_figures(),
             **self.planted_result(),
         }

@@ -14,6 +14,7 @@ def context(findings: Findings) -> dict[str, object]:
         "families": families,
         "kinds": " or ".join(family.kind for family in findings.families),
         "envelope_text": words.envelope_text(findings),
+        "chance_text": words.chance_text(findings),
         "truths": figures.truth_rows(findings),
         "truth_text": words.truth_text(findings),
         "branches": list(findings.branch_counts().items()),

@@ -26,6 +26,7 @@ from tendril.models.subjects.subject import Subject
 from ..core.study import Study
 from ..core.vision_inputs import VisionInputs, find_vision_inputs
 from ..measures.curve_family import CurveFamily, latent_family, unit_family
+from ..measures.gap_chance import p_text
 from ..measures.image_examples import cut_patches, strongest_rows
 from ..measures.tuning import site_parts
 from . import page
@@ -42,7 +43,7 @@ class CurvesStudy(Study[CurvesConfig, VisionInputs, Findings]):
     """
 
     name = "curves"
-    version = 3
+    version = 4
     config = CurvesConfig
 
     def find(self, config: CurvesConfig) -> VisionInputs:
@@ -92,8 +93,10 @@ class CurvesStudy(Study[CurvesConfig, VisionInputs, Findings]):
     def headline(self, figures: Mapping[str, Any]) -> str:
         units, latents = len(figures["curve_units"]), figures["gap_latents"]
         text = f"{units} curve units, widest gap {figures['gap_units']:.0f} degrees"
+        text += _chance(figures["chance_units"])
         if latents is not None:
             text += f"; {len(figures['curve_latents'])} curve latents, gap {latents:.0f} degrees"
+            text += _chance(figures["chance_latents"])
         if "planted" in figures:
             text += f"; {figures['recovered_latents']} of {figures['planted']} planted recovered"
         return f"{text}."
@@ -114,6 +117,14 @@ class CurvesStudy(Study[CurvesConfig, VisionInputs, Findings]):
         self, config: CurvesConfig, inputs: VisionInputs, findings: Findings
     ) -> Mapping[str, Any]:
         return page.context(findings)
+
+
+def _chance(chances: Mapping[str, Any] | None) -> str:
+    """The chance level of a widest gap, in brackets."""
+    if not chances:
+        return ""
+    gap = chances["gap"]
+    return f" (chance {gap['mean']:.0f}, {p_text(gap['p'])})"
 
 
 def with_examples(

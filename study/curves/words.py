@@ -51,7 +51,8 @@ def _filled(findings: Findings) -> str:
     which = "widest gap" if ties == 1 else f"first of {ties} equally wide gaps"
     return (
         f" The units' {which}, {gap.degrees:.0f}° about {degrees(gap.middle)}, holds "
-        f"{count(len(within), 'curve latent')}."
+        f"{count(len(within), 'curve latent')}; as many uniform orientations would put "
+        f"{len(latents.members) * gap.degrees / 360:.1f} there."
     )
 
 
@@ -118,6 +119,28 @@ def _lowest(family: CurveFamily) -> str:
     )
 
 
+def chance_text(findings: Findings) -> str:
+    """The widest gap and the lowest point of the envelope of each family, against chance."""
+    texts = []
+    for family in findings.families:
+        chances = findings.chances[family.kind]
+        if chances is None:
+            continue
+        gap, low = chances
+        texts.append(
+            f"Curve {family.kind}s: widest gap {gap.text()}; lowest envelope {low.text('', 2)}."
+        )
+    if not texts:
+        return ""
+    return (
+        " ".join(texts) + " Chance is the mean, and the range of 90 %, of as many uniform "
+        "orientations, and for the envelope of the same tuning curves turned at random. P is the "
+        "fraction of draws that cover the circle as well or better; for the units' widest gap, "
+        "that leave one as wide. Whether latents fill the units' gaps is asked by `tendril study "
+        "missing`."
+    )
+
+
 def truth_text(findings: Findings) -> str:
     """How many planted orientations are recovered; empty if none were planted."""
     result = findings.planted_result()
@@ -157,13 +180,15 @@ def method(findings: Findings) -> list[str]:
     texts = [
         f"{units.responses[..., 0].size:,} curves were drawn: {len(units.orientations)} "
         f"orientations {step:g}° apart, radii of {radii} pixels, each as "
-        f"{_styles(units.styles)}, dark on white. The midpoint of each arc lies on "
+        f"{_styles(units.styles)}, dark on white, and {_rivals(findings)}. The midpoint of each "
+        f"arc lies on "
         f"the centre of the receptive field of the middle cell of {findings.site}, so that a curve "
         f"turns about the centre of what the cell sees.",
         f"A tuning curve is the positive response averaged over radii and styles. A curve "
         f"detector has a resultant length of at least {limits.resultant:g}, an echo of at most "
         f"{limits.echo:g}, and a maximum of at least {limits.strength:g} of the strongest "
         f"{' or of the strongest '.join(family.kind for family in findings.families)}. Its "
+        f"greatest response to a rival shape is at most {limits.rival:g} of that to a curve. Its "
         f"orientation is the circular mean direction of its tuning curve.",
     ]
     if findings.latents is not None:
@@ -173,6 +198,16 @@ def method(findings: Findings) -> list[str]:
             f"value is a length in the space of the activations."
         )
     return texts
+
+
+def _rivals(findings: Findings) -> str:
+    rivals = findings.units.rivals
+    return (
+        f"{len(rivals.shapes):,} rival shapes (corners, straight edges and lines, line ends, "
+        "circles, gratings)"
+        if rivals
+        else "no rival shapes"
+    )
 
 
 def _styles(styles: Sequence[str]) -> str:

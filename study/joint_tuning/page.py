@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from ..measures.joint_orientations import Joint
 from ..page import svg as drawing
-from .findings import Joint
 
 CHART = (900.0, 200.0)
 

@@ -21,10 +21,10 @@ from ..core.vision_inputs import VisionInputs, find_vision_inputs
 from ..measures.curve_family import latent_family, unit_family
 from ..measures.curve_search import CurveSearch
 from ..measures.image_examples import strongest_rows
+from ..measures.joint_orientations import Detector, Joint, combine
 from ..measures.turned_patches import align, record_turned
 from . import page
 from .config import JointConfig
-from .findings import Detector, Joint, combine
 
 
 @final

@@ -12,8 +12,10 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
+from .gap_chance import compare
+
 MODES = 4
-PERMUTATIONS = 200  # for the chance level of `order`
+PERMUTATIONS = 999  # for the chance level of `order`
 MODE_PERMUTATIONS = 50  # for that of the modes
 FEWEST = 6  # rows; fewer lie on some circle in any case
 NEIGHBOURS = 15
@@ -27,6 +29,7 @@ class Circle:
     order:  circular correlation of the angle in the first two principal components with the
             orientation, |mean exp(i(phi -+ theta))|, in the better of both senses; 1 for a circle
     chance: 95th percentile of `order` with permuted orientations
+    p:      probability of an `order` as high with permuted orientations
     modes:  fraction of the rows' variance linear in cos(k theta) and sin(k theta), k = 1 ... 4
     modes_chance: mean fraction of mode 1 with permuted orientations
     """
@@ -34,6 +37,7 @@ class Circle:
     count: int
     order: float
     chance: float
+    p: float
     modes: tuple[float, ...]
     modes_chance: float
 
@@ -51,10 +55,12 @@ def measure_circle(
     permuted = [rng.permutation(theta_S) for _ in range(PERMUTATIONS)]
     by_chance = [angular_order(plane_SP, some_S) for some_S in permuted]
     first_modes = [fourier_fractions(x_SD, some_S)[0] for some_S in permuted[:MODE_PERMUTATIONS]]
+    order = angular_order(plane_SP, theta_S)
     return Circle(
         len(x_SD),
-        angular_order(plane_SP, theta_S),
+        order,
         float(np.quantile(by_chance, 0.95)),
+        compare(order, np.array(by_chance), large=True).p,
         fourier_fractions(x_SD, theta_S),
         float(np.mean(first_modes)),
     )

@@ -29,9 +29,10 @@ from .curve_scores import (
 from .curve_search import CurveSearch
 from .curve_stimuli import CurveGrid
 from .image_examples import Patch
-from .tuning import latent_tuning, unit_tuning
+from .rival_stimuli import RIVALS, RivalResponses
+from .tuning import latent_rivals, latent_tuning, unit_rivals, unit_tuning
 
-NEAR = {"resultant": 0.15, "echo": 0.15, "strength": 0.10}
+NEAR = {"resultant": 0.15, "echo": 0.15, "strength": 0.10, "rival": 0.15}
 """How far a near miss may fall short of one threshold."""
 REFERENCE_FIELD = 91
 """The receptive field, in pixels, that the default radii suit."""
@@ -49,6 +50,8 @@ class CurveFamily:
     radii: Float[np.ndarray, " q"]
     styles: Sequence[str]
     thresholds: CurveThresholds
+    rivals: RivalResponses | None = None
+    """Responses to other shapes; None where none were shown."""
     patches: Mapping[int, Sequence[Patch]] = field(default_factory=dict)
 
     @cached_property
@@ -59,7 +62,20 @@ class CurveFamily:
     @cached_property
     def scores(self) -> CurveScores:
         """The measures of each of them."""
-        return score_curves(self.responses, self.orientations, self.radii, self.styles)
+        rivals = None if self.rivals is None else self.best_rivals
+        return score_curves(self.responses, self.orientations, self.radii, self.styles, rivals)
+
+    @cached_property
+    def best_rivals(self) -> Float[np.ndarray, "k d"]:
+        """The greatest response to each kind of RIVALS; zeros where none were shown."""
+        if self.rivals is None:
+            return np.zeros((len(RIVALS), self.responses.shape[-1]))
+        return self.rivals.best()
+
+    def rival(self, index: int) -> str:
+        """The kind of rival to which one responds most; empty if to none."""
+        best_K = self.best_rivals[:, index]
+        return RIVALS[int(best_K.argmax())] if best_K.max() > 0 else ""
 
     @cached_property
     def members(self) -> list[int]:
@@ -96,17 +112,19 @@ class CurveFamily:
             "resultant": (limits.resultant - scores.resultant, scores.resultant, "<"),
             "echo": (scores.echo - limits.echo, scores.echo, ">"),
             "strength": (limits.strength - relative, relative, "<"),
+            "rival": (scores.rival - limits.rival, scores.rival, ">"),
         }
         found = []
         for name, (lack, value, sign) in short.items():
             others = [passes[other] for other in passes if other != name]
             near = np.all([*others, ~passes[name], lack <= NEAR[name], scores.max > 0], axis=0)
             for index in np.flatnonzero(near):
-                reason = f"{name} {value[index]:.2f} {sign} {getattr(limits, name):g}"
+                kind = f" ({self.rival(int(index))})" if name == "rival" else ""
+                reason = f"{name}{kind} {value[index]:.2f} {sign} {getattr(limits, name):g}"
                 found.append((float(lack[index] / NEAR[name]), int(index), reason))
         return [(index, reason) for _, index, reason in sorted(found)]
 
-    def listing(self) -> list[dict[str, float | int]]:
+    def listing(self) -> list[dict[str, float | int | str]]:
         """The curve detectors for the result of the command."""
         return [
             {
@@ -115,6 +133,8 @@ class CurveFamily:
                 "resultant": round(float(self.scores.resultant[member]), 4),
                 "echo": round(float(self.scores.echo[member]), 4),
                 "max": round(float(self.scores.max[member]), 4),
+                "rival": self.rival(member),
+                "rival_ratio": round(float(self.scores.rival[member]), 4),
             }
             for member in self.members
         ]
@@ -122,12 +142,17 @@ class CurveFamily:
     def write_csv(self, path: Path) -> None:
         """Write every measure of every unit or latent, one line each."""
         names = [field.name for field in fields(CurveScores)]
-        chosen = set(self.members)
+        chosen, scores = set(self.members), self.scores
+        columns = ["rival_ratio" if name == "rival" else name for name in names]
         rows = (
-            [i, int(i in chosen), *(f"{self.scores.row(i)[name]:.6g}" for name in names)]
-            for i in range(len(self.scores.max))
+            [
+                *(i, int(i in chosen)),
+                *(f"{getattr(scores, name)[i]:.6g}" for name in names),
+                self.rival(i),
+            ]
+            for i in range(len(scores.max))
         )
-        write_csv(path, [self.kind, "curve", *names], rows)
+        write_csv(path, [self.kind, "curve", *columns, "rival"], rows)
 
 
 def unit_family(
@@ -143,13 +168,15 @@ def unit_family(
         np.array(grid.radii),
         grid.styles,
         search.thresholds,
+        unit_rivals(subject, site, field, grid, device),
     )
 
 
 def latent_family(units: CurveFamily, dictionary: SAE, device: torch.device) -> CurveFamily:
     """Measure every latent of a dictionary on the same curves as the units of its site."""
     responses = latent_tuning(units.responses, dictionary.encode, device)
-    return replace(units, kind="latent", responses=responses, patches={})
+    rivals = units.rivals and latent_rivals(units.rivals, dictionary.encode, device)
+    return replace(units, kind="latent", responses=responses, rivals=rivals, patches={})
 
 
 def curve_grid(search: CurveSearch, subject: Subject, field: ReceptiveField) -> CurveGrid:

@@ -28,6 +28,8 @@ class CurveScores:
     tolerance:   fraction of radii with at least half the best radius's response at the peak
     line_edge:   (edge - line) / (edge + line) of the styles' maxima; -1 only lines, +1 only edges
     radius:      the radius that excites most at the peak, in pixels
+    rival:       greatest response to a rival shape over the greatest response to a curve; infinite
+                 without a response to any curve, 0 where no rivals were shown
     """
 
     orientation: Float[np.ndarray, " d"]
@@ -39,6 +41,7 @@ class CurveScores:
     tolerance: Float[np.ndarray, " d"]
     line_edge: Float[np.ndarray, " d"]
     radius: Float[np.ndarray, " d"]
+    rival: Float[np.ndarray, " d"]
 
     def row(self, unit: int) -> dict[str, float]:
         """The measures of one unit, by name."""
@@ -56,6 +59,9 @@ class CurveThresholds:
     """Greatest response to the curve turned by 180 degrees, over the peak."""
     strength: float = 0.20
     """Least maximum, as a fraction of that of the site's strongest unit."""
+    rival: float = 1.0
+    """Greatest response to a corner, a straight edge or line, a line end, a circle or a grating,
+    over the greatest response to a curve."""
 
     def passes(self, scores: CurveScores) -> dict[str, Bool[np.ndarray, " d"]]:
         """For each criterion, which units meet it."""
@@ -64,6 +70,7 @@ class CurveThresholds:
             "resultant": scores.resultant >= self.resultant,
             "echo": scores.echo <= self.echo,
             "strength": (scores.max >= self.strength * strongest) & (scores.max > 0),
+            "rival": scores.rival <= self.rival,
         }
 
     def curves(self, scores: CurveScores) -> list[int]:
@@ -95,8 +102,12 @@ def score_curves(
     orientations: Float[np.ndarray, " a"],
     radii: Float[np.ndarray, " q"],
     styles: Sequence[str],
+    rivals: Float[np.ndarray, "k d"] | None = None,
 ) -> CurveScores:
-    """Every measure of every unit; a unit that never fires scores 0 with echo 1 and width 360."""
+    """Every measure of every unit; a unit that never fires scores 0 with echo 1 and width 360.
+
+    `rivals` holds the greatest response to each kind of rival shape, if any were shown.
+    """
     radial_AD = radial_tuning(responses)
     best_D = radial_AD.argmax(axis=0)
     highest_D = radial_AD.max(axis=0)
@@ -119,6 +130,7 @@ def score_curves(
         tolerance=reached_QD.mean(axis=0),
         line_edge=_ratio(edge_D - line_D, edge_D + line_D),
         radius=np.asarray(radii, dtype=float)[by_radius_QD.argmax(axis=0)],
+        rival=_rival(responses, rivals),
     )
 
 
@@ -196,6 +208,18 @@ def degrees(angle: float, digits: int = 0) -> str:
 def angle_between(first: float, second: float) -> float:
     """The smaller angle between two directions, 0 to 180 degrees."""
     return abs((first - second + 180) % 360 - 180)
+
+
+def _rival(
+    responses: Float[np.ndarray, "a q e d"], rivals: Float[np.ndarray, "k d"] | None
+) -> np.ndarray:
+    """The greatest response to a rival over that to a curve."""
+    if rivals is None or not len(rivals):
+        return np.zeros(responses.shape[-1])
+    curve_D = np.maximum(responses.max(axis=(0, 1, 2)), 0).astype(np.float64)
+    rival_D = rivals.max(axis=0).astype(np.float64)
+    silent = np.where(rival_D > 0, np.inf, 0.0)
+    return np.asarray(np.divide(rival_D, curve_D, out=silent, where=curve_D > 0))
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -41,6 +41,11 @@ class CurveSearch:
             value = getattr(self.thresholds, name)
             if not 0 <= value <= 1:
                 raise ConfigError(f"--{name} must be a fraction from 0 to 1; got {value:g}.")
+        if not self.thresholds.rival > 0:
+            raise ConfigError(
+                f"--rival must be above 0; got {self.thresholds.rival:g}. 1 admits no unit that "
+                "prefers another shape to curves."
+            )
 
     @property
     def orientations(self) -> tuple[float, ...]:

@@ -24,10 +24,10 @@ from tendril.models.sites.window import ReceptivePatch
 
 from .curve_family import REFERENCE_FIELD
 from .curve_scores import mean_direction
-from .curve_stimuli import STYLES, CurveGrid, direction, draw_curve
+from .curve_stimuli import STYLES, CurveGrid, draw_curve
+from .rival_stimuli import STRAIGHT, Rival
 from .tuning import exact_arithmetic
 
-STRAIGHT = 1e6  # radius in pixels: within a patch 0.001 pixels from a straight line
 KINDS = ("curve", "line", "edge", "corner", "line end")
 BATCH = 32
 
@@ -48,7 +48,7 @@ class Shape:
         """
         middle = ((size - 1) / 2, (size - 1) / 2)
         if self.kind == "line end":
-            return _line_end(degrees, size, line_width)
+            return Rival(self.kind, degrees).draw(size, middle, line_width)
         return draw_curve(degrees, self.radius, self.style, size, middle, line_width=line_width)
 
 
@@ -205,16 +205,3 @@ def shape_tuning(
     z_QAS = shape_responses(dictionary.to(device), vectors_QAD, group, device)
     dictionary.to("cpu")
     return ShapeTuning(tuple(chosen), directions(group), z_QAS)
-
-
-def _line_end(degrees: float, size: int, line_width: float) -> Float32[np.ndarray, "h w"]:
-    """A stroke that ends in the middle of the patch and points in that direction."""
-    cos, sin = direction(degrees)
-    at = np.arange(size, dtype=np.float64) - (size - 1) / 2
-    along_HW = at[None] * cos + at[:, None] * sin
-    across_HW = np.abs(at[:, None] * cos - at[None] * sin)
-    ink_HW = np.clip((line_width + 1) / 2 - across_HW, 0, min(1.0, line_width))
-    grey_HW: Float32[np.ndarray, "h w"] = (1 - ink_HW * np.clip(0.5 - along_HW, 0, 1)).astype(
-        np.float32
-    )
-    return grey_HW

@@ -1,7 +1,8 @@
-"""Responses of units and latents to drawn curves."""
+"""Responses of units and latents to drawn curves and their rivals."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from tendril.models.sites.receptive import ReceptiveField
 from tendril.models.subjects.subject import Subject, site_modules
 
 from .curve_stimuli import CurveGrid, curve_images
+from .rival_stimuli import RivalResponses, rival_images, rivals_of
 
 BATCH = 32
 LATENT_BATCH = 1024
@@ -30,23 +32,46 @@ def unit_tuning(
 
     Responses come as [A, Q, E, D]: orientations, radii, styles, units.
     """
+    images = curve_images(grid, subject.input_size, field.centre, BATCH)
+    values_ND = read_cell(subject, site, field, images, len(grid), "showing curves", device)
+    return np.ascontiguousarray(by_axis(values_ND, grid))
+
+
+def unit_rivals(
+    subject: Subject, site: str, field: ReceptiveField, grid: CurveGrid, device: torch.device
+) -> RivalResponses:
+    """Show the rivals of a grid of curves at the same cell."""
+    shapes = rivals_of(grid)
+    size, width = subject.input_size, grid.line_width
+    images = rival_images(shapes, size, field.centre, width, BATCH)
+    name = "showing rival shapes"
+    return RivalResponses(
+        shapes, read_cell(subject, site, field, images, len(shapes), name, device)
+    )
+
+
+def read_cell(
+    subject: Subject,
+    site: str,
+    field: ReceptiveField,
+    images: Iterable[Float[Tensor, "b 3 h w"]],
+    count: int,
+    name: str,
+    device: torch.device,
+) -> Float32[np.ndarray, "n d"]:
+    """The site's vector at the cell of a receptive field, for each of `count` images."""
     modules = site_modules(subject, [site])
     subject.module.to(device)
-    images = curve_images(grid, subject.input_size, field.centre, BATCH)
     vectors = []
     with (
         exact_arithmetic(),
         torch.inference_mode(),
         recording(subject.module, modules) as forward,
     ):
-        for batch in progress_bar(
-            images,
-            "showing curves",
-            -(-len(grid) // BATCH),
-        ):
+        for batch in progress_bar(images, name, -(-count // BATCH)):
             acts_BHWD = as_grid(forward(subject.preprocess(batch.to(device)))[site])
             vectors.append(acts_BHWD[:, *field.cell].float().cpu())
-    return np.ascontiguousarray(by_axis(torch.cat(vectors).numpy(), grid))
+    return np.asarray(torch.cat(vectors).numpy())
 
 
 def latent_tuning(
@@ -55,11 +80,25 @@ def latent_tuning(
     device: torch.device,
 ) -> Float32[np.ndarray, "a q e s"]:
     """Encode the site's responses: latents [A, Q, E, S]."""
-    acts_ND = torch.from_numpy(responses.reshape(-1, responses.shape[-1]))
+    latents_NS = encoded(responses.reshape(-1, responses.shape[-1]), encode, device)
+    return latents_NS.reshape(*responses.shape[:-1], -1)
+
+
+def latent_rivals(
+    rivals: RivalResponses, encode: Callable[[Tensor], Tensor], device: torch.device
+) -> RivalResponses:
+    """Encode the site's responses to rivals."""
+    return replace(rivals, values_VD=encoded(rivals.values_VD, encode, device))
+
+
+def encoded(
+    x_ND: Float32[np.ndarray, "n d"], encode: Callable[[Tensor], Tensor], device: torch.device
+) -> Float32[np.ndarray, "n s"]:
+    """The latents of many vectors, 1024 at a time."""
     with exact_arithmetic(), torch.inference_mode():
-        blocks = torch.split(acts_ND, LATENT_BATCH)
+        blocks = torch.split(torch.from_numpy(np.ascontiguousarray(x_ND)), LATENT_BATCH)
         latents_NS = torch.cat([encode(x.to(device)).float().cpu() for x in blocks])
-    return latents_NS.numpy().reshape(*responses.shape[:-1], -1)
+    return np.asarray(latents_NS.numpy())
 
 
 def by_axis(values: Float[np.ndarray, "n d"], grid: CurveGrid) -> Float[np.ndarray, "a q e d"]:

@@ -1,7 +1,7 @@
 """Curve units of a site and curve latents of the runs trained there, with their gaps."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, final
@@ -14,10 +14,18 @@ from tendril.models.dictionaries.sae import SAE
 from ..measures.circle import Circle
 from ..measures.curve_family import CurveFamily
 from ..measures.curve_scores import Gap, gaps
+from ..measures.gap_chance import (
+    LEVEL,
+    WIDE,
+    Chance,
+    GapChance,
+    copies_a_unit,
+    gap_chance,
+    holm,
+    widest_chance,
+)
 from .decompose import Decomposition
 
-WIDE = 30.0
-"""Degrees from which on a gap between neighbouring curve units is studied."""
 BASELINES = ("pca", "ica", "random", "neurons")
 
 
@@ -28,6 +36,8 @@ class Trained:
 
     name: str
     objective: str
+    damage: str
+    """What was damaged on purpose, the run's `control`; "none" otherwise."""
     seed: int
     held_out: float
     """Fraction of the inputs that it was not trained on."""
@@ -37,14 +47,24 @@ class Trained:
     circle: Circle | None
 
     @property
-    def control(self) -> bool:
-        """True for a baseline, which is not expected to find missing curves."""
-        return self.objective in BASELINES
+    def control(self) -> str:
+        """The kind of control: a baseline's objective, or what was damaged; empty for other runs.
+
+        A control is not expected to find missing curves.
+        """
+        if self.objective in BASELINES:
+            return self.objective
+        return "" if self.damage == "none" else self.damage
 
     @property
     def orientations(self) -> list[float]:
         """Orientations of the curve latents, in degrees."""
         return [self.family.orientation(m) for m in self.family.members]
+
+    @property
+    def copies(self) -> list[bool]:
+        """For each curve latent, True if its decoder row copies a unit."""
+        return copies_a_unit(self.rows)
 
     @property
     def rows(self) -> Float[np.ndarray, "s d"]:
@@ -77,6 +97,30 @@ class Site:
         """The gaps of 30 degrees and more between neighbouring curve units."""
         found = gaps([self.units.orientation(m) for m in self.units.members])
         return [gap for gap in found if gap.degrees >= WIDE]
+
+    @cached_property
+    def units_chance(self) -> Chance | None:
+        """The widest gap of the units, against as many uniform orientations: a wide one is
+        extreme."""
+        return widest_chance([self.units.orientation(m) for m in self.units.members], large=True)
+
+    @cached_property
+    def chances(self) -> dict[str, GapChance]:
+        """For each run with curve latents, its gaps compared with chance."""
+        controls: dict[str, list[float]] = {}
+        for run in self.runs:
+            if run.control:
+                controls.setdefault(run.control, []).extend(run.orientations)
+        found = {
+            run.name: gap_chance(
+                self.gaps if self.units.members else [],
+                run.orientations,
+                run.copies,
+                {} if run.control else controls,
+            )
+            for run in self.runs
+        }
+        return {name: one for name, one in found.items() if one is not None}
 
     @property
     def empty(self) -> bool:
@@ -123,6 +167,24 @@ def chance_gap(count: int) -> float:
     return 360.0 * sum(1 / i for i in range(1, count + 1)) / count if count else 360.0
 
 
+def corrected(sites: Sequence[Site]) -> dict[str, float]:
+    """P values that trained runs leave narrower gaps than units and a random surplus would,
+    corrected by Holm's method for the number of runs of all sites together."""
+    names, p_values = [], []
+    for site in sites:
+        for run in site.trained:
+            chance = site.chances.get(run.name)
+            if chance is not None and chance.surplus is not None:
+                names.append(run.name)
+                p_values.append(chance.surplus.p)
+    return dict(zip(names, holm(p_values), strict=True))
+
+
+def evident(sites: Sequence[Site]) -> list[str]:
+    """The runs whose corrected P value is below 0.05."""
+    return [name for name, p in corrected(sites).items() if p < LEVEL]
+
+
 def preferred(family: CurveFamily, latent: int) -> float | None:
     """The orientation that a latent prefers; None if no drawn curve activates it."""
     return round(family.orientation(latent), 1) if family.scores.max[latent] > 0 else None
@@ -135,15 +197,17 @@ def study_figures(sites: Sequence[Site]) -> dict[str, Any]:
     widest = [run.family.gap.degrees for run in trained]
     return {
         "runs": sum(len(site.runs) for site in sites),
+        "comparisons": len(corrected(sites)),
+        "below_chance": len(evident(sites)),
         "curve_units": sum(len(site.units.members) for site in sites),
         "curve_latents": sum(len(run.family.members) for run in trained),
         "gap_units": round(max(site.units.gap.degrees for site in sites), 1),
         "gap_latents_mean": round(float(np.mean(widest)), 1) if widest else None,
-        "sites": [site_figures(site) for site in sites],
+        "sites": [site_figures(site, corrected(sites)) for site in sites],
     }
 
 
-def site_figures(site: Site) -> dict[str, Any]:
+def site_figures(site: Site, p_values: Mapping[str, float]) -> dict[str, Any]:
     """Gaps, runs, circle and decompositions of a site; angles in degrees."""
     trained = [round(run.family.gap.degrees, 1) for run in site.trained]
     return {
@@ -151,18 +215,22 @@ def site_figures(site: Site) -> dict[str, Any]:
         "site": site.name,
         "curve_units": len(site.units.members),
         "gap_units": round(site.units.gap.degrees, 1),
+        "gap_units_chance": site.units_chance and site.units_chance.figures(),
         "gap_latents": trained,
         "gap_latents_mean": round(float(np.mean(trained)), 1) if trained else None,
         "runs": [
             {
                 "run": run.name,
                 "objective": run.objective,
+                "control": run.control,
                 "seed": run.seed,
                 "fvu": round(run.fvu, 4),
                 "curve_latents": len(run.family.members),
+                "copies": sum(run.copies),
                 "gap": round(run.family.gap.degrees, 1),
                 "gap_by_chance": round(chance_gap(len(run.family.members)), 1),
                 "left": [round(remaining(gap, run.orientations), 1) for gap in site.gaps],
+                "chance": _chance_figures(site, run, p_values),
                 "circle": _rounded(run.circle),
             }
             for run in site.runs
@@ -171,6 +239,16 @@ def site_figures(site: Site) -> dict[str, Any]:
         "circle": _rounded(site.circle),
         "decompositions": [_decomposition(site, one) for one in site.decompositions],
     }
+
+
+def _chance_figures(
+    site: Site, run: Trained, p_values: Mapping[str, float]
+) -> dict[str, Any] | None:
+    chance = site.chances.get(run.name)
+    if chance is None:
+        return None
+    p = p_values.get(run.name)
+    return chance.figures() | {"p_corrected": None if p is None else round(p, 4)}
 
 
 def _decomposition(site: Site, one: Decomposition) -> dict[str, Any]:
@@ -198,11 +276,14 @@ def latent_records(sites: Sequence[Site]) -> list[dict[str, Any]]:
             "seed": run.seed,
             "latent": latent,
             "orientation": f"{orientation:.6g}",
+            "copies_a_unit": int(copy),
             "gap": site.gap_of(orientation) or "",
         }
         for site in sites
         for run in site.runs
-        for latent, orientation in zip(run.family.members, run.orientations, strict=True)
+        for latent, orientation, copy in zip(
+            run.family.members, run.orientations, run.copies, strict=True
+        )
     ]
 
 
@@ -223,6 +304,7 @@ def gap_records(sites: Sequence[Site]) -> list[dict[str, Any]]:
             "seed": run.seed,
             "curve_latents": sum(within(gap, o) for o in run.orientations),
             "remaining": f"{remaining(gap, run.orientations):.6g}",
+            "control": run.control,
         }
         for site in sites
         for number, gap in enumerate(site.gaps, 1)

@@ -1,7 +1,7 @@
 """What the page of missing curve detectors shows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,12 @@ from jaxtyping import Float
 from ..measures.circle import Circle, centred, principal
 from ..measures.curve_family import CurveFamily
 from ..measures.curve_scores import Gap
+from ..measures.gap_chance import Chance, p_text
 from ..measures.image_examples import Patch
 from ..page import svg as drawing
 from . import words
 from .decompose import Component, Decomposition
-from .findings import Site, Trained, chance_gap, preferred, remaining
+from .findings import Site, Trained, chance_gap, corrected, preferred, remaining
 
 INNER, FIRST, NEXT = 104.0, 128.0, 15.0
 CLOUD = 130.0
@@ -26,7 +27,7 @@ def context(sites: Sequence[Site]) -> dict[str, Any]:
     """What page.html shows of the findings."""
     return {
         "numbers": _tiles(sites[0]) if len(sites) == 1 else [],
-        "sites": [_site(site) for site in sites],
+        "sites": [_site(site, corrected(sites)) for site in sites],
         "method": words.method(sites[0].units.thresholds),
         "caveats": words.CAVEATS,
     }
@@ -51,7 +52,7 @@ def _tiles(site: Site) -> list[dict[str, str]]:
     return [{"value": value, "of": of, "text": text} for value, of, text in tiles]
 
 
-def _site(site: Site) -> dict[str, Any]:
+def _site(site: Site, p_values: Mapping[str, float]) -> dict[str, Any]:
     rows, angles = site.pooled
     gaps = site.gaps if site.units.members else []
     return {
@@ -61,10 +62,12 @@ def _site(site: Site) -> dict[str, Any]:
         "units": len(site.units.members),
         "width": len(site.units.scores.max),
         "gap_units": f"{site.units.gap.degrees:.0f}°",
-        "sentence": words.sentence(site),
+        "sentence": words.sentence(site, p_values),
         "strongest": strongest(site) if site.empty else [],
         "rings": None if site.empty else rings(site),
-        "runs": [_run_row(run, gaps) for run in site.runs],
+        "runs": [_run_row(run, gaps, site, p_values) for run in site.runs],
+        "units_chance": _chance_cell(site.units_chance),
+        "controls": list(dict.fromkeys(run.control for run in site.runs if run.control)),
         "gaps": [f"{g.degrees:.0f}° about {degrees(g.middle)}" for g in gaps],
         "decompositions": [_decomposition(site, one) for one in site.decompositions],
         "examples_note": site.examples_note,
@@ -145,22 +148,37 @@ def _sector(gap: Gap, outer: float) -> dict[str, str]:
     }
 
 
-def _run_row(run: Trained, gaps: Sequence[Gap]) -> dict[str, Any]:
-    circle = run.circle
+def _run_row(
+    run: Trained, gaps: Sequence[Gap], site: Site, p_values: Mapping[str, float]
+) -> dict[str, Any]:
+    circle, chance = run.circle, site.chances.get(run.name)
+    kinds = dict.fromkeys(one.control for one in site.runs if one.control)
     return {
         "name": run.name,
         "short": run.name.rpartition("-")[0] or run.name,
-        "objective": run.objective,
+        "objective": run.objective if run.damage == "none" else f"{run.objective}, {run.damage}",
         "seed": run.seed,
         "latents": len(run.family.scores.max),
         "fvu": "" if math.isnan(run.fvu) else f"{run.fvu:.3f}",
         "curves": len(run.family.members),
         "gap": f"{run.family.gap.degrees:.0f}°",
-        "chance": f"{chance_gap(len(run.family.members)):.0f}°",
+        "chance": _chance_cell(chance and chance.widest),
+        "total": f"{chance.left.observed:.0f}°" if chance and chance.left else "",
+        "uniform": _chance_cell(chance and chance.left),
+        "copies": str(sum(run.copies)),
+        "with_new": f"{chance.surplus.observed:.0f}°" if chance and chance.surplus else "",
+        "surplus": _chance_cell(chance and chance.surplus),
+        "corrected": f"{p_values[run.name]:.3f}" if run.name in p_values else "",
+        "of_controls": [_chance_cell(chance.control.get(k) if chance else None) for k in kinds],
         "left": [f"{remaining(gap, run.orientations):.0f}°" for gap in gaps],
-        "circle": "" if circle is None else f"{circle.order:.2f} ({circle.chance:.2f})",
+        "circle": "" if circle is None else f"{circle.order:.2f} ({p_text(circle.p)})",
         "control": run.control,
     }
+
+
+def _chance_cell(chance: Chance | None) -> str:
+    """The mean under the null hypothesis, and the P value."""
+    return "" if chance is None else f"{chance.mean:.0f}° ({p_text(chance.p)})"
 
 
 def _decomposition(site: Site, one: Decomposition) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class MissingCurvesStudy(Study[MissingConfig, Inputs, Findings]):
     """
 
     name = "missing"
-    version = 4
+    version = 5
     config = MissingConfig
 
     def find(self, config: MissingConfig) -> Inputs:
@@ -86,7 +86,7 @@ class MissingCurvesStudy(Study[MissingConfig, Inputs, Findings]):
         return study_figures(findings)
 
     def headline(self, figures: Mapping[str, Any]) -> str:
-        return " ".join(_site_headline(site) for site in figures["sites"])
+        return " ".join([*(_site_headline(site) for site in figures["sites"]), *_verdict(figures)])
 
     def write_tables(self, findings: Findings, folder: Path) -> None:
         for name, records in (("latents", latent_records), ("gaps", gap_records)):
@@ -107,6 +107,17 @@ def _site_headline(site: Mapping[str, Any]) -> str:
         runs = "one run" if count == 1 else f"{count} runs on average"
         text += f"; widest gap of curve latents {site['gap_latents_mean']:.0f} degrees in {runs}"
     return f"{text}."
+
+
+def _verdict(figures: Mapping[str, Any]) -> list[str]:
+    """How many runs narrow the units' gaps more than chance; empty where nothing is compared."""
+    compared, below = figures["comparisons"], figures["below_chance"]
+    if not compared:
+        return []
+    return [
+        f"{below} of {compared} runs leave less of the units' gaps than a random surplus would "
+        "(corrected P < 0.05)."
+    ]
 
 
 def study_site(
@@ -136,6 +147,7 @@ def measure_run(folder: Path, units: CurveFamily, device: torch.device) -> Train
     return Trained(
         run.name,
         str(run.config.get("objective", "")),
+        str(run.config.get("control", "none")),
         int(run.config.get("seed", 0)),
         float(run.config.get("held_out", BATCH_DEFAULTS["held_out"])),
         float(run.figures.get("fvu", "nan")),

@@ -1,53 +1,73 @@
 """The sentences of the page."""
 
-import numpy as np
+from collections.abc import Mapping
 
 from ..measures.circle import MODES, Circle
 from ..measures.curve_scores import CurveThresholds
+from ..measures.gap_chance import LEVEL, p_text
 from .decompose import DIP, PEAK
 from .findings import Site
-
-NARROWER = 2.5
-"""Degrees by which a gap must be narrower to count: half a step of the drawn orientations."""
 
 CAVEATS = (
     "Two dictionaries of one site share most of what they find only where a feature is strong. A "
     "curve latent of one seed need not appear with another.",
-    "More curve latents leave narrower gaps by themselves. Compare the widest gap with that of as "
-    "many random directions.",
+    "More curve latents leave narrower gaps by themselves. Compare each gap with its chance level.",
     "Drawn curves are not photographs. Compare the patches.",
 )
 
 
-def sentence(site: Site) -> str:
-    """How many curve detectors there are, and how their widest gaps compare."""
+def sentence(site: Site, p_values: Mapping[str, float]) -> str:
+    """How many curve detectors there are, how wide their gaps are, and what chance leaves.
+
+    `p_values` are those of the runs, corrected for their number.
+    """
     many = len(site.units.members)
     verb = "is a curve detector" if many <= 1 else "are curve detectors"
     text = f"{many or 'None'} of {len(site.units.scores.max)} units {verb}"
-    if many:
-        text += f", with a widest gap of {site.units.gap.degrees:.0f}°"
-    return f"{text}. {_latents(site)}{_controls(site)}"
+    if site.units_chance is not None:
+        text += f", with a widest gap of {site.units_chance.text()}"
+    return f"{text}. {_latents(site)}{_verdict(site, p_values)}{_controls(site)}"
 
 
 def _latents(site: Site) -> str:
-    """The widest gaps of the runs that are not controls."""
+    """The widest gaps of the runs that are not controls, with their chance levels."""
     if not site.trained:
         return "All runs are controls."
-    counts = [len(run.family.members) for run in site.trained]
-    widths = [run.family.gap.degrees for run in site.trained]
-    if not any(counts):
+    runs = [run for run in site.trained if run.name in site.chances]
+    if not runs:
         return "No run has a curve latent."
-    if len(counts) == 1:
-        latents = "1 curve latent" if counts == [1] else f"{counts[0]} curve latents"
-        return f"The run has {latents}, with a widest gap of {widths[0]:.0f}°."
-    *most, last = map(str, counts)
-    closer = sum(width < site.units.gap.degrees - NARROWER for width in widths)
-    return (
-        f"The runs have {', '.join(most)} and {last} curve latents, with widest gaps of "
-        f"{np.mean(widths):.0f}° on average ({min(widths):.0f}° to {max(widths):.0f}°); in "
-        f"{closer} of {len(widths)} runs the gap is more than {NARROWER:g}° narrower than that of "
-        "the units."
+    widest = [site.chances[run.name].widest for run in runs]
+    if len(site.trained) == 1:
+        count = len(runs[0].family.members)
+        latents = "1 curve latent" if count == 1 else f"{count} curve latents"
+        return f"The run has {latents}, with a widest gap of {widest[0].text()}."
+    *most, last = [str(len(run.family.members)) for run in site.trained]
+    gaps = ", ".join(one.text() for one in widest)
+    return f"The runs have {', '.join(most)} and {last} curve latents, with widest gaps of {gaps}."
+
+
+def _verdict(site: Site, p_values: Mapping[str, float]) -> str:
+    """Whether less remains of the units' gaps than chance leaves; empty where there are none."""
+    runs = [run for run in site.trained if run.name in p_values]
+    if not runs:
+        return ""
+    total = sum(gap.degrees for gap in site.gaps)
+    surplus = [site.chances[run.name].surplus for run in runs]
+    new = ", ".join(str(len(run.copies) - sum(run.copies)) for run in runs)
+    left = ", ".join(one.text() for one in surplus if one is not None)
+    below = sum(p_values[run.name] < LEVEL for run in runs)
+    corrected = f", corrected for {len(p_values)} runs" if len(p_values) > 1 else ""
+    text = (
+        f" Curve latents that copy no unit: {new}. Added to the units, they leave {left} of the "
+        f"units' gaps, which are {total:.0f}° together; chance is as many uniform orientations."
     )
+    if below == len(runs):
+        found = "less than chance" if len(runs) == 1 else "less than chance in all runs"
+    elif below:
+        found = f"less than chance in {below} of {len(runs)} runs"
+    else:
+        found = "no less than chance leaves"
+    return f"{text} This is {found} (P < {LEVEL:g}{corrected})."
 
 
 def _controls(site: Site) -> str:
@@ -56,10 +76,7 @@ def _controls(site: Site) -> str:
     if not widths or site.empty:
         return ""
     low, high = f"{min(widths):.0f}°", f"{max(widths):.0f}°"
-    text = f" Controls leave {low if low == high else f'{low} to {high}'}."
-    if min(widths) < site.units.gap.degrees - NARROWER:
-        text += " A narrow gap alone is therefore no evidence of learnt curve detectors."
-    return text
+    return f" The widest gaps of controls are {low if low == high else f'{low} to {high}'}."
 
 
 def circle(found: Circle) -> str:
@@ -68,9 +85,9 @@ def circle(found: Circle) -> str:
     return (
         f"For the {found.count} curve latents of the first run, the angle in the first two "
         f"principal components correlates with the orientation at {found.order:.2f}; 95 % of "
-        f"permutations of the orientations stay below {found.chance:.2f}. Fourier modes 1 to "
-        f"{MODES} of the orientation explain {modes} of the variance of the rows; a mode explains "
-        f"{100 * found.modes_chance:.0f} % by chance."
+        f"permutations of the orientations stay below {found.chance:.2f} ({p_text(found.p)}). "
+        f"Fourier modes 1 to {MODES} of the orientation explain {modes} of the variance of the "
+        f"rows; a mode explains {100 * found.modes_chance:.0f} % by chance."
     )
 
 
@@ -81,6 +98,15 @@ def method(limits: CurveThresholds) -> list[str]:
         f"--help). A curve detector has a resultant length of at least {limits.resultant:g}, an "
         f"echo of at most {limits.echo:g}, and at least {limits.strength:g} of the maximum of the "
         "strongest unit of the site or latent of the run.",
+        "What remains of a gap between units is its widest stretch without a curve latent. Its "
+        "chance levels are 10,000 draws from each of three null hypotheses: as many orientations "
+        "as there are latents, uniform on the circle; for the latents that copy no unit, as many "
+        "uniform orientations added to the units; and, for each kind of "
+        "control, as many curve latents as the run has, drawn from those of the controls. A latent "
+        "copies a unit if more than half of the squared norm of its decoder row lies in one "
+        "channel. P is "
+        "the fraction of draws that leave as little as the run or less. P values of several runs "
+        "are corrected by Holm's method.",
         "Unless --units names others, a unit is decomposed if its tuning curve has a second peak "
         f"at least {PEAK:g} as high as the first, separated by dips below {DIP:g} of the second. "
         "Units with two opposite peaks detect lines and are left out.",

@@ -41,7 +41,7 @@ def family(kind: str, orientations, others: int, seed: int = 0, pictures: int = 
         ]
         for member in made.members
     }
-    return CurveFamily(kind, responses, ANGLES, RADII, STYLES, CurveThresholds(), patches)
+    return CurveFamily(kind, responses, ANGLES, RADII, STYLES, CurveThresholds(), patches=patches)
 
 
 def findings(latents: bool = True, truths: bool = True) -> Findings:

@@ -60,7 +60,9 @@ def test_tables_hold_every_unit(tmp_path: Path):
     assert float(rows[1]["orientation"]) == pytest.approx(made.orientation(1), abs=1e-3)
     listed = made.listing()
     assert [entry["latent"] for entry in listed] == made.members
-    assert set(listed[0]) == {"latent", "orientation", "resultant", "echo", "max"}
+    assert set(listed[0]) == {
+        *("latent", "orientation", "resultant", "echo", "max", "rival", "rival_ratio")
+    }
 
 
 def test_what_was_planted_is_compared_with_the_nearest():
@@ -71,7 +73,9 @@ def test_what_was_planted_is_compared_with_the_nearest():
     made = replace(
         findings(), truths=[truth, Truth(1, 45.0, {"unit": (4, 9.0), "latent": (2, 1.0)})]
     )
-    assert made.figures() | {"curve_units": 0, "curve_latents": 0} == {
+    chances = made.chance_figures()
+    assert set(chances["chance_latents"]) == {"gap", "envelope"}
+    assert made.figures() | {"curve_units": 0, "curve_latents": 0} == chances | {
         "curve_units": 0,
         "curve_latents": 0,
         "gap_units": round(made.units.gap.degrees, 2),

@@ -10,8 +10,8 @@ import torch
 from tendril.data.errors import ConfigError
 from tendril.study.__main__ import main
 from tendril.study.core.study import StudyResult
-from tendril.study.joint_tuning.findings import Detector, Joint, combine
 from tendril.study.measures.feature_visualisation import shifted, toward
+from tendril.study.measures.joint_orientations import Detector, Joint, combine
 from tendril.study.measures.turned_patches import align
 from tendril.study.run import study
 

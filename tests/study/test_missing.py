@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from tendril.data.errors import ConfigError
 from tendril.models.dictionaries.sae import SAE
@@ -21,13 +22,17 @@ from tendril.study.missing_curves.findings import (
     Site,
     Trained,
     chance_gap,
+    corrected,
+    evident,
     gap_records,
     latent_records,
     preferred,
     remaining,
+    study_figures,
     within,
 )
 from tendril.study.missing_curves.study import MissingCurvesStudy
+from tendril.study.missing_curves.words import sentence
 from tendril.study.run import with_fields
 
 from ..helpers.study_example import family
@@ -204,7 +209,7 @@ def test_tables_hold_the_curve_latents_and_the_gaps_in_which_they_lie():
     latents = family("latent", (20.0, 50.0, 150.0, 160.0, 300.0), others=0)
     width, count = units.responses.shape[-1], latents.responses.shape[-1]
     dictionary = SAE(width, count, Sparsity("relu", 0), pre_bias=False)
-    run = Trained("run-0", "topk", 7, 0.1, 0.5, dictionary, latents, None)
+    run = Trained("run-0", "topk", "none", 7, 0.1, 0.5, dictionary, latents, None)
     site = Site("mixed3b", "planted", units, [run])
     assert [round(gap.degrees) for gap in site.gaps] == [70, 120, 150]
     rows = latent_records([site])
@@ -215,6 +220,66 @@ def test_tables_hold_the_curve_latents_and_the_gaps_in_which_they_lie():
     gaps = gap_records([site])
     assert [(row["gap"], row["curve_latents"]) for row in gaps] == [(1, 1), (2, 2), (3, 1)]
     assert [round(float(row["remaining"])) for row in gaps] == [50, 60, 80]
+
+
+def trained(
+    name: str, latents: CurveFamily, objective: str = "topk", damage: str = "none"
+) -> Trained:
+    """A run with these curve latents."""
+    count = latents.responses.shape[-1]
+    dictionary = SAE(latents.responses.shape[-1], count, Sparsity("relu", 0), pre_bias=False)
+    return Trained(name, objective, damage, 0, 0.1, 0.5, dictionary, latents, None)
+
+
+def test_the_headline_follows_from_chance():
+    at = (
+        0.0,
+        15.0,
+        30.0,
+        75.0,
+        90.0,
+        105.0,
+        150.0,
+        165.0,
+        180.0,
+        225.0,
+        240.0,
+        255.0,
+        300.0,
+        315.0,
+    )
+    units = family("unit", at, others=0)
+    middles = (52.5, 127.5, 202.5, 277.5, 337.5)
+    filling = trained("filling", family("latent", (*at, *middles), others=0))
+    copying = trained("copying", family("latent", (*at, *(a + 4.0 for a in at[:5])), others=0))
+    with torch.no_grad():  # the first 14 latents of each run copy the units
+        for run in (filling, copying):
+            run.dictionary.W_dec.copy_(torch.ones_like(run.dictionary.W_dec))
+            run.dictionary.W_dec[:14] = torch.eye(run.dictionary.width)[:14]
+    assert sum(filling.copies) == sum(copying.copies) == 14
+    chance = trained(
+        "random", family("latent", tuple(np.arange(0, 360, 11.0)), others=0), objective="random"
+    )
+    site = Site("mixed3b", "planted", units, [filling, copying, chance])
+    found = site.chances
+    assert set(found["filling"].control) == {"random"} and not found["random"].control
+    assert found["filling"].surplus is not None and found["filling"].surplus.p < 0.02
+    assert found["copying"].surplus is not None and found["copying"].surplus.p > 0.9
+    assert evident([site]) == ["filling"]
+    p = corrected([site])
+    assert p["filling"] == pytest.approx(2 * found["filling"].surplus.p)
+    assert "less than chance in 1 of 2 runs (P < 0.05, corrected for 2 runs)" in sentence(site, p)
+    figures = study_figures([site])
+    assert (figures["comparisons"], figures["below_chance"]) == (2, 1)
+    only = Site("mixed3b", "planted", units, [copying])
+    assert "no less than chance leaves (P < 0.05)" in sentence(only, corrected([only]))
+
+
+def test_a_damaged_run_is_a_control():
+    latents = family("latent", (0.0, 90.0), others=0)
+    assert trained("a", latents, damage="shuffled").control == "shuffled"
+    assert trained("a", latents, objective="random").control == "random"
+    assert not trained("a", latents).control
 
 
 def test_a_site_without_curve_detectors_shows_its_strongest_units(home):

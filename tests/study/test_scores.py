@@ -73,7 +73,9 @@ def test_only_positive_responses_count():
     assert radial_tuning(joint(-bump(10))).max() == 0
     silent = score_curves(joint(-bump(10)), ANGLES, RADII, STYLES)
     assert silent.row(0) | {"orientation": 0, "peak": 0, "radius": 0} == {
-        **dict.fromkeys(("orientation", "peak", "resultant", "max", "tolerance", "line_edge"), 0.0),
+        **dict.fromkeys(
+            ("orientation", "peak", "resultant", "max", "tolerance", "line_edge", "rival"), 0.0
+        ),
         "width": 360.0,
         "echo": 1.0,
         "radius": 0,

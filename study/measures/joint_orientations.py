@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from tendril.data.errors import ConfigError
 
-from ..measures.curve_scores import half_width, mean_direction
+from .curve_scores import half_width, mean_direction
 
 LEAST_RESPONSE = 0.2
 """Responses to another detector's patches count from this fraction of a detector's maximum on its

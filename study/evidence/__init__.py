@@ -1,0 +1,1 @@
+"""Evidence for missing curve detectors."""
