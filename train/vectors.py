@@ -358,7 +358,7 @@ def stored_sites(store: Store, wanted: Sequence[str]) -> tuple[str, ...]:
         if site not in store.sites:
             raise ConfigError(
                 f"--site must be one of {', '.join(store.sites)}, the sites of {store.name}; got "
-                f"{site!r}{near(site, [*store.sites, *map(short_site, store.sites)])}. Choose one "
+                f"{site!r}{near(site, dict.fromkeys([*store.sites, *map(short_site, store.sites)]))}. Choose one "
                 "of them, or harvest that site."
             )
     if len(set(sites)) < len(sites):

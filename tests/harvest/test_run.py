@@ -88,10 +88,10 @@ def test_whatever_a_decoder_raises_is_of_one_input(
     (photos / "7.png").rename(os.fsdecode(os.fsencode(photos) + b"/\xff.png"))
     whole = images.fit
 
-    def fit(content: bytes, size: int) -> np.ndarray:
+    def fit(content: bytes, size: int, *others: object) -> np.ndarray:
         if content == (photos / "2.png").read_bytes():
             raise struct.error("unpack requires\n4 bytes")
-        return whole(content, size)
+        return whole(content, size, *others)
 
     monkeypatch.setattr(images, "fit", fit)
     done = harvest(dataclasses.replace(config, **group))
