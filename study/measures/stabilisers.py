@@ -13,6 +13,7 @@ whose value at the identity is the power. All functions take blocks [F, G, D] an
 float64.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -139,15 +140,18 @@ class Null:
     fractions: Mapping[str, Mapping[str, Float64[np.ndarray, " m"]]]
     """By name of the null, then by kind of subgroup; values in ascending order."""
 
-    def limits(self, quantile: float, least: float, most: float = 1.0) -> dict[str, float]:
-        """The threshold of each kind: the largest `quantile` over the nulls, clipped to the range
-        from `least` to `most`."""
-        kinds = list(next(iter(self.fractions.values())))
+    def limits(self, quantile: float, without: Sequence[str] = ()) -> dict[str, float]:
+        """The value of each kind that a draw from any of the nulls stays below with a probability
+        of at least `quantile`: the largest order statistic ceil((m + 1) quantile) of m values.
+        Nulls named in `without` are left out."""
         limits = {}
-        for kind in kinds:
-            known = [null[kind] for null in self.fractions.values() if len(null[kind])]
-            chance = max([least, *(float(np.quantile(v, quantile)) for v in known)])
-            limits[kind] = max(least, min(chance, most))
+        nulls = [null for name, null in self.fractions.items() if name not in without]
+        for kind in next(iter(self.fractions.values())):
+            chance = [0.0]
+            for values in (null[kind] for null in nulls if len(null[kind])):
+                place = math.ceil((len(values) + 1) * quantile)
+                chance.append(float(values[min(max(place, 1), len(values)) - 1]))
+            limits[kind] = max(chance)
         return limits | {"C1": 0.0}
 
     def rank(self, null: str, kind: str, fractions_F: Float[np.ndarray, " f"]) -> np.ndarray:
@@ -171,12 +175,16 @@ def null_of(blocks: Mapping[str, Float[np.ndarray, "f g d"]], group: Dihedral) -
 
 
 def estimate_stabilisers(
-    symmetry: Symmetry, limits: Mapping[str, float], flat: float
+    symmetry: Symmetry,
+    limits: Mapping[str, float],
+    flat: float,
+    aligned: Mapping[str, Bool[np.ndarray, " f"]] | None = None,
 ) -> list[Subgroup | None]:
     """The stabiliser of each latent; None (the whole group) where the variation is at most `flat`.
 
-    It is the largest subgroup whose fraction reaches the limit of its kind and that explains the
-    blocks as well as the smaller subgroups inside it do. Among subgroups of equal size the one of
+    It is the largest subgroup whose fraction reaches the limit of its kind, for which `aligned`
+    (where given for the kind) is true, and that explains the blocks as well as the smaller
+    subgroups inside it do. Among subgroups of equal size the one of
     larger fraction is taken.
 
     A curve with a faint opening has most of its power in the fixed space of a line's stabiliser.
@@ -187,6 +195,9 @@ def estimate_stabilisers(
     limit_H = np.array([limits[h.kind] for h in symmetry.subgroups])
     order_H = np.array([len(h) for h in symmetry.subgroups])
     passes_FH: Bool[np.ndarray, "f h"] = symmetry.fractions >= limit_H
+    for i, whole in enumerate(symmetry.subgroups):
+        if aligned and whole.kind in aligned:
+            passes_FH[:, i] &= aligned[whole.kind]
     size = len(symmetry.group)
     for i, whole in enumerate(symmetry.subgroups):
         for j, part in enumerate(symmetry.subgroups):
