@@ -142,7 +142,7 @@ def analyse_blocks(
     mixed_FGD = relabelled(kept_FGD, np.random.default_rng(0))
     nulls = {RAW: anchors_MGD[own_M]} | ({RELABELLED: mixed_FGD} if len(rows) else {})
     null = null_of(nulls, group)
-    chance = null.limits(thresholds.quantile, () if thresholds.raw_null else (RAW,))
+    chance = null.limits(thresholds.quantile, (RAW,) if thresholds.raw_null == "no" else ())
     limits = {k: max(v, thresholds.least) if k != "C1" else 0.0 for k, v in chance.items()}
     rule = Rule(limits, 1 - thresholds.quantile, thresholds.flat)
     stabilisers, axis_p = rule.stabilisers(symmetry)

@@ -1,6 +1,7 @@
 """The thresholds of a symmetry analysis. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ..core.config import fractions
 
@@ -12,9 +13,9 @@ class SymmetryThresholds:
     quantile: float = 0.95
     """A symmetry counts above this quantile of the null distributions: orbits of raw anchors,
     blocks in a random order and, for reflections, blocks of equal angular spectrum."""
-    raw_null: bool = True
-    """Take raw anchors as a null. --no-raw-null is for inputs that are symmetric by design, such as
-    drawn shapes: their anchors say nothing about chance."""
+    raw_null: Literal["auto", "yes", "no"] = "auto"
+    """Whether raw anchors are a null: auto for all but generated images, which are symmetric by
+    design, so that their anchors say nothing about chance."""
     least: float = 0.75
     """Least fraction of the power for a symmetry to count, where chance stays below it. It is a
     matter of size; the nulls alone say what chance reaches."""

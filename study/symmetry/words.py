@@ -107,13 +107,20 @@ def no_curves_text(findings: SymmetryFindings) -> str:
 
 def chance_text(findings: SymmetryFindings) -> str:
     """How the thresholds are set."""
-    limits = findings.analysis.limits
-    shown = ", ".join(f"{kind} {limits[kind]:.2f}" for kind in ("C2", "D1", "D2") if kind in limits)
+    analysis = findings.analysis
+    shown = ", ".join(
+        f"{kind} {analysis.limits[kind]:.2f} (chance {analysis.chance[kind]:.2f})"
+        for kind in ("C2", "D1", "D2")
+        if kind in analysis.limits
+    )
     text = (
         "Photographs have symmetries too. The orbit of a single patch has much of its power in the "
         "fixed space of some reflection, the more so because the best of "
-        f"{findings.analysis.group.rotations} axes is taken. A symmetry of a latent therefore "
-        "counts only above a quantile of the null distributions, within fixed bounds."
+        f"{analysis.group.rotations} axes is taken. A symmetry of a latent therefore counts only "
+        "above a quantile of the null distributions, and above a least fraction of its power. "
+        "Smooth blocks have such a fraction whatever they represent, so the angular frequencies of "
+        "a latent must also agree on an axis better than those of blocks of the same spectrum with "
+        "random phases do."
     )
     return f"{text} Thresholds: {shown}." if shown else text
 
