@@ -29,7 +29,7 @@ from .symmetry_thresholds import SymmetryThresholds
 
 MOST = 4096  # latents that are compared with one another: those that fire most often
 PAIRED = 400  # raw anchors whose pairs are the null distribution of `alike`
-CHUNKS = 16  # of the store, from which raw anchors come
+CHUNKS = 64  # of the store, from which raw anchors come
 PAIR_QUANTILE, LEAST_ALIKE = 0.99, 0.5
 RAW, RELABELLED = "raw anchors", "relabelled"
 """Names of the two nulls of fractions."""
