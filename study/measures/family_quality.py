@@ -210,14 +210,13 @@ def family_quality(
     return quality, assigned_N
 
 
-def stability(assignments: Sequence[Int64[np.ndarray, " n"]]) -> float | None:
-    """The mean adjusted Rand index over pairs of runs; None for a single run."""
-    pairs = [
-        float(adjusted_rand_score(a, b))
-        for i, a in enumerate(assignments)
-        for b in assignments[i + 1 :]
+def stability(assignments: Sequence[Int64[np.ndarray, " n"]]) -> list[float]:
+    """The adjusted Rand index of each pair of runs."""
+    return [
+        float(adjusted_rand_score(one, other))
+        for i, one in enumerate(assignments)
+        for other in assignments[i + 1 :]
     ]
-    return float(np.mean(pairs)) if pairs else None
 
 
 def _directions(family: LatentFamily) -> list[float]:

@@ -43,6 +43,22 @@ def orbit_codes(
     return np.asarray(z_NGS * norms_S, np.float32)
 
 
+@torch.no_grad()
+def orbit_fvu(dictionary: Stored, x_NGD: Float32[np.ndarray, "n g d"]) -> float:
+    """sum ||x - x_hat||^2 / sum ||x - mean||^2 over all elements of orbits, with the mean of each
+    element where the dictionary is one of orbits, and of all where it is one of single vectors."""
+    single = is_single(dictionary, x_NGD.shape[2])
+    flat = x_NGD.reshape(-1, x_NGD.shape[2]) if single else x_NGD
+    wrong, total = 0.0, float(((flat - flat.mean(axis=0)) ** 2).sum())
+    step = BATCH * x_NGD.shape[1] if single else BATCH
+    for start in range(0, len(flat), step):
+        x = torch.from_numpy(flat[start : start + step]).to(dictionary.W_dec)
+        if not single and not isinstance(dictionary, EquivariantCrosscoder):
+            x = x.flatten(1)
+        wrong += float((x - dictionary.decode(dictionary.encode(x))).square().sum())
+    return wrong / total if total > 0 else 0.0
+
+
 def _codes(
     dictionary: Stored, x_NGD: Float[torch.Tensor, "n g d"], group: Dihedral
 ) -> Float[torch.Tensor, "n g s"]:

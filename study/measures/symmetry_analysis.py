@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
 from tendril.data.group.dihedral import Dihedral
+from tendril.data.order import held_out
 from tendril.data.store.reader import Store
 
 from .axis_alignment import phase_randomised
@@ -200,11 +201,13 @@ def rates_of(
 
 
 def raw_anchors(
-    store: Store, site: str, count: int
+    store: Store, site: str, count: int, aside: float = 0.0
 ) -> tuple[Float32[np.ndarray, "m g d"], Int64[np.ndarray, " m"]]:
-    """Orbits of up to `count` random rows from a few chunks of a store, and the input of each."""
+    """Orbits of up to `count` random rows from a few chunks of a store, and the input of each. The
+    fraction `aside` of the inputs, those that training holds out, is left out."""
     rng = np.random.default_rng(0)
-    valid = np.flatnonzero(store.column("valid"))
+    there = store.column("valid").astype(bool) & ~held_out(store.column("input"), aside)
+    valid = np.flatnonzero(there)
     chunks = np.unique(valid // store.chunk_rows)
     chosen = rng.permutation(chunks)[:CHUNKS]
     pool = valid[np.isin(valid // store.chunk_rows, chosen)]

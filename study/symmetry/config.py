@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tendril.data.errors import ConfigError
 
-from ..core.config import VisionConfig, at_least
+from ..core.config import VisionConfig, at_least, fractions
 from ..measures.curve_search import Flat
 from ..measures.symmetry_thresholds import SymmetryThresholds
 
@@ -31,7 +31,11 @@ class SymmetryConfig(VisionConfig):
     anchors: int = 1024
     """Raw anchors, which are orbits of rows of the store, in the null distribution."""
     orbits: int = 512
-    """Held-out orbits on which the families of all runs are compared, at most."""
+    """Test orbits on which the families of all runs are compared, at most; as many validation
+    orbits."""
+    test: float = 0.5
+    """Fraction of the images held out by all runs that make the test part. FVU on the others, the
+    validation part, is for choosing recipes."""
     margin: float = 0.1
     """A latent is a curve if its response to a curve exceeds that to every line, edge, corner and
     line end by this fraction."""
@@ -52,6 +56,7 @@ class SymmetryConfig(VisionConfig):
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""
         self.thresholds.check()
+        fractions(self, ("test",))
         at_least(self, anchors=2, orbits=3, families=1, examples=0, visualise=0, margin=0)
         if not self.run:
             raise ConfigError('--run must name a run; got "". `tendril data ls` lists runs.')

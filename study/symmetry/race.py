@@ -1,8 +1,11 @@
 """Methods side by side: the quality of the families that each of some runs gives.
 
-A method is a kind of run, and its runs are seeds of one another. The families of a dictionary of
-single vectors are formed twice: by the blocks of its responses over the orbits, and by the cosines
-of its decoder's rows.
+A method is a kind of run, and its runs are seeds of one another. Orbits of images that all runs
+held out of training are divided by image. On one part, the test part, families are compared. FVU on
+the other, the validation part, is for choosing recipes, so that no choice sees the test part.
+
+The families of a dictionary of single vectors are formed twice: by the blocks of its responses over
+the orbits of training images, and by the cosines of its decoder's rows.
 """
 
 from collections.abc import Sequence
@@ -27,7 +30,7 @@ from ..measures.family_quality import (
     tied_members_of,
 )
 from ..measures.latent_families import alignment, find_families
-from ..measures.orbit_codes import orbit_codes
+from ..measures.orbit_codes import orbit_codes, orbit_fvu
 from ..measures.response_blocks import response_blocks
 from ..measures.symmetry_analysis import (
     LEAST_ALIKE,
@@ -50,13 +53,15 @@ TRAINING = ("latents", "families", "k", "l1", "steps", "lr")
 @final
 @dataclass(frozen=True)
 class Entry:
-    """One run in the race: its method, its measures and the families to which it assigns orbits."""
+    """One run in the race: its method, its measures and assignments of the test orbits, and its FVU
+    on the validation orbits."""
 
     run: str
     method: str
     quality: FamilyQuality
     assigned: Int64[np.ndarray, " n"]
     tied: bool
+    fvu: float
     views: int
     """Elements of an orbit that the encoder reads at a time."""
     parameters: int | None
@@ -64,14 +69,19 @@ class Entry:
 
     def figures(self) -> dict[str, Any]:
         """As JSON values."""
-        costs = {"views": self.views, "parameters": self.parameters, "seconds": self.seconds}
+        costs = {
+            "fvu": round(self.fvu, 4),
+            "views": self.views,
+            "parameters": self.parameters,
+            "seconds": self.seconds,
+        }
         return {"method": self.method, **self.quality.figures(), **costs}
 
 
 @final
 @dataclass(frozen=True)
 class Race:
-    """The entries, on `orbits` held-out orbits."""
+    """The entries, on `orbits` test orbits and as many validation orbits, or fewer."""
 
     orbits: int
     entries: tuple[Entry, ...]
@@ -85,8 +95,8 @@ class Race:
             found.setdefault(entry.method, []).append(entry)
         return found
 
-    def stability(self, method: str) -> float | None:
-        """The agreement of the seeds of a method; None for one seed."""
+    def stability(self, method: str) -> list[float]:
+        """The agreement of each pair of seeds of a method."""
         return stability([entry.assigned for entry in self.methods[method]])
 
     def figures(self) -> dict[str, Any]:
@@ -99,8 +109,8 @@ class Race:
                 for name in ours[0]
                 if name != "method" and all(one[name] is not None for one in ours)
             }
-            agreed = self.stability(method)
-            stable = None if agreed is None else round(agreed, 4)
+            pairs = self.stability(method)
+            stable = [round(f(pairs), 4) for f in (_mean, min, max)] if pairs else None
             about = {"seeds": len(entries), "tied": entries[0].tied, "stability": stable}
             methods[method] = about | spread
         runs = [{"run": entry.run, **entry.figures()} for entry in self.entries]
@@ -110,6 +120,7 @@ class Race:
 def race(
     runs: Sequence[tuple[OrbitRun, Stored, SymmetryAnalysis]],
     orbits: int,
+    test: float,
     anchors: int,
     thresholds: SymmetryThresholds,
 ) -> Race:
@@ -125,15 +136,20 @@ def race(
         if (run.store.name, run.site) != (first.store.name, first.site)
     ]
     notes += [note for run, _, _ in same if (note := _other_images(run))]
-    x_NGD = held_out_orbits(first.store, first.site, min(r.held_out for r, _, _ in same), orbits)
-    if len(x_NGD) < FEWEST:
-        few = f"Only {len(x_NGD)} orbits are held out of training, too few to compare families on."
+    fraction = min(run.held_out for run, _, _ in same)
+    x_NGD, validation_NGD = held_out_orbits(first.store, first.site, fraction, test, orbits)
+    if min(len(x_NGD), len(validation_NGD)) < FEWEST:
+        few = (
+            f"{len(x_NGD)} test and {len(validation_NGD)} validation orbits are held out of "
+            "training, too few to compare families on."
+        )
         return Race(len(x_NGD), (), (*notes, few))
     likeness_NN, _ = alignment(x_NGD, x_NGD, first.group)
     units_N = units_assigned(first, x_NGD, anchors, thresholds)
     entries = []
     for run, dictionary, analysis in same:
         z_NGS = orbit_codes(dictionary, x_NGD, run.group)
+        fvu = orbit_fvu(dictionary, validation_NGD)
         variants = {"": analysis}
         if run.single:
             variants[f", {BY_DECODER}"] = by_decoder(analysis, dictionary, x_NGD)
@@ -162,6 +178,7 @@ def race(
                     quality,
                     assigned_N,
                     variant.tied,
+                    fvu,
                     views_of(run),
                     analysis.trained.get("parameters"),
                     analysis.trained.get("seconds"),
@@ -175,8 +192,7 @@ def method_of(run: OrbitRun, analysis: SymmetryAnalysis) -> str:
     trained = run.trained
     kind = analysis.about.rpartition(SEED)[0] or analysis.about
     used = {name: trained[name] for name in TRAINING if trained.get(name)}
-    if used.get("families"):
-        used.pop("latents", None)
+    used.pop("latents" if analysis.tied else "families", None)
     if "batch" in str(trained.get("objective")) or "topk" in str(trained.get("objective")):
         used.pop("l1", None)
     if trained.get("objective") in ("neurons", "pca", "ica", "random"):
@@ -190,13 +206,17 @@ def views_of(run: OrbitRun) -> int:
 
 
 def held_out_orbits(
-    store: Store, site: str, fraction: float, most: int
-) -> Float32[np.ndarray, "n g d"]:
-    """Up to `most` random orbits of the inputs that a fraction holds out."""
-    there = store.column("valid").astype(bool) & held_out(store.column("input"), fraction)
-    rows = np.random.default_rng(0).permutation(np.flatnonzero(there))[:most]
-    order = np.sort(rows)
-    return np.asarray(store.read(site, order), np.float32)
+    store: Store, site: str, fraction: float, test: float, most: int
+) -> tuple[Float32[np.ndarray, "n g d"], Float32[np.ndarray, "v g d"]]:
+    """Up to `most` random test orbits, and as many validation orbits, of the inputs that a fraction
+    holds out; `test` of these are of the test part."""
+    valid, inputs = store.column("valid").astype(bool), store.column("input")
+    tested = held_out(inputs, fraction * test)
+    parts = []
+    for there in (tested, held_out(inputs, fraction) & ~tested):
+        rows = np.random.default_rng(0).permutation(np.flatnonzero(valid & there))[:most]
+        parts.append(np.asarray(store.read(site, np.sort(rows)), np.float32))
+    return parts[0], parts[1]
 
 
 def units_assigned(
@@ -207,7 +227,7 @@ def units_assigned(
 ) -> Int64[np.ndarray, " n"]:
     """The family of units to which each orbit is assigned. Families of units are formed as those of
     a dictionary of single vectors whose latents are all units of the site."""
-    anchors_MGD, inputs_M = raw_anchors(run.store, run.site, anchors)
+    anchors_MGD, inputs_M = raw_anchors(run.store, run.site, anchors, run.held_out)
     x_MD = torch.from_numpy(anchors_MGD[:, 0])
     units = neurons(x_MD, x_MD.shape[1])
     blocks_FGD = response_blocks(units, torch.from_numpy(anchors_MGD), run.group).numpy()

@@ -141,7 +141,7 @@ def analyse_run(
     """
     if thresholds.raw_null == "auto" and run.store.spec["inputs"].get("kind") == DEAD_LEAVES:
         thresholds = replace(thresholds, raw_null="no")
-    anchors_MGD, inputs_M = raw_anchors(run.store, run.site, anchors)
+    anchors_MGD, inputs_M = raw_anchors(run.store, run.site, anchors, run.held_out)
     if run.single:
         blocks = response_blocks(dictionary, torch.from_numpy(anchors_MGD), run.group)
     else:

@@ -92,7 +92,7 @@ class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
             one = analyse_run(run, other, config.anchors, config.thresholds)
             raced.append((run, other, one))
         controls = [one for _, _, one in raced[1:]]
-        methods = race(raced, config.orbits, config.anchors, config.thresholds)
+        methods = race(raced, config.orbits, config.test, config.anchors, config.thresholds)
         if studied.single and isinstance(dictionary, SAE):
             blocks_SGD = torch.zeros(dictionary.latents, len(studied.group), dictionary.width)
             blocks_SGD[torch.from_numpy(analysis.latents)] = torch.from_numpy(analysis.blocks)

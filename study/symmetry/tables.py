@@ -80,17 +80,22 @@ RACE = {
     "units": ("units", "adjusted Rand index with the assignment by families of units (chance: 0)"),
     "pose_error": (
         "turn",
-        "mean error of the turn of an orbit that is decoded from the codes of its family (* 0 by "
-        "construction if tied)",
+        "mean error of the turn of an orbit that is decoded from the codes of its family (* near "
+        "0 by construction: the codes of a tied latent turn with the orbit)",
     ),
     "pose_chance": ("by chance", "a quarter of the period of each family"),
     "families": ("families", "those to which an orbit is assigned"),
-    "members": ("in families", "latents that share a family with another one"),
+    "members": (
+        "in families",
+        "latents that share a family with another one (* all copies of tied latents do)",
+    ),
+    "fvu": ("FVU", "on the validation orbits; a dictionary of single vectors has a code for each"),
     "views": ("views", "elements of an orbit that the encoder reads"),
     "parameters": ("parameters", "of the dictionary"),
     "seconds": ("time", "of training, on a machine that may have done other things too"),
 }
 """Measure of families -> its column's head, and what it is."""
+GIVEN = ("agreement", "pose_error", "members")  # what tying decides, marked by a star
 RATED = ("one reflection", "both", "half turn", "many turns")
 
 
@@ -112,7 +117,7 @@ def _race_cell(name: str, found: Mapping[str, Any]) -> str:
         return f"{mean:,.0f}"
     unit = {"pose_error": "°", "pose_chance": "°", "seconds": " s"}.get(name, "")
     digits = 0 if name == "seconds" else 1 if unit else 2
-    given = "*" if found["tied"] and name in ("agreement", "pose_error") else ""
+    given = "*" if found["tied"] and name in GIVEN else ""
     text = f"{mean:.{digits}f}{unit}{given}"
     many = low != high and not name.endswith("chance")
     return f"{text} ({low:.{digits}f} to {high:.{digits}f})" if many else text
@@ -123,7 +128,9 @@ def terminal(figures: Mapping[str, Any]) -> str:
     lines = []
     for source, found in figures["false_positives"].items():
         rates = ", ".join(
-            f"{name} {_rate_text(found['rates'].get(name), found['total'])}" for name in RATED
+            f"{name} {_rate_text(found['rates'].get(name), found['total'])}"
+            for name in RATED
+            if not _keeps(source, name)
         )
         lines.append(f"{source} ({found['total']}): {rates}")
     race = figures.get("race", {"methods": {}})
@@ -143,15 +150,17 @@ def rate_table(analysis: SymmetryAnalysis) -> dict[str, Any]:
     }
     rows = []
     for one in analysis.rates:
-        kept = one.source != RAW
         cells = [
-            "kept"
-            if kept and name in ("half turn", "many turns")
-            else _rate_text(one.rate(name), one.total)
+            "kept" if _keeps(one.source, name) else _rate_text(one.rate(name), one.total)
             for name in RATED
         ]
         rows.append({"source": sources[one.source], "total": one.total, "cells": cells})
     return {"heads": RATED, "rows": rows}
+
+
+def _keeps(source: str, name: str) -> bool:
+    """True for a class that blocks of a source have: random phases keep all turns."""
+    return source != RAW and name in ("half turn", "many turns")
 
 
 def _rate_text(rate: Sequence[float] | None, total: int) -> str:

@@ -152,7 +152,12 @@ def method(findings: SymmetryFindings) -> list[str]:
         "multiplication on the right leaves its centred blocks (without their mean) unchanged. "
         "For each subgroup H the fraction of the power in the fixed space of H is the mean over s "
         "in H of r(s) / r(0), where r(s) is the sum over g of <D[g], D[gs]>.",
-        "The stabiliser is the largest subgroup whose fraction reaches the threshold of its kind. "
+        "The stabiliser is the largest subgroup whose fraction reaches the threshold of its kind, "
+        "an upper tolerance limit of the quantile of the nulls (confidence 0.95): raw anchors of "
+        "half of the images, and blocks in a random order. For D_d the P value of the axes must "
+        "also be at most one minus the quantile: the largest correlation of a latent with its "
+        "reflections, over all axes, against those of blocks with the same power and the same "
+        "reflected correlation in every angular frequency, and random phases. "
         f"It may lose at most {LOSS:g} of the power that a smaller subgroup inside it keeps, or "
         "twice what noise of the same density would explain. C_d are the turns by multiples of "
         "360/d degrees; D_d adds d reflections. Everything fixes a circle, so hardly any of its "
