@@ -112,7 +112,7 @@ class Race:
             pairs = self.stability(method)
             stable = [round(f(pairs), 4) for f in (_mean, min, max)] if pairs else None
             about = {"seeds": len(entries), "tied": entries[0].tied, "stability": stable}
-            methods[method] = about | spread
+            methods[method] = {**about, **spread}
         runs = [{"run": entry.run, **entry.figures()} for entry in self.entries]
         return {"orbits": self.orbits, "methods": methods, "runs": runs}
 

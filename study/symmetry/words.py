@@ -183,6 +183,12 @@ def caveats(findings: SymmetryFindings) -> list[str]:
         "change class with small changes of it.",
         "Families cut a tree at one height. Two true families that are more similar than the cut "
         "merge, and noisy copies may stand alone.",
+        "Blocks of a dictionary of single vectors are averages over many inputs, which carry the "
+        "symmetries of these inputs too. Numbers of latents of a class are therefore not "
+        "comparable with those of group crosscoders, whose blocks are weights.",
+        "An orbit is assigned to its most active family, so families that are active everywhere "
+        "take most orbits. The chance level of a silhouette falls with the number of families: "
+        "compare differences from chance.",
         "Drawn shapes are not photographs. A latent that responds to none of them is called "
         "silent, and may represent a texture.",
     ]
