@@ -14,7 +14,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int, Int64
 
 from tendril.data.order import held_out
 from tendril.data.store.reader import Store
@@ -174,7 +174,7 @@ def race(
             entries.append(
                 Entry(
                     run.name,
-                    method_of(run, analysis) + suffix,
+                    method_of(run, analysis.about, tied=analysis.tied) + suffix,
                     quality,
                     assigned_N,
                     variant.tied,
@@ -187,12 +187,12 @@ def race(
     return Race(len(x_NGD), tuple(entries), tuple(dict.fromkeys(notes)))
 
 
-def method_of(run: OrbitRun, analysis: SymmetryAnalysis) -> str:
-    """What all seeds of a run have in common, in words."""
+def method_of(run: OrbitRun, about: str, *, tied: bool) -> str:
+    """What all seeds of a run, of which `about` says what it is, have in common."""
     trained = run.trained
-    kind = analysis.about.rpartition(SEED)[0] or analysis.about
+    kind = about.rpartition(SEED)[0] or about
     used = {name: trained[name] for name in TRAINING if trained.get(name)}
-    used.pop("latents" if analysis.tied else "families", None)
+    used.pop("latents" if tied else "families", None)
     if "batch" in str(trained.get("objective")) or "topk" in str(trained.get("objective")):
         used.pop("l1", None)
     if trained.get("objective") in ("neurons", "pca", "ica", "random"):
@@ -210,13 +210,19 @@ def held_out_orbits(
 ) -> tuple[Float32[np.ndarray, "n g d"], Float32[np.ndarray, "v g d"]]:
     """Up to `most` random test orbits, and as many validation orbits, of the inputs that a fraction
     holds out; `test` of these are of the test part."""
-    valid, inputs = store.column("valid").astype(bool), store.column("input")
-    tested = held_out(inputs, fraction * test)
-    parts = []
-    for there in (tested, held_out(inputs, fraction) & ~tested):
-        rows = np.random.default_rng(0).permutation(np.flatnonzero(valid & there))[:most]
+    valid, parts = store.column("valid").astype(bool), []
+    for there_R in divided(store.column("input"), fraction, test):
+        rows = np.random.default_rng(0).permutation(np.flatnonzero(valid & there_R))[:most]
         parts.append(np.asarray(store.read(site, np.sort(rows)), np.float32))
     return parts[0], parts[1]
+
+
+def divided(
+    inputs_R: Int[np.ndarray, " r"], fraction: float, test: float
+) -> tuple[Bool[np.ndarray, " r"], Bool[np.ndarray, " r"]]:
+    """True for the rows of the test part, and for those of the validation part."""
+    tested_R = held_out(inputs_R, fraction * test)
+    return tested_R, held_out(inputs_R, fraction) & ~tested_R
 
 
 def units_assigned(

@@ -299,61 +299,6 @@ def test_the_order_of_runs_is_part_of_a_report(home: Path) -> None:
     assert len(folders) == 2
 
 
-def single_run(home: Path, name: str, **changed: str) -> Path:
-    """A run of single vectors that reads each curve unit by itself."""
-    run = home / "runs" / name
-    shutil.copytree(home / "runs" / "noise-0", run)
-    config = json.loads((run / "config.json").read_text())
-    sae = SAE(WIDTH, WIDTH, Sparsity("relu", 0), pre_bias=False)
-    with torch.no_grad():
-        sae.W_dec.copy_(torch.eye(WIDTH))
-        sae.W_dec[LINE:] = 0  # of most orbits the line, and of all the light is most active
-        sae.W_enc.copy_(sae.W_dec.T)
-    save_dictionary(run, sae, config | changed, torch.full((WIDTH,), 0.1))
-    return run
-
-
-def test_a_run_of_single_elements_is_studied_and_compared_by_its_responses(home: Path) -> None:
-    runs = [single_run(home, f"single-{i}", orbits="each") for i in range(2)]
-    quick = QUICK | {"visualise": 0, "examples": 1}
-    config = SymmetryConfig(
-        run="single-0", controls=("single-1", "templates-0"), home=str(home), **quick
-    )
-    found = run_study(SymmetryStudy(), config)
-    latents = {row["latent"]: row for row in found.figures["latents"]}
-    for i, angle in enumerate(ORIENTATIONS):
-        assert latents[i]["class"] == "one reflection"
-        assert abs((latents[i]["orientation"] - angle + 90) % 180 - 90) < 1
-    methods = found.figures["race"]["methods"]
-    assert [(name.partition(",")[0], one["seeds"]) for name, one in methods.items()] == [
-        ("SAE of augmented inputs", 2),
-        ("SAE of augmented inputs", 2),
-        ("not tied", 1),
-    ]
-    by_blocks, by_decoder, _ = methods.values()
-    assert by_blocks["stability"] == [1, 1, 1] and by_blocks["units"][0] <= 1
-    assert by_blocks["pose_error"][0] < by_decoder["pose_error"][0] == 90  # rows are orthogonal
-    told = found.report.read_text()
-    check(told)
-    assert "Methods side by side" in told and "families by decoder" in told
-    assert "stability" in SymmetryStudy().table(found.figures)
-    assert "class agreement" in SymmetryStudy().table(found.figures)
-    for run in runs:
-        shutil.rmtree(run)
-
-
-def test_a_run_on_single_vectors_is_studied_over_the_orbits_of_another_store(home: Path) -> None:
-    run = single_run(home, "plain-0", store="plain-store", store_path="../../store/plain-store")
-    (store,) = [path.name for path in (home / "store").iterdir()]
-    quick = QUICK | {"visualise": 0, "examples": 0}
-    config = SymmetryConfig(run="plain-0", store=store, home=str(home), **quick)
-    found = run_study(SymmetryStudy(), config)
-    (name, _) = found.figures["race"]["methods"]
-    assert name.startswith("SAE of plain inputs")
-    assert "plain-0 was trained on plain-store." in found.report.read_text()
-    shutil.rmtree(run)
-
-
 def test_rates_of_false_positives_are_measured_and_shown(studied: tuple[Path, dict]) -> None:
     folder, result = studied
     rates = result["false_positives"]
