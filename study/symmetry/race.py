@@ -46,6 +46,7 @@ from .runs import OrbitRun
 FEWEST = 3  # orbits, for silhouettes
 BY_DECODER = "families by decoder"
 SEED = ", seed "
+PENALISED = ("relu_l1", "tied", "gated")  # objectives whose sparsity --l1 sets
 TRAINING = ("latents", "families", "k", "l1", "steps", "lr")
 """Fields of a run's config that tell methods of one kind apart."""
 
@@ -193,7 +194,7 @@ def method_of(run: OrbitRun, about: str, *, tied: bool) -> str:
     kind = about.rpartition(SEED)[0] or about
     used = {name: trained[name] for name in TRAINING if trained.get(name)}
     used.pop("latents" if tied else "families", None)
-    if "batch" in str(trained.get("objective")) or "topk" in str(trained.get("objective")):
+    if trained.get("objective") not in PENALISED:
         used.pop("l1", None)
     if trained.get("objective") in ("neurons", "pca", "ica", "random"):
         used = {"k": used["k"]} if "k" in used else {}
