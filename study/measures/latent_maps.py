@@ -29,6 +29,8 @@ def scaled_map(likeness_FF: Float[np.ndarray, "f f"]) -> Float[np.ndarray, "f 2"
     np.fill_diagonal(square_FF, 0)
     mean_F = square_FF.mean(axis=0)
     inner_FF = -0.5 * (square_FF - mean_F - mean_F[:, None] + mean_F.mean())
+    if np.abs(inner_FF).max() <= 1e-12:  # all alike, on which the iteration cannot start
+        return np.zeros((len(inner_FF), 2))
     values_2, at_F2 = eigsh(inner_FF, k=2, which="LA", v0=np.cos(np.arange(len(likeness_FF))))
     return np.asarray(at_F2 * np.sqrt(values_2.clip(0)))[:, ::-1]
 

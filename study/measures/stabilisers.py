@@ -19,6 +19,7 @@ from typing import final
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
+from scipy.stats import binom
 
 from tendril.data.group.dihedral import Dihedral
 
@@ -26,6 +27,7 @@ from .subgroups import Subgroup, averaging, subgroups
 
 CHUNK = 256  # latents whose G x G products are held in memory at a time
 LOSS = 0.05  # fraction of the power that a subgroup may lose against a smaller one inside it
+CONFIDENCE = 0.95  # that no more draws of a null pass its limit than should
 CLASSES = ("invariant", "many turns", "both", "half turn", "one reflection", "chiral", "no turn")
 
 
@@ -139,15 +141,19 @@ class Null:
     fractions: Mapping[str, Mapping[str, Float64[np.ndarray, " m"]]]
     """By name of the null, then by kind of subgroup; values in ascending order."""
 
-    def limits(self, quantile: float, least: float, most: float = 1.0) -> dict[str, float]:
-        """The threshold of each kind: the largest `quantile` over the nulls, clipped to the range
-        from `least` to `most`."""
-        kinds = list(next(iter(self.fractions.values())))
+    def limits(self, quantile: float, without: Sequence[str] = ()) -> dict[str, float]:
+        """The value of each kind from which a draw from any of the nulls lies with a probability of
+        at most 1 - `quantile`, at a confidence of 95 %: the largest upper tolerance limit (Wilks,
+        1941) of the nulls, an order statistic; the maximum of fewer than 59 values for 0.95. Nulls
+        named in `without` are left out."""
         limits = {}
-        for kind in kinds:
-            known = [null[kind] for null in self.fractions.values() if len(null[kind])]
-            chance = max([least, *(float(np.quantile(v, quantile)) for v in known)])
-            limits[kind] = max(least, min(chance, most))
+        nulls = [null for name, null in self.fractions.items() if name not in without]
+        for kind in next(iter(self.fractions.values())):
+            chance = [0.0]
+            for values in (null[kind] for null in nulls if len(null[kind])):
+                place = int(binom.isf(1 - CONFIDENCE, len(values), quantile))  # counted from 0
+                chance.append(float(values[min(place, len(values) - 1)]))
+            limits[kind] = max(chance)
         return limits | {"C1": 0.0}
 
     def rank(self, null: str, kind: str, fractions_F: Float[np.ndarray, " f"]) -> np.ndarray:
@@ -171,12 +177,16 @@ def null_of(blocks: Mapping[str, Float[np.ndarray, "f g d"]], group: Dihedral) -
 
 
 def estimate_stabilisers(
-    symmetry: Symmetry, limits: Mapping[str, float], flat: float
+    symmetry: Symmetry,
+    limits: Mapping[str, float],
+    flat: float,
+    aligned: Mapping[str, Bool[np.ndarray, " f"]] | None = None,
 ) -> list[Subgroup | None]:
     """The stabiliser of each latent; None (the whole group) where the variation is at most `flat`.
 
-    It is the largest subgroup whose fraction reaches the limit of its kind and that explains the
-    blocks as well as the smaller subgroups inside it do. Among subgroups of equal size the one of
+    It is the largest subgroup whose fraction reaches the limit of its kind, for which `aligned`
+    (where given for the kind) is true, and that explains the blocks as well as the smaller
+    subgroups inside it do. Among subgroups of equal size the one of
     larger fraction is taken.
 
     A curve with a faint opening has most of its power in the fixed space of a line's stabiliser.
@@ -187,6 +197,9 @@ def estimate_stabilisers(
     limit_H = np.array([limits[h.kind] for h in symmetry.subgroups])
     order_H = np.array([len(h) for h in symmetry.subgroups])
     passes_FH: Bool[np.ndarray, "f h"] = symmetry.fractions >= limit_H
+    for i, whole in enumerate(symmetry.subgroups):
+        if aligned and whole.kind in aligned:
+            passes_FH[:, i] &= aligned[whole.kind]
     size = len(symmetry.group)
     for i, whole in enumerate(symmetry.subgroups):
         for j, part in enumerate(symmetry.subgroups):

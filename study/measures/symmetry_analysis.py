@@ -6,11 +6,14 @@ from functools import cached_property
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 
 from tendril.data.group.dihedral import Dihedral
+from tendril.data.order import held_out
 from tendril.data.store.reader import Store
 
+from .axis_alignment import phase_randomised
+from .false_positives import FalsePositives, Rule, false_positives
 from .latent_families import LatentFamily, alignment, find_families, pairs_alike
 from .stabilisers import (
     Null,
@@ -18,7 +21,6 @@ from .stabilisers import (
     axis_angle,
     class_counts,
     class_of,
-    estimate_stabilisers,
     measure,
     null_of,
     relabelled,
@@ -28,10 +30,12 @@ from .symmetry_thresholds import SymmetryThresholds
 
 MOST = 4096  # latents that are compared with one another: those that fire most often
 PAIRED = 400  # raw anchors whose pairs are the null distribution of `alike`
-CHUNKS = 16  # of the store, from which raw anchors come
+CHUNKS = 64  # of the store, from which raw anchors come
 PAIR_QUANTILE, LEAST_ALIKE = 0.99, 0.5
 RAW, RELABELLED = "raw anchors", "relabelled"
-"""Names of the two nulls."""
+"""Names of the two nulls of fractions."""
+RAW_CHIRAL, CHIRAL = "raw anchors with random phases", "latents with random phases"
+"""Names of the chiral blocks whose classes are counted, beside RAW."""
 
 
 @final
@@ -50,8 +54,15 @@ class SymmetryAnalysis:
     blocks: Float32[np.ndarray, "f g d"]
     symmetry: Symmetry
     null: Null
+    chance: Mapping[str, float]
+    """By kind of subgroup: the fraction that the nulls stay below."""
     limits: Mapping[str, float]
-    """By kind of subgroup: the fraction from which a symmetry counts."""
+    """By kind of subgroup: the fraction from which a symmetry counts, `chance` or more."""
+    axis_p: Mapping[str, Float[np.ndarray, " f"]]
+    """By kind of subgroup: the P value of each latent's axes, from `axis_alignment`."""
+    rates: tuple[FalsePositives, ...]
+    """Classes of blocks that should have none: raw anchors that the nulls have not seen, and chiral
+    blocks with the angular spectra of these and of the latents."""
     stabilisers: tuple[Subgroup | None, ...]
     likeness: Float32[np.ndarray, "f f"]
     families: tuple[LatentFamily, ...]
@@ -98,6 +109,12 @@ class SymmetryAnalysis:
         best_F, _ = self.symmetry.of_kind(stabiliser.kind)
         return float(self.null.rank(RAW, stabiliser.kind, best_F[row : row + 1])[0])
 
+    def p_of(self, row: int) -> float | None:
+        """The P value of the axes of a row's stabiliser; None where it has none that is tested."""
+        stabiliser = self.stabilisers[row]
+        p_F = self.axis_p.get(stabiliser.kind) if stabiliser else None
+        return None if p_F is None else float(p_F[row])
+
 
 def analyse_blocks(
     run: str,
@@ -122,11 +139,14 @@ def analyse_blocks(
         rows = np.sort(rows[np.argsort(-frequency_F[rows], kind="stable")[:MOST]])
     kept_FGD = np.ascontiguousarray(blocks_FGD[rows], np.float32)
     symmetry = measure(kept_FGD, group)
+    own_M = halves(inputs_M)
     mixed_FGD = relabelled(kept_FGD, np.random.default_rng(0))
-    nulls = {RAW: anchors_MGD} | ({RELABELLED: mixed_FGD} if len(rows) else {})
+    nulls = {RAW: anchors_MGD[own_M]} | ({RELABELLED: mixed_FGD} if len(rows) else {})
     null = null_of(nulls, group)
-    limits = null.limits(thresholds.quantile, thresholds.least, thresholds.most)
-    stabilisers = estimate_stabilisers(symmetry, limits, thresholds.flat)
+    chance = null.limits(thresholds.quantile, (RAW,) if thresholds.raw_null == "no" else ())
+    limits = {k: max(v, thresholds.least) if k != "C1" else 0.0 for k, v in chance.items()}
+    rule = Rule(limits, 1 - thresholds.quantile, thresholds.flat)
+    stabilisers, axis_p = rule.stabilisers(symmetry)
     axes = [axis_angle(symmetry, i, h) for i, h in enumerate(stabilisers)]
     few = slice(0, PAIRED)
     pairs = pairs_alike(anchors_MGD[few], group, inputs_M[few])
@@ -142,7 +162,10 @@ def analyse_blocks(
         blocks=kept_FGD,
         symmetry=symmetry,
         null=null,
+        chance=chance,
         limits=limits,
+        axis_p=axis_p,
+        rates=rates_of(anchors_MGD[~own_M], kept_FGD, group, rule),
         stabilisers=tuple(stabilisers),
         likeness=likeness_FF,
         families=tuple(find_families(likeness_FF, pose_FF, alike, group, stabilisers, axes)),
@@ -150,12 +173,41 @@ def analyse_blocks(
     )
 
 
+def halves(inputs_M: Int64[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
+    """True for the anchors of every other input (of a single input, for every other anchor): those
+    of the nulls. The others tell how often chance passes."""
+    _, number_M = np.unique(inputs_M, return_inverse=True)
+    if number_M.max(initial=0) == 0:
+        number_M = np.arange(len(inputs_M))
+    even_M: Bool[np.ndarray, " m"] = number_M % 2 == 0
+    return even_M
+
+
+def rates_of(
+    unseen_MGD: Float[np.ndarray, "m g d"],
+    latents_FGD: Float[np.ndarray, "f g d"],
+    group: Dihedral,
+    rule: Rule,
+) -> tuple[FalsePositives, ...]:
+    """Classes of raw anchors that the nulls have not seen, and of chiral blocks."""
+    sources = {RAW: unseen_MGD}
+    if group.reflections:
+        rng = np.random.default_rng(1)
+        sources[RAW_CHIRAL] = phase_randomised(unseen_MGD, group, rng)
+        sources[CHIRAL] = phase_randomised(latents_FGD, group, rng)
+    return tuple(
+        false_positives(name, measure(blocks, group), rule) for name, blocks in sources.items()
+    )
+
+
 def raw_anchors(
-    store: Store, site: str, count: int
+    store: Store, site: str, count: int, aside: float = 0.0
 ) -> tuple[Float32[np.ndarray, "m g d"], Int64[np.ndarray, " m"]]:
-    """Orbits of up to `count` random rows from a few chunks of a store, and the input of each."""
+    """Orbits of up to `count` random rows from a few chunks of a store, and the input of each. The
+    fraction `aside` of the inputs, those that training holds out, is left out."""
     rng = np.random.default_rng(0)
-    valid = np.flatnonzero(store.column("valid"))
+    there = store.column("valid").astype(bool) & ~held_out(store.column("input"), aside)
+    valid = np.flatnonzero(there)
     chunks = np.unique(valid // store.chunk_rows)
     chosen = rng.permutation(chunks)[:CHUNKS]
     pool = valid[np.isin(valid // store.chunk_rows, chosen)]

@@ -1,6 +1,7 @@
 """The thresholds of a symmetry analysis. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ..core.config import fractions
 
@@ -10,13 +11,14 @@ class SymmetryThresholds:
     """What counts as a symmetry of a latent, and which latents are copies of each other."""
 
     quantile: float = 0.95
-    """A symmetry counts above this quantile of two null distributions: orbits of raw anchors, and
-    blocks in a random order."""
+    """A symmetry counts above this quantile of the null distributions: orbits of raw anchors,
+    blocks in a random order and, for reflections, blocks of equal angular spectrum."""
+    raw_null: Literal["auto", "yes", "no"] = "auto"
+    """Whether raw anchors are a null: auto for all but generated images, which are symmetric by
+    design, so that their anchors say nothing about chance."""
     least: float = 0.75
-    """Least fraction of the power for a symmetry to count."""
-    most: float = 0.9
-    """Fraction of the power that always counts. It bounds the nulls' quantile, which symmetric
-    inputs, such as drawn ones, would raise beyond what a dictionary can learn from samples."""
+    """Least fraction of the power for a symmetry to count, where chance stays below it. It is a
+    matter of size; the nulls alone say what chance reaches."""
     flat: float = 0.1
     """An invariant latent is one of whose power at most this fraction varies over the group."""
     alike: float = 0.0
@@ -25,4 +27,4 @@ class SymmetryThresholds:
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""
-        fractions(self, ("quantile", "least", "most", "flat", "alike"))
+        fractions(self, ("quantile", "least", "flat", "alike"))

@@ -15,6 +15,7 @@ from ..measures.latent_families import LatentFamily, wrapped
 from ..measures.planted_scores import PlantedScores, planted_scores
 from ..measures.shape_stimuli import KINDS, ShapeTuning
 from ..measures.symmetry_analysis import SymmetryAnalysis
+from .race import Race
 
 SHOWN_KINDS = ("C2", "D1", "D2")
 """The kinds of subgroups whose fractions are listed, and shown against chance."""
@@ -40,6 +41,8 @@ class SymmetryFindings:
     """By row of a family's head: its dataset examples, pose-normalised."""
     visualised: Mapping[int, Sequence[Visualised]] = field(default_factory=dict)
     """By row of a family's head: feature visualisations of its blocks in some poses."""
+    race: Race | None = None
+    """The quality of the families of the run and of the controls."""
     notes: Sequence[str] = ()
     """Sentences about what could not be computed."""
 
@@ -161,6 +164,7 @@ class SymmetryFindings:
             "likeness": family.likeness[place],
             "fraction": round(analysis.fraction(row), 4),
             "null": None if rank is None else round(rank, 4),
+            "axis_p": analysis.p_of(row),
             **{f"fraction_{k}": round(float(symmetry.of_kind(k)[0][row]), 4) for k in kinds},
             "variation": round(float(symmetry.variation[row]), 4),
             "frequency": float(f"{analysis.frequency[row]:.4g}"),
@@ -209,6 +213,8 @@ class SymmetryFindings:
             "classes": analysis.counts(),
             "names": self.name_counts(),
             "thresholds": {kind: round(v, 4) for kind, v in analysis.limits.items()},
+            "chance": {kind: round(v, 4) for kind, v in analysis.chance.items()},
+            "false_positives": {one.source: one.figures() for one in analysis.rates},
             "families": len(self.families),
             "families_of_several": len(several),
             "largest_family": len(self.families[0].members) if self.families else 0,
@@ -219,5 +225,6 @@ class SymmetryFindings:
             "controls": {c.run: c.counts() for c in self.controls},
             "trained": {c.run: dict(c.trained) for c in (analysis, *self.controls) if c.trained},
             **({"planted": self.planted.figures()} if self.planted else {}),
+            **({"race": self.race.figures()} if self.race else {}),
             "latents": self.listing,
         }

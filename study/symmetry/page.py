@@ -22,6 +22,8 @@ def context(findings: SymmetryFindings) -> dict[str, object]:
         "name_text": words.name_text(findings),
         "chance_text": words.chance_text(findings),
         "chance": figures.chance_charts(analysis),
+        "rates": tables.rate_table(analysis),
+        "race": race_table(findings),
         "legend": [(name.replace(" ", "-"), text) for name, text in figures.LEGEND.items()],
         "circle": circle,
         "ring": figures.compass(findings, curves) if circle and curves else None,
@@ -38,4 +40,17 @@ def context(findings: SymmetryFindings) -> dict[str, object]:
         "method": words.method(findings),
         "caveats": words.caveats(findings),
         "notes": findings.notes,
+    }
+
+
+def race_table(findings: SymmetryFindings) -> dict[str, object] | None:
+    """The comparison of methods; None where there are no orbits to compare them on."""
+    race = findings.race
+    if race is None or not race.entries:
+        return None
+    return {
+        "orbits": race.orbits,
+        "heads": [head for head, _ in tables.RACE.values()],
+        "legend": list(tables.RACE.values()),
+        "rows": tables.race_rows(race.figures()),
     }

@@ -8,9 +8,9 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from tendril.data.errors import ConfigError, RunNotFoundError, TendrilError
+from tendril.data.errors import RunNotFoundError, TendrilError
 from tendril.models.dictionaries.checkpoint import load_dictionary
-from tendril.models.dictionaries.sae import Stored
+from tendril.models.dictionaries.sae import SAE, Stored
 from tendril.models.sites.window import ReceptivePatch, find_receptive_patch
 
 from ..core.report import write_records
@@ -22,10 +22,11 @@ from ..measures.latent_maps import latent_maps
 from ..measures.orbit_examples import pose_normalised_patches, strongest_anchors
 from ..measures.pose_images import pose_images
 from ..measures.shape_stimuli import ShapeTuning, shape_tuning
-from . import page
+from . import page, tables
 from .config import SymmetryConfig
 from .findings import SymmetryFindings
-from .runs import OrbitRun, analyse_run, find_control, orbit_run
+from .race import race
+from .runs import OrbitRun, analyse_run, find_control, orbit_run, reading_identity
 
 
 @final
@@ -40,7 +41,7 @@ class SymmetryInputs:
 
 @final
 class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
-    """Find what fixes each latent of a group crosscoder, and which latents are copies.
+    """Find what fixes each latent, which latents are copies, and how good the families are.
 
     The report holds latents.csv, families.csv and blocks.npz: correlation [F, G], fractions [F, H],
     and the blocks of the heads of the families shown.
@@ -48,24 +49,19 @@ class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
     """
 
     name = "symmetry"
-    version = 6
+    version = 7
     config = SymmetryConfig
 
     def find(self, config: SymmetryConfig) -> SymmetryInputs:
         vision = find_vision_inputs(config, config.run, images=config.examples > 0)
         if vision.run is None:
             raise RunNotFoundError(
-                f"--run must name a run of a group crosscoder of {vision.subject.name}; there is "
-                "none. Train one with `tendril train group_crosscoder`."
+                f"--run must name a run of {vision.subject.name}; there is none. Train one with "
+                "`tendril train group_crosscoder`, for example."
             )
         store = vision.store or store_of_run(vision.run, config.home, config.store)
         studied = orbit_run(vision.run, store, vision.site)
-        if studied.single:
-            raise ConfigError(
-                f"--run must name a run of whole orbits; {studied.name} is of single elements. "
-                "Name it among --controls, and a group crosscoder as --run."
-            )
-        controls = tuple(find_control(name, config.home) for name in config.controls)
+        controls = tuple(find_control(name, config.home, studied) for name in config.controls)
         return SymmetryInputs(vision, studied, controls)
 
     def identity(self, config: SymmetryConfig, inputs: SymmetryInputs) -> Mapping[str, Any]:
@@ -97,10 +93,17 @@ class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
         vision, studied = inputs.vision, inputs.studied
         dictionary = load_dictionary(studied.folder)
         analysis = analyse_run(studied, dictionary, config.anchors, config.thresholds)
-        controls = [
-            analyse_run(run, load_dictionary(run.folder), config.anchors, config.thresholds)
-            for run in inputs.controls
-        ]
+        raced = [(studied, dictionary, analysis)]
+        for run in inputs.controls:
+            other = load_dictionary(run.folder)
+            one = analyse_run(run, other, config.anchors, config.thresholds)
+            raced.append((run, other, one))
+        controls = [one for _, _, one in raced[1:]]
+        methods = race(raced, config.orbits, config.test, config.anchors, config.thresholds)
+        if studied.single and isinstance(dictionary, SAE):
+            blocks_SGD = torch.zeros(dictionary.latents, len(studied.group), dictionary.width)
+            blocks_SGD[torch.from_numpy(analysis.latents)] = torch.from_numpy(analysis.blocks)
+            dictionary = reading_identity(dictionary, blocks_SGD)
         findings = SymmetryFindings(
             subject=vision.subject.name,
             site=vision.site,
@@ -110,8 +113,9 @@ class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
             margin=config.margin,
             shown=config.families,
             maps=latent_maps(analysis.likeness, umap=config.umap),
+            race=methods,
         )
-        notes = [] if vision.images else [vision.no_images]
+        notes = [*methods.notes, *([] if vision.images else [vision.no_images])]
         try:
             patch = find_receptive_patch(vision.subject, studied.store.sites)
             tuning = tuning_of(config, inputs, dictionary, patch, findings, device)
@@ -135,6 +139,9 @@ class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
             text += f", {figures['names'].get('curve', 0)} of them curves"
         several = "of duplicates" if figures["tied"] else "with several members"
         return f"{text}; {figures['families_of_several']} families {several}."
+
+    def table(self, figures: Mapping[str, Any]) -> str:
+        return tables.terminal(figures)
 
     def write_tables(self, findings: SymmetryFindings, folder: Path) -> None:
         analysis, heads = findings.analysis, np.array(findings.heads, np.int64)

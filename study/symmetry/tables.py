@@ -1,12 +1,14 @@
 """The page's tables: findings in, cells for the template out."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..measures.false_positives import interval
 from ..measures.planted_scores import PlantedScores
 from ..measures.stabilisers import CLASSES
-from ..measures.symmetry_analysis import SymmetryAnalysis
+from ..measures.symmetry_analysis import CHIRAL, RAW, RAW_CHIRAL, SymmetryAnalysis
 from .findings import SHOWN_KINDS, SymmetryFindings
 
 MOST_ROWS = 600
@@ -60,6 +62,111 @@ def trained_cells(analysis: SymmetryAnalysis) -> list[str]:
         f"{result['parameters']:,}",
         f"{result['seconds']:.0f} s",
     ]
+
+
+RACE = {
+    "silhouette": ("silhouette", "of held-out orbits, each assigned to its most active family"),
+    "silhouette_chance": ("by chance", "the same with the assignments shuffled"),
+    "agreement": (
+        "class agreement",
+        "members that have the class of symmetry of their head (* the copies of a tied latent have "
+        "it by construction)",
+    ),
+    "agreement_chance": ("by chance", "two latents drawn at random that have the same class"),
+    "stability": (
+        "stability",
+        "adjusted Rand index of the families to which two seeds assign the orbits (chance: 0)",
+    ),
+    "units": ("units", "adjusted Rand index with the assignment by families of units (chance: 0)"),
+    "pose_error": (
+        "turn",
+        "mean error of the turn of an orbit that is decoded from the codes of its family (* near "
+        "0 by construction: the codes of a tied latent turn with the orbit)",
+    ),
+    "pose_chance": ("by chance", "a quarter of the period of each family"),
+    "families": ("families", "those to which an orbit is assigned"),
+    "members": (
+        "in families",
+        "latents that share a family with another one (* all copies of tied latents do)",
+    ),
+    "fvu": ("FVU", "on the validation orbits; a dictionary of single vectors has a code for each"),
+    "views": ("views", "elements of an orbit that the encoder reads"),
+    "parameters": ("parameters", "of the dictionary"),
+    "seconds": ("time", "of training, on a machine that may have done other things too"),
+}
+"""Measure of families -> its column's head, and what it is."""
+GIVEN = ("agreement", "pose_error", "members")  # what tying decides, marked by a star
+RATED = ("one reflection", "both", "half turn", "many turns")
+
+
+def race_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row per method: the mean over its seeds and, in brackets, the least and largest value."""
+    rows = []
+    for method, found in figures["methods"].items():
+        cells = [_race_cell(name, found) for name in RACE]
+        rows.append({"method": method, "seeds": found["seeds"], "cells": cells})
+    return rows
+
+
+def _race_cell(name: str, found: Mapping[str, Any]) -> str:
+    value = found.get(name)
+    if value is None:
+        return "one seed" if name == "stability" else "unknown"
+    mean, low, high = value if isinstance(value, list) else (value, value, value)
+    if name in ("families", "views", "parameters"):
+        return f"{mean:,.0f}"
+    unit = {"pose_error": "°", "pose_chance": "°", "seconds": " s"}.get(name, "")
+    digits = 0 if name == "seconds" else 1 if unit else 2
+    given = "*" if found["tied"] and name in GIVEN else ""
+    text = f"{mean:.{digits}f}{unit}{given}"
+    many = low != high and not name.endswith("chance")
+    return f"{text} ({low:.{digits}f} to {high:.{digits}f})" if many else text
+
+
+def terminal(figures: Mapping[str, Any]) -> str:
+    """The rates of false positives, and the comparison of methods, as lines of text."""
+    lines = []
+    for source, found in figures["false_positives"].items():
+        rates = ", ".join(
+            f"{name} {_rate_text(found['rates'].get(name), found['total'])}"
+            for name in RATED
+            if not _keeps(source, name)
+        )
+        lines.append(f"{source} ({found['total']}): {rates}")
+    race = figures.get("race", {"methods": {}})
+    for row in race_rows(race):
+        shown = zip(RACE.values(), row["cells"], strict=True)
+        lines.append(f"{row['method']} ({row['seeds']} seeds)")
+        lines.append("  " + "; ".join(f"{head} {cell}" for (head, _), cell in shown))
+    return "\n".join(lines)
+
+
+def rate_table(analysis: SymmetryAnalysis) -> dict[str, Any]:
+    """Rates of each class among blocks that should have none, with their intervals."""
+    sources = {
+        RAW: "raw anchors that the nulls have not seen",
+        RAW_CHIRAL: "the same, each frequency turned at random",
+        CHIRAL: "the latents, each frequency turned at random",
+    }
+    rows = []
+    for one in analysis.rates:
+        cells = [
+            "kept" if _keeps(one.source, name) else _rate_text(one.rate(name), one.total)
+            for name in RATED
+        ]
+        rows.append({"source": sources[one.source], "total": one.total, "cells": cells})
+    return {"heads": RATED, "rows": rows}
+
+
+def _keeps(source: str, name: str) -> bool:
+    """True for a class that blocks of a source have: random phases keep all turns."""
+    return source != RAW and name in ("half turn", "many turns")
+
+
+def _rate_text(rate: Sequence[float] | None, total: int) -> str:
+    """A rate in per cent with its 95 % interval."""
+    mean, low, high = rate or (0.0, *interval(0, total))
+    return f"{100 * mean:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def planted_table(planted: PlantedScores) -> dict[str, Any]:

@@ -107,13 +107,20 @@ def no_curves_text(findings: SymmetryFindings) -> str:
 
 def chance_text(findings: SymmetryFindings) -> str:
     """How the thresholds are set."""
-    limits = findings.analysis.limits
-    shown = ", ".join(f"{kind} {limits[kind]:.2f}" for kind in ("C2", "D1", "D2") if kind in limits)
+    analysis = findings.analysis
+    shown = ", ".join(
+        f"{kind} {analysis.limits[kind]:.2f} (chance {analysis.chance[kind]:.2f})"
+        for kind in ("C2", "D1", "D2")
+        if kind in analysis.limits
+    )
     text = (
         "Photographs have symmetries too. The orbit of a single patch has much of its power in the "
         "fixed space of some reflection, the more so because the best of "
-        f"{findings.analysis.group.rotations} axes is taken. A symmetry of a latent therefore "
-        "counts only above a quantile of the null distributions, within fixed bounds."
+        f"{analysis.group.rotations} axes is taken. A symmetry of a latent therefore counts only "
+        "above a quantile of the null distributions, and above a least fraction of its power. "
+        "Smooth blocks have such a fraction whatever they represent, so the angular frequencies of "
+        "a latent must also agree on an axis better than those of blocks of the same spectrum with "
+        "random phases do."
     )
     return f"{text} Thresholds: {shown}." if shown else text
 
@@ -145,7 +152,12 @@ def method(findings: SymmetryFindings) -> list[str]:
         "multiplication on the right leaves its centred blocks (without their mean) unchanged. "
         "For each subgroup H the fraction of the power in the fixed space of H is the mean over s "
         "in H of r(s) / r(0), where r(s) is the sum over g of <D[g], D[gs]>.",
-        "The stabiliser is the largest subgroup whose fraction reaches the threshold of its kind. "
+        "The stabiliser is the largest subgroup whose fraction reaches the threshold of its kind, "
+        "an upper tolerance limit of the quantile of the nulls (confidence 0.95): raw anchors of "
+        "half of the images, and blocks in a random order. For D_d the P value of the axes must "
+        "also be at most one minus the quantile: the largest correlation of a latent with its "
+        "reflections, over all axes, against those of blocks with the same power and the same "
+        "reflected correlation in every angular frequency, and random phases. "
         f"It may lose at most {LOSS:g} of the power that a smaller subgroup inside it keeps, or "
         "twice what noise of the same density would explain. C_d are the turns by multiples of "
         "360/d degrees; D_d adds d reflections. Everything fixes a circle, so hardly any of its "
@@ -171,6 +183,12 @@ def caveats(findings: SymmetryFindings) -> list[str]:
         "change class with small changes of it.",
         "Families cut a tree at one height. Two true families that are more similar than the cut "
         "merge, and noisy copies may stand alone.",
+        "Blocks of a dictionary of single vectors are averages over many inputs, which carry the "
+        "symmetries of these inputs too. Numbers of latents of a class are therefore not "
+        "comparable with those of group crosscoders, whose blocks are weights.",
+        "An orbit is assigned to its most active family, so families that are active everywhere "
+        "take most orbits. The chance level of a silhouette falls with the number of families: "
+        "compare differences from chance.",
         "Drawn shapes are not photographs. A latent that responds to none of them is called "
         "silent, and may represent a texture.",
     ]

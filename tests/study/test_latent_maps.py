@@ -30,3 +30,7 @@ def test_a_map_is_drawn_only_where_there_are_enough_latents() -> None:
     assert latent_maps(np.eye(3)) == {}
     assert list(latent_maps(np.eye(15))) == ["Classical scaling"]
     assert list(latent_maps(np.eye(20), umap=False)) == ["Classical scaling"]
+
+
+def test_latents_that_are_all_alike_lie_at_one_place() -> None:
+    assert not scaled_map(np.ones((6, 6), np.float32)).any()

@@ -78,6 +78,7 @@ def template_run(store: Store, home: Path, name: str, blocks_FGD: np.ndarray) ->
     run = home / "runs" / name
     config = {
         "site": "units",
+        "held_out": 0.5,  # of eight images, so that there are some to test and some to choose by
         "store": store.name,
         "store_path": os.path.relpath(store.path, run),
         "subject": store.spec["subject"],
@@ -298,25 +299,16 @@ def test_the_order_of_runs_is_part_of_a_report(home: Path) -> None:
     assert len(folders) == 2
 
 
-def test_a_run_of_single_elements_is_a_control_only(home: Path) -> None:
-    single = home / "runs" / "single-0"
-    shutil.copytree(home / "runs" / "noise-0", single)
-    config = json.loads((single / "config.json").read_text())
-    sae = SAE(WIDTH, 3, Sparsity("relu", 0), pre_bias=False)
-    with torch.no_grad():
-        sae.W_dec.copy_(torch.eye(WIDTH)[:3])
-        sae.W_enc.copy_(sae.W_dec.T)
-    save_dictionary(single, sae, config | {"orbits": "each"}, torch.full((3,), 0.1))
-    with pytest.raises(ConfigError, match="--run must name a run of whole orbits; single-0 is of"):
-        run_study(SymmetryStudy(), SymmetryConfig(run="single-0", home=str(home)))
-    quick = QUICK | {"visualise": 0, "examples": 0}
-    found = run_study(
-        SymmetryStudy(),
-        SymmetryConfig(run="templates-0", controls=("single-0",), home=str(home), **quick),
-    )
-    assert sum(found.figures["controls"]["single-0"].values()) == 3
-    assert "SAE of augmented inputs, seed 0" in found.report.read_text()
-    shutil.rmtree(single)
+def test_rates_of_false_positives_are_measured_and_shown(studied: tuple[Path, dict]) -> None:
+    folder, result = studied
+    rates = result["false_positives"]
+    assert list(rates) == [
+        "raw anchors",
+        *(f"{s} with random phases" for s in ("raw anchors", "latents")),
+    ]
+    for one in rates.values():
+        assert one["total"] == sum(one["counts"].values())
+    assert "False positives" in (folder / "index.html").read_text()
 
 
 def test_a_control_whose_store_is_gone_is_refused(home: Path) -> None:
