@@ -22,7 +22,8 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
-from tendril.models.subjects.synthetic import planted
+from tendril.models.subjects.synthetic.planted_features import CLASSES
+from tendril.models.subjects.synthetic.planted_networks import features_of
 
 REPRESENTS = 0.8
 """Least cosine. A latent halfway between two orthogonal features has 0.71 with each."""
@@ -39,6 +40,7 @@ class PlantedTruth:
     classes: the class of symmetry of each feature, as in `stabilisers.CLASSES`
     orientations: in degrees; NaN where a feature has none
     periods: degrees after which an orientation repeats
+    kinds: curve, line, corner, circle or hook
     """
 
     blocks: Float[np.ndarray, "p g d"]
@@ -46,6 +48,7 @@ class PlantedTruth:
     classes: tuple[str, ...]
     orientations: Float[np.ndarray, " p"]
     periods: Float[np.ndarray, " p"]
+    kinds: tuple[str, ...] = ()
 
 
 @final
@@ -77,10 +80,15 @@ class Score:
     orientation_chance: that of a random orientation, median period / 4
     class_accuracy: fraction of represented families most of whose representing latents have the
         right class (a tie counts as wrong)
+    class_accuracy_all: the same over all planted families, where one that is not represented
+        counts as wrong
     class_chance: that of giving every family the most frequent of the true classes
     nmi, ari: of labels against planted families over representing latents; latents without a
         family count as a family each
     nmi_chance: mean NMI of shuffled labels, which is above 0 for few latents; that of ARI is 0
+    ari_all: ARI of the labels of all planted features against their families, where a feature has
+        the label of the latent with the largest cosine if that represents it; one that no latent
+        represents, or whose latent has no family, counts as a family by itself
     """
 
     precision: float
@@ -92,10 +100,12 @@ class Score:
     orientation_error: float | None = None
     orientation_chance: float | None = None
     class_accuracy: float | None = None
+    class_accuracy_all: float | None = None
     class_chance: float | None = None
     nmi: float | None = None
     ari: float | None = None
     nmi_chance: float | None = None
+    ari_all: float | None = None
 
     def figures(self) -> dict[str, Any]:
         """The measures that are not None, as JSON values; null for NaN."""
@@ -106,22 +116,23 @@ class Score:
         }
 
 
-def planted_truth(group: Dihedral | None, site: str) -> PlantedTruth:
-    """The planted features of the subject `planted`, for orbits of a group.
+def planted_truth(group: Dihedral | None, site: str, subject: str = "planted") -> PlantedTruth:
+    """The planted features of a subject (one of `planted_networks.NAMES`), for orbits of a group.
 
     Without a group they are those for a plain dictionary, and families are those of D_24.
 
     Raises ConfigError for a site without planted features, and for a group that does not permute
     them.
     """
-    blocks = planted.planted_blocks(group or Dihedral(1, reflections=False), site)
-    angles = [f.orientation for f in planted.FEATURES]
+    planted = features_of(subject)
+    angles = [f.orientation for f in planted.features]
     return PlantedTruth(
-        blocks=blocks,
+        blocks=planted.blocks(group or Dihedral(1, reflections=False), site),
         families=planted.families(group or Dihedral(24)),
-        classes=tuple(planted.CLASSES[f.kind] for f in planted.FEATURES),
+        classes=tuple(CLASSES[f.kind] for f in planted.features),
         orientations=np.array([np.nan if a is None else a for a in angles]),
-        periods=np.array([180.0 if f.kind == "line" else 360.0 for f in planted.FEATURES]),
+        periods=np.array([180.0 if f.kind == "line" else 360.0 for f in planted.features]),
+        kinds=tuple(f.kind for f in planted.features),
     )
 
 
@@ -147,6 +158,7 @@ def score(found: Found, truth: PlantedTruth, seed: int = 0) -> Score:
         parts |= _classes(found.classes, truth, best_S, represents_S)
     if found.labels is not None:
         parts |= _labels(found.labels[represents_S], truth.families[best_S[represents_S]], rng)
+        parts["ari_all"] = _ari_of_all(found.labels, cosine_SP, truth.families)
     return Score(
         precision=_mean(represents_S),
         recall=len(reached) / len(truth.blocks),
@@ -214,6 +226,7 @@ def _classes(
     most = max(Counter(names).values(), default=0)
     return {
         "class_accuracy": _mean(np.array(right)),
+        "class_accuracy_all": sum(right) / len(np.unique(truth.families)),
         "class_chance": most / len(names) if names else np.nan,
     }
 
@@ -221,8 +234,7 @@ def _classes(
 def _labels(labels: np.ndarray, families: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
     if len(labels) == 0:
         return {"nmi": np.nan, "ari": np.nan, "nmi_chance": np.nan}
-    alone = labels < 0
-    labels = np.where(alone, labels.max(initial=0) + 1 + np.arange(len(labels)), labels)
+    labels = _alone(labels)
     shuffled = [
         normalized_mutual_info_score(families, rng.permutation(labels)) for _ in range(SHUFFLES)
     ]
@@ -231,6 +243,20 @@ def _labels(labels: np.ndarray, families: np.ndarray, rng: np.random.Generator) 
         "ari": float(adjusted_rand_score(families, labels)),
         "nmi_chance": _mean(np.array(shuffled)),
     }
+
+
+def _ari_of_all(labels_S: np.ndarray, cosine_SP: np.ndarray, families_P: np.ndarray) -> float:
+    if not len(labels_S):
+        return 0.0
+    there_P = cosine_SP.max(axis=0) >= REPRESENTS
+    labels_P = np.where(there_P, labels_S[cosine_SP.argmax(axis=0)], -1)
+    return float(adjusted_rand_score(families_P, _alone(labels_P)))
+
+
+def _alone(labels: np.ndarray) -> np.ndarray:
+    """The labels, with one of its own for each entry without a family (-1)."""
+    own = labels.max(initial=0) + 1 + np.arange(len(labels))
+    return np.where(labels < 0, own, labels)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tendril.data.group.dihedral import Dihedral
-from tendril.models.subjects.synthetic.planted import FEATURES, SITE, families, planted_blocks
+from tendril.models.subjects.synthetic.planted import FEATURES, families, planted_blocks
+from tendril.models.subjects.synthetic.planted_features import SITE
 from tendril.study.measures.planted_scores import planted_scores
 from tendril.study.measures.symmetry_analysis import SymmetryAnalysis, analyse_blocks
 from tendril.study.measures.symmetry_thresholds import SymmetryThresholds
