@@ -10,7 +10,7 @@ any orientation, and mixes them into 96 channels. What makes it harder than `pla
 - circles respond at 2 % of the positions of dead leaves images, as often as other features;
 - 48 random filters, which no turn or reflection permutes, add a tenth of the variance.
 
-`planted-test` is a second such network, with other radii, channels, tuning and noise (a seventh of
+`planted-test` is a second such network, with other radii, channels, tuning and noise (an eighth of
 the variance), and without corners: choose settings of a method with the first, and report what it
 finds in the second.
 

@@ -115,7 +115,7 @@ def rings(plan: Plan) -> tuple[Ring, ...]:
 
 def total(plan: Plan) -> int:
     """F, the number of features."""
-    return rings(plan)[-1].rows.stop
+    return int(rings(plan)[-1].rows.stop)
 
 
 # --- detectors ---------------------------------------------------------------------------
@@ -249,4 +249,5 @@ def _tuned(
     drawn = np.zeros((WIDTH, len(angles)))
     apart = angles[None, :] - preferred[:, None]
     drawn[channels] = rules.agreement(apart, plan.tuning, period)
-    return drawn / np.linalg.norm(drawn, axis=0)
+    drawn /= np.linalg.norm(drawn, axis=0)
+    return drawn
