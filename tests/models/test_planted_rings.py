@@ -14,7 +14,7 @@ from tendril.models.subjects.subject import Subject
 from tendril.models.subjects.synthetic.planted import FEATURE_SITE
 from tendril.models.subjects.synthetic.planted_features import SITE
 from tendril.models.subjects.synthetic.planted_networks import NAMES, features_of
-from tendril.models.subjects.synthetic.planted_rings import PLANS, noise_directions
+from tendril.models.subjects.synthetic.planted_rings import PLANS
 from tendril.models.subjects.synthetic.planted_rings_weights import (
     FILTERS,
     HARD,
@@ -95,7 +95,7 @@ def test_directions_are_shared_up_to_the_stated_cosine(plan: Plan) -> None:
             assert cosine_FF[first, first + 2] > 0.93  # 7.5 degrees
             assert 0.7 < cosine_FF[first, first + 4] < 0.92  # 15 degrees
             assert cosine_FF[first, first + 16] < 0.5  # 60 degrees
-    noise = noise_directions(plan)
+    noise = mixing(plan)[:, total(plan) :].T
     assert noise.shape == (FILTERS, 96)
     assert np.allclose(np.linalg.norm(noise, axis=1), plan.noise)
 

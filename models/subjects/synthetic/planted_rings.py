@@ -20,8 +20,6 @@ D_16, D_24 and D_32, up to the pixel grid. A family is a whole ring; both hands 
 
 from functools import cache
 
-import numpy as np
-
 from ..subject import Subject
 from .planted import subject_of
 from .planted_features import Feature, Kind, PlantedFeatures
@@ -29,7 +27,6 @@ from .planted_rings_weights import (
     HARD,
     STEP,
     TEST,
-    Plan,
     Ring,
     competition,
     detectors,
@@ -54,11 +51,6 @@ def ring_features(name: str) -> PlantedFeatures:
     plan = PLANS[name]
     features = tuple(feature for ring in rings(plan) for feature in _members(ring))
     return PlantedFeatures(name, features, mixing(plan)[:, : total(plan)], STEP, continuous=True)
-
-
-def noise_directions(plan: Plan) -> np.ndarray:
-    """The directions of the noise filters, [N, D]; their norm is the plan's noise."""
-    return mixing(plan)[:, total(plan) :].T
 
 
 def _members(ring: Ring) -> tuple[Feature, ...]:

@@ -33,11 +33,11 @@ class Plan:
     seed: of channels and noise filters
     curves, circles: their radii in pixels
     corner: half of the angle of a corner, in degrees; 0 plants none
-    shared: cosine of two curves of one orientation and different radius
-    hooked: cosine of a hook and the part of a curve's direction that all radii share
+    shared: about the cosine of two curves of one orientation and different radius
+    hooked: about the cosine of a hook and the part of a curve's direction that all radii share
     tuning: degrees between the orientations at which a channel's weight is half of its largest
     spacing: degrees between the channels of a ring
-    noise: mean of the noise channels over the mean of the others
+    noise: norm of the directions of the noise filters
     """
 
     name: str
