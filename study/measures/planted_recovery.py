@@ -7,7 +7,9 @@ D channels. All blocks of a latent are compared at once: with v the blocks flatt
 
 The group maps planted features to planted features, so the best p over a family is also the best
 over all poses of the latent. A latent *represents* p(s) = argmax_p cos[s, p] if that cosine is at
-least REPRESENTS; otherwise it represents nothing.
+least REPRESENTS; otherwise it represents nothing. Where features are reference orientations of a
+continuous family, it also represents those of the family of p(s) with a cosine of at least
+REPRESENTS, but never features of two families.
 """
 
 import math
@@ -41,6 +43,7 @@ class PlantedTruth:
     orientations: in degrees; NaN where a feature has none
     periods: degrees after which an orientation repeats
     kinds: curve, line, corner, circle or hook
+    continuous: True if features are reference orientations of continuous families
     """
 
     blocks: Float[np.ndarray, "p g d"]
@@ -49,6 +52,7 @@ class PlantedTruth:
     orientations: Float[np.ndarray, " p"]
     periods: Float[np.ndarray, " p"]
     kinds: tuple[str, ...] = ()
+    continuous: bool = False
 
 
 @final
@@ -133,6 +137,7 @@ def planted_truth(group: Dihedral | None, site: str, subject: str = "planted") -
         orientations=np.array([np.nan if a is None else a for a in angles]),
         periods=np.array([180.0 if f.kind == "line" else 360.0 for f in planted.features]),
         kinds=tuple(f.kind for f in planted.features),
+        continuous=planted.continuous,
     )
 
 
@@ -148,7 +153,7 @@ def score(found: Found, truth: PlantedTruth, seed: int = 0) -> Score:
     cosine_SP = cosines(found.blocks, truth.blocks)
     best_S = cosine_SP.argmax(axis=1)
     represents_S = cosine_SP.max(axis=1, initial=-1.0) >= REPRESENTS
-    reached = np.unique(best_S[represents_S])
+    reached = np.flatnonzero(_represented(cosine_SP, truth))
     chance_SP = cosines(_shuffled(found.blocks, rng), truth.blocks)
     families = np.unique(truth.families)
     parts: dict[str, float] = {}
@@ -172,9 +177,17 @@ def score(found: Found, truth: PlantedTruth, seed: int = 0) -> Score:
 
 def represented(found: Found, truth: PlantedTruth) -> Bool[np.ndarray, " p"]:
     """True for each planted feature that some latent represents."""
-    cosine_SP = cosines(found.blocks, truth.blocks)
+    return _represented(cosines(found.blocks, truth.blocks), truth)
+
+
+def _represented(cosine_SP: np.ndarray, truth: PlantedTruth) -> Bool[np.ndarray, " p"]:
+    best_S = cosine_SP.argmax(axis=1)
+    represents_S = cosine_SP.max(axis=1, initial=-1.0) >= REPRESENTS
     there_P = np.zeros(len(truth.blocks), bool)
-    there_P[cosine_SP.argmax(axis=1)[cosine_SP.max(axis=1) >= REPRESENTS]] = True
+    there_P[best_S[represents_S]] = True
+    if truth.continuous:
+        same_SP = truth.families[best_S][:, None] == truth.families
+        there_P |= (same_SP & (cosine_SP >= REPRESENTS)).any(axis=0)
     return there_P
 
 

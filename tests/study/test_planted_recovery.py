@@ -8,6 +8,7 @@ from tendril.data.group.dihedral import Dihedral
 from tendril.study.measures.planted_recovery import (
     Found,
     PlantedTruth,
+    cosines,
     planted_truth,
     represented,
     score,
@@ -155,9 +156,18 @@ def test_a_family_of_continuous_orientation_is_one_whichever_latents_tile_it(nam
     turning = np.isfinite(truth.orientations)
     tiles = np.flatnonzero(~turning | (truth.orientations % 15 == 0))
     got = score(perfect(truth, tiles), truth)
-    assert got.precision == got.family_recall == got.class_accuracy_all == 1
+    assert got.precision == got.recall == got.family_recall == got.class_accuracy_all == 1
     assert got.ari_all == pytest.approx(1) and got.nmi == pytest.approx(1)
     assert got.orientation_error == 0
     assert got.match_chance < 0.8
     assert truth.blocks.shape[1:] == (32, 96)
     assert rings == {"planted-hard": 8, "planted-test": 5}[name]
+    one = np.flatnonzero((truth.families == 0) & (truth.orientations == 15))
+    there = np.flatnonzero(represented(Found(truth.blocks[one]), truth))
+    around = np.abs(truth.orientations[there] - 15)
+    assert (truth.families[there] == 0).all() and 2 < len(there) < 10 and around.max() < 20
+    other = np.flatnonzero((truth.families == 1) & (truth.orientations == 15))
+    blend = truth.blocks[one] + 0.9 * truth.blocks[other]
+    assert cosines(blend, truth.blocks[other]) > 0.8, "it is near both"
+    there = np.flatnonzero(represented(Found(blend), truth))
+    assert (truth.families[there] == 0).all(), "but represents the one that it is nearer to"
