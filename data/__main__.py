@@ -99,10 +99,13 @@ def rm(
 
     Asks first. Refuses the beginning of a name, and a folder that another process is writing.
     """
+    from .home import STORE, folder_of
     from .listing import tables
     from .listing.entries import exact_entry
     from .listing.remove import check_removable, remove_entry
+    from .store.folder import sweep_beside
 
+    sweep_beside(folder_of(STORE, home) / name)  # what a killed removal left
     entry = exact_entry(name, home, tables.made_of([only] if only else []))
     check_removable(entry)
     if not yes:

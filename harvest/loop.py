@@ -19,7 +19,7 @@ from tendril.data.store.create import writing
 from tendril.data.store.dtypes import NO_ROW, STORED_AS, encode_rows, quantise
 from tendril.data.store.layout import Layout
 from tendril.data.store.record import RECORDS, missing_shards
-from tendril.data.store.rounding import Rounding, rounding_of
+from tendril.data.store.rounding import Rounding, refuse_rounding, rounding_of
 from tendril.data.store.spec import StoreSpec
 from tendril.data.store.writer import Encoded, StoreWriter, Written
 
@@ -203,6 +203,8 @@ def _collect(
         saturated |= part.saturated
         bar.update(len(inputs))
         bar.set_postfix_str(f"{len(failures)} unreadable" if failures else "", refresh=False)
+    for site, lost in rounding.items():
+        refuse_rounding(site, lost.summary())
     return Written(activations, columns, names, failures, scales, rounding, saturated)
 
 

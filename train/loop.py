@@ -29,6 +29,7 @@ from tendril.data.store.atomic import (
     locked,
     remove_asides,
 )
+from tendril.data.store.folder import sweep_beside
 from tendril.data.store.reader import Store
 from tendril.data.store.spec import canonical_json, slug
 from tendril.models.dictionaries.checkpoint import (
@@ -197,6 +198,7 @@ def only_trainer(run: Path, *, overwrite: bool = False) -> Iterator[None]:
 
     Raises StoreLockedError, and ConfigError for a folder with symbolic links or of another kind.
     """
+    sweep_beside(run)
     try:
         with locked(run):
             if overwrite:

@@ -356,10 +356,10 @@ def stored_sites(store: Store, wanted: Sequence[str]) -> tuple[str, ...]:
     sites = tuple(full_site(name, store.sites, blocks) for name in wanted)
     for site in sites:
         if site not in store.sites:
+            known = dict.fromkeys([*store.sites, *map(short_site, store.sites)])
             raise ConfigError(
                 f"--site must be one of {', '.join(store.sites)}, the sites of {store.name}; got "
-                f"{site!r}{near(site, [*store.sites, *map(short_site, store.sites)])}. Choose one "
-                "of them, or harvest that site."
+                f"{site!r}{near(site, known)}. Choose one of them, or harvest that site."
             )
     if len(set(sites)) < len(sites):
         raise ConfigError(f"--sites must name each site once; got {' '.join(wanted)}.")

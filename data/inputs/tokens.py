@@ -21,7 +21,7 @@ from jaxtyping import Bool, Int32
 
 from ..cli import note
 from ..errors import ConfigError, StoreLockedError
-from ..store.atomic import is_alive, locked
+from ..store.atomic import check_not_link, is_alive, locked
 from ..store.spec import canonical_json
 from .texts import Count, IdSource, TextSource
 
@@ -161,6 +161,7 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
         raise ConfigError(f"--limit must be at least 1 context; got {limit}.")
     about = {"version": VERSION, "source": source.key, "cut": asdict(cut), "limit": limit}
     place = folder / hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
+    check_not_link(folder)
     _sweep(folder)
     kept = _kept(place, cut)
     if kept is None:

@@ -13,11 +13,14 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float32, Int8
 
+from ..errors import ConfigError
 from .dtypes import decode_rows
 from .moments import Moments, moments_from_json, moments_of, moments_to_json, no_moments
 
 MOST_ERROR = 0.01
 """Fraction of the variance that rounding may lose without a warning."""
+REFUSED = 0.25
+"""Fraction of the median channel's variance above which int8 is refused."""
 SAMPLE = 256
 """Rows of a slice that are measured, at most."""
 
@@ -102,3 +105,13 @@ def rounding_warning(site: str, found: Mapping[str, float | int] | None) -> str:
         f"{site} ({found['total']:.1%} of the variance of all channels together), because the "
         "largest channels of a row set its scale. Harvest with --dtype bfloat16 (or float16)."
     )
+
+
+def refuse_rounding(site: str, found: Mapping[str, float | int] | None) -> None:
+    """Raise ConfigError if int8 loses more than a quarter of the median channel's variance."""
+    if found is not None and found["median"] > REFUSED:
+        raise ConfigError(
+            f"--dtype int8 must lose at most {REFUSED:.0%} of the variance of the median channel; "
+            f"at {site} it loses {found['median']:.0%}, because the largest channels of a row set "
+            "its scale. Harvest with --dtype bfloat16 (or float16)."
+        )

@@ -144,7 +144,7 @@ def read_cfg(folder: Path) -> dict[str, Any]:
             )
     try:
         cfg = json.loads((folder / CFG).read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunDamagedError(
             f"{folder / CFG} must be JSON; it cannot be parsed ({error}). Download it again."
         ) from error
@@ -152,6 +152,11 @@ def read_cfg(folder: Path) -> dict[str, Any]:
         raise RunDamagedError(
             f"{folder / CFG} must hold a JSON object; got a {type(cfg).__name__}. Download it "
             "again."
+        )
+    if not isinstance(cfg.get("metadata") or {}, dict):
+        raise RunDamagedError(
+            f"the entry metadata of {folder / CFG} must be a JSON object; got "
+            f"{cfg['metadata']!r:.80}. Download it again."
         )
     return cfg
 

@@ -40,7 +40,7 @@ from tendril.data.store.spec import SHORT_SITE, full_site
 
 from ..dictionaries.checkpoint import check_values
 from .lens import lens_sites, longest_input, offline, one_line
-from .subject import weights_digest
+from .subject import check_stored_dtypes, weights_digest
 
 COMPUTE = ("float32", "bfloat16", "float16")
 PACKAGE = "package:"
@@ -97,7 +97,10 @@ def language_subject(model: str, compute: str = "float32") -> LanguageSubject:
         config = _config(model)
         causal = _is_causal(config)
         _check_kind(config, name, causal)
+        config.dtype = getattr(torch, compute)  # whatever the file says
         tokenizer = _tokenizer(model)
+        if Path(model).is_dir() and getattr(config, "quantization_config", None) is None:
+            check_stored_dtypes(Path(model))
         network, head = _network(AutoModelForCausalLM if causal else AutoModel, model, compute)
     embedding: Any = network.get_input_embeddings()
     vocabulary = int(embedding.num_embeddings)

@@ -5,11 +5,13 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import NoneType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tendril.data.errors import SubjectError, UnknownSiteError
@@ -82,6 +84,28 @@ def weights_digest(module: nn.Module) -> str:
     for name, value in sorted(module.state_dict().items()):
         _add(digest, name, value)
     return digest.hexdigest()
+
+
+def check_stored_dtypes(folder: Path) -> None:
+    """Raise SubjectError if a weight in a model's folder is stored as integers or booleans.
+
+    Checked are the tensors of .safetensors files whose names end in `weight` or `bias`. A loader
+    casts them silently to the dtype of the network, so a damaged file would be used. Files that
+    cannot be read are left to the loader.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt") as stored:
+                names = [n for n in stored.keys() if n.endswith(("weight", "bias"))]  # noqa: SIM118
+                dtypes = {name: str(stored.get_slice(name).get_dtype()) for name in names}
+        except (SafetensorError, OSError):
+            continue
+        wrong = next((n for n, dtype in dtypes.items() if not dtype.startswith(("F", "BF"))), "")
+        if wrong:
+            raise SubjectError(
+                f"the tensor {wrong} in {file} must hold floating-point numbers; it holds "
+                f"{dtypes[wrong]}. Check that the files of the model are whole."
+            )
 
 
 def _add(digest: Any, name: str, value: object) -> None:

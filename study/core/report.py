@@ -29,6 +29,7 @@ from tendril.data.store.atomic import (
     unsealed,
     write_whole,
 )
+from tendril.data.store.folder import sweep_beside
 from tendril.data.store.spec import canonical_json, slug
 
 ABOUT, RESULT, PAGE = "about.json", REPORT.marker, "index.html"
@@ -71,6 +72,7 @@ class Report:
     def writing(self) -> Iterator[None]:
         """A context in which the folder is begun, and no other process writes it."""
         check_not_link(self.folder)
+        sweep_beside(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder, wait=True):
             self.begin()

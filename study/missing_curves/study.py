@@ -60,7 +60,9 @@ class MissingCurvesStudy(Study[MissingConfig, Inputs, Findings]):
     def remarks(self, config: MissingConfig, inputs: Inputs) -> list[str]:
         found = list(dict.fromkeys(text for one in inputs for text in one.remarks()))
         trained = [(one.site, read_config(one.run)) for one in inputs if one.run]
-        seeds = Counter((site, c.get("objective"), c.get("seed")) for site, c in trained)
+        seeds = Counter(
+            (site, c.get("objective"), c.get("control"), c.get("seed")) for site, c in trained
+        )
         if any(count > 1 for (*_, seed), count in seeds.items() if seed is not None):
             found.append(
                 "Some of these runs have the same seed, so they began with the same random numbers "

@@ -62,12 +62,13 @@ def _verdict(site: Site, p_values: Mapping[str, float]) -> str:
         f"units' gaps, which are {total:.0f}° together; chance is as many uniform orientations."
     )
     if below == len(runs):
-        found = "less than chance" if len(runs) == 1 else "less than chance in all runs"
+        found = "This is less than chance" + ("" if below == 1 else " in all runs")
     elif below:
-        found = f"less than chance in {below} of {len(runs)} runs"
+        found = f"This is less than chance in {below} of {len(runs)} runs"
     else:
-        found = "no less than chance leaves"
-    return f"{text} This is {found} (P < {LEVEL:g}{corrected})."
+        found = "Chance explains this" + ("" if len(runs) == 1 else " in all runs")
+    level = f"P {'<' if below else '≥'} {LEVEL:g}"
+    return f"{text} {found} ({level}{corrected})."
 
 
 def _controls(site: Site) -> str:

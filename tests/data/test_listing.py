@@ -266,6 +266,16 @@ def test_rm_takes_a_full_name_or_a_path_only(run, home: Path) -> None:  # type: 
     assert sorted(p.name for p in (home / "reports").iterdir()) == ["index.html", OLD_PAGE]
 
 
+@pytest.mark.parametrize("folder", ["store", "runs", "reports"])
+def test_rm_that_was_killed_is_finished_by_the_next_one(run, home: Path, folder: str) -> None:  # type: ignore[no-untyped-def]
+    name = "gone-0123456789ab"
+    left = home / folder / f".{name}.removing"
+    (left / "inside").mkdir(parents=True)
+    (left / "inside" / "file").write_text("x")
+    assert run("rm", name, "--yes")[0] == 2, "there is nothing of that name any more"
+    assert not left.exists()
+
+
 def test_rm_asks_first(run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     path = home / "runs" / FINISHED
     status, _, err = run("rm", FINISHED)  # stdin is not a terminal

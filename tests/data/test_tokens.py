@@ -285,3 +285,12 @@ def test_tokens_decode_to_the_text(tmp_path: Path, shared: Path) -> None:
     assert "<unk>" in whole  # an ordinary word here, not a special token
     assert decoded[:-4].strip() == whole[: len(decoded) + 9].strip()[: len(decoded[:-4].strip())]
     assert len(decoded) > 30_000
+
+
+def test_packed_text_is_not_written_through_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "tokens").symlink_to(outside)
+    with pytest.raises(ConfigError, match="must be a folder; got a symbolic link"):
+        contexts_of(_source([[1, 2, 3, 4]], []), Cut(2), None, tmp_path / "tokens")
+    assert not list(outside.iterdir())

@@ -137,7 +137,7 @@ MISTAKES = {
     ),
     "no batch": (
         ["--inputs", "{photos}", "--batch-size", "0"],
-        "--batch-size must be at least 1; got 0",
+        "--batch-size must be from 1 to 65,536; got 0",
     ),
     "no GPU": (["--inputs", "{photos}", "--device", "cuda"], "no CUDA device"),
     "no subject": (["--inputs", "{photos}", "--subject", ""], "--subject must be FILE.py:FUNCTION"),

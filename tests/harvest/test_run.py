@@ -88,10 +88,10 @@ def test_whatever_a_decoder_raises_is_of_one_input(
     (photos / "7.png").rename(os.fsdecode(os.fsencode(photos) + b"/\xff.png"))
     whole = images.fit
 
-    def fit(content: bytes, size: int) -> np.ndarray:
+    def fit(content: bytes, size: int, *others: object) -> np.ndarray:
         if content == (photos / "2.png").read_bytes():
             raise struct.error("unpack requires\n4 bytes")
-        return whole(content, size)
+        return whole(content, size, *others)
 
     monkeypatch.setattr(images, "fit", fit)
     done = harvest(dataclasses.replace(config, **group))
@@ -281,3 +281,11 @@ def test_int8_that_loses_much_is_warned_of(
         said = capsys.readouterr().err
         assert ("of the variance of the median channel of late" in said) is warned, said
         assert "median channel of early" not in said
+
+
+def test_int8_that_loses_most_is_refused_before_a_shard_is_written(config: HarvestConfig) -> None:
+    loudest = dataclasses.replace(config, dtype="int8", subject=f"{MINE}:loudest")
+    with pytest.raises(ConfigError, match=r"at most 25% .*; at late it loses \d+%.* bfloat16"):
+        harvest(loudest)
+    assert not list(Path(config.home).glob("store/*/records/[0-9]*.json"))
+    assert harvest(dataclasses.replace(loudest, dtype="bfloat16")).rows

@@ -263,3 +263,13 @@ def test_a_crosscoder_is_not_exported(tmp_path: Path) -> None:
     save_dictionary(tmp_path / "run", sae, {"sites": {"one": 2, "two": 4}})
     with pytest.raises(ConfigError, match="a crosscoder of the sites one, two"):
         export_run(tmp_path / "run", tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ['{"a":' * 100_000, '{"metadata": 7}', '{"metadata": [1]}'])
+def test_a_cfg_that_is_nested_or_has_no_metadata_object_is_a_sentence(
+    tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "cfg.json").write_text(content)
+    (tmp_path / "sae_weights.safetensors").write_bytes(b"")
+    with pytest.raises(RunDamagedError, match=r"cfg\.json must be (a )?JSON"):
+        import_saelens(tmp_path)

@@ -361,3 +361,27 @@ def test_a_damaged_folder_is_refused_in_a_sentence(
     else:
         language_subject(str(folder))  # code that the config names is not used
     assert asked == []
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool])
+def test_weights_stored_as_integers_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = tiny_language.save(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    name = sorted(tensors)[3]
+    save_file(
+        tensors | {name: tensors[name].to(dtype)}, folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(SubjectError, match=rf"the tensor {name} in .* must hold floating-point"):
+        language_subject(str(folder))
+
+
+@pytest.mark.parametrize("dtype", [{}, "float99", 3, "bfloat16"])
+def test_the_dtype_in_the_config_does_not_matter(tmp_path: Path, dtype: object) -> None:
+    folder = tiny_language.save(tmp_path / "model")
+    plain = language_subject(str(folder)).identity
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": dtype}))
+    try:
+        assert language_subject(str(folder)).identity == plain
+    except SubjectError as error:
+        assert "config.json" in str(error)

@@ -272,7 +272,7 @@ def test_the_headline_follows_from_chance():
     figures = study_figures([site])
     assert (figures["comparisons"], figures["below_chance"]) == (2, 1)
     only = Site("mixed3b", "planted", units, [copying])
-    assert "no less than chance leaves (P < 0.05)" in sentence(only, corrected([only]))
+    assert "Chance explains this (P ≥ 0.05)" in sentence(only, corrected([only]))
 
 
 def test_a_damaged_run_is_a_control():

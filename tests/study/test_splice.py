@@ -189,7 +189,9 @@ def test_a_crosscoder_is_not_spliced(home: Path, tmp_path: Path) -> None:
     save_dictionary(tmp_path / "joint", sae, told)
     with pytest.raises(ConfigError, match="joint is a crosscoder of the sites relu, blue_relu"):
         splice(config(home, run=(str(tmp_path / "joint"),)))
-    save_dictionary(tmp_path / "turned", sae, {"site": "relu", "group": {"rotations": 4}})
+    save_dictionary(
+        tmp_path / "turned", sae, {"site": "relu", "group": {"rotations": 4, "reflections": True}}
+    )
     with pytest.raises(ConfigError, match="turned is a crosscoder over a group"):
         splice(config(home, run=(str(tmp_path / "turned"),)))
 
