@@ -95,10 +95,12 @@ def _score(
     if not analysis.tied:
         return single
     # Each representative is a family of its own whatever the labels, so all copies are grouped.
+    # Copies also reach the features that their representatives do not.
     copies = Found(_copies(analysis), labels=np.repeat(labels_S, len(analysis.group)))
     grouped = score(copies, truth)
     return replace(
         single,
+        recall=grouped.recall,
         nmi=grouped.nmi,
         ari=grouped.ari,
         nmi_chance=grouped.nmi_chance,

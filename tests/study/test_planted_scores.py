@@ -69,6 +69,7 @@ def test_families_of_a_tied_run_are_scored_by_all_their_copies(planted_FGD: np.n
     assert figures["nmi"] == pytest.approx(1.0)
     assert figures["nmi_chance"] < 0.2, "of representatives alone it would be 1"
     assert figures["curves"] == 24, "a copy points everywhere that a family of D_12 does"
+    assert figures["recall"] == 1, "copies count"
     halves = analysis("halves", np.concatenate([planted_FGD, planted_FGD]), tied=True)
     halves = replace(halves, families=ours.families)  # as if copies of the others had none
     found = planted_scores("planted", SITE, halves, [None] * 2 * len(FIRST), [])
