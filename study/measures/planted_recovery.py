@@ -92,7 +92,8 @@ class Score:
     nmi_chance: mean NMI of shuffled labels, which is above 0 for few latents; that of ARI is 0
     ari_all: ARI of the labels of all planted features against their families, where a feature has
         the label of the latent with the largest cosine if that represents it; one that no latent
-        represents, or whose latent has no family, counts as a family by itself
+        represents, or whose latent has no family, counts as a family by itself. A missed family of
+        one feature, a circle, leaves it at 1: `family_recall` counts it
     """
 
     precision: float
