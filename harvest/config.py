@@ -59,7 +59,8 @@ class HarvestConfig(StoreConfig):
     inputs: str = ""
     """Folder of images, a parquet file, hf:NAME_OR_PATH[@SPLIT], or dead-leaves[:SEED]."""
     subject: str = "inceptionv1"
-    """FILE.py:FUNCTION for a network of your own, inceptionv1, handmade or planted."""
+    """FILE.py:FUNCTION for a network of your own, inceptionv1, handmade, planted, planted-hard or
+    planted-test."""
     weights: str = ""
     """Weights of inceptionv1: a file, `lucent` to fetch the Lucid checkpoint, or `random[:SEED]`
     for an untrained control."""

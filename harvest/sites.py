@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from tendril.data.errors import ConfigError
+from tendril.models.subjects.load import PLANTED
 from tendril.models.subjects.subject import Subject
 
 from .config import HarvestConfig
 
-DEFAULT_SITES = dict.fromkeys(("inceptionv1", "handmade", "planted"), ("mixed3b",))
+DEFAULT_SITES = dict.fromkeys(("inceptionv1", "handmade", *PLANTED), ("mixed3b",))
 SUGGESTED = 4
 
 

@@ -94,13 +94,15 @@ FIXED_SIZE = ("pca", "ica", "neurons")  # baselines whose size the width of the 
 SOURCE = {"store", "site", "sites", "paired_store"}
 ABOVE_0 = (
     *("steps", "batch_size", "dead_after", "eval_rows", "fit_rows", "log_every"),
-    *("checkpoint_every", "lr", "clip", "bandwidth", "decoder_norm", "families", "rounds"),
+    *("checkpoint_every", "lr", "clip", "decoder_norm", "families", "rounds"),
     "outlier_times",
 )
 AT_LEAST_0 = (
     *("latents", "aux_k", "aux_weight", "l1", "l0", "target_l0", "seed", "threads"),
-    *("resample_every", "eval_every"),
+    *("resample_every", "eval_every", "bandwidth"),
 )
+# fields that came later, whose default changes nothing: absent from identities, so names stay
+LATER = {"aux_norm": "none"}
 FRACTIONS = ("sparsity_warmup", "k_anneal", "lr_warmup", "lr_decay")
 
 
@@ -207,6 +209,9 @@ class TrainConfig(
         idle = {f.name for group in (g.Compiled, g.Logging) for f in group_fields(group)}
         used = fields_of(self.objective) - idle - SOURCE | {"objective"}
         values = {f: v for f, v in dataclasses.asdict(self).items() if f in used}
+        for name, default in LATER.items():
+            if values.get(name) == default:
+                del values[name]
         values["order"] = self.order_seed
         return {"format": FORMAT} | {
             f: list(v) if isinstance(v, tuple) else v for f, v in values.items()

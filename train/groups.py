@@ -122,6 +122,9 @@ class KSparse(Bias, Active):
     equivariant."""
     aux_weight: float = 1 / 32
     """Weight of the AuxK term."""
+    aux_norm: Literal["none", "residual"] = "none"
+    """What the AuxK term is divided by: the width of the site, as the loss is, or the variance of
+    the residual, as in OpenAI's code."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,8 @@ class Thresholds(Warmup, Bias):
     target_l0: float = 0.0
     """Number of active latents to aim for; 0: penalise each active latent instead."""
     bandwidth: float = 0.1
-    """Width of the kernel that estimates the gradients of the thresholds."""
+    """Width of the kernel that estimates the gradients of the thresholds, for vectors with a mean
+    squared norm of D; 0: that of the paper, 0.001 sqrt(D), e.g. 0.0098 for 96 units."""
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,26 @@ K(u) = 1[|u| < 1/2] and a bandwidth eps, their derivatives are replaced by
 The derivatives with respect to the pre-activation p are exact: 1[p > theta] and 0. Averaged over
 many vectors, the pseudo-derivatives are kernel estimates of the gradient of the expected loss.
 
-Source: Rajamanoharan et al., Jumping ahead (2407.14435), eqs. 11 and 12.
+Source: Rajamanoharan et al., Jumping ahead (2407.14435), eqs. 11 and 12. Their vectors have a mean
+squared norm of 1, and eps is 0.001. `paper_bandwidth` converts it.
 """
 
+import math
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+PAPER_BANDWIDTH = 0.001  # for E||x||^2 = 1
+
+
+def paper_bandwidth(width: int) -> float:
+    """The paper's eps for vectors with E||x||^2 = D, `width`: 0.001 sqrt(D).
+
+    Rows of W_dec have norm 1, so pre-activations grow as the vectors do.
+    """
+    return PAPER_BANDWIDTH * math.sqrt(width)
 
 
 def jumprelu_st(

@@ -14,10 +14,11 @@ from .subject import Subject, weights_digest
 # needs another response normalisation than Lucid's.
 SIBLING = "29f8beeebb89a2f2b4e57ff9299223d0c970a92d0cf02572a454467fc8544c7d"
 RANDOM = "random"
+PLANTED = ("planted", "planted-hard", "planted-test")
 
 
 def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto") -> Subject:
-    """Load `inceptionv1`, `handmade`, `planted`, or `FILE.py:FUNCTION`.
+    """Load `inceptionv1`, `handmade`, one of PLANTED, or `FILE.py:FUNCTION`.
 
     For inceptionv1, `weights` is a file, `lucent` for the Lucid checkpoint, or `random[:SEED]` for
     an untrained network; `normalisation` is `lucent`, `sibling`, or `auto`, which decides by the
@@ -39,10 +40,10 @@ def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto"
         from .synthetic.handmade import handmade_subject
 
         return handmade_subject()
-    if subject == "planted":
-        from .synthetic.planted import planted_subject
+    if subject in PLANTED:
+        from .synthetic.planted_networks import subject_named
 
-        return planted_subject()
+        return subject_named(subject)
     return subject_from_file(subject)
 
 

@@ -205,6 +205,12 @@ def items_of(examples: LatentExamples, kind: Kind, mark_threshold: float, seed: 
     Detection: the active examples and as many silent ones, without marks. Fuzzing: of the active
     examples, by falling peak, every second one with its own marks, the others with as many marks
     drawn from tokens on which the latent is silent; an example without such tokens is left out.
+
+    Wrong marks thus stand in active examples, as in the variant `active` of Delphi's fuzzing. Its
+    default puts them into examples in which the latent is silent, which the words alone can give
+    away. Scores must not be compared with those of Delphi's defaults. Two things also differ from
+    its `active`: wrong marks there are true ones moved by one token, besides marks at the old
+    place, and each example appears twice, with right and with wrong marks.
     """
     key = (seed, examples.latent, 10 if kind == "detection" else 11)
     if kind == "detection":

@@ -122,8 +122,9 @@ def method(config: InterpretConfig, findings: InterpretFindings) -> list[str]:
         f"peak.{left_out}",
         "Detection asks about the kept examples and as many, drawn at random, in which the latent "
         "is active nowhere. Fuzzing asks about the kept examples: every second one has the right "
-        "marks, the others as many marks on tokens on which the latent is silent. A request has "
-        f"{config.per_request} examples, in a random order.{graded}",
+        "marks, the others as many marks on tokens on which the latent is silent. (Delphi calls "
+        "this variant active; its default marks silent examples, so the scores are not "
+        f"comparable.) A request has {config.per_request} examples, in a random order.{graded}",
         f"{tally.requested:,} requests were sent for this page; {tally.kept:,} had been answered "
         f"before.{counted}",
     ]

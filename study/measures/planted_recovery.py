@@ -7,7 +7,9 @@ D channels. All blocks of a latent are compared at once: with v the blocks flatt
 
 The group maps planted features to planted features, so the best p over a family is also the best
 over all poses of the latent. A latent *represents* p(s) = argmax_p cos[s, p] if that cosine is at
-least REPRESENTS; otherwise it represents nothing.
+least REPRESENTS; otherwise it represents nothing. Where features are reference orientations of a
+continuous family, it also represents those of the family of p(s) with a cosine of at least
+REPRESENTS, but never features of two families.
 """
 
 import math
@@ -22,7 +24,8 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
-from tendril.models.subjects.synthetic import planted
+from tendril.models.subjects.synthetic.planted_features import CLASSES
+from tendril.models.subjects.synthetic.planted_networks import features_of
 
 REPRESENTS = 0.8
 """Least cosine. A latent halfway between two orthogonal features has 0.71 with each."""
@@ -39,6 +42,8 @@ class PlantedTruth:
     classes: the class of symmetry of each feature, as in `stabilisers.CLASSES`
     orientations: in degrees; NaN where a feature has none
     periods: degrees after which an orientation repeats
+    kinds: curve, line, corner, circle or hook
+    continuous: True if features are reference orientations of continuous families
     """
 
     blocks: Float[np.ndarray, "p g d"]
@@ -46,6 +51,8 @@ class PlantedTruth:
     classes: tuple[str, ...]
     orientations: Float[np.ndarray, " p"]
     periods: Float[np.ndarray, " p"]
+    kinds: tuple[str, ...] = ()
+    continuous: bool = False
 
 
 @final
@@ -77,10 +84,16 @@ class Score:
     orientation_chance: that of a random orientation, median period / 4
     class_accuracy: fraction of represented families most of whose representing latents have the
         right class (a tie counts as wrong)
+    class_accuracy_all: the same over all planted families, where one that is not represented
+        counts as wrong
     class_chance: that of giving every family the most frequent of the true classes
     nmi, ari: of labels against planted families over representing latents; latents without a
         family count as a family each
     nmi_chance: mean NMI of shuffled labels, which is above 0 for few latents; that of ARI is 0
+    ari_all: ARI of the labels of all planted features against their families, where a feature has
+        the label of the latent with the largest cosine if that represents it; one that no latent
+        represents, or whose latent has no family, counts as a family by itself. A missed family of
+        one feature, a circle, leaves it at 1: `family_recall` counts it
     """
 
     precision: float
@@ -92,10 +105,12 @@ class Score:
     orientation_error: float | None = None
     orientation_chance: float | None = None
     class_accuracy: float | None = None
+    class_accuracy_all: float | None = None
     class_chance: float | None = None
     nmi: float | None = None
     ari: float | None = None
     nmi_chance: float | None = None
+    ari_all: float | None = None
 
     def figures(self) -> dict[str, Any]:
         """The measures that are not None, as JSON values; null for NaN."""
@@ -106,22 +121,24 @@ class Score:
         }
 
 
-def planted_truth(group: Dihedral | None, site: str) -> PlantedTruth:
-    """The planted features of the subject `planted`, for orbits of a group.
+def planted_truth(group: Dihedral | None, site: str, subject: str = "planted") -> PlantedTruth:
+    """The planted features of a subject (one of `planted_networks.NAMES`), for orbits of a group.
 
     Without a group they are those for a plain dictionary, and families are those of D_24.
 
     Raises ConfigError for a site without planted features, and for a group that does not permute
     them.
     """
-    blocks = planted.planted_blocks(group or Dihedral(1, reflections=False), site)
-    angles = [f.orientation for f in planted.FEATURES]
+    planted = features_of(subject)
+    angles = [f.orientation for f in planted.features]
     return PlantedTruth(
-        blocks=blocks,
+        blocks=planted.blocks(group or Dihedral(1, reflections=False), site),
         families=planted.families(group or Dihedral(24)),
-        classes=tuple(planted.CLASSES[f.kind] for f in planted.FEATURES),
+        classes=tuple(CLASSES[f.kind] for f in planted.features),
         orientations=np.array([np.nan if a is None else a for a in angles]),
-        periods=np.array([180.0 if f.kind == "line" else 360.0 for f in planted.FEATURES]),
+        periods=np.array([180.0 if f.kind == "line" else 360.0 for f in planted.features]),
+        kinds=tuple(f.kind for f in planted.features),
+        continuous=planted.continuous,
     )
 
 
@@ -137,7 +154,7 @@ def score(found: Found, truth: PlantedTruth, seed: int = 0) -> Score:
     cosine_SP = cosines(found.blocks, truth.blocks)
     best_S = cosine_SP.argmax(axis=1)
     represents_S = cosine_SP.max(axis=1, initial=-1.0) >= REPRESENTS
-    reached = np.unique(best_S[represents_S])
+    reached = np.flatnonzero(_represented(cosine_SP, truth))
     chance_SP = cosines(_shuffled(found.blocks, rng), truth.blocks)
     families = np.unique(truth.families)
     parts: dict[str, float] = {}
@@ -147,6 +164,7 @@ def score(found: Found, truth: PlantedTruth, seed: int = 0) -> Score:
         parts |= _classes(found.classes, truth, best_S, represents_S)
     if found.labels is not None:
         parts |= _labels(found.labels[represents_S], truth.families[best_S[represents_S]], rng)
+        parts["ari_all"] = _ari_of_all(found.labels, cosine_SP, truth.families)
     return Score(
         precision=_mean(represents_S),
         recall=len(reached) / len(truth.blocks),
@@ -160,9 +178,17 @@ def score(found: Found, truth: PlantedTruth, seed: int = 0) -> Score:
 
 def represented(found: Found, truth: PlantedTruth) -> Bool[np.ndarray, " p"]:
     """True for each planted feature that some latent represents."""
-    cosine_SP = cosines(found.blocks, truth.blocks)
+    return _represented(cosines(found.blocks, truth.blocks), truth)
+
+
+def _represented(cosine_SP: np.ndarray, truth: PlantedTruth) -> Bool[np.ndarray, " p"]:
+    best_S = cosine_SP.argmax(axis=1)
+    represents_S = cosine_SP.max(axis=1, initial=-1.0) >= REPRESENTS
     there_P = np.zeros(len(truth.blocks), bool)
-    there_P[cosine_SP.argmax(axis=1)[cosine_SP.max(axis=1) >= REPRESENTS]] = True
+    there_P[best_S[represents_S]] = True
+    if truth.continuous:
+        same_SP = truth.families[best_S][:, None] == truth.families
+        there_P |= (same_SP & (cosine_SP >= REPRESENTS)).any(axis=0)
     return there_P
 
 
@@ -214,6 +240,7 @@ def _classes(
     most = max(Counter(names).values(), default=0)
     return {
         "class_accuracy": _mean(np.array(right)),
+        "class_accuracy_all": sum(right) / len(np.unique(truth.families)),
         "class_chance": most / len(names) if names else np.nan,
     }
 
@@ -221,8 +248,7 @@ def _classes(
 def _labels(labels: np.ndarray, families: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
     if len(labels) == 0:
         return {"nmi": np.nan, "ari": np.nan, "nmi_chance": np.nan}
-    alone = labels < 0
-    labels = np.where(alone, labels.max(initial=0) + 1 + np.arange(len(labels)), labels)
+    labels = _alone(labels)
     shuffled = [
         normalized_mutual_info_score(families, rng.permutation(labels)) for _ in range(SHUFFLES)
     ]
@@ -231,6 +257,20 @@ def _labels(labels: np.ndarray, families: np.ndarray, rng: np.random.Generator) 
         "ari": float(adjusted_rand_score(families, labels)),
         "nmi_chance": _mean(np.array(shuffled)),
     }
+
+
+def _ari_of_all(labels_S: np.ndarray, cosine_SP: np.ndarray, families_P: np.ndarray) -> float:
+    if not len(labels_S):
+        return 0.0
+    there_P = cosine_SP.max(axis=0) >= REPRESENTS
+    labels_P = np.where(there_P, labels_S[cosine_SP.argmax(axis=0)], -1)
+    return float(adjusted_rand_score(families_P, _alone(labels_P)))
+
+
+def _alone(labels: np.ndarray) -> np.ndarray:
+    """The labels, with one of its own for each entry without a family (-1)."""
+    own = labels.max(initial=0) + 1 + np.arange(len(labels))
+    return np.where(labels < 0, own, labels)
 
 
 def _mean(values: np.ndarray) -> float:

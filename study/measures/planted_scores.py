@@ -1,4 +1,4 @@
-"""Scores of symmetry analyses on the subject `planted`, against the features planted in it."""
+"""Scores of symmetry analyses on subjects with planted features, against these features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
-from tendril.models.subjects.synthetic.planted import FEATURES
+from tendril.models.subjects.synthetic.planted_networks import NAMES
 
 from .planted_recovery import (
     REPRESENTS,
@@ -21,15 +21,14 @@ from .planted_recovery import (
 )
 from .symmetry_analysis import SymmetryAnalysis
 
-PLANTED_SUBJECT = "planted"
-
 
 @final
 @dataclass(frozen=True)
 class PlantedScores:
     """Scores of each run, the one studied first.
 
-    curves: planted orientations of curves that each run represents (a tied run by any copy).
+    curves: planted curves that each run represents (a tied run by any copy).
+    curves_planted: the number of planted curves, at all orientations.
     represents: what each row of the first run represents, in words; empty where its best cosine
         is below REPRESENTS.
     """
@@ -37,12 +36,13 @@ class PlantedScores:
     runs: tuple[str, ...]
     scores: tuple[Score, ...]
     curves: tuple[int, ...]
+    curves_planted: int
     represents: tuple[str, ...]
 
     def figures(self) -> dict[str, dict[str, float | int | None]]:
         """The scores as JSON values: run -> measure -> value."""
         return {
-            run: one.figures() | {"curves": curves}
+            run: one.figures() | {"curves": curves, "curves_planted": self.curves_planted}
             for run, one, curves in zip(self.runs, self.scores, self.curves, strict=True)
         }
 
@@ -56,9 +56,9 @@ def planted_scores(
 ) -> PlantedScores | None:
     """Scores of a run, whose rows have the given orientations, and of its controls; None where
     nothing was planted in the subject."""
-    if subject != PLANTED_SUBJECT:
+    if subject not in NAMES:
         return None
-    truth = _with_an_axis(planted_truth(analysis.group, site))
+    truth = _with_an_axis(planted_truth(analysis.group, site, subject))
     cosine_SP = cosines(analysis.blocks, truth.blocks)
     best_S = cosine_SP.argmax(axis=1)
     return PlantedScores(
@@ -68,8 +68,9 @@ def planted_scores(
             *(_score(control, _axes(truth), _degrees(control.axes)) for control in controls),
         ),
         curves=tuple(_curves(one, truth) for one in (analysis, *controls)),
+        curves_planted=truth.kinds.count("curve"),
         represents=tuple(
-            f"{FEATURES[p].kind}, cosine {c[p]:.2f}" if c[p] >= REPRESENTS else ""
+            f"{truth.kinds[p]}, cosine {c[p]:.2f}" if c[p] >= REPRESENTS else ""
             for c, p in zip(cosine_SP, best_S, strict=True)
         ),
     )
@@ -94,16 +95,24 @@ def _score(
     if not analysis.tied:
         return single
     # Each representative is a family of its own whatever the labels, so all copies are grouped.
+    # Copies also reach the features that their representatives do not.
     copies = Found(_copies(analysis), labels=np.repeat(labels_S, len(analysis.group)))
     grouped = score(copies, truth)
-    return replace(single, nmi=grouped.nmi, ari=grouped.ari, nmi_chance=grouped.nmi_chance)
+    return replace(
+        single,
+        recall=grouped.recall,
+        nmi=grouped.nmi,
+        ari=grouped.ari,
+        nmi_chance=grouped.nmi_chance,
+        ari_all=grouped.ari_all,
+    )
 
 
 def _curves(analysis: SymmetryAnalysis, truth: PlantedTruth) -> int:
-    """Number of planted orientations of curves that some latent, or copy, represents."""
+    """Number of planted curves that some latent, or copy, represents."""
     blocks = _copies(analysis) if analysis.tied else analysis.blocks
     there_P = represented(Found(blocks), truth)
-    return sum(f.kind == "curve" for f, there in zip(FEATURES, there_P, strict=True) if there)
+    return sum(k == "curve" for k, there in zip(truth.kinds, there_P, strict=True) if there)
 
 
 def _copies(analysis: SymmetryAnalysis) -> Float[np.ndarray, "c g d"]:

@@ -19,17 +19,15 @@ from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject
 from tendril.models.subjects.synthetic import planted_weights as rules
 from tendril.models.subjects.synthetic.planted import (
-    CLASSES,
     FEATURE_SITE,
     FEATURES,
-    SITE,
-    Feature,
     directions,
     families,
     permutations,
     planted_blocks,
     planted_subject,
 )
+from tendril.models.subjects.synthetic.planted_features import CLASSES, SITE, Feature
 from tendril.study.measures.curve_stimuli import draw_curve
 from tendril.study.measures.planted_recovery import Found, planted_truth, represented, score
 from tendril.train.loop import train

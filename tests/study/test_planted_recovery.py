@@ -8,6 +8,7 @@ from tendril.data.group.dihedral import Dihedral
 from tendril.study.measures.planted_recovery import (
     Found,
     PlantedTruth,
+    cosines,
     planted_truth,
     represented,
     score,
@@ -128,3 +129,45 @@ def test_nothing_found_is_no_error(truth: PlantedTruth):
     nothing = Found(truth.blocks[:0], [], np.zeros(0), np.zeros(0, int))
     got = score(nothing, truth)
     assert got.recall == 0 and np.isnan(got.precision) and got.figures()["precision"] is None
+
+
+def test_families_that_are_missed_count_too(truth: PlantedTruth):
+    """Two of ten families, without a fault: what is over those found says 1."""
+    chosen = np.flatnonzero(np.isin(truth.families, np.unique(truth.families)[:2]))
+    got = score(perfect(truth, chosen), truth)
+    assert got.nmi == pytest.approx(1) and got.ari == pytest.approx(1)
+    assert got.class_accuracy == 1 and got.class_accuracy_all == 0.2
+    assert got.family_recall == 0.2
+    assert got.ari_all is not None and 0 < got.ari_all < 0.4
+    whole = score(perfect(truth, np.arange(len(truth.blocks))), truth)
+    assert whole.ari_all == pytest.approx(1) and whole.class_accuracy_all == 1
+    lumped = Found(truth.blocks, labels=np.zeros(len(truth.blocks), int))
+    assert score(lumped, truth).ari_all == pytest.approx(0)
+    nothing = Found(truth.blocks[:0], [], np.zeros(0), np.zeros(0, int))
+    assert score(nothing, truth).ari_all == score(nothing, truth).class_accuracy_all == 0
+
+
+@pytest.mark.parametrize("name", ["planted-hard", "planted-test"])
+def test_a_family_of_continuous_orientation_is_one_whichever_latents_tile_it(name: str):
+    """Latents every 15 degrees represent all orientations of their ring, and no other ring."""
+    group = Dihedral(16)
+    truth = planted_truth(group, "mixed3b_5x5", name)
+    rings = len(np.unique(truth.families))
+    turning = np.isfinite(truth.orientations)
+    tiles = np.flatnonzero(~turning | (truth.orientations % 15 == 0))
+    got = score(perfect(truth, tiles), truth)
+    assert got.precision == got.recall == got.family_recall == got.class_accuracy_all == 1
+    assert got.ari_all == pytest.approx(1) and got.nmi == pytest.approx(1)
+    assert got.orientation_error == 0
+    assert got.match_chance < 0.8
+    assert truth.blocks.shape[1:] == (32, 96)
+    assert rings == {"planted-hard": 8, "planted-test": 5}[name]
+    one = np.flatnonzero((truth.families == 0) & (truth.orientations == 15))
+    there = np.flatnonzero(represented(Found(truth.blocks[one]), truth))
+    around = np.abs(truth.orientations[there] - 15)
+    assert (truth.families[there] == 0).all() and 2 < len(there) < 10 and around.max() < 20
+    other = np.flatnonzero((truth.families == 1) & (truth.orientations == 15))
+    blend = truth.blocks[one] + 0.9 * truth.blocks[other]
+    assert cosines(blend, truth.blocks[other]) > 0.8, "it is near both"
+    there = np.flatnonzero(represented(Found(blend), truth))
+    assert (truth.families[there] == 0).all(), "but represents the one that it is nearer to"

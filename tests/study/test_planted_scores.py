@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from tendril.data.group.dihedral import Dihedral
-from tendril.models.subjects.synthetic.planted import FEATURES, SITE, families, planted_blocks
+from tendril.models.subjects.synthetic.planted import FEATURES, families, planted_blocks
+from tendril.models.subjects.synthetic.planted_features import SITE
+from tendril.models.subjects.synthetic.planted_networks import features_of
 from tendril.study.measures.planted_scores import planted_scores
 from tendril.study.measures.symmetry_analysis import SymmetryAnalysis, analyse_blocks
 from tendril.study.measures.symmetry_thresholds import SymmetryThresholds
@@ -67,6 +69,7 @@ def test_families_of_a_tied_run_are_scored_by_all_their_copies(planted_FGD: np.n
     assert figures["nmi"] == pytest.approx(1.0)
     assert figures["nmi_chance"] < 0.2, "of representatives alone it would be 1"
     assert figures["curves"] == 24, "a copy points everywhere that a family of D_12 does"
+    assert figures["recall"] == 1, "copies count"
     halves = analysis("halves", np.concatenate([planted_FGD, planted_FGD]), tied=True)
     halves = replace(halves, families=ours.families)  # as if copies of the others had none
     found = planted_scores("planted", SITE, halves, [None] * 2 * len(FIRST), [])
@@ -76,3 +79,21 @@ def test_families_of_a_tied_run_are_scored_by_all_their_copies(planted_FGD: np.n
 
 def test_nothing_was_planted_elsewhere(planted_FGD: np.ndarray) -> None:
     assert planted_scores("inceptionv1", SITE, analysis("ours", planted_FGD), [], []) is None
+
+
+@pytest.mark.parametrize("name", ["planted-hard", "planted-test"])
+def test_the_harder_subjects_are_scored_against_their_own_features(name: str) -> None:
+    planted = features_of(name)
+    blocks_FGD = planted.blocks(GROUP)
+    first = np.unique(planted.families(GROUP), return_index=True)[1]
+    ours = analysis("ours", blocks_FGD[first])
+    true = [planted.features[i].orientation for i in first]
+    found = planted_scores(name, SITE, ours, true, [])
+    assert found is not None
+    figures = found.figures()["ours"]
+    assert figures["family_recall"] == figures["precision"] == 1
+    assert figures["orientation_error"] == 0
+    curves = sum(f.kind == "curve" for f in planted.features)
+    assert figures["curves_planted"] == curves
+    assert 0 < figures["curves"] < curves / 10, "one orientation of each radius"
+    assert planted_scores("planted", SITE, ours, true, []) is not None

@@ -2,6 +2,12 @@
 
 Vectors come scaled by one number for each site, so that E||x||^2 = D, and centred before that if
 the site's mean is large (see `outliers.Channels.off_centre`). `progress` runs from 0 to 1.
+
+Papers and other programs scale vectors in other ways, or not at all, and weigh the terms of a loss
+by these scales, so that a weight taken from elsewhere means something else here. Each objective
+says how it differs from its paper and from OpenAI's sparse_autoencoder, dictionary_learning and
+SAELens (as of 2025).
+
 A new objective is a dataclass with `start` and `loss`, a function that makes it from a config, a
 line in `config.OBJECTIVES`, and a recipe.
 """

@@ -38,6 +38,13 @@ class BatchTopK(KSparse):
 
     Source: Bussmann et al., BatchTopK (2412.06410) and Matryoshka SAEs (2503.17547); Minder et al.
     (2504.02922) for crosscoders.
+
+    How this differs:
+    - What `TopK` says of the normalised error, of AuxK and of other programs holds here, too.
+    - dictionary_learning: the threshold is a running mean with weight 0.999 that starts after 1,000
+      steps; ours starts at once, with weight 1 - 1 / `window`. Its Matryoshka takes the mean over
+      prefixes, where we take the sum, as the paper does; AuxK counts for more there.
+    - `sources` other than all is in none of the papers.
     """
 
     k: int

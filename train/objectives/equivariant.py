@@ -19,7 +19,7 @@ from tendril.models.dictionaries.kernels.sparse_product import Active
 
 from ..config import TrainConfig
 from .base import Loss, Objective, Shape, middle, squared
-from .k_sparse import Aux
+from .k_sparse import Aux, aux_term
 
 
 @final
@@ -33,7 +33,13 @@ class EquivariantTopK(Objective[EquivariantCrosscoder]):
     where e = x - x_hat without its gradient, and e_hat is its reconstruction by the best of the
     *dead* families (as many as the aux count). D_f start in random directions with norm 1 (of all
     blocks together) and keep norm 1, E_f start as D_f, b_dec in the middle of all blocks. The
-    choice of poses and families is not differentiated.
+    choice of poses and families is not differentiated. `aux_norm` residual divides the second term
+    by the variance of e instead of G D (see `k_sparse.aux_term`).
+
+    How this differs: the latents of Gorton are not tied, and the loss, sparsity and optimiser of
+    that paper are not published. Gao et al. have no families. What `TopK` says of centring and of
+    the normalised error holds here, too. AuxK has as many dead families as there are active ones;
+    Gao's D/2 would be most families.
 
     Source: as `models.dictionaries.equivariant`; Gao et al. (2406.04093) for TopK and AuxK.
     """
@@ -91,12 +97,13 @@ class EquivariantTopK(Objective[EquivariantCrosscoder]):
         error_ND: Float[Tensor, "n d"],
         dead_S: Bool[Tensor, " s"],
     ) -> Float[Tensor, ""]:
-        """weight ||e - e_hat||^2, mean over the batch; 0 if no family is dead."""
+        """The `aux_term` of the best dead families, whose reconstruction of e is e_hat; 0 if no
+        family is dead."""
         dead = dead_S.nonzero().squeeze(1)
         if not self.aux.weight or not len(dead):
             return error_ND.new_zeros(())
         active: Active = orbit_active(sae, x_ND, min(self.aux.count, len(dead)), dead)
-        return self.aux.weight * squared(error_ND.detach() - active.x_hat_ND).mean()
+        return aux_term(error_ND, active.x_hat_ND, self.aux)
 
 
 def equivariant(config: TrainConfig, shape: Shape) -> EquivariantTopK:
@@ -105,7 +112,7 @@ def equivariant(config: TrainConfig, shape: Shape) -> EquivariantTopK:
     return EquivariantTopK(
         shape.group,
         config.k,
-        Aux(config.aux_k or config.k, config.aux_weight),
+        Aux(config.aux_k or config.k, config.aux_weight, config.aux_norm),
         config.bias,
         config.rounds,
         config.poses,

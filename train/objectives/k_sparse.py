@@ -1,7 +1,7 @@
 """TopK, and what all objectives with k active latents share."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,13 +19,15 @@ from .base import Loss, Objective, Shape, annealed, middle, squared
 @final
 @dataclass(frozen=True)
 class Aux:
-    """AuxK: the number of dead latents that reconstruct the residual, and the weight of that term.
+    """AuxK: the number of dead latents that reconstruct the residual, the weight of that term, and
+    what the term is divided by (see `aux_term`).
 
     Source: Gao et al. (2406.04093), appendix A.2 (weight 1/32, count about D/2).
     """
 
     count: int
     weight: float
+    norm: Literal["none", "residual"] = "none"
 
 
 class KSparse(Objective[SAE]):
@@ -47,8 +49,20 @@ class TopK(KSparse):
 
     where e = x - x_hat without its gradient, and e_hat = z_aux W_dec with z_aux the aux_k largest
     pre-activations of the *dead* latents. Rows of W_dec have norm 1; W_enc starts as W_dec^T, b_dec
-    as the geometric median. With E||x||^2 = D the first term is the normalised squared error. k
-    falls from D over the first `anneal` of the steps.
+    as the geometric median. k falls from D over the first `anneal` of the steps.
+
+    How this differs:
+    - Paper: it subtracts from each vector its mean over the D dimensions and divides by the norm;
+      here vectors keep their means and relative norms. Its error is divided by the error of the
+      mean prediction. Ours is divided by E||x||^2 = D, which is the same for data of zero mean
+      only; otherwise it is smaller.
+    - OpenAI's code: divides the error by the variance of a sample of the data, and AuxK by the
+      variance of the residual (`aux_norm` residual). It scales W_enc once, so that reconstructions
+      of unit vectors start with norm 1.
+    - dictionary_learning: AuxK is divided by the variance of the residual, the error by nothing, so
+      that 1/32 weighs less there the larger the vectors are.
+    - SAELens: AuxK is divided by nothing, as here, but is multiplied by dead / (D/2) if fewer than
+      D/2 latents are dead, and its reconstruction includes b_dec.
 
     Source: Gao et al., Scaling and evaluating sparse autoencoders (2406.04093), eq. 3, section 2.4
     and appendices A.1, A.2.
@@ -87,7 +101,7 @@ def topk(config: TrainConfig, shape: Shape) -> TopK:
 
 def aux_of(config: TrainConfig, width: int) -> Aux:
     """AuxK of a config, for vectors of this width."""
-    return Aux(config.aux_k or max(1, width // 2), config.aux_weight)
+    return Aux(config.aux_k or max(1, width // 2), config.aux_weight, config.aux_norm)
 
 
 def aux_loss(
@@ -97,16 +111,35 @@ def aux_loss(
     dead_S: Bool[Tensor, " s"],
     aux: Aux,
 ) -> Float[Tensor, ""]:
-    """weight ||e - e_hat||^2, mean over the batch: e_hat is the reconstruction of e, taken without
-    its gradient, by the largest *dead* latents. 0 if none are dead.
-
-    Source: Gao et al. (2406.04093), appendix A.2.
-    """
+    """The `aux_term` of the largest *dead* latents, whose reconstruction of e is e_hat. 0 if none
+    are dead."""
     dead = dead_S.nonzero().squeeze(1)
     if not aux.weight or not len(dead):
         return error_ND.new_zeros(())
     e_hat_ND = aux_reconstruction(sae, x_ND, dead, aux.count)
-    return aux.weight * squared(error_ND.detach() - e_hat_ND).mean()
+    return aux_term(error_ND, e_hat_ND, aux)
+
+
+def aux_term(
+    error_ND: Float[Tensor, "n d"], e_hat_ND: Float[Tensor, "n d"], aux: Aux
+) -> Float[Tensor, ""]:
+    """The AuxK term, for a loss that is then divided by D. e = x - x_hat has no gradient here.
+
+        none       weight ||e - e_hat||^2
+        residual   weight D ||e - e_hat||^2 / ||e - mean e||^2
+
+    with means over the batch, of the numerator and of the denominator. With `residual` the term
+    keeps its weight against the error while the error falls. It is 0 if all residuals are equal.
+
+    Source: Gao et al. (2406.04093), appendix A.2; the division is that of `normalized_mse` in
+    OpenAI's sparse_autoencoder/kernels.py, where NaN counts as 0.
+    """
+    error_ND = error_ND.detach()
+    term = aux.weight * squared(error_ND - e_hat_ND).mean()
+    if aux.norm == "none":
+        return term
+    variance = squared(error_ND - error_ND.mean(dim=0)).mean()
+    return term * torch.where(variance > 0, error_ND.shape[1] / variance, 0)
 
 
 def counted(

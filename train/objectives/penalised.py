@@ -12,7 +12,7 @@ from tendril.models.dictionaries.crosscoder import Ranking, Sources, sourced, we
 from tendril.models.dictionaries.gated import Gated
 from tendril.models.dictionaries.sae import SAE, initialised, random_directions
 from tendril.models.dictionaries.sparsity import Sparsity
-from tendril.models.dictionaries.straight_through import jumprelu_st, step_st
+from tendril.models.dictionaries.straight_through import jumprelu_st, paper_bandwidth, step_st
 from tendril.models.dictionaries.tied import Tied
 
 from ..config import TrainConfig
@@ -34,6 +34,12 @@ class ReluL1(Objective[SAE]):
 
     Source: Anthropic, circuits update of April 2024 (there lambda = 5, warm-up 5 %); Lindsey et
     al., Sparse crosscoders, October 2024.
+
+    How this differs:
+    - Paper: rows start with one norm, where the update of April 2024 draws norms from 0.05 to 1.
+      Vectors have E||x||^2 = D there, too, so lambda means the same.
+    - dictionary_learning and SAELens: vectors are scaled only if asked to. For vectors s times as
+      long, lambda s gives the same dictionary.
     """
 
     l1: float
@@ -71,10 +77,15 @@ class TiedL1(Objective[Tied]):
 
         z = ReLU(x M^T + b),  x_hat = z M,   L = ||x - x_hat||^2 + alpha ||z||_1
 
-    mean over the batch. The public code of the paper takes the mean over dimensions, so its alpha
-    is ours over D.
+    mean over the batch.
 
     Source: Cunningham et al. (2309.08600), eqs. 1 to 3.
+
+    How this differs:
+    - Paper: its vectors are not scaled. For vectors s times as long, alpha s gives the same
+      dictionary as alpha here, with b s in place of b.
+    - Its public code takes the mean over dimensions, so its alpha is ours over D, besides s.
+    - Our alpha rises from zero during a warm-up, and a large mean is subtracted before.
     """
 
     l1: float
@@ -113,6 +124,11 @@ class GatedL1(Objective[Gated]):
     W_dec^T, b_dec in the middle of the vectors.
 
     Source: Rajamanoharan et al. (2404.16014), eq. 8.
+
+    How this differs:
+    - Paper, dictionary_learning and SAELens: a lambda holds for the scale of their vectors. For
+      vectors s times as long, lambda s gives the same dictionary.
+    - SAELens: rows need not have norm 1, and the penalty is weighted by their norms.
     """
 
     l1: float
@@ -155,15 +171,25 @@ class JumpReLU(Objective[SAE]):
         L = ||x - x_hat||^2 / D + lambda L0(z)                        (penalty)
         L = ||x - x_hat||^2 / D + lambda (mean L0(z) / target - 1)^2  (if a target is given)
 
-    mean over the batch, with straight-through gradients for theta. With E||x||^2 = D the first term
-    is in the paper's units, and its bandwidth 0.001 is 0.001 sqrt(D) in ours. Rows of W_dec have
-    norm 1 and W_enc starts as their transpose. Two things differ from the paper: theta itself is
-    trained and held at or above zero (the paper trains its logarithm, which moves too little in
-    short runs); and b_dec, which starts in the middle of the vectors, is subtracted before W_enc
-    too, which changes the meaning of b_enc only.
+    mean over the batch, with straight-through gradients for theta. Rows of W_dec have norm 1 and
+    W_enc starts as their transpose.
 
     Source: Rajamanoharan et al., Jumping ahead (2407.14435), eqs. 9 and 10, appendix on
     training to a target.
+
+    How this differs:
+    - Units: the paper has E||x||^2 = 1, we have D. Pre-activations, theta and the bandwidth are
+      sqrt(D) times the paper's; the first term and lambda are the same. The paper's bandwidth 0.001
+      is `paper_bandwidth(D)` = 0.001 sqrt(D), chosen by --bandwidth 0: 0.008 for D = 64, 0.0098 for
+      96, 0.022 for 480. Our default 0.1 is 10 times the paper's for D = 96 and 4.6 times for 480:
+      wider kernels see more vectors, which matters in short runs.
+    - theta itself is trained and held at or above zero; the paper trains its logarithm, which moves
+      too little in short runs. It starts at half a bandwidth, the paper's at 0.001 of its units.
+    - b_dec, which starts in the middle of the vectors, is subtracted before W_enc too, which
+      changes the meaning of b_enc only.
+    - dictionary_learning trains theta, too, but does not scale vectors by itself, and applies the
+      step function to z; SAELens trains the logarithm. Both take bandwidth 0.001 in the units of
+      the vectors that they are given.
     """
 
     l0: float
@@ -227,8 +253,9 @@ def gated(config: TrainConfig, shape: Shape) -> GatedL1:
 
 
 def jumprelu(config: TrainConfig, shape: Shape) -> JumpReLU:
-    """JumpReLU of a config."""
-    numbers = (config.l0, config.target_l0, config.bandwidth, config.sparsity_warmup)
+    """JumpReLU of a config. A bandwidth of 0 is the paper's."""
+    bandwidth = config.bandwidth or paper_bandwidth(shape.width)
+    numbers = (config.l0, config.target_l0, bandwidth, config.sparsity_warmup)
     return JumpReLU(*numbers, config.bias)
 
 

@@ -10,65 +10,26 @@ a group crosscoder should find.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import nn
 
-from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
 
-from ..inception import BLOCKS, InceptionV1, inception_sites, preprocess, unpadded
+from ..inception import InceptionV1, inception_sites, preprocess, unpadded
 from ..subject import Subject, weights_digest
 from . import planted_weights as rules
 from .handmade import INPUT_SIZE, NORMALISATION, STEPS, UNTIL, handmade_network
+from .planted_features import SITE, Feature, PlantedFeatures
 
-SITE = "mixed3b_5x5"
 FEATURE_SITE = f"{SITE}_features"
 REPLACED = f"{SITE}_pre_relu_conv"
-FIRST = {SITE: 0, UNTIL: BLOCKS[UNTIL].conv1x1 + BLOCKS[UNTIL].conv3x3}
-"""The first channel of mixed3b_5x5 in each site that contains it."""
 
-Kind = Literal["curve", "line", "corner", "circle", "hook"]
-CLASSES: dict[Kind, str] = {
-    "curve": "one reflection",
-    "line": "both",
-    "corner": "one reflection",
-    "circle": "invariant",
-    "hook": "chiral",
-}
-"""The stabiliser of each kind, in the terms of the symmetry study: a line is also fixed by a half
-turn, a circle by all elements, and a hook by the identity only."""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A planted feature.
-
-    `orientation` is in degrees: the direction of the bulge of a curve or hook, the direction a
-    corner points in, the normal of a line (modulo 180), and None for a circle. `hand` is 1 for
-    hooks whose arc continues clockwise, -1 for the mirror image, and 0 for other kinds. `radius`
-    is that of a circle in pixels, and 0 for other kinds.
-    """
-
-    kind: Kind
-    orientation: float | None
-    hand: int = 0
-    radius: float = 0.0
-
-    def transformed(self, group: Dihedral, element: int) -> "Feature":
-        """The feature after the group element T_element is applied to the image."""
-        if self.orientation is None:
-            return self
-        reflected, turns = group.parts(element)
-        angle = (-self.orientation if reflected else self.orientation) + turns * group.step
-        period = 180.0 if self.kind == "line" else 360.0
-        hand = -self.hand if reflected else self.hand
-        return Feature(self.kind, round(angle % period, 6) % period, hand, self.radius)
+Rule = tuple[Float[np.ndarray, "..."], Float[np.ndarray, " o"]]  # weights and thresholds
 
 
 def _features() -> tuple[Feature, ...]:
@@ -83,86 +44,72 @@ def _features() -> tuple[Feature, ...]:
 
 
 FEATURES = _features()
-NUMBER = {feature: number for number, feature in enumerate(FEATURES)}
-
-
-def directions(site: str = SITE) -> Float[np.ndarray, "f d"]:
-    """The direction [f, D] of each feature at mixed3b_5x5 or mixed3b, with norm 1.
-
-    Raises ConfigError for other sites.
-    """
-    if site not in FIRST:
-        raise ConfigError(
-            f"the site of planted features must be {' or '.join(FIRST)}; got {site!r}."
-        )
-    mixing_DF = rules.mixing()
-    width = len(mixing_DF) if site == SITE else BLOCKS[UNTIL].width
-    directions_FD = np.zeros((len(FEATURES), width))
-    directions_FD[:, FIRST[site] : FIRST[site] + len(mixing_DF)] = mixing_DF.T
-    return directions_FD
 
 
 @cache
-def permutations(group: Dihedral) -> Int64[np.ndarray, "f g"]:
-    """The group action on features: entry [i, g] is the number of the feature T_g i.
+def planted_features() -> PlantedFeatures:
+    """The features and their directions."""
+    return PlantedFeatures("planted", FEATURES, rules.mixing(), rules.STEP)
 
-    Raises ConfigError if the group's turns are not multiples of 15 degrees.
-    """
-    if group.step % rules.STEP:
-        raise ConfigError(
-            f"the turns of a group that permutes planted features must be multiples of "
-            f"{rules.STEP:g} degrees; {group.name} turns by {group.step:g}. Set --rotations to 24, "
-            "12, 8, 6, 4, 3, 2 or 1."
-        )
-    return np.array(
-        [[NUMBER[f.transformed(group, g)] for g in range(len(group))] for f in FEATURES], np.int64
-    )
+
+def directions(site: str = SITE) -> Float[np.ndarray, "f d"]:
+    """See `PlantedFeatures.directions`."""
+    return planted_features().directions(site)
+
+
+def permutations(group: Dihedral) -> Int64[np.ndarray, "f g"]:
+    """See `PlantedFeatures.permutations`."""
+    return planted_features().permutations(group)
 
 
 def planted_blocks(group: Dihedral, site: str = SITE) -> Float[np.ndarray, "f g d"]:
-    """The ideal decoder of a group crosscoder: block [i, g] is the direction of feature T_g i."""
-    blocks_FGD: Float[np.ndarray, "f g d"] = directions(site)[permutations(group)]
-    return blocks_FGD
+    """See `PlantedFeatures.blocks`."""
+    return planted_features().blocks(group, site)
 
 
 def families(group: Dihedral) -> Int64[np.ndarray, " f"]:
-    """The family of each feature: its orbit under the group, numbered from 0."""
-    _, family_F = np.unique(permutations(group).min(axis=1), return_inverse=True)
-    return np.asarray(family_F, np.int64)
+    """See `PlantedFeatures.families`."""
+    return planted_features().families(group)
 
 
 def planted_subject() -> Subject:
     """The subject `planted`: sites of InceptionV1 up to mixed3b, and mixed3b_5x5_features."""
+    return subject_of("planted", (rules.detectors(), rules.competition()), rules.mixing())
+
+
+def subject_of(name: str, hidden: Sequence[Rule], mixing_DF: Float[np.ndarray, "d f"]) -> Subject:
+    """The handmade network with other layers in place of the 5x5 convolution of mixed3b_5x5:
+    detectors and competition (`hidden`), a ReLU after each, and mixing into channels."""
     network = handmade_network()
     bare = unpadded(network)
     for variant in (network, bare):
-        _plant(variant)
+        _plant(variant, hidden, mixing_DF)
     return Subject(
-        name="planted",
+        name=name,
         module=network,
         preprocess=preprocess,
         input_size=INPUT_SIZE,
         sites=inception_sites(UNTIL) | {FEATURE_SITE: (f"{REPLACED}.features",)},
         unpadded=bare,
         identity={
-            "name": "planted",
+            "name": name,
             "weights": weights_digest(network),
             "normalisation": NORMALISATION,
         },
     )
 
 
-def _plant(network: InceptionV1) -> None:
+def _plant(
+    network: InceptionV1, hidden: Sequence[Rule], mixing_DF: Float[np.ndarray, "d f"]
+) -> None:
     """Replace the 5x5 convolution by detectors, competition and mixing."""
-    weights, thresholds = rules.detectors()
-    matrix, least = rules.competition()
-    mixing = rules.mixing()
+    (weights, thresholds), (matrix, least) = hidden
     layers = OrderedDict[str, nn.Module](
         detectors=_conv(weights, -thresholds, padding=2 if network.padded else 0),
         detected=nn.ReLU(),
         competition=_conv(matrix[:, :, None, None], -least),
         features=nn.ReLU(),
-        mixing=_conv(mixing[:, :, None, None], np.zeros(len(mixing))),
+        mixing=_conv(mixing_DF[:, :, None, None], np.zeros(len(mixing_DF))),
     )
     network.add_module(REPLACED, nn.Sequential(layers).eval().requires_grad_(False))
 

@@ -50,6 +50,7 @@ def hooks(
     breadth: float = 6.0,
     extent: float = 60.0,
     opposition: float = 1.5,
+    directions: Float[np.ndarray, " n"] = DIRECTIONS,
 ) -> Block:
     """Hooks: arcs that begin in the middle and continue to one side only.
 
@@ -57,7 +58,7 @@ def hooks(
     of the same and of the opposite bulge inhibit. No reflection maps a hook to itself.
     """
     rows = []
-    for direction in DIRECTIONS:
+    for direction in directions:
         u, v = rules.cells(rules.SIDE, rules.PITCH, direction)
         v = hand * v
         row = np.full((len(rules.DIRECTIONS), *u.shape), -1 / (len(rules.DIRECTIONS) * u.size))
