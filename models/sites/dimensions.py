@@ -6,7 +6,9 @@ layouts NCHW, NLC and NC.
 """
 
 from collections.abc import Sequence
-from math import isqrt
+from dataclasses import dataclass
+from math import isqrt, prod
+from typing import final
 
 from torch import Tensor, nn
 
@@ -14,6 +16,8 @@ from tendril.data.errors import SubjectError
 
 STANDARD = {4: "NCHW", 3: "NLC", 2: "NC"}  # by the number of dimensions
 DECLARED = "tendril_layout"  # attribute of a module whose layout the user declared
+TOKENS = "tendril_tokens"  # attribute of a network: the Tokens of its sequences
+CLASS = "class"
 
 CHANNELS_FIRST = (
     nn.Conv2d,
@@ -44,6 +48,93 @@ SEQUENCE_LAST_CHANNELS = (nn.Linear, nn.MultiheadAttention, nn.RNNBase)
 NORMS = (nn.LayerNorm, nn.RMSNorm)
 EXTRA_TOKENS = 5  # at most: a class token and four registers
 WIDTHS = ("out_channels", "out_features", "num_features", "num_channels", "embed_dim")
+
+
+@final
+@dataclass(frozen=True)
+class Tokens:
+    """What the tokens of a vision transformer are, and which of them are read.
+
+    A sequence begins with the `prefix` tokens ("class", "distillation", "register", one word
+    each), and goes on with one token a patch, row by row. `patch` is the (height, width) of a
+    patch in pixels, or None if it is not known. `keep` is "patches", "class" or "all".
+    """
+
+    prefix: tuple[str, ...] = ()
+    patch: tuple[int, int] | None = None
+    keep: str = "all"
+
+    def split(self, length: int, image: Sequence[int]) -> tuple[int, tuple[int, int]] | None:
+        """The number of prefix tokens in a sequence, and the (rows, columns) of its patches, for
+        an image of (height, width) pixels; None if the length does not fit.
+
+        Sequences without the prefix count too (the output of a patch embedding), and so do those
+        of networks that merge 2 x 2 patches into one, once or several times.
+        """
+        skips = dict.fromkeys((len(self.prefix), 0))
+        if self.patch is None:
+            for skip in skips if image[0] == image[1] else ():
+                side = isqrt(max(length - skip, 0))
+                if side and skip + side**2 == length:
+                    return skip, (side, side)
+            return None
+        grid = (image[0] // self.patch[0], image[1] // self.patch[1])
+        while True:
+            for skip in skips:
+                if length == skip + prod(grid):
+                    return skip, grid
+            if max(grid) <= 1:
+                return None
+            grid = (-(-grid[0] // 2), -(-grid[1] // 2))
+
+    def kept(self, name: str, acts_BLC: Tensor, image: Sequence[int]) -> Tensor:
+        """A view of the tokens that are read: patches as a map [B, C, H, W], the class token as
+        [B, C], or all tokens [B, L, C]. Raises SubjectError if they cannot be told apart."""
+        if self.keep == "all":
+            return acts_BLC
+        length = acts_BLC.shape[1]
+        found = self.split(length, image)
+        if self.keep == CLASS:
+            if CLASS not in self.prefix or not (found and found[0]):
+                raise SubjectError(no_class_token(name, length))
+            return acts_BLC[:, self.prefix.index(CLASS)]
+        if found is None:
+            raise SubjectError(self.unknown(name, length, image))
+        return acts_BLC[:, found[0] :].transpose(1, 2).unflatten(2, found[1])
+
+    def put(self, name: str, acts_BLC: Tensor, kept: Tensor, image: Sequence[int]) -> Tensor:
+        """A copy of `acts_BLC` in which the tokens that are read are replaced by `kept`."""
+        filled_BLC = acts_BLC.clone()
+        self.kept(name, filled_BLC, image).copy_(kept)
+        return filled_BLC
+
+    def unknown(self, name: str, length: int, image: Sequence[int]) -> str:
+        """Why the patches of a site are not known, and what to do."""
+        cells = "a square of them"
+        if self.patch:
+            rows, columns = (extent // p for extent, p in zip(image, self.patch, strict=True))
+            cells = f"{rows} x {columns} patches of {self.patch[0]} pixels"
+        before = f"{', '.join(self.prefix)} before them" if self.prefix else "nothing before them"
+        return (
+            f"the tokens at {name!r} must be {cells}, with {before}; got {length} tokens. Declare "
+            'them with subject_from_module(..., prefix_tokens=["class"], patch_size=16), or pass '
+            "--tokens all."
+        )
+
+
+def no_class_token(name: str, length: int) -> str:
+    """Why the class token of a site cannot be read, and what to do."""
+    return (
+        f"--tokens class needs a class token; none is known among the {length} tokens at {name!r}. "
+        'Declare it with subject_from_module(..., prefix_tokens=["class"]), or pass --tokens '
+        "patches or all."
+    )
+
+
+def tokens_of(root: nn.Module) -> Tokens:
+    """The tokens that a network is read with; by default all."""
+    found = root.__dict__.get(TOKENS)
+    return found if isinstance(found, Tokens) else Tokens()
 
 
 def declare_layout(module: nn.Module, name: str, layout: str) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from tendril.data.errors import SubjectError
 
 from ..dictionaries.sae import SAE
-from .dimensions import is_image, is_square, layout_of, restored
+from .dimensions import is_image, is_square, layout_of, restored, standard, tokens_of
 from .hooks import INPUT, as_grid, recording
 
 CLEAN, ZERO, MEAN = "clean", "zero", "mean"  # conditions: unchanged, zero- and mean-ablated
@@ -89,13 +89,18 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
     """
     replacements: dict[str, Tensor] = {}
     image = square = False  # whether the input is a batch of images, and of square ones
+    size: tuple[int, ...] = ()  # height and width of these images
     modules = dict(module.named_modules(remove_duplicate=False))
 
     def replacement(name: str, like: Tensor) -> Tensor:
         if not image:
             return replacements[name]
         part = modules[name.removesuffix(INPUT)]
-        return restored(replacements[name], layout_of(name, part, module, like.shape, square))
+        layout = layout_of(name, part, module, like.shape, square)
+        new, tokens = replacements[name], tokens_of(module)
+        if len(layout) == 3 and tokens.keep != "all":  # the other tokens stay as they are
+            new = tokens.put(name, standard(like, layout), new, size)
+        return restored(new, layout)
 
     def hook(name: str) -> Callable[[nn.Module, object, object], object]:
         def replace(_module: nn.Module, _inputs: object, output: object) -> object:
@@ -125,8 +130,9 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
     ):
 
         def run(x: Any, parts: Mapping[str, Tensor]) -> Tensor:
-            nonlocal image, square
+            nonlocal image, square, size
             image, square = is_image(x), is_square(x)
+            size = tuple(x.shape[-2:]) if image else ()
             replacements.update(parts)
             try:
                 return predict(x)[logits]

@@ -12,7 +12,7 @@ class StudyConfig:
     """Fields of every study. Abstract: each study adds its own."""
 
     device: str = "auto"
-    """Device: auto, cpu or cuda."""
+    """Device: auto, cpu, cuda, cuda:N or mps."""
     home: str = ""
     """Folder that holds store/, runs/ and reports/; by default $TENDRIL_HOME, or the current
     folder."""
