@@ -15,9 +15,9 @@ from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.dtypes import ITEM_BYTES
 from tendril.data.store.layout import SHARD_INPUTS, Layout, plan_layout
 from tendril.data.store.spec import StoreSpec
-from tendril.models.sites.dimensions import CLASS, tokens_of
+from tendril.models.sites.dimensions import CLASS, find_tokens, tokens_of
 from tendril.models.sites.hooks import describe_sites, sequence_lengths
-from tendril.models.sites.tokens import find_tokens, has_tokens, other_tokens, with_tokens
+from tendril.models.sites.tokens import has_tokens, other_tokens, with_tokens
 from tendril.models.sites.window import ReceptivePatch, find_receptive_patch
 from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject, site_modules

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from tendril.data.errors import SubjectError, TendrilError
 
 from ..subjects.subject import Subject, site_modules
-from .dimensions import check_batch, is_image, is_square, layout_of, standard, tokens_of
+from .dimensions import check_batch, is_image, image_size, layout_of, standard, tokens_of
 
 ALIKE = 1e-2  # allowed difference between an image alone and in a batch, over the largest value
 INPUT = ":in"  # suffix of a module name: the site is the module's input instead of its output
@@ -81,12 +81,12 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
             if stop.error:
                 raise stop.error from None
             if is_image(x):
-                square = is_square(x)
+                image = image_size(x)
                 for name, acts in seen.items():
-                    layout = layout_of(name, modules[name], module, acts.shape, square)
+                    layout = layout_of(name, modules[name], module, acts.shape, image)
                     seen[name] = acts = standard(acts, layout)
                     if acts.ndim == 3:
-                        seen[name] = tokens_of(module).kept(name, acts, x.shape[-2:])
+                        seen[name] = tokens_of(module).kept(name, acts, image)
             return {site: _join([seen[name] for name in names]) for site, names in sites.items()}
         else:
             uncalled = next(name for name in modules if name not in seen)
@@ -138,12 +138,12 @@ def describe_sites(subject: Subject, names: Sequence[str]) -> dict[str, SiteShap
     shapes: dict[str, Tensor] = {}
     for name, part in modules.items():
         check_batch(name, part, first[name].shape, both[name].shape)
-        layout = layout_of(name, part, subject.module, both[name].shape, is_square(x))
+        layout = layout_of(name, part, subject.module, both[name].shape, image_size(x))
         shapes[name] = standard(first[name], layout)
         alone = torch.cat([shapes[name], standard(second[name], layout)])
         _check_alike(name, alone, standard(both[name], layout))
         if shapes[name].ndim == 3:
-            shapes[name] = tokens_of(subject.module).kept(name, shapes[name], x.shape[-2:])
+            shapes[name] = tokens_of(subject.module).kept(name, shapes[name], image_size(x))
     grids = {s: as_grid(_join([shapes[name] for name in names])) for s, names in sites.items()}
     return {s: SiteShape(g.shape[3], (g.shape[1], g.shape[2])) for s, g in grids.items()}
 
@@ -167,11 +167,11 @@ def sequence_lengths(subject: Subject, names: Sequence[str]) -> tuple[dict[str, 
         if acts.ndim != 3 or not is_image(x):
             continue
         with suppress(SubjectError):
-            layout = layout_of(name, modules[name], subject.module, acts.shape, is_square(x))
+            layout = layout_of(name, modules[name], subject.module, acts.shape, image_size(x))
             lengths[name] = standard(acts, layout).shape[1]
     parts = {site: next((n for n in names if n in lengths), "") for site, names in sites.items()}
     found = {site: lengths[name] for site, name in parts.items() if name}
-    return found, tuple(x.shape[-2:])
+    return found, image_size(x)
 
 
 def module_outputs(

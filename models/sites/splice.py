@@ -17,7 +17,7 @@ from torch.nn import functional
 from tendril.data.errors import SubjectError
 
 from ..dictionaries.sae import SAE
-from .dimensions import is_image, is_square, layout_of, restored, standard, tokens_of
+from .dimensions import image_size, is_image, layout_of, restored, standard, tokens_of
 from .hooks import INPUT, as_grid, recording
 
 CLEAN, ZERO, MEAN = "clean", "zero", "mean"  # conditions: unchanged, zero- and mean-ablated
@@ -88,7 +88,7 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
     exception. Not thread-safe. Raises SubjectError as `recording` does.
     """
     replacements: dict[str, Tensor] = {}
-    image = square = False  # whether the input is a batch of images, and of square ones
+    image = False  # whether the input is a batch of images
     size: tuple[int, ...] = ()  # height and width of these images
     modules = dict(module.named_modules(remove_duplicate=False))
 
@@ -96,7 +96,7 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
         if not image:
             return replacements[name]
         part = modules[name.removesuffix(INPUT)]
-        layout = layout_of(name, part, module, like.shape, square)
+        layout = layout_of(name, part, module, like.shape, size)
         new, tokens = replacements[name], tokens_of(module)
         if len(layout) == 3 and tokens.keep != "all":  # the other tokens stay as they are
             new = tokens.put(name, standard(like, layout), new, size)
@@ -130,9 +130,8 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
     ):
 
         def run(x: Any, parts: Mapping[str, Tensor]) -> Tensor:
-            nonlocal image, square, size
-            image, square = is_image(x), is_square(x)
-            size = tuple(x.shape[-2:]) if image else ()
+            nonlocal image, size
+            image, size = is_image(x), image_size(x)
             replacements.update(parts)
             try:
                 return predict(x)[logits]

@@ -1,66 +1,17 @@
-"""Which tokens of a vision transformer are patches, and which are class, distillation or register
-tokens: declared, or found from the network's parameters and its patch embedding."""
+"""Subjects of which the patches, the class token or all tokens are read (see `find_tokens`)."""
 
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
-
 from tendril.data.errors import ConfigError, SubjectError
 
 from ..subjects.subject import Subject
-from .dimensions import CLASS, TOKENS, Tokens, no_class_token, tokens_of
+from .dimensions import CLASS, ELSE, TOKENS, find_tokens, no_class_token, tokens_of
 from .hooks import sequence_lengths
 
-# Names of parameters that hold learned tokens, in the order in which the tokens come.
-NAMES = {
-    CLASS: ("cls_token", "class_token", "class_embedding", "cls", "cls_embed", "cls_embedding"),
-    "distillation": ("distillation_token", "dist_token"),
-    "register": ("register_tokens", "register_token", "registers", "reg_token", "reg_tokens"),
-}
-ELSE = "other"  # a prefix token whose kind is not known
 CHOICES = ("auto", "patches", "class", "all")
-
-
-def find_tokens(module: nn.Module) -> Tokens:
-    """The tokens of a network: those declared, or those found.
-
-    Prefix tokens are parameters with the names that transformers, timm and torchvision give them
-    (NAMES); timm's `num_prefix_tokens` settles their number. The patch is the kernel of the
-    convolution over RGB whose stride is as large as its kernel. Networks with two such
-    convolutions that differ have no known patch.
-    """
-    declared = module.__dict__.get(TOKENS)
-    if isinstance(declared, Tokens):
-        return declared
-    prefix: list[str] = []
-    for kind, names in NAMES.items():
-        counts = {
-            parameter.numel() // parameter.shape[-1]
-            for path, parameter in module.named_parameters()
-            if path.rpartition(".")[2] in names and parameter.ndim and parameter.numel()
-        }
-        prefix += [kind] * (counts.pop() if len(counts) == 1 else 0)
-    told = {n for m in module.modules() if isinstance(n := _prefix_count(m), int)}
-    if len(told) == 1:
-        count = told.pop()
-        prefix = (prefix + [ELSE] * count)[:count]
-    patches = {
-        (int(m.kernel_size[0]), int(m.kernel_size[1]))
-        for m in module.modules()
-        if isinstance(m, nn.Conv2d)
-        and m.in_channels == 3
-        and m.kernel_size == m.stride
-        and min(m.kernel_size) > 1
-    }
-    return Tokens(tuple(prefix), patches.pop() if len(patches) == 1 else None)
-
-
-def _prefix_count(module: nn.Module) -> object:
-    """timm's number of tokens before the patches."""
-    return getattr(module, "num_prefix_tokens", None)
 
 
 def with_tokens(subject: Subject, choice: str, sites: Sequence[str]) -> Subject:

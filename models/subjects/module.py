@@ -17,8 +17,7 @@ from tendril.data import _torchvision  # noqa: F401  before a subject file impor
 from tendril.data.errors import SubjectError, TendrilError
 
 from ..dictionaries.checkpoint import check_values
-from ..sites.dimensions import TOKENS, Tokens, declare_layout
-from ..sites.tokens import ELSE, NAMES, find_tokens
+from ..sites.dimensions import ELSE, NAMES, TOKENS, Tokens, declare_layout, find_tokens
 from .subject import Subject, weights_digest
 from .trust import file_digest, remember
 

@@ -49,8 +49,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def made(photos: Path, home: Path, name: str, more: str = "", **fields: object) -> Harvest:
     """The store of all positions of a case."""
-    if name.startswith("timm") and importlib.util.find_spec("timm") is None:
-        pytest.skip("needs timm, which is not installed")
     (home / "subject.py").write_text(FILE.format(name=name, more=more))
     config = HarvestConfig(
         inputs=str(photos),
@@ -78,8 +76,15 @@ def own(photos: Path, case: Case) -> Tensor:
     return torch.cat(found)
 
 
+NO_TIMM = pytest.mark.skipif(
+    importlib.util.find_spec("timm") is None, reason="needs timm, which is not installed"
+)
+NAMES = [pytest.param(n, marks=NO_TIMM) if n.startswith("timm") else n for n in CASES]
+WITH_PREFIX = [n for n in NAMES if CASES[n if isinstance(n, str) else str(n.values[0])].prefix]
+
+
 @pytest.mark.parametrize("batch", [1, 7])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", NAMES)
 def test_rows_are_the_networks_own_hidden_states(
     photos: Path, tmp_path: Path, name: str, batch: int
 ) -> None:
@@ -100,7 +105,7 @@ def test_rows_are_the_networks_own_hidden_states(
                 )
 
 
-@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.prefix])
+@pytest.mark.parametrize("name", WITH_PREFIX)
 def test_the_class_token_and_all_tokens_are_stores_of_their_own(
     photos: Path, tmp_path: Path, name: str
 ) -> None:

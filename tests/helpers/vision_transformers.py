@@ -59,21 +59,22 @@ def hooked(site: str) -> Callable[[nn.Module, Tensor], Tensor]:
     return own
 
 
+VIT = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "patch_size": PATCH,
+}
+
+
 def of_transformers(name: str, **fields: object) -> Callable[[], nn.Module]:
-    """A tiny network of transformers with random weights."""
+    """A tiny network of transformers with random weights; without fields, those of a ViT."""
 
     def make() -> nn.Module:
         torch.manual_seed(0)
         config = getattr(transformers, f"{name}Config")(
-            **{
-                "hidden_size": WIDTH,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "intermediate_size": 64,
-                "image_size": SIZE,
-                "patch_size": PATCH,
-                **fields,
-            }
+            image_size=SIZE, **(fields or VIT)
         )
         network: nn.Module = getattr(transformers, f"{name}Model")(config)
         for parameter in network.parameters():  # tokens and positions may start as zeros
@@ -134,7 +135,7 @@ CASES = {
     "clip_vision": Case(of_transformers("CLIPVision"), "encoder.layers.0", states(1), (4, 4), 1),
     "dinov2": Case(of_transformers("Dinov2"), "encoder.layer.1", states(2), (4, 4), 1),
     "dinov2_with_registers": Case(
-        of_transformers("Dinov2WithRegisters", num_register_tokens=4),
+        of_transformers("Dinov2WithRegisters", num_register_tokens=4, **VIT),
         "encoder.layer.0",
         states(1),
         (4, 4),
