@@ -145,6 +145,9 @@ def environment_of(device: torch.device) -> dict[str, Any]:
 
 
 def _relative(text: str, location: str) -> str:
+    library, colon, folder = text.partition(":")
+    if colon and library in ("hf", "timm") and Path(folder).is_dir():
+        return f"{library}:{_relative(folder, location)}"
     file, python, function = text.partition(".py:")
     if python:
         return f"{_relative(f'{file}.py', location)}:{function}"

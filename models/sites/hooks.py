@@ -149,7 +149,9 @@ def describe_sites(subject: Subject, names: Sequence[str]) -> dict[str, SiteShap
 
 
 @torch.no_grad()
-def sequence_lengths(subject: Subject, names: Sequence[str]) -> tuple[dict[str, int], Sequence[int]]:
+def sequence_lengths(
+    subject: Subject, names: Sequence[str]
+) -> tuple[dict[str, int], Sequence[int]]:
     """The number of tokens at each site whose output is a sequence [B, L, C], from one image of
     noise, and the (height, width) of the network's input.
 

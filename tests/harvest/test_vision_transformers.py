@@ -83,6 +83,10 @@ NAMES = [pytest.param(n, marks=NO_TIMM) if n.startswith("timm") else n for n in 
 WITH_PREFIX = [n for n in NAMES if CASES[n if isinstance(n, str) else str(n.values[0])].prefix]
 
 
+# of torch.jit, as timm is imported
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+
 @pytest.mark.parametrize("batch", [1, 7])
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_are_the_networks_own_hidden_states(
@@ -117,9 +121,7 @@ def test_the_class_token_and_all_tokens_are_stores_of_their_own(
     np.testing.assert_allclose(got, expected_BLC[:, 0], rtol=1e-3, atol=1e-5)
     of_all = made(photos, tmp_path, name, tokens="all")
     got = open_store(of_all.store).read(case.site, np.arange(of_all.rows))
-    np.testing.assert_allclose(
-        got, expected_BLC.reshape(got.shape), rtol=1e-3, atol=1e-5
-    )
+    np.testing.assert_allclose(got, expected_BLC.reshape(got.shape), rtol=1e-3, atol=1e-5)
     stores = {of_class.store, of_all.store, made(photos, tmp_path, name).store}
     assert len(stores) == 3
     for store in stores:

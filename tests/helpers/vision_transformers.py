@@ -73,9 +73,7 @@ def of_transformers(name: str, **fields: object) -> Callable[[], nn.Module]:
 
     def make() -> nn.Module:
         torch.manual_seed(0)
-        config = getattr(transformers, f"{name}Config")(
-            image_size=SIZE, **(fields or VIT)
-        )
+        config = getattr(transformers, f"{name}Config")(image_size=SIZE, **(fields or VIT))
         network: nn.Module = getattr(transformers, f"{name}Model")(config)
         for parameter in network.parameters():  # tokens and positions may start as zeros
             parameter.data += 0.02 * torch.randn(parameter.shape)

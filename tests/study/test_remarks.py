@@ -70,9 +70,7 @@ def subject(home: Path, function: str = "make") -> str:
     return f"{home / 'tokens.py'}:{function}"
 
 
-def store_of(
-    home: Path, site: str = "block", function: str = "make", tokens: Any = "auto"
-) -> Path:
+def store_of(home: Path, site: str = "block", function: str = "make", tokens: Any = "auto") -> Path:
     config = HarvestConfig(
         inputs=str(home / "images"),
         subject=subject(home, function),
