@@ -109,7 +109,9 @@ class Tokens:
             return acts_BLC[:, self.prefix.index(CLASS)]
         if found is None:
             raise SubjectError(self.unknown(name, length, image))
-        return acts_BLC[:, found[0] :].transpose(1, 2).unflatten(2, found[1])
+        skip, (rows, columns) = found
+        patches_BCL = acts_BLC[:, skip:].transpose(1, 2)
+        return patches_BCL.view(*patches_BCL.shape[:2], rows, columns)
 
     def put(self, name: str, acts_BLC: Tensor, kept: Tensor, image: Sequence[int]) -> Tensor:
         """A copy of `acts_BLC` in which the tokens that are read are replaced by `kept`."""

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from tendril.data.errors import SubjectError, TendrilError
 
 from ..subjects.subject import Subject, site_modules
-from .dimensions import check_batch, is_image, image_size, layout_of, standard, tokens_of
+from .dimensions import check_batch, image_size, is_image, layout_of, standard, tokens_of
 
 ALIKE = 1e-2  # allowed difference between an image alone and in a batch, over the largest value
 INPUT = ":in"  # suffix of a module name: the site is the module's input instead of its output
@@ -41,17 +41,20 @@ class SiteShape:
 
 
 @contextmanager
-def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterator[Forward]:
+def recording(
+    module: nn.Module, sites: Mapping[str, tuple[str, ...]], *, all_tokens: bool = False
+) -> Iterator[Forward]:
     """Context manager that yields `forward(x)`, which returns the activations at each site.
 
     A site is the outputs of its modules, concatenated over channels; for a module marked `:in`, its
     first input. Activations of images are views in the layout [B, C, H, W], [B, T, D] or [B, D],
     whatever the module's own (see `layout_of`). Of a vision transformer whose tokens are told apart
-    (`tokens_of`), the patches are a map [B, C, H, W], and the class token is [B, C]. The forward pass stops after the last module
-    needed. All but the last activation are copies, because a later in-place operation would change
-    them. Gradients flow if they are enabled. Several threads may call `forward` at once. Calling
-    the network itself inside the body runs it in full and records nothing. Hooks are removed on
-    exit, also after an exception.
+    (`tokens_of`), the patches are a map [B, C, H, W], and the class token is [B, C]; with
+    `all_tokens` they stay [B, T, D]. The forward pass stops after the last module needed. All but
+    the last activation are copies, because a later in-place operation would change them. Gradients
+    flow if they are enabled. Several threads may call `forward` at once. Calling the network itself
+    inside the body runs it in full and records nothing. Hooks are removed on exit, also after an
+    exception.
 
     Raises SubjectError if a module does not exist, is not called, or is called twice before the
     pass stops. `describe_sites` also detects modules that are called again after that point.
@@ -85,7 +88,7 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
                 for name, acts in seen.items():
                     layout = layout_of(name, modules[name], module, acts.shape, image)
                     seen[name] = acts = standard(acts, layout)
-                    if acts.ndim == 3:
+                    if acts.ndim == 3 and not all_tokens:
                         seen[name] = tokens_of(module).kept(name, acts, image)
             return {site: _join([seen[name] for name in names]) for site, names in sites.items()}
         else:

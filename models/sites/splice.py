@@ -5,7 +5,7 @@ several modules only if none of them feeds another (e.g. the branches of an ince
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -126,7 +126,7 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
     handles = []
     with (
         recording(module, {name: (name,) for name in names}) as record,
-        recording(module, {logits: (logits,)}) if logits else _whole(module) as predict,
+        _predicting(module, logits) as predict,
     ):
 
         def run(x: Any, parts: Mapping[str, Tensor]) -> Tensor:
@@ -150,6 +150,15 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _predicting(
+    module: nn.Module, logits: str
+) -> AbstractContextManager[Callable[[Any], dict[str, Tensor]]]:
+    """The output of the module that computes the logits; the network's own if it is empty."""
+    if logits:
+        return recording(module, {logits: (logits,)}, all_tokens=True)
+    return _whole(module)
 
 
 @contextmanager

@@ -22,10 +22,11 @@ def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto"
     `FILE.py:FUNCTION`.
 
     For timm and torchvision, `weights` is a file or `random[:SEED]`; without it the library's own
-    weights are fetched. For inceptionv1, `weights` is a file, `lucent` for the Lucid checkpoint, or `random[:SEED]` for
-    an untrained network; `normalisation` is `lucent`, `sibling`, or `auto`, which decides by the
-    digest of the weights. Raises ConfigError for flags that the subject does not take,
-    WeightsNotFoundError and WeightsError for weights, SubjectError for a file.
+    weights are fetched. For inceptionv1, `weights` is a file, `lucent` for the Lucid checkpoint, or
+    `random[:SEED]` for an untrained network; `normalisation` is `lucent`, `sibling`, or `auto`,
+    which decides by the digest of the weights. Raises ConfigError for flags that the subject does
+    not take, WeightsNotFoundError and WeightsError for weights, SubjectError for a file, a name or
+    a folder.
     """
     if subject == "inceptionv1":
         return inceptionv1(weights, normalisation)

@@ -123,8 +123,8 @@ def subject_from_file(text: str) -> Subject:
     path = Path(file)
     if path.suffix != ".py" or not function or not path.is_file():
         raise SubjectError(
-            "--subject must be inceptionv1, handmade, planted, hf:NAME, timm:NAME, torchvision:NAME, "
-            f"or FILE.py:FUNCTION with a file that exists; got {text!r}."
+            "--subject must be inceptionv1, handmade, planted, hf:NAME, timm:NAME, "
+            f"torchvision:NAME, or FILE.py:FUNCTION with a file that exists; got {text!r}."
         )
     digest = file_digest(path)
     made = _call(path, function)

@@ -100,8 +100,9 @@ def _network(name: str, config: Any) -> Any:
 
 def _pixels(name: str, config: Any) -> dict[str, Any]:
     """The settings of a model's image processor."""
+    kind: Any = AutoImageProcessor
     try:
-        processor: Any = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        processor = kind.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # files of many kinds are missing or wrong
         raise SubjectError(
             f"hf:{name} needs an image processor, and it cannot be loaded ({one_line(error)}). Put "

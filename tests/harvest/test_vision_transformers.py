@@ -3,29 +3,33 @@ position by position and image by image."""
 
 import dataclasses
 import importlib.util
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from tendril.data import _torchvision  # noqa: F401  before transformers asks for torchvision
+
+# isort: split
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor
 
-import tendril
 from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.inputs.images import open_images
 from tendril.data.store.reader import open_store
 from tendril.harvest.config import HarvestConfig, VerifyConfig
 from tendril.harvest.run import Harvest, harvest
 from tendril.harvest.verify import verify_deep
-from tendril.models.sites.receptive import receptive_field
+from tendril.models.sites.receptive import _patch, receptive_field
 from tendril.models.sites.splice import splicing
 from tendril.models.sites.tokens import with_tokens
 from tendril.models.subjects.load import load_subject
+from tendril.study.measures.image_examples import cut, pixel_at
 
-from ..conftest import ROOT
-from ..helpers.vision_transformers import CASES, SIZE, Case
+from ..helpers.vision_transformers import CASES, SIZE, Case, hooked
 
 IMAGES = 9
 FILE = """
@@ -126,3 +130,145 @@ def test_the_class_token_and_all_tokens_are_stores_of_their_own(
     assert len(stores) == 3
     for store in stores:
         assert verify_deep(VerifyConfig(store=store), store).faults == []
+
+
+def subject_of(name: str, tmp_path: Path, more: str = "") -> str:
+    (tmp_path / "subject.py").write_text(FILE.format(name=name, more=more))
+    return f"{tmp_path / 'subject.py'}:make"
+
+
+def test_the_field_of_a_patch_is_its_place_in_the_image(tmp_path: Path) -> None:
+    """Of the patch embedding, gradients give the same field as the grid of patches."""
+    subject = load_subject(subject_of("vit", tmp_path))
+    sites = ["layers.1", "embeddings.patch_embeddings", "embeddings.patch_embeddings.projection"]
+    subject = with_tokens(subject, "patches", sites)
+    block, embedding, convolution = (receptive_field(subject, site) for site in sites)
+    assert block.is_patch and embedding.is_patch and not convolution.is_patch
+    assert block.size == embedding.size == convolution.size == (8, 8)
+    for y in range(4):
+        for x in range(4):
+            at = float(y), float(x)
+            assert block.pixel(*at) == convolution.pixel(*at) == (8 * x + 3.5, 8 * y + 3.5)
+
+
+@pytest.mark.parametrize("patch", [7, 8, 14, 16])
+def test_a_crop_of_a_patch_is_the_patch(patch: int) -> None:
+    field = _patch(4 * patch, (4, 4))
+    image = np.arange((4 * patch) ** 2 * 3, dtype=np.uint32).reshape(4 * patch, 4 * patch, 3)
+    image = (image % 251).astype(np.uint8)
+    for y, x in np.ndindex(4, 4):
+        place = pixel_at(field, y, x)
+        expected = image[y * patch : (y + 1) * patch, x * patch : (x + 1) * patch]
+        assert np.array_equal(cut(image, place, field.size[0]), expected)
+
+
+@torch.no_grad()
+def test_only_the_patches_are_replaced(tmp_path: Path) -> None:
+    """A patch moved by hand in the hidden state gives the same output as one that is spliced."""
+    subject = with_tokens(load_subject(subject_of("vit", tmp_path)), "patches", ["layers.0"])
+    x = torch.rand(2, 3, SIZE, SIZE)
+    with splicing(subject.module, ("layers.0",), logits="layernorm") as splice:
+        (maps_BCHW,) = splice.read(x).values()
+        same = splice.run(x, {"layers.0": maps_BCHW})
+        changed_BCHW = maps_BCHW.clone()
+        changed_BCHW[:, :, 2, 1] = 7
+        got = splice.run(x, {"layers.0": changed_BCHW})
+    network = CASES["vit"].make()
+    assert torch.equal(same, network(x).last_hidden_state)
+
+    def move(_module: object, _inputs: object, output: Tensor) -> Tensor:
+        output[:, 1 + 2 * 4 + 1] = 7
+        return output
+
+    network.get_submodule("layers.0").register_forward_hook(move)
+    assert torch.equal(got, network(x).last_hidden_state)
+
+
+def test_positions_are_drawn_over_patches_and_placed_on_maps(photos: Path, tmp_path: Path) -> None:
+    """A convolution's map and tokens share positions; norms of the class token draw nothing."""
+    sites = ("layers.1", "embeddings.patch_embeddings.projection")
+    done = made(photos, tmp_path, "vit", sites=sites, per_input=5)
+    store = open_store(done.store)
+    y, x = (store.column(name)[:].reshape(IMAGES, 5) for name in ("y", "x"))
+    assert y.max() < 4 and x.max() < 4
+    case = CASES["vit"]
+    tokens = own(photos, case)[:, 1:].unflatten(1, (4, 4)).numpy()
+    rows = store.read("layers.1", np.arange(done.rows)).reshape(IMAGES, 5, -1)
+    for i in range(IMAGES):
+        np.testing.assert_allclose(rows[i], tokens[i, y[i], x[i]], rtol=1e-3, atol=1e-5)
+    maps = own(photos, dataclasses.replace(case, own=hooked(sites[1])))
+    maps = maps.unflatten(1, (4, 4)).numpy()
+    rows = store.read(sites[1], np.arange(done.rows)).reshape(IMAGES, 5, -1)
+    for i in range(IMAGES):
+        np.testing.assert_allclose(rows[i], maps[i, y[i], x[i]], rtol=1e-3, atol=1e-5)
+
+
+def test_tokens_may_be_declared(photos: Path, tmp_path: Path) -> None:
+    """A name for four registers that no class token precedes, and patches of another shape."""
+    more = ', prefix_tokens=["register"], patch_size=(4, 16)'
+    done = made(photos, tmp_path, "vit", more=more)
+    assert open_store(done.store).grid("layers.1") == (8, 2)
+    assert open_store(done.store).spec["subject"]["tokens"] == {
+        "keep": "patches",
+        "prefix": ["register"],
+        "patch": [4, 16],
+    }
+    with pytest.raises(SubjectError, match="needs a class token; none is known among the 17"):
+        made(photos, tmp_path, "vit", more=more, tokens="class")
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "fields", "error", "sentence"),
+    [
+        ("siglip_vision", "", {"tokens": "class"}, SubjectError, "none is known among the 16"),
+        ("resnet", "", {"tokens": "class"}, ConfigError, "needs a site of tokens"),
+        ("vit", "", {"rotations": 4}, ConfigError, "--rotations needs sites whose vectors depend"),
+        (
+            "vit",
+            ", patch_size=5",
+            {"tokens": "patches"},
+            SubjectError,
+            "6 x 6 patches of 5 pixels, with class before them; got 17 tokens",
+        ),
+        ("vit", ', prefix_tokens="class"', {}, SubjectError, "prefix_tokens must be a list of"),
+        ("vit", ", patch_size=0", {}, SubjectError, "patch_size must be a number of pixels"),
+    ],
+)
+def test_what_is_not_known_of_tokens_is_told(
+    photos: Path,
+    tmp_path: Path,
+    name: str,
+    more: str,
+    fields: dict[str, object],
+    error: type[Exception],
+    sentence: str,
+) -> None:
+    with pytest.raises(error, match=sentence):
+        made(photos, tmp_path, name, more=more, **fields)
+
+
+def test_a_convolutional_subject_keeps_its_name(photos: Path, tmp_path: Path) -> None:
+    """Its identity says nothing of tokens, whatever is asked for."""
+    stores = {made(photos, tmp_path, "resnet", tokens=t).store for t in ("auto", "patches", "all")}
+    (store,) = stores
+    assert "tokens" not in open_store(store).spec["subject"]
+
+
+def test_a_folder_of_transformers_is_harvested_verified_and_found_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a relative path, the processor's pixels included; studies find the folder again."""
+    network: Any = CASES["vit"].make()
+    network.save_pretrained(tmp_path / "tiny")
+    transformers.ViTImageProcessor(size={"height": SIZE, "width": SIZE}).save_pretrained(
+        tmp_path / "tiny"
+    )
+    monkeypatch.chdir(tmp_path)
+    done = harvest(
+        HarvestConfig(
+            inputs=str(photos), subject="hf:tiny", sites=("layers.1",), device="cpu", home="home"
+        )
+    )
+    monkeypatch.chdir(photos)
+    store = str(tmp_path / done.store)
+    assert verify_deep(VerifyConfig(store=store), store).faults == []
