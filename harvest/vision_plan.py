@@ -199,5 +199,6 @@ def plan_vision(config: HarvestConfig, device: torch.device) -> VisionPlan:
         seed=0 if everywhere and not window else config.seed,
         dtype=config.dtype,
     )
-    name = f"{subject.name}-{Path(source.origin).name}"
+    of_class = f"-{CLASS}" if "tokens" in subject.identity and one else ""
+    name = f"{subject.name}{of_class}-{Path(source.origin).name}"
     return VisionPlan(spec, name, device, config, subject, source, window)

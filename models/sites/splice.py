@@ -179,8 +179,8 @@ def first_tensor(output: Any) -> Tensor:
     if isinstance(output, tuple | list) and output:
         return first_tensor(output[0])
     raise SubjectError(
-        f"the network's output must be a tensor; got a {type(output).__name__}. Choose another "
-        "subject."
+        f"the network's output must be the logits of classes; got a {type(output).__name__}. "
+        "Choose a subject with a classifier."
     )
 
 

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from tendril.data.cli import note
 from tendril.data.errors import SubjectError
 
-from .lens import offline, one_line
+from .lens import offline, one_line, silence
 
 # Entries of a config that name things or say how it was saved, and change no activation.
 NO_SETTING = {
@@ -72,9 +72,10 @@ def _network(name: str, config: Any) -> Any:
     else:
         kind = AutoModel
     try:
-        network, info = kind.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-        )
+        with silence():  # missing weights are checked below
+            network, info = kind.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            )
     except Exception as error:  # what damaged weights raise has no common type
         raise SubjectError(
             f"the weights of hf:{name} cannot be loaded ({one_line(error)}). Check that its files "

@@ -128,7 +128,7 @@ def _no_field(name: str, subject: Subject, site: str, run: Path | None) -> str:
     if run:
         works = (
             f"`tendril study features --run {run.resolve().name}` shows the images and patches "
-            "where its latents are active; splice and compare work too"
+            "where its latents are active; compare, and splice of a classifier, work too"
         )
     return (
         f"study {name} needs a site whose vectors depend on a part of the image; {site} of "
