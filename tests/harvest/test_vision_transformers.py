@@ -23,13 +23,15 @@ from tendril.data.store.reader import open_store
 from tendril.harvest.config import HarvestConfig, VerifyConfig
 from tendril.harvest.run import Harvest, harvest
 from tendril.harvest.verify import verify_deep
+from tendril.models.sites.hooks import describe_sites
 from tendril.models.sites.receptive import _patch, receptive_field
 from tendril.models.sites.splice import splicing
 from tendril.models.sites.tokens import with_tokens
 from tendril.models.subjects.load import load_subject
+from tendril.models.subjects.module import subject_from_module
 from tendril.study.measures.image_examples import cut, pixel_at
 
-from ..helpers.vision_transformers import CASES, SIZE, Case, hooked
+from ..helpers.vision_transformers import CASES, SIZE, Case, hooked, sequences
 
 IMAGES = 9
 FILE = """
@@ -272,3 +274,45 @@ def test_a_folder_of_transformers_is_harvested_verified_and_found_again(
     monkeypatch.chdir(photos)
     store = str(tmp_path / done.store)
     assert verify_deep(VerifyConfig(store=store), store).faults == []
+
+
+@torch.no_grad()
+def test_declared_layouts_and_tokens_go_together() -> None:
+    """A sequence with the batch second is declared, one with the channels first is found."""
+    network, x = sequences(), torch.rand(3, 3, SIZE, SIZE)
+    first_BLC = hooked("first")(network, x).transpose(0, 1)
+    second_BLC = hooked("second")(network, x).mT
+    plain = with_tokens(subject_from_module(network, input_size=SIZE), "auto", ["first"])
+    with pytest.raises(SubjectError, match=r"layout=\{'first': 'LNC'\}"):
+        describe_sites(plain, ["first"])
+    declared = subject_from_module(network, input_size=SIZE, layout={"first": "LNC"})
+    for site, expected_BLC in (("first", first_BLC), ("second", second_BLC)):
+        for keep, expected in (
+            ("patches", expected_BLC[:, 1:].mT.unflatten(2, (4, 4))),
+            ("class", expected_BLC[:, 0]),
+            ("all", expected_BLC),
+        ):
+            subject = with_tokens(declared, keep, [site])
+            describe_sites(subject, [site])
+            with splicing(subject.module, (site,)) as splice:
+                (got,) = splice.read(x).values()
+                torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+                torch.testing.assert_close(splice.run(x, {site: got}), network(x))
+                moved = splice.run(x, {site: got + 1})
+            assert not torch.equal(moved, network(x))
+
+
+def test_two_choices_of_one_network_do_not_disturb_each_other() -> None:
+    subject = subject_from_module(CASES["vit"].make(), input_size=SIZE)
+    site = CASES["vit"].site
+    subjects = {keep: with_tokens(subject, keep, [site]) for keep in ("patches", "class", "all")}
+    grids = {keep: describe_sites(one, [site])[site].grid for keep, one in subjects.items()}
+    assert grids == {"patches": (4, 4), "class": (1, 1), "all": (17, 1)}
+    assert len({str(one.identity) for one in subjects.values()}) == 3
+    assert subjects["all"].identity == subject.identity
+
+
+def test_windows_of_attention_are_refused(photos: Path, tmp_path: Path) -> None:
+    site = "encoder.layers.0.blocks.0.attention"
+    with pytest.raises(SubjectError, match="several windows or positions per image"):
+        made(photos, tmp_path, "swin", sites=(site,))

@@ -155,3 +155,29 @@ CASES = {
     ),
     "timm_vit_with_registers": Case(timm_vit, "blocks.1", hooked("blocks.1"), (4, 4), 5),
 }
+
+
+class Sequences(nn.Module):
+    """A class token and patches, whose blocks take sequences with the batch second (as the first
+    CLIP did) or the channels before the positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, WIDTH, PATCH, PATCH)
+        self.class_embedding = nn.Parameter(torch.randn(WIDTH))
+        self.first = nn.TransformerEncoderLayer(WIDTH, 2, 64, dropout=0.0)
+        self.second = nn.Conv1d(WIDTH, WIDTH, 1)
+        self.head = nn.Linear(WIDTH, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens_BLC = self.conv1(x).flatten(2).mT
+        first = self.class_embedding.expand(len(x), 1, -1)
+        acts_LBC = self.first(torch.cat([first, tokens_BLC], 1).transpose(0, 1))
+        acts_BCL = self.second(acts_LBC.permute(1, 2, 0))
+        return self.head(acts_BCL[:, :, 0] + acts_BCL[:, :, 1:].mean(2))
+
+
+def sequences() -> nn.Module:
+    """The network with random weights."""
+    torch.manual_seed(0)
+    return Sequences().eval()
