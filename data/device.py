@@ -66,6 +66,12 @@ def _local_rank() -> int:
     return int(text)
 
 
+def float64(x: torch.Tensor) -> torch.Tensor:
+    """The numbers in float64, for exact sums: on their device, or on the CPU where the device has
+    no float64 (mps)."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
 def launched_as() -> tuple[int, int]:
     """Index and number of processes that a launcher such as torchrun gives, else (0, 1).
 

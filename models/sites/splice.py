@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tendril.data.device import float64
 from tendril.data.errors import SubjectError
 
 from ..dictionaries.sae import SAE
@@ -245,7 +246,7 @@ def site_mean(
     total, count = torch.zeros(0), 0
     with splicing(module, names) as splice:
         for x in inputs:
-            x_ND = to_vectors(splice.read(x)).double()
+            x_ND = float64(to_vectors(splice.read(x)))
             total = x_ND.sum(dim=0) if count == 0 else total + x_ND.sum(dim=0)
             count += len(x_ND)
     return (total / count).float()
@@ -276,7 +277,7 @@ def splice_answers(
             sums[CLEAN] += _answers(clean, targets)
             for name, substitute in substitutes.items():
                 replaced_ND = substitute(x_ND)
-                missed = float((x_ND.double() - replaced_ND).square().sum())
+                missed = float((float64(x_ND) - float64(replaced_ND)).square().sum())
                 answers = _answers(splice.run(x, to_parts(replaced_ND, parts)), targets)
                 sums[name] += answers + Answers(missed=missed)
     return sums
@@ -305,5 +306,5 @@ def _answers(logits: Float[Tensor, "*n v"], labels: Int[Tensor, "..."]) -> Answe
         count=len(label_N),
         top1=int(first[:, 0].sum()),
         top5=int(first.any(dim=1).sum()),
-        loss=float(functional.cross_entropy(scores_NV, label_N, reduction="none").double().sum()),
+        loss=float(float64(functional.cross_entropy(scores_NV, label_N, reduction="none")).sum()),
     )
