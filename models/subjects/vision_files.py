@@ -18,6 +18,7 @@ from tendril.data.cli import note
 from tendril.data.errors import SubjectError
 
 from .lens import offline, one_line, silence
+from .subject import check_stored_dtypes
 
 # Entries of a config that name things or say how it was saved, and change no activation.
 NO_SETTING = {
@@ -44,6 +45,8 @@ def vision_files(name: str) -> tuple[nn.Module, dict[str, Any], str]:
         note(f"There is no folder {name} here, so it is taken as a name on the Hugging Face hub.")
     with offline() if local else nullcontext():
         config = _config(name)
+        if local:
+            check_stored_dtypes(Path(name))
         network = _network(name, config)
         pixels = _pixels(name, config)
     return network, pixels, _digest(network.config)
