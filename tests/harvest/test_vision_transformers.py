@@ -22,6 +22,7 @@ from tendril.data.inputs.images import open_images
 from tendril.data.store.reader import open_store
 from tendril.harvest.config import HarvestConfig, VerifyConfig
 from tendril.harvest.run import Harvest, harvest
+from tendril.harvest.sites import suggested_sites
 from tendril.harvest.verify import verify_deep
 from tendril.models.sites.hooks import describe_sites
 from tendril.models.sites.receptive import _patch, receptive_field
@@ -316,3 +317,16 @@ def test_windows_of_attention_are_refused(photos: Path, tmp_path: Path) -> None:
     site = "encoder.layers.0.blocks.0.attention"
     with pytest.raises(SubjectError, match="several windows or positions per image"):
         made(photos, tmp_path, "swin", sites=(site,))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("vit", "layers.0", "layers.1"),
+        ("clip_vision", "encoder.layers.0", "encoder.layers.1"),
+        ("torchvision_vit", "encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_1"),
+    ],
+)
+def test_blocks_are_suggested_as_sites(name: str, first: str, last: str) -> None:
+    subject = subject_from_module(CASES[name].make(), input_size=SIZE)
+    assert suggested_sites(subject) == [first, last]
