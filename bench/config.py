@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 PAIRS = 7  # how often ours and the yardstick are timed
-Device = Literal["auto", "cpu", "cuda"]
+Device = str
 Frequencies = Literal["uniform", "power-law", "correlated"]
 Setting = Literal[
     "topk",

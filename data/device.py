@@ -14,22 +14,44 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def resolve_device(device: str = "auto") -> torch.device:
-    """The torch device for `auto`, `cpu` or `cuda`. Raises DeviceError if there is none.
+    """The torch device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. Raises DeviceError if there is
+    none.
 
-    `auto` is a GPU if there is one. Under torchrun each process has its own GPU ($LOCAL_RANK).
+    `auto` is a CUDA GPU if there is one, and otherwise the CPU. Under torchrun each process has its
+    own GPU ($LOCAL_RANK), unless a number is given.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device not in ("cpu", "cuda"):
-        raise DeviceError(f"--device must be auto, cpu or cuda; got {device!r}.")
-    if device == "cuda" and not torch.cuda.is_available():
+    kind, colon, number = device.partition(":")
+    if device not in ("cpu", "mps") and not (
+        kind == "cuda" and (number.isdecimal() and number.isascii() if colon else True)
+    ):
+        raise DeviceError(f"--device must be auto, cpu, cuda, cuda:N or mps; got {device!r}.")
+    if kind == "mps":
+        return _mps()
+    if kind == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise DeviceError(
-            "--device cuda needs a GPU; torch sees no CUDA device on this machine. Use --device "
-            "cpu, or install a CUDA build of torch."
+            f"--device {device} needs a GPU; torch sees no CUDA device on this machine. Use "
+            "--device cpu, or install a CUDA build of torch."
         )
-    if device == "cuda":
-        return torch.device("cuda", _local_rank())
-    return torch.device(device)
+    gpus = torch.cuda.device_count()
+    if number and int(number) >= gpus:
+        raise DeviceError(
+            f"--device cuda:N must have a number from 0 to {gpus - 1}, as this machine has {gpus} "
+            f"GPUs; got {device!r}."
+        )
+    return torch.device("cuda", int(number) if number else _local_rank())
+
+
+def _mps() -> torch.device:
+    if not torch.backends.mps.is_available():
+        raise DeviceError(
+            "--device mps needs the GPU of an Apple computer; torch sees none on this machine. Use "
+            "--device cpu."
+        )
+    return torch.device("mps")
 
 
 def _local_rank() -> int:
@@ -42,6 +64,12 @@ def _local_rank() -> int:
             "it."
         )
     return int(text)
+
+
+def float64(x: torch.Tensor) -> torch.Tensor:
+    """The numbers in float64, for exact sums: on their device, or on the CPU where the device has
+    no float64 (mps)."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 def launched_as() -> tuple[int, int]:

@@ -28,15 +28,15 @@ class StoreConfig:
     """Dtype of the stored rows; int8 keeps one scale a row."""
     seed: int = 0
     """Seed for the positions."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device: auto, cpu or cuda."""
+    device: str = "auto"
+    """Device: auto, cpu, cuda, cuda:N or mps."""
     home: str = ""
     """Folder that holds store/, runs/ and reports/; by default $TENDRIL_HOME, or the current
     folder."""
     name: str = ""
     """First part of the store's name; by default subject and inputs."""
-    batch_size: int = 8
-    """Inputs in one forward pass (a slice); 64 suits a GPU."""
+    batch_size: int = 0
+    """Inputs in one forward pass (a slice); 0 takes 8 on a CPU, 32 on mps and 64 on a GPU."""
     threads: int = 0
     """CPU threads of the subject; 0 leaves the choice to torch."""
     compressor: Literal["zstd", "lz4", "none"] = "zstd"
@@ -59,11 +59,12 @@ class HarvestConfig(StoreConfig):
     inputs: str = ""
     """Folder of images, a parquet file, hf:NAME_OR_PATH[@SPLIT], or dead-leaves[:SEED]."""
     subject: str = "inceptionv1"
-    """FILE.py:FUNCTION for a network of your own, inceptionv1, handmade, planted, planted-hard or
-    planted-test."""
+    """FILE.py:FUNCTION for a network of your own, hf:NAME (a name on the Hugging Face hub or a
+    folder), timm:NAME, torchvision:NAME, inceptionv1, handmade, planted,
+    planted-hard or planted-test."""
     weights: str = ""
-    """Weights of inceptionv1: a file, `lucent` to fetch the Lucid checkpoint, or `random[:SEED]`
-    for an untrained control."""
+    """Weights of inceptionv1, timm and torchvision: a file, or `random[:SEED]` for an untrained
+    control; `lucent` fetches the Lucid checkpoint of inceptionv1."""
     normalisation: Literal["auto", "lucent", "sibling"] = "auto"
     """Response normalisation of inceptionv1; auto recognises the weights by their checksum."""
     sites: Sites = ()
@@ -75,6 +76,9 @@ class HarvestConfig(StoreConfig):
     """Positions kept of each image."""
     positions: Literal["norm", "uniform"] = "norm"
     """How positions are drawn: in proportion to the norm of the activation, or uniformly."""
+    tokens: Literal["auto", "patches", "class", "all"] = "auto"
+    """Tokens of a vision transformer: its patches as a map, its class token, or all tokens one
+    after another; auto takes the patches where they can be told from the other tokens."""
     rotations: int = 0
     """Rotations in the group that acts on each position's patch (rows [G, D]); 0 for no group."""
     reflections: bool = True
@@ -138,8 +142,8 @@ class VerifyConfig:
     """Weights of inceptionv1; by default those recorded in the store."""
     normalisation: str = ""
     """Response normalisation of inceptionv1; by default as harvested."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device: auto, cpu or cuda."""
+    device: str = "auto"
+    """Device: auto, cpu, cuda, cuda:N or mps."""
     threads: int = 0
     """CPU threads of the subject; 0 for as many as in the harvest."""
     home: str = ""

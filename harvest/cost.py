@@ -1,6 +1,5 @@
 """Estimates of what a harvest costs: rows, bytes and seconds."""
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,24 +49,22 @@ def estimate(plan: Plan, layout: Layout) -> Cost:
     sentence = (
         f"{layout.inputs:,} inputs x {layout.rows_per_input} positions = {layout.rows:,} "
         f"rows{of_group} of "
-        + ", ".join(_site_in_words(layout, site) for site in layout.widths)
+        + ", ".join(_site_in_words(layout, site, plan.about(site)) for site in layout.widths)
         + f"; about {stored / 1e6:,.0f} MB ({raw / 1e6:,.0f} MB raw {dtype}) and "
         f"{duration(seconds)} on {plan.device}, into {plan.location}"
     )
     return Cost(layout.rows, stored, seconds, sentence)
 
 
-def _site_in_words(layout: Layout, site: str) -> str:
-    """The channels and the map of a site, e.g. `480 channels on a 28 x 28 map (mixed3b)`."""
+def _site_in_words(layout: Layout, site: str, about: str) -> str:
+    """The channels and the map of a site, e.g. `480 channels on a 28 x 28 map (mixed3b)`; `about`
+    says what the positions are."""
     rows, columns = layout.grids.get(site, (0, 0))
     article = "an" if rows in (11, 18) or str(rows).startswith("8") else "a"
     where = f" on {article} {rows} x {columns} map" if columns > 1 else ""
     if columns == 1 and rows > 1:
         where = f" at {rows} positions"
-        side = math.isqrt(rows - 1)
-        if "token" not in layout.columns and side > 1 and side**2 == rows - 1:
-            where += f", as many as a class token and {side} x {side} patches, each a row like any"
-    return f"{layout.widths[site]} channels{where} ({site})"
+    return f"{layout.widths[site]} channels{where}{about} ({site})"
 
 
 def duration(seconds: float) -> str:

@@ -23,7 +23,7 @@ from .narrow import narrowed
 from .sampling import draw_by_norm, draw_uniform
 from .vision_rows import failures_of, load, probe, to_rgb
 
-PATCHES = {"cpu": 32, "cuda": 1024}  # patches in one forward pass
+PATCHES = {"cpu": 32, "mps": 256, "cuda": 1024}  # patches in one forward pass
 TURN = 0x7042  # key of the anchors' random angles
 MILLI = 1000  # the column `turn` is in thousandths of a degree
 

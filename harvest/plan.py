@@ -56,6 +56,11 @@ class Plan(ABC):
     def sources(self) -> dict[str, str]:
         """Paths and names of subject, inputs and the like, as the config gives them."""
 
+    def about(self, site: str) -> str:
+        """What the positions of a site are, to follow their number in a sentence; empty if they
+        are the cells of a map or the tokens of a text."""
+        return ""
+
     def check_rows(self) -> None:  # noqa: B027  only text can have none
         """Raise ConfigError if no row could be valid."""
 
@@ -131,15 +136,18 @@ def say_rank(config: StoreConfig) -> None:
 
 def environment_of(device: torch.device) -> dict[str, Any]:
     """Device, CPU threads and torch version: with these equal, rows are equal bit for bit."""
-    gpu = torch.cuda.get_device_name() if device.type == "cuda" else None
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
-        "device": gpu or "cpu",
+        "device": gpu or device.type,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
 
 
 def _relative(text: str, location: str) -> str:
+    library, colon, folder = text.partition(":")
+    if colon and library in ("hf", "timm") and Path(folder).is_dir():
+        return f"{library}:{_relative(folder, location)}"
     file, python, function = text.partition(".py:")
     if python:
         return f"{_relative(f'{file}.py', location)}:{function}"

@@ -21,6 +21,7 @@ from .loop import Harvested, write_store
 from .plan import Plan, environment_of, process_of, say_rank
 
 MOST_BATCH = 2**16  # inputs in one forward pass
+BATCH = {"cpu": 8, "mps": 32, "cuda": 64}  # inputs in one forward pass by default
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,10 @@ def make_plan(config: StoreConfig) -> Plan:
     Also makes torch deterministic in this process, with the threads that the config requests.
     """
     check_finite(config)
-    if not 1 <= config.batch_size <= MOST_BATCH:
+    if not 0 <= config.batch_size <= MOST_BATCH:
         raise ConfigError(
-            f"--batch-size must be from 1 to {MOST_BATCH:,}; got {config.batch_size:,}."
+            f"--batch-size must be from 1 to {MOST_BATCH:,}, or 0 for one that suits the device; "
+            f"got {config.batch_size:,}."
         )
     process_of(config)
     if config.threads:
@@ -114,6 +116,7 @@ def make_plan(config: StoreConfig) -> Plan:
     keep_freed_memory()
     _make_deterministic()
     device = resolve_device(config.device)
+    config = replace(config, batch_size=config.batch_size or BATCH[device.type])
     if isinstance(config, LanguageConfig):
         from .language_plan import plan_language  # transformers takes seconds to import
 

@@ -1,7 +1,7 @@
 """Which sites of a vision network a harvest records."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +42,9 @@ def suggested_sites(subject: Subject) -> list[str]:
     """The network's last few feature maps, in the order in which they are computed.
 
     One forward pass on a grey image finds the sites that are computed once and give more than one
-    vector an image: [B, C, H, W] or [B, T, D]. Of sites with outputs of one shape the outermost
-    module is listed, and of several such modules the last. Empty if the network fails on the
-    image.
+    vector an image: [B, C, H, W] or [B, T, D]. Of a transformer some of its blocks are listed. Of
+    other networks' sites with outputs of one shape the outermost module is, and of several such
+    modules the last. Empty if the network fails on the image.
     """
     sites = {names[0]: site for site, names in subject.sites.items() if len(names) == 1}
     calls: Counter[str] = Counter()
@@ -53,6 +53,8 @@ def suggested_sites(subject: Subject) -> list[str]:
     def record(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             calls[name] += 1
+            if isinstance(output, tuple) and output:
+                output = output[0]
             if isinstance(output, Tensor):
                 shapes[name] = tuple(output.shape[1:])
 
@@ -70,6 +72,10 @@ def suggested_sites(subject: Subject) -> list[str]:
     finally:
         for handle in handles:
             handle.remove()
+    blocks = [sites[n] for n in _blocks(subject.module, shapes) if calls[n] == 1]
+    if blocks:
+        places = range(1, SUGGESTED + 1)
+        return list(dict.fromkeys(blocks[-(-len(blocks) * k // SUGGESTED) - 1] for k in places))
     outermost: dict[tuple[int, ...], str] = {}
     for name, shape in shapes.items():
         positions = {3: shape[1:], 2: shape[:1]}.get(len(shape), (1,))
@@ -80,3 +86,18 @@ def suggested_sites(subject: Subject) -> list[str]:
             outermost[shape] = name
     found = [sites[name] for name in shapes if name in outermost.values()]
     return found[-SUGGESTED:]
+
+
+def _blocks(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """The blocks of a transformer: alike modules in one list that give sequences of one shape.
+    Empty for other networks."""
+    found: list[str] = []
+    for path, part in network.named_modules():
+        if not isinstance(part, nn.ModuleList | nn.Sequential):
+            continue
+        names = [f"{path}.{name}".removeprefix(".") for name, _ in part.named_children()]
+        given = {shapes.get(name, ()) for name in names}
+        kinds = {type(child) for child in part.children()}
+        if len(names) > 1 and len(kinds) == len(given) == 1 and len(given.pop()) == 2:
+            found = max(found, names, key=len)
+    return found

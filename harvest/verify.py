@@ -237,6 +237,7 @@ def _image_fields(config: VerifyConfig, store: Store, place: str) -> dict[str, A
         "normalisation": config.normalisation or normalisation or "auto",
         "limit": inputs["count"],
         "positions": store.spec["positions"]["rule"].replace("all", "uniform"),
+        "tokens": store.spec["subject"].get("tokens", {}).get("keep", "all"),
     }
 
 

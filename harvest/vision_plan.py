@@ -2,7 +2,8 @@
 
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -14,7 +15,9 @@ from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.dtypes import ITEM_BYTES
 from tendril.data.store.layout import SHARD_INPUTS, Layout, plan_layout
 from tendril.data.store.spec import StoreSpec
-from tendril.models.sites.hooks import describe_sites
+from tendril.models.sites.dimensions import CLASS, find_tokens, tokens_of
+from tendril.models.sites.hooks import describe_sites, sequence_lengths
+from tendril.models.sites.tokens import has_tokens, other_tokens, with_tokens
 from tendril.models.sites.window import ReceptivePatch, find_receptive_patch
 from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject, site_modules
@@ -105,6 +108,19 @@ class VisionPlan(Plan):
             pace += one * layout.rows_per_input
         return layout.inputs * pace
 
+    def about(self, site: str) -> str:
+        lengths, image = sequence_lengths(self.subject, [site])
+        if lengths.get(site, 0) < 2:
+            return ""
+        keep, others = tokens_of(self.subject.module).keep, other_tokens(self.subject)
+        skipped = (find_tokens(self.subject.module).split(lengths[site], image) or (0,))[0]
+        left_out = f", without {others}" if skipped and others else ""
+        return {
+            "patches": f" of patches{left_out}",
+            CLASS: ", the class token",
+            "all": ", one for each of all tokens",
+        }[keep]
+
     def sources(self) -> dict[str, str]:
         return {
             "inputs": self.source.origin,
@@ -132,6 +148,17 @@ def check_reproducible(config: HarvestConfig, subject: Subject) -> None:
         )
 
 
+def _check_convolutional(subject: Subject, sites: Sequence[str]) -> None:
+    """Raise ConfigError for sites of tokens, whose vectors depend on more than a patch."""
+    for site in sites:
+        if has_tokens(subject, site):
+            raise ConfigError(
+                f"--rotations needs sites whose vectors depend on a patch of the image; {site} of "
+                f"{subject.name} holds tokens, each of which depends on the whole image. Leave "
+                "--rotations out, or choose convolutional sites."
+            )
+
+
 def plan_vision(config: HarvestConfig, device: torch.device) -> VisionPlan:
     """Open subject and images, and fix the identity of the harvest.
 
@@ -142,8 +169,9 @@ def plan_vision(config: HarvestConfig, device: torch.device) -> VisionPlan:
             raise ConfigError(f"{flag} must be a whole number of at least 0; got {value}.")
     if not config.subject:
         raise ConfigError(
-            "--subject must be FILE.py:FUNCTION, inceptionv1, handmade or planted; got nothing. "
-            "FUNCTION takes no arguments and returns a torch.nn.Module."
+            "--subject must be FILE.py:FUNCTION, hf:NAME, timm:NAME, torchvision:NAME, "
+            "inceptionv1, handmade or planted; got nothing. FUNCTION takes no arguments and "
+            "returns a torch.nn.Module."
         )
     source = open_images(config.inputs, config.limit)
     subject = load_subject(
@@ -152,6 +180,11 @@ def plan_vision(config: HarvestConfig, device: torch.device) -> VisionPlan:
     sites = chosen_sites(config, subject)
     site_modules(subject, sites)
     check_reproducible(config, subject)
+    subject = with_tokens(subject, config.tokens, sites)
+    if config.rotations:
+        _check_convolutional(subject, sites)
+    one = tokens_of(subject.module).keep == CLASS and has_tokens(subject, sites[0])
+    config = replace(config, per_input="all") if one else config  # there is a single position
     everywhere = config.per_input == "all"
     drawn = {"rule": config.positions, "per_input": config.per_input}
     inputs: dict[str, Any] = source.identity | {"size": subject.input_size}
@@ -166,5 +199,6 @@ def plan_vision(config: HarvestConfig, device: torch.device) -> VisionPlan:
         seed=0 if everywhere and not window else config.seed,
         dtype=config.dtype,
     )
-    name = f"{subject.name}-{Path(source.origin).name}"
+    of_class = f"-{CLASS}" if "tokens" in subject.identity and one else ""
+    name = f"{subject.name}{of_class}-{Path(source.origin).name}"
     return VisionPlan(spec, name, device, config, subject, source, window)

@@ -276,7 +276,7 @@ class Place(Group):
     home: str = ""
     """Folder that holds store/ and runs/; by default $TENDRIL_HOME, or the current folder."""
     device: str = "auto"
-    """Device: auto, cpu or cuda."""
+    """Device: auto, cpu, cuda, cuda:N or mps."""
     threads: int = 0
     """CPU threads; 0: all, or one if steps are so small that threads would wait for each other."""
     dry_run: bool = False

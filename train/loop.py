@@ -98,7 +98,7 @@ def next_command(trained: dict[str, Any], run: str, home: str = "") -> str:
         words = ["study", "symmetry", "--run", run]
     elif len(trained["sites"] or ()) > 1:
         words = ["study", "parts", "--run", run]
-    elif "tokenizer" in (trained["subject"] or {}):
+    elif {"tokenizer", "tokens"} & (trained["subject"] or {}).keys():
         words = ["study", "features", "--run", run]
     elif max(trained["grid"] or (), default=1) > 1:
         words = ["study", "curves", "--run", run]

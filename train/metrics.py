@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tendril.data.device import float64
 from tendril.data.errors import ConfigError, RunDamagedError
 from tendril.data.store.atomic import write_whole
 from tendril.data.store.moments import moments_of, no_moments
@@ -39,8 +40,8 @@ class Evaluation:
 def fvu(x_ND: Float[Tensor, "n d"], x_hat_ND: Float[Tensor, "n d"]) -> float:
     """Fraction of variance unexplained: sum ||x - x_hat||^2 / sum ||x - mean(x)||^2. 0 is perfect,
     1 is as good as the mean. (Relative to the mean of the vectors, not to zero.)"""
-    missed = (x_ND - x_hat_ND).double().square().sum()
-    spread = (x_ND - x_ND.mean(dim=0)).double().square().sum()
+    missed = float64(x_ND - x_hat_ND).square().sum()
+    spread = float64(x_ND - x_ND.mean(dim=0)).square().sum()
     return float(missed / spread)
 
 
@@ -69,12 +70,12 @@ def evaluate(
         on_NSC = (z > 0).view(len(z), sae.latents, -1)
         fired_S += on_NSC.any(dim=2).sum(dim=0)
         on += int(on_NSC.sum())
-        error = (rows - sae.decode(z)).double().square()
+        error = float64(rows - sae.decode(z)).square()
         missed += float(error.sum())
         moments = moments.merge(moments_of(x_ND.cpu().numpy()))
         if is_outlier is not None:
             usual_N = ~is_outlier(x_ND)
-            missed_usual += float(error.flatten(1)[usual_N].sum())
+            missed_usual += float(error.flatten(1)[usual_N.to(error.device)].sum())
             usual = usual.merge(moments_of(x_ND[usual_N].cpu().numpy()))
         seen += len(x_ND)
         if seen >= most:
@@ -88,7 +89,7 @@ def evaluate(
         fvu=missed / float(moments.m2.sum()),
         l0=on / seen,
         rows=seen,
-        frequency_S=(fired_S.double() / seen).float().cpu(),
+        frequency_S=(float64(fired_S) / seen).float().cpu(),
         fvu_without_outliers=(
             missed_usual / float(usual.m2.sum())
             if usual.count < seen and usual.m2.sum() > 0

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor
 
 from tendril.data.cli import note
+from tendril.data.device import float64
 from tendril.data.store.moments import QUANTILES, Moments
 from tendril.data.store.reader import Store
 
@@ -143,8 +144,8 @@ def outlier_test(
         parts = torch.split(rows, list(widths), dim=2)
         outlying = torch.zeros(len(x_ND), dtype=torch.bool, device=x_ND.device)
         for part, limit in zip(parts, limits, strict=True):
-            norms = torch.linalg.vector_norm(part, dim=(1, 2), dtype=torch.float64)
-            outlying |= norms > limit * share
+            norms = torch.linalg.vector_norm(float64(part), dim=(1, 2))
+            outlying |= (norms > limit * share).to(x_ND.device)
         return outlying
 
     return test

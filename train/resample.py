@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from tendril.data.device import float64
 from tendril.models.dictionaries.sae import Dictionary
 
 
@@ -30,7 +31,7 @@ def resample(
     (there over 819,200 vectors; here over the batch).
     """
     dead = dead_S.nonzero().squeeze(1)
-    weight_N = error_ND.double().square().sum(dim=1).square().cpu()
+    weight_N = float64(error_ND).square().sum(dim=1).square().cpu()
     count = min(len(dead), int((weight_N > 0).sum()))
     given_S = torch.zeros_like(dead_S)
     if not count:

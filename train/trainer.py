@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from tendril.data.device import float64
 from tendril.data.errors import ConfigError, RunDamagedError
 from tendril.models.dictionaries.checkpoint import check_fields, check_values
 from tendril.models.dictionaries.sae import Dictionary
@@ -245,7 +246,7 @@ class Trainer:
         """Fraction of the latents that have not fired on the last `dead_after` vectors (on any, as
         long as fewer have been seen)."""
         long = min(self.config.dead_after, max(self.vectors, 1))
-        return float((self._quiet_S >= long).double().mean())
+        return float(float64(self._quiet_S >= long).mean())
 
     def first_bad(self) -> int | None:
         """The first step, counted from 1, whose loss or gradient was not finite, if there is one.

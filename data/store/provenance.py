@@ -13,8 +13,11 @@ def located(store: str | Path, hint: str) -> str:
     """A hint of a store's `origin`, as a path from here if it is one.
 
     Paths in hints are relative to the store's folder. Names (`lucent`, `hf:NAME`) are returned
-    unchanged.
+    unchanged; `hf:FOLDER` is a path.
     """
+    library, colon, folder = hint.partition(":")
+    if colon and library in ("hf", "timm") and (Path(store) / folder).is_dir():
+        return f"{library}:{Path(store) / folder}"
     file, python, function = hint.partition(".py:")
     place = Path(store) / (f"{file}.py" if python else file)
     path, at, split = file.rpartition("@")  # of a dataset

@@ -6,7 +6,9 @@ layouts NCHW, NLC and NC.
 """
 
 from collections.abc import Sequence
-from math import isqrt
+from dataclasses import dataclass
+from math import isqrt, prod
+from typing import final
 
 from torch import Tensor, nn
 
@@ -14,6 +16,15 @@ from tendril.data.errors import SubjectError
 
 STANDARD = {4: "NCHW", 3: "NLC", 2: "NC"}  # by the number of dimensions
 DECLARED = "tendril_layout"  # attribute of a module whose layout the user declared
+TOKENS = "tendril_tokens"  # attribute of a network: the Tokens of its sequences
+CLASS = "class"
+# Names of parameters that hold learned tokens, in the order in which the tokens come.
+NAMES = {
+    CLASS: ("cls_token", "class_token", "class_embedding", "cls", "cls_embed", "cls_embedding"),
+    "distillation": ("distillation_token", "dist_token"),
+    "register": ("register_tokens", "register_token", "registers", "reg_token", "reg_tokens"),
+}
+ELSE = "other"  # a prefix token whose kind is not known
 
 CHANNELS_FIRST = (
     nn.Conv2d,
@@ -46,6 +57,136 @@ EXTRA_TOKENS = 5  # at most: a class token and four registers
 WIDTHS = ("out_channels", "out_features", "num_features", "num_channels", "embed_dim")
 
 
+@final
+@dataclass(frozen=True)
+class Tokens:
+    """What the tokens of a vision transformer are, and which of them are read.
+
+    A sequence begins with the `prefix` tokens ("class", "distillation", "register", one word
+    each), and goes on with one token a patch, row by row. `patch` is the (height, width) of a
+    patch in pixels, or None if it is not known. `keep` is "patches", "class" or "all".
+    """
+
+    prefix: tuple[str, ...] = ()
+    patch: tuple[int, int] | None = None
+    keep: str = "all"
+
+    def split(self, length: int, image: Sequence[int]) -> tuple[int, tuple[int, int]] | None:
+        """The number of prefix tokens in a sequence, and the (rows, columns) of its patches, for
+        an image of (height, width) pixels; None if the length does not fit.
+
+        Sequences without the prefix count too (the output of a patch embedding), and so do those
+        of networks that merge 2 x 2 patches into one, once or several times.
+        """
+        skips = dict.fromkeys((len(self.prefix), 0))
+        if len(image) != 2:
+            return None
+        if self.patch is None:
+            for skip in skips if image[0] == image[1] else ():
+                side = isqrt(max(length - skip, 0))
+                if side and skip + side**2 == length:
+                    return skip, (side, side)
+            return None
+        grid = (image[0] // self.patch[0], image[1] // self.patch[1])
+        while True:
+            for skip in skips:
+                if length == skip + prod(grid):
+                    return skip, grid
+            if max(grid) <= 1:
+                return None
+            grid = (-(-grid[0] // 2), -(-grid[1] // 2))
+
+    def kept(self, name: str, acts_BLC: Tensor, image: Sequence[int]) -> Tensor:
+        """A view of the tokens that are read: patches as a map [B, C, H, W], the class token as
+        [B, C], or all tokens [B, L, C]. Raises SubjectError if they cannot be told apart."""
+        if self.keep == "all":
+            return acts_BLC
+        length = acts_BLC.shape[1]
+        found = self.split(length, image)
+        if self.keep == CLASS:
+            if CLASS not in self.prefix or not (found and found[0]):
+                raise SubjectError(no_class_token(name, length))
+            return acts_BLC[:, self.prefix.index(CLASS)]
+        if found is None:
+            raise SubjectError(self.unknown(name, length, image))
+        skip, (rows, columns) = found
+        patches_BCL = acts_BLC[:, skip:].transpose(1, 2)
+        return patches_BCL.view(*patches_BCL.shape[:2], rows, columns)
+
+    def put(self, name: str, acts_BLC: Tensor, kept: Tensor, image: Sequence[int]) -> Tensor:
+        """A copy of `acts_BLC` in which the tokens that are read are replaced by `kept`."""
+        filled_BLC = acts_BLC.clone()
+        self.kept(name, filled_BLC, image).copy_(kept)
+        return filled_BLC
+
+    def unknown(self, name: str, length: int, image: Sequence[int]) -> str:
+        """Why the patches of a site are not known, and what to do."""
+        cells = "a square of them"
+        if self.patch and image:
+            rows, columns = (extent // p for extent, p in zip(image, self.patch, strict=True))
+            cells = f"{rows} x {columns} patches of {self.patch[0]} pixels"
+        before = f"{', '.join(self.prefix)} before them" if self.prefix else "nothing before them"
+        return (
+            f"the tokens at {name!r} must be {cells}, with {before}; got {length} tokens. Declare "
+            'them with subject_from_module(..., prefix_tokens=["class"], patch_size=16), or pass '
+            "--tokens all."
+        )
+
+
+def no_class_token(name: str, length: int) -> str:
+    """Why the class token of a site cannot be read, and what to do."""
+    return (
+        f"--tokens class needs a class token; none is known among the {length} tokens at {name!r}. "
+        'Declare it with subject_from_module(..., prefix_tokens=["class"]), or pass --tokens '
+        "patches or all."
+    )
+
+
+def find_tokens(module: nn.Module) -> Tokens:
+    """The tokens of a network: those declared, or those found.
+
+    Prefix tokens are parameters with the names that transformers, timm and torchvision give them
+    (NAMES); timm's `num_prefix_tokens` settles their number. The patch is the kernel of the
+    convolution over RGB whose stride is as large as its kernel. Networks with two such
+    convolutions that differ have no known patch.
+    """
+    declared = module.__dict__.get(TOKENS)
+    if isinstance(declared, Tokens):
+        return declared
+    prefix: list[str] = []
+    for kind, names in NAMES.items():
+        counts = {
+            parameter.numel() // parameter.shape[-1]
+            for path, parameter in module.named_parameters()
+            if path.rpartition(".")[2] in names and parameter.ndim and parameter.numel()
+        }
+        prefix += [kind] * (counts.pop() if len(counts) == 1 else 0)
+    told = {n for m in module.modules() if isinstance(n := _prefix_count(m), int)}
+    if len(told) == 1:
+        count = told.pop()
+        prefix = (prefix + [ELSE] * count)[:count]
+    patches = {
+        (int(m.kernel_size[0]), int(m.kernel_size[1]))
+        for m in module.modules()
+        if isinstance(m, nn.Conv2d)
+        and m.in_channels == 3
+        and m.kernel_size == m.stride
+        and min(m.kernel_size) > 1
+    }
+    return Tokens(tuple(prefix), patches.pop() if len(patches) == 1 else None)
+
+
+def _prefix_count(module: nn.Module) -> object:
+    """timm's number of tokens before the patches."""
+    return getattr(module, "num_prefix_tokens", None)
+
+
+def tokens_of(root: nn.Module) -> Tokens:
+    """The tokens that a network is read with; by default all."""
+    found = root.__dict__.get(TOKENS)
+    return found if isinstance(found, Tokens) else Tokens()
+
+
 def declare_layout(module: nn.Module, name: str, layout: str) -> None:
     """Set the layout of a module's output. Raises SubjectError for an unknown layout."""
     if sorted(layout) not in [sorted(letters) for letters in STANDARD.values()]:
@@ -57,13 +198,14 @@ def declare_layout(module: nn.Module, name: str, layout: str) -> None:
 
 
 def layout_of(
-    name: str, module: nn.Module, root: nn.Module, shape: Sequence[int], square: bool
+    name: str, module: nn.Module, root: nn.Module, shape: Sequence[int], image: Sequence[int] = ()
 ) -> str:
-    """The layout of an output of `shape` of the module `name` of a network `root`.
+    """The layout of an output of `shape` of the module `name` of a network `root`, for images of
+    (height, width) pixels.
 
     A declared layout comes first. Then the module decides: convolutions and pooling are channels
-    first, linear layers and layer norms channels last. Otherwise, square images (`square`) give
-    square maps, so that the channels are the dimension that differs. If no dimension does, the
+    first, linear layers and layer norms channels last. Otherwise, square images give square
+    maps, so that the channels are the dimension that differs. If no dimension does, the
     layers inside the module decide, and then the network: without any layer norm it is taken to
     be channels first. In a sequence the channels are the dimension that has the width of a layer
     (see `_of_sequence`). Raises SubjectError if the layout cannot be told, or differs from the
@@ -78,9 +220,10 @@ def layout_of(
             )
         return str(declared)
     if len(shape) == 3:
-        return _of_sequence(name, module, root, shape, square)
+        return _of_sequence(name, module, root, shape, image)
     if len(shape) != 4:
         return STANDARD.get(len(shape), "")
+    square = bool(image) and image[0] == image[1]
     return (
         _of_kind(module, shape) or _of_shape(shape, square) or _of_parts(name, module, root, shape)
     )
@@ -103,9 +246,9 @@ def is_image(x: object) -> bool:
     return isinstance(x, Tensor) and x.is_floating_point()
 
 
-def is_square(x: object) -> bool:
-    """True if `x` is a batch of square images."""
-    return isinstance(x, Tensor) and x.ndim == 4 and x.shape[2] == x.shape[3]
+def image_size(x: object) -> tuple[int, ...]:
+    """The (height, width) of a batch of images; empty for anything else."""
+    return tuple(x.shape[2:]) if isinstance(x, Tensor) and x.ndim == 4 else ()
 
 
 def check_batch(name: str, module: nn.Module, one: Sequence[int], two: Sequence[int]) -> None:
@@ -186,11 +329,13 @@ def _untold(name: str, shape: Sequence[int], first: str, last: str) -> SubjectEr
 
 
 def _of_sequence(
-    name: str, module: nn.Module, root: nn.Module, shape: Sequence[int], square: bool
+    name: str, module: nn.Module, root: nn.Module, shape: Sequence[int], image: Sequence[int]
 ) -> str:
     """The layout of an output [N, a, b]. Raises SubjectError if it cannot be told.
 
-    The module's own type comes first. Then the channels are the one of the two dimensions that is
+    The module's own type comes first. Then, if the size of patches is known, one dimension that
+    alone has as many entries as there are tokens, beside one as wide as a layer inside the module.
+    Then the channels are the one of the two dimensions that is
     as wide as a norm inside the module, as any layer inside it, as a norm of the network, or, if
     images are square, as any layer of the network. In the last case the other dimension must be
     the number of cells of a square map, with or without extra tokens; without norms, the
@@ -199,6 +344,12 @@ def _of_sequence(
     kind = _of_sequence_kind(module)
     if kind:
         return kind
+    tokens = find_tokens(root)
+    if tokens.patch and image:
+        first, second = (tokens.split(count, image) is not None for count in shape[1:])
+        if first != second and shape[2 if first else 1] in _widths(module):
+            return "NLC" if first else "NCL"
+    square = bool(image) and image[0] == image[1]
     for widths in (_widths(module, NORMS), _widths(module), _widths(root, NORMS)):
         if (shape[1] in widths) != (shape[2] in widths):
             return "NCL" if shape[1] in widths else "NLC"

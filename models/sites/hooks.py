@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from tendril.data.errors import SubjectError, TendrilError
 
 from ..subjects.subject import Subject, site_modules
-from .dimensions import check_batch, is_image, is_square, layout_of, standard
+from .dimensions import check_batch, image_size, is_image, layout_of, standard, tokens_of
 
 ALIKE = 1e-2  # allowed difference between an image alone and in a batch, over the largest value
 INPUT = ":in"  # suffix of a module name: the site is the module's input instead of its output
@@ -41,16 +41,20 @@ class SiteShape:
 
 
 @contextmanager
-def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterator[Forward]:
+def recording(
+    module: nn.Module, sites: Mapping[str, tuple[str, ...]], *, all_tokens: bool = False
+) -> Iterator[Forward]:
     """Context manager that yields `forward(x)`, which returns the activations at each site.
 
     A site is the outputs of its modules, concatenated over channels; for a module marked `:in`, its
     first input. Activations of images are views in the layout [B, C, H, W], [B, T, D] or [B, D],
-    whatever the module's own (see `layout_of`). The forward pass stops after the last module
-    needed. All but the last activation are copies, because a later in-place operation would change
-    them. Gradients flow if they are enabled. Several threads may call `forward` at once. Calling
-    the network itself inside the body runs it in full and records nothing. Hooks are removed on
-    exit, also after an exception.
+    whatever the module's own (see `layout_of`). Of a vision transformer whose tokens are told apart
+    (`tokens_of`), the patches are a map [B, C, H, W], and the class token is [B, C]; with
+    `all_tokens` they stay [B, T, D]. The forward pass stops after the last module needed. All but
+    the last activation are copies, because a later in-place operation would change them. Gradients
+    flow if they are enabled. Several threads may call `forward` at once. Calling the network itself
+    inside the body runs it in full and records nothing. Hooks are removed on exit, also after an
+    exception.
 
     Raises SubjectError if a module does not exist, is not called, or is called twice before the
     pass stops. `describe_sites` also detects modules that are called again after that point.
@@ -80,10 +84,12 @@ def recording(module: nn.Module, sites: Mapping[str, tuple[str, ...]]) -> Iterat
             if stop.error:
                 raise stop.error from None
             if is_image(x):
-                square = is_square(x)
+                image = image_size(x)
                 for name, acts in seen.items():
-                    layout = layout_of(name, modules[name], module, acts.shape, square)
-                    seen[name] = standard(acts, layout)
+                    layout = layout_of(name, modules[name], module, acts.shape, image)
+                    seen[name] = acts = standard(acts, layout)
+                    if acts.ndim == 3 and not all_tokens:
+                        seen[name] = tokens_of(module).kept(name, acts, image)
             return {site: _join([seen[name] for name in names]) for site, names in sites.items()}
         else:
             uncalled = next(name for name in modules if name not in seen)
@@ -129,25 +135,55 @@ def describe_sites(subject: Subject, names: Sequence[str]) -> dict[str, SiteShap
     device = next((p.device for p in subject.module.parameters()), torch.device("cpu"))
     shape = (2, 3, subject.input_size, subject.input_size)
     noise_BCHW = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
-    first, square = _outputs(subject, modules, noise_BCHW[:1])
-    second, _ = _outputs(subject, modules, noise_BCHW[1:])
-    both, _ = _outputs(subject, modules, noise_BCHW)
+    first, x = module_outputs(subject, modules, noise_BCHW[:1])
+    second, _ = module_outputs(subject, modules, noise_BCHW[1:])
+    both, _ = module_outputs(subject, modules, noise_BCHW)
     shapes: dict[str, Tensor] = {}
     for name, part in modules.items():
         check_batch(name, part, first[name].shape, both[name].shape)
-        layout = layout_of(name, part, subject.module, both[name].shape, square)
+        layout = layout_of(name, part, subject.module, both[name].shape, image_size(x))
         shapes[name] = standard(first[name], layout)
         alone = torch.cat([shapes[name], standard(second[name], layout)])
         _check_alike(name, alone, standard(both[name], layout))
+        if shapes[name].ndim == 3:
+            shapes[name] = tokens_of(subject.module).kept(name, shapes[name], image_size(x))
     grids = {s: as_grid(_join([shapes[name] for name in names])) for s, names in sites.items()}
     return {s: SiteShape(g.shape[3], (g.shape[1], g.shape[2])) for s, g in grids.items()}
 
 
-def _outputs(
+@torch.no_grad()
+def sequence_lengths(
+    subject: Subject, names: Sequence[str]
+) -> tuple[dict[str, int], Sequence[int]]:
+    """The number of tokens at each site whose output is a sequence [B, L, C], from one image of
+    noise, and the (height, width) of the network's input.
+
+    Modules whose layout cannot be told are left out: `describe_sites` refuses them. Raises
+    UnknownSiteError, and SubjectError as `describe_sites` does.
+    """
+    sites = site_modules(subject, names)
+    modules = _submodules(subject.module, sites)
+    device = next((p.device for p in subject.module.parameters()), torch.device("cpu"))
+    shape = (1, 3, subject.input_size, subject.input_size)
+    noise_BCHW = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    outputs, x = module_outputs(subject, modules, noise_BCHW)
+    lengths: dict[str, int] = {}
+    for name, acts in outputs.items():
+        if acts.ndim != 3 or not is_image(x):
+            continue
+        with suppress(SubjectError):
+            layout = layout_of(name, modules[name], subject.module, acts.shape, image_size(x))
+            lengths[name] = standard(acts, layout).shape[1]
+    parts = {site: next((n for n in names if n in lengths), "") for site, names in sites.items()}
+    found = {site: lengths[name] for site, name in parts.items() if name}
+    return found, image_size(x)
+
+
+def module_outputs(
     subject: Subject, modules: Mapping[str, nn.Module], rgb_BCHW: Float[Tensor, "b 3 h w"]
-) -> tuple[dict[str, Tensor], bool]:
-    """The output of each module as the module returns it, from one full pass, and whether the
-    network's input is square. Raises SubjectError."""
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The output of each module as the module returns it, from one full pass, and the network's
+    input. Raises SubjectError."""
     calls: Counter[str] = Counter()
     outputs: dict[str, Tensor] = {}
 
@@ -178,12 +214,12 @@ def _outputs(
             raise SubjectError(_never_called(name))
         if calls[name] > 1:
             raise SubjectError(_called_often(name, f"{calls[name]} times"))
-    return outputs, is_square(x)
+    return outputs, x
 
 
 def _check_alike(name: str, alone: Tensor, batched: Tensor) -> None:
     """Raise SubjectError if two images give other activations alone than as one batch."""
-    alone, batched = (acts.double().nan_to_num() for acts in (alone, batched))
+    alone, batched = (acts.cpu().double().nan_to_num() for acts in (alone, batched))
     error = (alone - batched).abs().max()
     if error > ALIKE * alone.abs().max():
         raise SubjectError(

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tendril.data.device import float64
+
 from .splice import CLEAN, Substitute, splicing, to_parts, to_vectors
 
 FIGURES = ("count", "loss", "kl", "agreed", "right")
@@ -76,7 +78,7 @@ def kept_mean(
     total, count = torch.zeros(0), 0
     with splicing(module, names) as splice:
         for batch in batches:
-            x_ND = to_vectors(splice.read(batch.tokens_BT))[batch.kept_BT.flatten()].double()
+            x_ND = float64(to_vectors(splice.read(batch.tokens_BT))[batch.kept_BT.flatten()])
             total = x_ND.sum(dim=0) if count == 0 else total + x_ND.sum(dim=0)
             count += len(x_ND)
     return (total / max(count, 1)).float()
@@ -107,7 +109,7 @@ def next_token_sums(
             for name, substitute in substitutes.items():
                 replaced_ND = x_ND.clone()
                 replaced_ND[kept_N] = substitute(x_ND[kept_N]).to(x_ND.dtype)
-                missed = float((x_ND.double() - replaced_ND).square().sum())
+                missed = float((float64(x_ND) - float64(replaced_ND)).square().sum())
                 logits_BTV = splice.run(batch.tokens_BT, to_parts(replaced_ND, parts))
                 scores = _scores(_predictions(logits_BTV, batch), clean_NV, batch, groups)
                 sums[name] += TokenSums(scores.sums_FG, missed)
@@ -134,8 +136,10 @@ def _scores(
         first_N == clean_NV.argmax(dim=1),
         first_N == target_N,
     ]
-    each_FN = torch.stack([figure.double() for figure in figures])
-    sums_FG = each_FN.new_zeros(len(figures), groups).index_add_(1, group_N, each_FN)
+    each_FN = torch.stack([float64(figure) for figure in figures])
+    sums_FG = each_FN.new_zeros(len(figures), groups).index_add_(
+        1, group_N.to(each_FN.device), each_FN
+    )
     return TokenSums(sums_FG.cpu())
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..subjects.subject import Subject, site_modules
-from .hooks import recording
+from .dimensions import tokens_of
+from .hooks import describe_sites, recording, sequence_lengths
 
 PROBES = 4  # noise images, because max-pooling and ReLUs block some paths for each of them
 
@@ -20,7 +21,8 @@ class ReceptiveField:
     `grid` is the (rows, columns) of the site's activation map, `cell` the (row, column) of that
     cell and `centre` the pixel (x, y) at the middle of its field. `size` is the field's (width,
     height) in pixels, which may exceed the image, and `stride` the distance (x, y) in pixels
-    between the fields of neighbouring cells.
+    between the fields of neighbouring cells. `is_patch` is True for the patches of a vision
+    transformer: attention reads the whole image, and `size` is the patch's own place in it.
     """
 
     grid: tuple[int, int]
@@ -28,6 +30,7 @@ class ReceptiveField:
     centre: tuple[float, float]
     size: tuple[int, int]
     stride: tuple[float, float]
+    is_patch: bool = False
 
     def pixel(self, y: float, x: float) -> tuple[float, float]:
         """The pixel (x, y) at the middle of the field of the cell in row y and column x."""
@@ -59,10 +62,13 @@ def receptive_field(subject: Subject, site: str) -> ReceptiveField:
     any of a few noise images. In InceptionV1, cell i of mixed3b is centred on pixel 8 i + 7, and
     cell i of mixed4e on pixel 16 i + 15. If a field does not fit into the image, it is measured
     on an image twice as large. If it covers even that image, or the network accepts only one
-    size, fields cover the whole image, centred on equal tiles of it. Tokens and single vectors
-    have the whole image as their field. Raises UnknownSiteError.
+    size, fields cover the whole image, centred on equal tiles of it. The patches of a vision
+    transformer have their own tile of the image. Tokens that are no map and single vectors have
+    the whole image as their field. Raises UnknownSiteError.
     """
     size, middle = subject.input_size, (subject.input_size - 1) / 2
+    if tokens_of(subject.module).keep == "patches" and sequence_lengths(subject, [site])[0]:
+        return _patch(size, describe_sites(subject, [site])[site].grid)
     shape, axes = _probe(subject, site, size)
     if len(shape) != 4:
         grid = (shape[1] if len(shape) == 3 else 1, 1)
@@ -81,6 +87,21 @@ def receptive_field(subject: Subject, site: str) -> ReceptiveField:
         centre=(x.centre(column), y.centre(row)),
         size=(round(x.last - x.first) + 1, round(y.last - y.first) + 1),
         stride=(x.stride, y.stride),
+    )
+
+
+def _patch(size: int, grid: tuple[int, int]) -> ReceptiveField:
+    """The middle patch of an image of `size` pixels, cut into a grid of patches."""
+    strides = [size / cells for cells in grid]
+    cells = [(count - 1) // 2 for count in grid]
+    y, x = ((cell + 0.5) * stride - 0.5 for cell, stride in zip(cells, strides, strict=True))
+    return ReceptiveField(
+        grid=grid,
+        cell=(cells[0], cells[1]),
+        centre=(x, y),
+        size=(round(strides[1]), round(strides[0])),
+        stride=(strides[1], strides[0]),
+        is_patch=True,
     )
 
 

@@ -5,7 +5,7 @@ several modules only if none of them feeds another (e.g. the branches of an ince
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -14,10 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tendril.data.device import float64
 from tendril.data.errors import SubjectError
 
 from ..dictionaries.sae import SAE
-from .dimensions import is_image, is_square, layout_of, restored
+from .dimensions import image_size, is_image, layout_of, restored, standard, tokens_of
 from .hooks import INPUT, as_grid, recording
 
 CLEAN, ZERO, MEAN = "clean", "zero", "mean"  # conditions: unchanged, zero- and mean-ablated
@@ -88,14 +89,19 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
     exception. Not thread-safe. Raises SubjectError as `recording` does.
     """
     replacements: dict[str, Tensor] = {}
-    image = square = False  # whether the input is a batch of images, and of square ones
+    image = False  # whether the input is a batch of images
+    size: tuple[int, ...] = ()  # height and width of these images
     modules = dict(module.named_modules(remove_duplicate=False))
 
     def replacement(name: str, like: Tensor) -> Tensor:
         if not image:
             return replacements[name]
         part = modules[name.removesuffix(INPUT)]
-        return restored(replacements[name], layout_of(name, part, module, like.shape, square))
+        layout = layout_of(name, part, module, like.shape, size)
+        new, tokens = replacements[name], tokens_of(module)
+        if len(layout) == 3 and tokens.keep != "all":  # the other tokens stay as they are
+            new = tokens.put(name, standard(like, layout), new, size)
+        return restored(new, layout)
 
     def hook(name: str) -> Callable[[nn.Module, object, object], object]:
         def replace(_module: nn.Module, _inputs: object, output: object) -> object:
@@ -121,12 +127,12 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
     handles = []
     with (
         recording(module, {name: (name,) for name in names}) as record,
-        recording(module, {logits: (logits,)}) if logits else _whole(module) as predict,
+        _predicting(module, logits) as predict,
     ):
 
         def run(x: Any, parts: Mapping[str, Tensor]) -> Tensor:
-            nonlocal image, square
-            image, square = is_image(x), is_square(x)
+            nonlocal image, size
+            image, size = is_image(x), image_size(x)
             replacements.update(parts)
             try:
                 return predict(x)[logits]
@@ -147,6 +153,15 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
                 handle.remove()
 
 
+def _predicting(
+    module: nn.Module, logits: str
+) -> AbstractContextManager[Callable[[Any], dict[str, Tensor]]]:
+    """The output of the module that computes the logits; the network's own if it is empty."""
+    if logits:
+        return recording(module, {logits: (logits,)}, all_tokens=True)
+    return _whole(module)
+
+
 @contextmanager
 def _whole(module: nn.Module) -> Iterator[Callable[[Any], dict[str, Tensor]]]:
     """The network's own output, with the interface of `recording`."""
@@ -165,8 +180,8 @@ def first_tensor(output: Any) -> Tensor:
     if isinstance(output, tuple | list) and output:
         return first_tensor(output[0])
     raise SubjectError(
-        f"the network's output must be a tensor; got a {type(output).__name__}. Choose another "
-        "subject."
+        f"the network's output must be the logits of classes; got a {type(output).__name__}. "
+        "Choose a subject with a classifier."
     )
 
 
@@ -231,7 +246,7 @@ def site_mean(
     total, count = torch.zeros(0), 0
     with splicing(module, names) as splice:
         for x in inputs:
-            x_ND = to_vectors(splice.read(x)).double()
+            x_ND = float64(to_vectors(splice.read(x)))
             total = x_ND.sum(dim=0) if count == 0 else total + x_ND.sum(dim=0)
             count += len(x_ND)
     return (total / count).float()
@@ -262,7 +277,7 @@ def splice_answers(
             sums[CLEAN] += _answers(clean, targets)
             for name, substitute in substitutes.items():
                 replaced_ND = substitute(x_ND)
-                missed = float((x_ND.double() - replaced_ND).square().sum())
+                missed = float((float64(x_ND) - float64(replaced_ND)).square().sum())
                 answers = _answers(splice.run(x, to_parts(replaced_ND, parts)), targets)
                 sums[name] += answers + Answers(missed=missed)
     return sums
@@ -291,5 +306,5 @@ def _answers(logits: Float[Tensor, "*n v"], labels: Int[Tensor, "..."]) -> Answe
         count=len(label_N),
         top1=int(first[:, 0].sum()),
         top5=int(first.any(dim=1).sum()),
-        loss=float(functional.cross_entropy(scores_NV, label_N, reduction="none").double().sum()),
+        loss=float(float64(functional.cross_entropy(scores_NV, label_N, reduction="none")).sum()),
     )

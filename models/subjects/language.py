@@ -10,9 +10,8 @@ import hashlib
 import importlib.util
 import json
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, final
@@ -32,14 +31,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from tendril.data.cli import note
 from tendril.data.errors import ConfigError, SubjectError, UnknownSiteError
 from tendril.data.store.spec import SHORT_SITE, full_site
 
 from ..dictionaries.checkpoint import check_values
-from .lens import lens_sites, longest_input, offline, one_line
+from .lens import lens_sites, longest_input, offline, one_line, silence
 from .subject import check_stored_dtypes, weights_digest
 
 COMPUTE = ("float32", "bfloat16", "float16")
@@ -300,7 +298,7 @@ def _tokenizer(model: str) -> PreTrainedTokenizerBase:
 def _network(kind: Any, model: str, compute: str) -> tuple[PreTrainedModel, bool]:
     """The network, without its head if its files have none; and whether it has all weights."""
     try:
-        with _silence():  # missing weights are checked below
+        with silence():  # missing weights are checked below
             network, info = kind.from_pretrained(
                 model,
                 dtype=getattr(torch, compute),
@@ -334,23 +332,6 @@ def _network(kind: Any, model: str, compute: str) -> tuple[PreTrainedModel, bool
         network.pooler = None  # it follows the last block, and often is untrained
     network.config.use_cache = False  # the key-value cache only helps generation, and costs a copy
     return cast(PreTrainedModel, network.eval().requires_grad_(False)), whole
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Suppress the progress bar and the warnings of transformers."""
-    library: Any = transformers_logging
-    bar, level = library.is_progress_bar_enabled(), library.get_verbosity()
-    library.disable_progress_bar()
-    library.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        library.set_verbosity(level)
-        if bar:
-            library.enable_progress_bar()
 
 
 def _tokens_beyond(

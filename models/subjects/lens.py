@@ -6,6 +6,7 @@ empty copy of the network, only to look up modules. Forward passes use the trans
 """
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from tendril.data.errors import SubjectError
 
@@ -103,6 +105,23 @@ def offline() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Suppress the progress bar and the warnings of transformers."""
+    library: Any = transformers_logging
+    bar, level = library.is_progress_bar_enabled(), library.get_verbosity()
+    library.disable_progress_bar()
+    library.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        library.set_verbosity(level)
+        if bar:
+            library.enable_progress_bar()
 
 
 def _owners(bridge: nn.Module, paths: dict[int, str], point: type) -> Iterator[tuple[int, str]]:

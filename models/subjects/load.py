@@ -15,27 +15,40 @@ from .subject import Subject, weights_digest
 SIBLING = "29f8beeebb89a2f2b4e57ff9299223d0c970a92d0cf02572a454467fc8544c7d"
 RANDOM = "random"
 PLANTED = ("planted", "planted-hard", "planted-test")
+LIBRARIES = ("hf", "timm", "torchvision")  # before the colon of a subject's name
 
 
 def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto") -> Subject:
-    """Load `inceptionv1`, `handmade`, one of PLANTED, or `FILE.py:FUNCTION`.
+    """Load `inceptionv1`, `handmade`, one of PLANTED, `hf:NAME`, `timm:NAME`, `torchvision:NAME`,
+    or `FILE.py:FUNCTION`.
 
-    For inceptionv1, `weights` is a file, `lucent` for the Lucid checkpoint, or `random[:SEED]` for
-    an untrained network; `normalisation` is `lucent`, `sibling`, or `auto`, which decides by the
-    digest of the weights. Raises ConfigError for flags that the subject does not take,
-    WeightsNotFoundError and WeightsError for weights, SubjectError for a file.
+    For timm and torchvision, `weights` is a file or `random[:SEED]`; without it the library's own
+    weights are fetched. For inceptionv1, `weights` is a file, `lucent` for the Lucid checkpoint, or
+    `random[:SEED]` for an untrained network; `normalisation` is `lucent`, `sibling`, or `auto`,
+    which decides by the digest of the weights. Raises ConfigError for flags that the subject does
+    not take, WeightsNotFoundError and WeightsError for weights, SubjectError for a file, a name or
+    a folder.
     """
     if subject == "inceptionv1":
         return inceptionv1(weights, normalisation)
-    if weights:
+    library, colon, name = subject.partition(":")
+    has_weights = bool(colon) and library in ("timm", "torchvision")
+    if weights and not has_weights:
         raise ConfigError(
-            f"--weights is for --subject inceptionv1; {subject} has its own weights. Leave it out."
+            "--weights is for --subject inceptionv1, timm:NAME and torchvision:NAME; "
+            f"{subject} has its own weights. Leave it out."
         )
     if normalisation != "auto":
         raise ConfigError(
             f"--normalisation is for --subject inceptionv1; got {normalisation!r} with {subject}. "
             "Leave it out."
         )
+    if colon and library in LIBRARIES:
+        from .libraries import hf_subject, timm_subject, torchvision_subject
+
+        if library == "hf":
+            return hf_subject(name)
+        return (timm_subject if library == "timm" else torchvision_subject)(name, weights)
     if subject == "handmade":
         from .synthetic.handmade import handmade_subject
 

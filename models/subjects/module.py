@@ -3,12 +3,13 @@
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from tendril.data import _torchvision  # noqa: F401  before a subject file impor
 from tendril.data.errors import SubjectError, TendrilError
 
 from ..dictionaries.checkpoint import check_values
-from ..sites.dimensions import declare_layout
+from ..sites.dimensions import ELSE, NAMES, TOKENS, Tokens, declare_layout, find_tokens
 from .subject import Subject, weights_digest
 from .trust import file_digest, remember
 
@@ -30,6 +31,8 @@ def subject_from_module(
     preprocess: Callable[[Tensor], Tensor] = lambda rgb: rgb,
     name: str = "module",
     layout: Mapping[str, str] | None = None,
+    prefix_tokens: Sequence[str] | None = None,
+    patch_size: int | tuple[int, int] | None = None,
 ) -> Subject:
     """Make a subject of any network that takes images.
 
@@ -43,7 +46,13 @@ def subject_from_module(
     the channels last, `LNC` a sequence whose second dimension is the batch. Without it the order
     is found from the module and the shape of its output.
 
-    Raises SubjectError for parameters that are not finite and for layouts that are no layout.
+    `prefix_tokens` are the tokens before the patches of a vision transformer, one word each:
+    `["class"]`, or `["class", "register", "register"]`. `patch_size` is the side of a patch in
+    pixels, or (height, width). Without them both are found where the network has the parameters of
+    transformers, timm or torchvision.
+
+    Raises SubjectError for parameters that are not finite, for layouts that are no layout, and for
+    tokens and patches that are none.
     """
     module = module.eval().float().requires_grad_(False)
     digest = weights_digest(module)
@@ -64,7 +73,11 @@ def subject_from_module(
                 "name from named_modules()."
             )
         declare_layout(parts[site], site, letters)
-    declared = {"layout": dict(sorted(layout.items()))} if layout else {}
+    declared: dict[str, Any] = {"layout": dict(sorted(layout.items()))} if layout else {}
+    if prefix_tokens is not None or patch_size is not None:
+        tokens = _declared_tokens(module, prefix_tokens, patch_size)
+        module.__dict__[TOKENS] = tokens
+        declared["declared_tokens"] = {"prefix": list(tokens.prefix), "patch": tokens.patch}
     return Subject(
         name=name,
         module=module,
@@ -72,6 +85,28 @@ def subject_from_module(
         input_size=input_size,
         sites={n: (n,) for n in names},
         identity={"name": name, "weights": digest, "input_size": input_size} | declared,
+    )
+
+
+def _declared_tokens(
+    module: nn.Module, prefix: Sequence[str] | None, patch: int | tuple[int, int] | None
+) -> Tokens:
+    """The tokens as declared; what is not declared is found."""
+    found = find_tokens(module)
+    if isinstance(prefix, str) or any(word not in (*NAMES, ELSE) for word in prefix or ()):
+        raise SubjectError(
+            f"prefix_tokens must be a list of {', '.join((*NAMES, ELSE))}, one word for each token "
+            f'before the patches; got {prefix!r}. Give ["class"] for one class token.'
+        )
+    sides = (patch, patch) if isinstance(patch, int) else patch
+    if sides is not None and (len(sides) != 2 or min(sides) < 1):
+        raise SubjectError(
+            f"patch_size must be a number of pixels of at least 1, or (height, width); got "
+            f"{patch!r}. Give e.g. 16."
+        )
+    return Tokens(
+        found.prefix if prefix is None else tuple(prefix),
+        found.patch if sides is None else (sides[0], sides[1]),
     )
 
 
@@ -88,8 +123,9 @@ def subject_from_file(text: str) -> Subject:
     path = Path(file)
     if path.suffix != ".py" or not function or not path.is_file():
         raise SubjectError(
-            "--subject must be inceptionv1, handmade, planted, planted-hard, planted-test, or "
-            f"FILE.py:FUNCTION with a file that exists; got {text!r}."
+            "--subject must be inceptionv1, handmade, planted, planted-hard, "
+            "planted-test, hf:NAME, timm:NAME, "
+            f"torchvision:NAME, or FILE.py:FUNCTION with a file that exists; got {text!r}."
         )
     digest = file_digest(path)
     made = _call(path, function)

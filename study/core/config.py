@@ -12,7 +12,7 @@ class StudyConfig:
     """Fields of every study. Abstract: each study adds its own."""
 
     device: str = "auto"
-    """Device: auto, cpu or cuda."""
+    """Device: auto, cpu, cuda, cuda:N or mps."""
     home: str = ""
     """Folder that holds store/, runs/ and reports/; by default $TENDRIL_HOME, or the current
     folder."""
@@ -47,7 +47,8 @@ class VisionConfig(StudyConfig):
     store: str = ""
     """Store of the run's activations; by default the one it was trained on."""
     subject: str = ""
-    """Network: inceptionv1, handmade, planted or FILE.py:FUNCTION; by default the store's own."""
+    """Network: inceptionv1, handmade, planted, hf:NAME, timm:NAME, torchvision:NAME or
+    FILE.py:FUNCTION; by default the store's own."""
     weights: str = ""
     """File of weights, or `lucent` (inceptionv1); by default as harvested."""
     normalisation: str = ""

@@ -3,7 +3,6 @@
 A run names its store, and a store says where its subject and inputs were. Flags override both.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,9 @@ from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.provenance import identity_in_words, located, same_identity
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
 from tendril.models.dictionaries.checkpoint import DICTIONARY, read_config
+from tendril.models.sites.dimensions import CLASS, tokens_of
 from tendril.models.sites.hooks import describe_sites
+from tendril.models.sites.tokens import as_identified, has_tokens, other_tokens, with_tokens
 from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject, site_modules
 from tendril.models.subjects.trust import check_named
@@ -49,6 +50,8 @@ class VisionInputs:
     no_images: str
     grid: tuple[int, ...] = ()
     """Rows and columns of the site's map; (T, 1) for T tokens."""
+    tokens: bool = False
+    """True if the site holds the tokens of a vision transformer."""
 
     @property
     def run_name(self) -> str:
@@ -57,7 +60,7 @@ class VisionInputs:
 
     def remarks(self) -> list[str]:
         """What a reader must know: tokens, examples that are training inputs, norm outliers."""
-        found = token_remark(self.site, self.grid)
+        found = [token_remark(self)] if self.tokens else []
         if self.run is None:
             return found
         trained = read_config(self.run)
@@ -78,9 +81,12 @@ class VisionInputs:
 
 
 def find_vision_inputs(
-    config: VisionConfig, run: str, site: str = "", *, images: bool = True
+    config: VisionConfig, run: str, site: str = "", *, images: bool = True, field_for: str = ""
 ) -> VisionInputs:
     """Find run, store, subject and images, and check that they belong together.
+
+    `field_for` names a study that shows a network patches as large as a receptive field: sites of
+    tokens are refused.
 
     `run` is a name that `find_run` knows, or empty for units only. With `site` or
     `config.subject`, `latest` is the latest run that fits them. Raises RunNotFoundError,
@@ -93,6 +99,8 @@ def find_vision_inputs(
     trained = read_config(folder) if folder else {}
     store = _find_store(config, folder, trained)
     subject = given or _subject_of(config, folder, store)
+    identity = trained.get("subject") or (store.spec["subject"] if store else None)
+    subject = as_identified(subject, identity)
     _check_subject(subject, folder, trained, store)
     chosen = site or trained.get("site") or (store.sites[0] if store else "")
     if not chosen:
@@ -104,9 +112,28 @@ def find_vision_inputs(
             "only."
         )
     site_modules(subject, [chosen])
+    if identity is None:
+        subject = with_tokens(subject, "auto", [chosen])
+    tokens = has_tokens(subject, chosen)
+    if field_for and tokens:
+        raise SubjectError(_no_field(field_for, subject, chosen, folder))
     source, reason = _find_images(config, store, chosen) if images else (None, NOT_ASKED)
     grid = _grid(subject, store, chosen)
-    return VisionInputs(subject, chosen, folder, store, source, reason, grid)
+    return VisionInputs(subject, chosen, folder, store, source, reason, grid, tokens)
+
+
+def _no_field(name: str, subject: Subject, site: str, run: Path | None) -> str:
+    """Why a study of receptive fields refuses a site of tokens, and what works instead."""
+    works = "Choose a convolutional site, such as the patch embedding"
+    if run:
+        works = (
+            f"`tendril study features --run {run.resolve().name}` shows the images and patches "
+            "where its latents are active; compare, and splice of a classifier, work too"
+        )
+    return (
+        f"study {name} needs a site whose vectors depend on a part of the image; {site} of "
+        f"{subject.name} holds tokens, each of which depends on the whole image. {works}."
+    )
 
 
 def _grid(subject: Subject, store: Store | None, site: str) -> tuple[int, ...]:
@@ -116,21 +143,19 @@ def _grid(subject: Subject, store: Store | None, site: str) -> tuple[int, ...]:
     return describe_sites(subject, [site])[site].grid
 
 
-def token_remark(site: str, grid: tuple[int, ...], *, shown: bool = True) -> list[str]:
-    """Which token stands for the middle of a map, where a site holds tokens. `shown` is False for
-    a study that reads all of them."""
-    if len(grid) != 2 or grid[1] != 1 or grid[0] < 2:
-        return []
-    side = math.isqrt(grid[0] - 1)
-    patches = f", as many as a class token and {side} x {side} patches"
-    shape = patches if side**2 == grid[0] - 1 else ""
-    if not shown:
-        return [f"{site} holds {grid[0]} tokens{shape}; all of them are replaced."]
-    return [
-        f"{site} holds {grid[0]} tokens{shape}, and no map with a centre. What is shown to the "
-        "network is read at token 0 (the class token, where there is one), and the receptive field "
-        "of every token is the whole image."
-    ]
+def token_remark(inputs: VisionInputs) -> str:
+    """Which of a site's tokens are studied."""
+    site, (rows, columns), subject = inputs.site, inputs.grid, inputs.subject
+    keep, others = tokens_of(subject.module).keep, other_tokens(subject)
+    if keep == "patches":
+        rest = f" The other tokens ({others}) are left as they are." if others else ""
+        return (
+            f"{site} holds tokens: the {rows} x {columns} patches are studied, and each of them "
+            f"depends on the whole image.{rest}"
+        )
+    if keep == CLASS:
+        return f"{site} holds tokens: only its class token is studied."
+    return f"{site} holds {rows} tokens; all of them are studied, and each is a row like any other."
 
 
 def training_remark(store: Store, trained: Mapping[str, Any]) -> list[str]:
@@ -179,7 +204,10 @@ def _choose_run(config: VisionConfig, run: str, site: str, given: Subject | None
     for path in entries(folder, RUN.marker):
         trained = read_config(path)
         same_site = not site or trained["site"] == site
-        if same_site and (given is None or same_identity(trained["subject"], given.identity)):
+        made_with = trained["subject"]
+        if same_site and (
+            given is None or same_identity(made_with, as_identified(given, made_with).identity)
+        ):
             fitting.append(path)
     if fitting:
         return newest(fitting, RUN.marker)

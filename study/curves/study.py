@@ -47,7 +47,9 @@ class CurvesStudy(Study[CurvesConfig, VisionInputs, Findings]):
     config = CurvesConfig
 
     def find(self, config: CurvesConfig) -> VisionInputs:
-        return find_vision_inputs(config, config.run, config.site, images=config.examples > 0)
+        return find_vision_inputs(
+            config, config.run, config.site, images=config.examples > 0, field_for=self.name
+        )
 
     def identity(self, config: CurvesConfig, inputs: VisionInputs) -> Mapping[str, Any]:
         return inputs.identity()

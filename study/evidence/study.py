@@ -34,7 +34,7 @@ class EvidenceStudy(Study[EvidenceConfig, Sequence[VisionInputs], Evidence]):
 
     def find(self, config: EvidenceConfig) -> Sequence[VisionInputs]:
         runs = [find_run(run, config.home) for run in config.run]
-        found = [find_vision_inputs(config, str(run)) for run in runs]
+        found = [find_vision_inputs(config, str(run), field_for=self.name) for run in runs]
         first = found[0]
         for one in found:
             if (one.site, dict(one.subject.identity)) != (first.site, dict(first.subject.identity)):

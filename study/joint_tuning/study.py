@@ -39,7 +39,7 @@ class JointStudy(Study[JointConfig, VisionInputs, Joint]):
     config = JointConfig
 
     def find(self, config: JointConfig) -> VisionInputs:
-        inputs = find_vision_inputs(config, config.run)
+        inputs = find_vision_inputs(config, config.run, field_for=self.name)
         if inputs.store is None or inputs.images is None:
             raise ConfigError(f"joint tuning needs photographs. {inputs.no_images}".strip())
         return inputs

@@ -1,5 +1,6 @@
 """Dataset examples: the rows of a store that excite a unit most, and their pixels."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -128,7 +129,14 @@ def cell_of(store: Store, site: str, row: int) -> tuple[int, int]:
 def pixel_of(store: Store, site: str, field: ReceptiveField, row: int) -> tuple[int, int]:
     """The pixel (y, x) that the cell of a row is centred on."""
     y, x = cell_of(store, site, row)
+    return pixel_at(field, y, x)
+
+
+def pixel_at(field: ReceptiveField, y: int, x: int) -> tuple[int, int]:
+    """The pixel (y, x) that the cell in row y and column x is centred on."""
     across, down = field.pixel(float(y), float(x))
+    if field.is_patch:  # the first pixel of the crop is the first of the patch
+        return math.floor(down + 0.5), math.floor(across + 0.5)
     return round(down), round(across)
 
 

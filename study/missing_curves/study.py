@@ -52,7 +52,10 @@ class MissingCurvesStudy(Study[MissingConfig, Inputs, Findings]):
     def find(self, config: MissingConfig) -> Inputs:
         examples = config.examples > 0
         runs = [find_run(run, config.home) for run in config.run]
-        return [find_vision_inputs(config, str(run), images=examples) for run in runs]
+        return [
+            find_vision_inputs(config, str(run), images=examples, field_for=self.name)
+            for run in runs
+        ]
 
     def identity(self, config: MissingConfig, inputs: Inputs) -> Mapping[str, Any]:
         return {"runs": [one.identity() for one in inputs]}

@@ -88,7 +88,7 @@ class SplicedImages:
     def remarks(self) -> list[str]:
         """Tokens in place of a map, and norm outliers that the runs dropped or capped."""
         return [
-            *token_remark(self.site, self.found.grid, shown=False),
+            *([token_remark(self.found)] if self.found.tokens else []),
             *outlier_remark(read_config(run) for run in self.runs),
         ]
 

@@ -53,7 +53,9 @@ class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
     config = SymmetryConfig
 
     def find(self, config: SymmetryConfig) -> SymmetryInputs:
-        vision = find_vision_inputs(config, config.run, images=config.examples > 0)
+        vision = find_vision_inputs(
+            config, config.run, images=config.examples > 0, field_for=self.name
+        )
         if vision.run is None:
             raise RunNotFoundError(
                 f"--run must name a run of {vision.subject.name}; there is none. Train one with "

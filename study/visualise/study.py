@@ -33,7 +33,9 @@ class VisualiseStudy(Study[VisualiseConfig, VisionInputs, Images]):
     config = VisualiseConfig
 
     def find(self, config: VisualiseConfig) -> VisionInputs:
-        inputs = find_vision_inputs(config, config.run, config.site, images=False)
+        inputs = find_vision_inputs(
+            config, config.run, config.site, images=False, field_for=self.name
+        )
         if config.latents and inputs.run is None:
             raise ConfigError(
                 '--latents must be those of a run; got --run "". Name a run, or pass --units.'

@@ -235,7 +235,7 @@ def test_a_stream_killed_and_begun_again(model: Path, tmp_path: Path) -> None:
         (["--inputs", "self:x", "--limit", "3"], "--inputs self:SEED must be an integer"),
         (["--inputs", "short.txt"], "shorter than one context of 16 tokens"),
         (["--inputs", "latin.txt"], "must be UTF-8; got the byte 0xe9 at 3"),
-        (["--batch-size", "0"], "--batch-size must be from 1 to 65,536; got 0"),
+        (["--batch-size=-1"], "--batch-size must be from 1 to 65,536, or 0"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(

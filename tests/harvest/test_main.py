@@ -136,8 +136,8 @@ MISTAKES = {
         "1 to 64, the positions of the map of late",
     ),
     "no batch": (
-        ["--inputs", "{photos}", "--batch-size", "0"],
-        "--batch-size must be from 1 to 65,536; got 0",
+        ["--inputs", "{photos}", "--batch-size=-1"],
+        "--batch-size must be from 1 to 65,536, or 0 for one that suits the device; got -1",
     ),
     "no GPU": (["--inputs", "{photos}", "--device", "cuda"], "no CUDA device"),
     "no subject": (["--inputs", "{photos}", "--subject", ""], "--subject must be FILE.py:FUNCTION"),

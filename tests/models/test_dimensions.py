@@ -276,13 +276,13 @@ def test_fields_and_replacements_of_a_channels_last_site(swin: Subject) -> None:
 def test_a_map_whose_channels_cannot_be_told_is_refused() -> None:
     plain, normed = nn.Sequential(nn.ReLU()), nn.Sequential(nn.ReLU(), nn.LayerNorm(8))
     cube = (2, 8, 8, 8)
-    assert layout_of("0", plain[0], plain, cube, True) == "NCHW"
-    assert layout_of("conv", nn.Conv2d(8, 8, 1), normed, cube, True) == "NCHW"
-    assert layout_of("norm", normed[1], normed, cube, True) == "NHWC"
+    assert layout_of("0", plain[0], plain, cube, (32, 32)) == "NCHW"
+    assert layout_of("conv", nn.Conv2d(8, 8, 1), normed, cube, (32, 32)) == "NCHW"
+    assert layout_of("norm", normed[1], normed, cube, (32, 32)) == "NHWC"
     with pytest.raises(SubjectError, match="cannot be told"):
-        layout_of("0", normed[0], normed, cube, True)
+        layout_of("0", normed[0], normed, cube, (32, 32))
     with pytest.raises(SubjectError, match="cannot be told"):
-        layout_of("0", normed[0], normed, (2, 8, 6, 8), False)
+        layout_of("0", normed[0], normed, (2, 8, 6, 8))
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC", "HWNC", "LNC", "NCL", "CN"])

@@ -12,16 +12,15 @@ import torch
 from PIL import Image
 
 from tendril.data import order
+from tendril.data.errors import SubjectError
 from tendril.data.store.reader import open_store
 from tendril.harvest.config import HarvestConfig
 from tendril.harvest.run import harvest
 from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
-from tendril.models.subjects.load import load_subject
 from tendril.study.core.config import outlier_remark
 from tendril.study.core.language_inputs import text_of, without_dropped
-from tendril.study.core.vision_inputs import token_remark
 from tendril.study.run import study
 
 from ..helpers import language_runs
@@ -46,6 +45,11 @@ class Tokens(nn.Module):
 
 def make():
     return subject_from_module(Tokens(), input_size=32, name="tokens")
+
+def told():
+    return subject_from_module(
+        Tokens(), input_size=32, name="tokens", prefix_tokens=["class"], patch_size=8
+    )
 """
 QUICK = {"device": "cpu", "orientation_step": 30.0, "radii": (6.0, 10.0)}
 
@@ -62,14 +66,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def subject(home: Path) -> str:
-    return f"{home / 'tokens.py'}:make"
+def subject(home: Path, function: str = "make") -> str:
+    return f"{home / 'tokens.py'}:{function}"
 
 
-def store_of(home: Path, site: str = "block") -> Path:
+def store_of(home: Path, site: str = "block", function: str = "make", tokens: Any = "auto") -> Path:
     config = HarvestConfig(
         inputs=str(home / "images"),
-        subject=subject(home),
+        subject=subject(home, function),
+        tokens=tokens,
         sites=(site,),
         device="cpu",
         home=str(home),
@@ -81,7 +86,7 @@ def save_run(home: Path, name: str, made: Path, site: str = "block", **fields: o
     sae = SAE(6, 6, Sparsity("relu"), pre_bias=False)
     told = {
         "site": site,
-        "subject": dict(load_subject(subject(home)).identity),
+        "subject": open_store(made).spec["subject"],
         "store": made.name,
         "store_path": str(made),
         "held_out": 0.25,
@@ -89,54 +94,74 @@ def save_run(home: Path, name: str, made: Path, site: str = "block", **fields: o
     save_dictionary(home / "runs" / name, sae, told | fields, torch.full((6,), 0.1))
 
 
-def test_a_harvest_says_that_a_class_token_is_among_the_patches(
-    home: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("function", "tokens", "words"),
+    [
+        ("make", "auto", "6 channels at 17 positions, one for each of all tokens (block)"),
+        ("told", "auto", "6 channels on a 4 x 4 map of patches, without a class token (block)"),
+        ("told", "all", "6 channels at 17 positions, one for each of all tokens (block)"),
+        ("told", "class", "20 rows of 6 channels, the class token (block)"),
+    ],
+)
+def test_a_harvest_says_which_tokens_its_rows_are(
+    home: Path, function: str, tokens: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store_of(home)
-    assert "17 positions, as many as a class token and 4 x 4 patches" in capsys.readouterr().err
+    store_of(home, function=function, tokens=tokens)
+    assert words in capsys.readouterr().err
 
 
 STUDIES: Mapping[str, Mapping[str, Any]] = {
     "curves": {**QUICK, "run": "tokens"},
     "missing": {**QUICK, "run": ("tokens",)},
     "visualise": {"device": "cpu", "run": "tokens", "units": (0,), "steps": 2},
-    "splice": {"device": "cpu", "run": ("tokens",)},
+    "joint": {"device": "cpu", "run": "tokens"},
+    "symmetry": {"device": "cpu", "run": "tokens"},
+    "evidence": {"device": "cpu", "run": ("tokens",)},
 }
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_vision_studies_say_which_token_is_read(
-    home: Path, name: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("function", ["make", "told"])
+def test_studies_of_receptive_fields_refuse_tokens_and_say_what_works(
+    home: Path, name: str, function: str
 ) -> None:
-    save_run(home, "tokens", store_of(home))
+    save_run(home, "tokens", store_of(home, function=function))
+    with pytest.raises(
+        SubjectError,
+        match=f"study {name} needs a site whose vectors depend on a part of the image; block of "
+        r"tokens holds tokens.*`tendril study features --run tokens` shows",
+    ):
+        study(name, home=str(home), **STUDIES[name])
+
+
+@pytest.mark.parametrize(
+    ("function", "tokens", "words"),
+    [
+        ("make", "auto", "block holds 17 tokens; all of them are studied"),
+        ("told", "auto", "the 4 x 4 patches are studied"),
+        ("told", "class", "only its class token is studied"),
+    ],
+)
+def test_splice_says_which_tokens_it_replaces(
+    home: Path, function: str, tokens: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_run(home, "tokens", store_of(home, function=function, tokens=tokens))
     capsys.readouterr()
-    made = study(name, subject=subject(home), home=str(home), **STUDIES[name])
-    which = "all of them are replaced" if name == "splice" else "read at token 0"
+    made = study("splice", run=("tokens",), device="cpu", home=str(home))
     told = capsys.readouterr().err
     for text in (made.report.read_text(), " ".join(made.figures["remarks"]), told):
-        assert "block holds 17 tokens, as many as a class token and 4 x 4 patches" in text
-        assert which in text
+        assert words in text
     assert json.loads((made.report.parent / "result.json").read_text())["remarks"]
 
 
-def test_units_without_a_store_are_warned_of_too(home: Path) -> None:
-    made = study("curves", run="", subject=subject(home), site="block", home=str(home), **QUICK)
-    assert "17 tokens" in made.report.read_text()
+def test_units_of_tokens_are_refused_without_a_store_too(home: Path) -> None:
+    with pytest.raises(SubjectError, match="Choose a convolutional site"):
+        study("curves", run="", subject=subject(home), site="block", home=str(home), **QUICK)
 
 
 def test_a_map_is_no_tokens(home: Path) -> None:
     made = study("curves", run="", subject=subject(home), site="patches", home=str(home), **QUICK)
     assert "remarks" not in made.figures
-
-
-@pytest.mark.parametrize(
-    ("grid", "shape"), [((197, 1), "14 x 14"), ((201, 1), ""), ((5, 1), "2 x 2")]
-)
-def test_tokens_in_words(grid: tuple[int, int], shape: str) -> None:
-    (text,) = token_remark("block", grid)
-    assert f"{grid[0]} tokens" in text and shape in text
-    assert bool(shape) == ("as many as a class token" in text)
-    assert not token_remark("block", (7, 7)) and not token_remark("block", (1, 1))
 
 
 def test_pages_say_how_many_examples_may_be_training_inputs(home: Path) -> None:

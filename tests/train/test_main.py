@@ -79,7 +79,7 @@ def test_a_recipe_with_fields_of_its_own_ends_in_json(home: Path) -> None:
         (["relu_l1", "--site", "hre"], "(near it: here)."),
         (["topkk"], "got 'topkk' (near it: topk"),
         (["crosscoder", "--sites", "here", "here"], "--sites must name each site once"),
-        (["topk", "--device", "tpu"], "--device must be auto, cpu or cuda"),
+        (["topk", "--device", "tpu"], "--device must be auto, cpu, cuda, cuda:N or mps"),
     ],
 )
 def test_mistakes_are_a_sentence_and_status_2(
