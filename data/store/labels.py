@@ -41,7 +41,7 @@ def labels_of(attributes: Mapping[str, Any], inputs: int) -> Labels:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if len(numbers) != inputs:
         raise ValueError(f"{len(numbers)} numbers for {inputs} inputs")
-    if len(numbers) and not (NO_CLASS <= numbers.min() and numbers.max() < len(names)):
+    if len(numbers) and not (numbers.min() >= NO_CLASS and numbers.max() < len(names)):
         raise ValueError(f"numbers from {numbers.min()} to {numbers.max()} of {len(names)} names")
     return Labels(names, numbers)
 
