@@ -60,6 +60,7 @@ const features = (() => {
   const escaped = (text) => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
   const number = (value, digits = 3) =>
     value === 0 ? "0" : Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3 ? value.toExponential(1) : String(+value.toPrecision(digits));
+  const fixed = (value) => value.toFixed(2).replace("-0.00", "0.00");
   const percent = (part) => (part === 0 ? "never" : part < 1e-5 ? "<0.001 %" : `${+(part * 100).toPrecision(part < 0.001 ? 1 : 2)} %`);
   const visible = (text) => escaped(text).replace(/\r\n|\r|\n/g, "↵").replace(/\t/g, "⇥");
   const chip = (token, hit) => {
@@ -125,7 +126,7 @@ const features = (() => {
     },
     max: (latent) => `<span>${number(all.max[latent])}</span>`,
     nearest: (latent) => `<span>${all.nearest[latent].toFixed(2)}</span>`,
-    moran: (latent) => `<span>${Number.isNaN(all.moran[latent]) ? "–" : all.moran[latent].toFixed(2)}</span>`,
+    moran: (latent) => `<span>${Number.isNaN(all.moran[latent]) ? "–" : fixed(all.moran[latent])}</span>`,
     effective: (latent) => `<span>${all.frequency[latent] ? number(all.effective[latent], 2) : "–"}</span>`,
     fires: (latent) => `<span class="chips">${chips(tokensOf(all.fires, latent).slice(0, 8), found.hit)}</span>`,
     promotes: (latent) => `<span class="chips">${chips(tokensOf(all.promotes, latent).slice(0, 8), found.hit)}</span>`,
@@ -165,7 +166,7 @@ const features = (() => {
       `<p class="facts"><span>active on <b>${percent(all.frequency[latent])}</b> of ${unit}s (${fired})</span>` +
       (pictures ? `<span>in <b>${percent(entry.images / all.images)}</b> of images (${entry.images.toLocaleString("en")})</span>` : "") + `<span>maximum <b>${number(all.max[latent])}</b></span>` +
       `<span>mean where active <b>${number(entry.mean)}</b></span><span>decoder norm <b>${number(entry.norm)}</b></span>` +
-      (all.moran && !Number.isNaN(all.moran[latent]) ? `<span title="mean over the maps of its strongest images">Moran's I <b>${all.moran[latent].toFixed(2)}</b></span>` : "") + "</p>";
+      (all.moran && !Number.isNaN(all.moran[latent]) ? `<span title="mean over the maps of its strongest images">Moran's I <b>${fixed(all.moran[latent])}</b></span>` : "") + "</p>";
     if (!entry.fired) return head + `<p style="margin-top:18px">It is active on none of the ${unit}s read.</p>` + writes(entry) + kin(entry);
     const bars = `<h3>Activations</h3>${histogram(entry.histogram)}`, most = all.max[latent];
     const shownAs = pictures ? (list) => pictures.examples(list, most) : (list) => list.map((e) => example(e, most)).join("");

@@ -81,6 +81,16 @@ class ImageFindings:
         return self.activity.latents
 
     @cached_property
+    def frequency_S(self) -> Float64[np.ndarray, " s"]:
+        """The fraction of positions on which each latent is active."""
+        return self.activity.frequency_S
+
+    @cached_property
+    def mean_S(self) -> Float64[np.ndarray, " s"]:
+        """The mean activation of each latent over the positions on which it is active."""
+        return self.activity.mean_S
+
+    @cached_property
     def moran_S(self) -> Float64[np.ndarray, " s"]:
         """The mean of Moran's I over the maps of the strongest images of each latent; NaN where
         there are none."""
@@ -136,10 +146,10 @@ class ImageFindings:
         return {
             "latent": latent,
             "fired": int(activity.fired_S[latent]),
-            "frequency": short(activity.frequency_S[latent]),
+            "frequency": short(self.frequency_S[latent]),
             "images": int(self.images_S[latent]),
             "max": short(activity.max_S[latent]),
-            "mean_when_on": short(activity.mean_S[latent]),
+            "mean_when_on": short(self.mean_S[latent]),
             "decoder_norm": short(self.norm_S[latent]),
             "nearest": int(numbers[latent, 0]) if numbers.numel() else "",
             "nearest_cosine": short(cosines[latent, 0]) if numbers.numel() else "",

@@ -4,7 +4,7 @@ data/index.js      what the list, its search and its order need of every latent
 data/000.js ...    the rest, 128 latents a file, loaded when one of them is shown
 data/images/7.jpg  the images that are shown, each once
 
-A map of a latent over an image is text, as `image_maps.as_text` writes it.
+A map of a latent over an image is text, as `image_maps.as_texts` writes it.
 """
 
 from pathlib import Path
@@ -221,7 +221,7 @@ def index_of(findings: ImageFindings) -> dict[str, Any]:
         there = np.take_along_axis(part_SC, best, axis=1) > 0
         top[:, : best.shape[1]] = np.where(there, best + 1, 0)
     nearest = cosines[:, 0].numpy() if cosines.numel() else np.zeros(findings.latents)
-    x, y = field.pixel(0, 0)
+    x, y = field.pixel(0.0, 0.0)
     return {
         "kind": "images",
         "latents": findings.latents,
@@ -282,7 +282,7 @@ def latent_of(findings: ImageFindings, latent: int) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "fired": int(activity.fired_S[latent]),
         "images": int(findings.images_S[latent]),
-        "mean": short(activity.mean_S[latent]),
+        "mean": short(findings.mean_S[latent]),
         "norm": short(findings.norm_S[latent]),
         "histogram": [first, *histogram[first : last + 1].tolist()],
         "neighbours": pairs(numbers_[latent].tolist(), cosines[latent]),

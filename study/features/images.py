@@ -46,7 +46,7 @@ class ImageFeatureInputs:
     dictionary: SAE
     sites: tuple[str, ...]
     valid_BP: Bool[np.ndarray, "b p"]
-    chosen: Int64[np.ndarray, " b"]
+    chosen: Int64[np.ndarray, " c"]
     labels: Labels | None
 
     def identity(self, config: FeaturesConfig) -> dict[str, Any]:

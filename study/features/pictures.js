@@ -20,7 +20,8 @@ const picturesOf = ({ all, escaped, number, chips }) => {
     let html = "";
     for (let i = 0; all.faces && i < Math.min(all.faces.each, most); i++) {
       const [image, y, x] = all.faces.data.subarray((latent * all.faces.each + i) * 3, (latent * all.faces.each + i) * 3 + 3);
-      if (image >= 0) html += part(image, y, x, true);
+      if (image < 0) continue;
+      html += n <= 64 ? `<span class="part rough"><img src="${file(image)}" alt="" draggable="false" style="width:100%;left:0;top:0"></span>` : part(image, y, x, true);
     }
     return html;
   }
@@ -37,10 +38,10 @@ const picturesOf = ({ all, escaped, number, chips }) => {
   function levels(text) { // activations of the cells in parts of the map's largest; NaN if unknown
     const found = new Float32Array(rows * columns);
     let at = 0;
-    for (const [piece] of text.matchAll(/_\d+|\d+|[A-Za-z]+/g)) {
-      if (piece[0] === "_") { const count = +piece.slice(1); found.fill(NaN, at, at + count); at += count; }
-      else if (piece[0] <= "9") at += +piece;
-      else for (const letter of piece) found[at++] = (LETTERS.indexOf(letter) + 1) / LETTERS.length;
+    for (const [, count, symbol] of text.matchAll(/(\d*)(\D)/g)) {
+      const end = at + (count ? +count : 1);
+      found.fill(symbol === "_" ? NaN : (LETTERS.indexOf(symbol) + 1) / LETTERS.length, at, end); // 0 for "."
+      at = end;
     }
     return found;
   }

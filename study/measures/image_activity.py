@@ -15,6 +15,7 @@ from .latent_activity import Entries, place_within
 TOGETHER_KEY = 0x70C3  # of the order in which rows are sampled
 TOGETHER_ROWS = 2**16  # rows whose active latents are compared
 MOST_PAIRS = 3 * 10**8  # pairs of active latents, over all these rows
+MOST_ENTRIES = 2**25  # activations in the sample: 768 MB
 FEWEST = 3  # rows on which two latents must be active together to be called so
 BLOCK = 512  # latents compared with all others at a time
 
@@ -33,11 +34,11 @@ class ImageActivity:
     ) -> None:
         self.length, self.class_B = length, class_B
         self.images_S = np.zeros(latents, np.int64)
-        self.class_CS = torch.zeros(classes, latents, dtype=torch.float64)
+        self.class_CS = np.zeros((classes, latents))
         self.class_rows_C = np.zeros(classes, np.int64)
         self._fraction = min(1.0, TOGETHER_ROWS / max(rows, 1))
-        self._rows: list[Int64[np.ndarray, " m"]] = []
-        self._latents: list[Int64[np.ndarray, " m"]] = []
+        self._sample = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+        self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(
         self, inputs: Int64[np.ndarray, " b"], z_NS: Float[torch.Tensor, "n s"], found: Entries
@@ -48,27 +49,40 @@ class ImageActivity:
         new[1:] = (found.latent_M[1:] != found.latent_M[:-1]) | (image[1:] != image[:-1])
         self.images_S += np.bincount(found.latent_M[new], minlength=len(self.images_S))
         if len(self.class_CS):
-            z_BPS = z_NS.view(len(inputs), self.length, -1)
-            class_B = self.class_B[inputs]
-            known = np.flatnonzero(class_B >= 0)
-            sum_BS = z_BPS[torch.from_numpy(known)].nan_to_num().sum(1).double().cpu()
-            self.class_CS.index_add_(0, torch.from_numpy(class_B[known]).long(), sum_BS)
-            valid_B = torch.isfinite(z_BPS[..., 0]).sum(1).cpu().numpy()
-            np.add.at(self.class_rows_C, class_B[known], valid_B[known])
+            class_B, class_M = self.class_B[inputs], self.class_B[image]
+            known_B, known_M = class_B >= 0, class_M >= 0
+            place_M = class_M[known_M].astype(np.int64) * len(self.images_S)
+            place_M += found.latent_M[known_M]
+            np.add.at(self.class_CS.reshape(-1), place_M, found.value_M[known_M])
+            valid_B = torch.isfinite(z_NS[:, 0]).view(len(inputs), -1).sum(1).cpu().numpy()
+            np.add.at(self.class_rows_C, class_B[known_B], valid_B[known_B])
         drawn = np.stack([order.uniform(self.length, TOGETHER_KEY, int(i)) for i in inputs])
-        kept = drawn[np.searchsorted(inputs, image), found.row_M % self.length] < self._fraction
-        self._rows.append(found.row_M[kept])
-        self._latents.append(found.latent_M[kept].astype(np.int32))
+        draw_M = drawn[np.searchsorted(inputs, image), found.row_M % self.length]
+        kept = draw_M < self._fraction
+        self._waiting.append((found.row_M[kept], found.latent_M[kept], draw_M[kept]))
+        if sum(len(row) for row, _, _ in self._waiting) > MOST_ENTRIES // 4:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Join what waits with the sample; of a dictionary with very many active latents keep half
+        of the rows, until the sample is small enough."""
+        parts = zip(self._sample, *self._waiting, strict=True)
+        row, latent, draw = (np.concatenate(part) for part in parts)
+        while len(row) > MOST_ENTRIES:
+            self._fraction /= 2
+            kept = draw < self._fraction
+            row, latent, draw = row[kept], latent[kept], draw[kept]
+        self._sample, self._waiting = (row, latent, draw), []
 
     def together(self, count: int) -> "Together":
         """For each latent the `count` latents most often active on the same positions."""
-        row = np.concatenate([*self._rows, np.empty(0, np.int64)])
-        latent = np.concatenate([*self._latents, np.empty(0, np.int32)])
+        self._merge()
+        row, latent, _ = self._sample
         return together(row, latent, len(self.images_S), count)
 
     def spread(self) -> "ClassSpread":
         """How the activation of each latent spreads over classes."""
-        return class_spread(self.class_CS.numpy(), self.class_rows_C)
+        return class_spread(self.class_CS, self.class_rows_C)
 
 
 @final
@@ -104,7 +118,8 @@ def together(
     jaccard = np.zeros((latents, count), np.float32)
     for start in range(0, latents, BLOCK):
         both = (active_SR[start : start + BLOCK] @ active_RS).tocoo()
-        one, other, n_ij = both.row + start, both.col.astype(np.int64), both.data
+        one, other = both.row.astype(np.int64) + start, both.col.astype(np.int64)
+        n_ij = both.data
         pair = (one != other) & (n_ij >= FEWEST)
         one, other, n_ij = one[pair], other[pair], n_ij[pair]
         score = n_ij / (n_S[one] + n_S[other] - n_ij)

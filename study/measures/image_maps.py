@@ -1,6 +1,7 @@
 """Maps of latents over images, and the images themselves, for the examples of a page."""
 
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class ExampleMaps:
     """The maps of M examples, each as text, the largest activation in it, and its Moran's I; and
     the pictures of all images shown, as files by their numbers.
 
-    Maps are as `as_text` writes them, empty where there is none. Moran's I is NaN where the map is
+    Maps are as `as_texts` writes them, empty where there is none. Moran's I is NaN where the map is
     not whole or constant.
     """
 
@@ -90,8 +91,8 @@ def example_maps(
                     map_MC[:, cells_of(number)] = z_PS[:, chosen].T.cpu().numpy()
                     peak_M[mine] = np.nanmax(map_MC, axis=1, initial=0)
                     moran_M[mine] = morans_i(map_MC.reshape(-1, *grid))
-                    for one, map_C, peak in zip(mine, map_MC, peak_M[mine], strict=True):
-                        text[one] = as_text(map_C, float(peak))
+                    for one, line in zip(mine, as_texts(map_MC, peak_M[mine]), strict=True):
+                        text[one] = line
             bar.update(len(some))
     return ExampleMaps(text, peak_M, moran_M, pictures)
 
@@ -104,27 +105,31 @@ def _encoded(
         x_PD = x_BPD[start : start + together]
         known = torch.isfinite(x_PD).all(-1, keepdim=True)
         z_BPS = dictionary.encode(torch.where(known, x_PD, 0).flatten(0, 1))
-        z_BPS = torch.where(known, z_BPS.view(*x_PD.shape[:2], -1), torch.nan)
+        z_BPS = z_BPS.view(*x_PD.shape[:2], -1)
+        if not known.all():
+            z_BPS = torch.where(known, z_BPS, torch.nan)
         yield from zip(numbers[start : start + together], z_BPS, strict=True)
 
 
 LEVELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ZERO, UNKNOWN = ".", "_"
+RUN = re.compile(r"(.)\1+")
 
 
-def as_text(map_C: Float32[np.ndarray, " c"], peak: float) -> str:
-    """A map as text: a letter of LEVELS for an activation, in 52 equal steps up to the peak, a
-    number for so many zeros, and `_` with a number for so many unknown cells."""
-    level_C = np.ceil(np.nan_to_num(map_C, nan=-1) / (peak or 1) * len(LEVELS)).astype(np.int64)
-    level_C = np.clip(level_C, -1, len(LEVELS))
-    level_C[np.isnan(map_C)] = -1
-    bounds = np.flatnonzero(np.r_[True, level_C[1:] != level_C[:-1], True])
-    parts = []
-    for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        level, count = int(level_C[start]), end - start
-        parts.append(
-            LEVELS[level - 1] * count if level > 0 else f"{'' if level == 0 else '_'}{count}"
-        )
-    return "".join(parts)
+def as_texts(map_MC: Float32[np.ndarray, "m c"], peak_M: Float32[np.ndarray, " m"]) -> list[str]:
+    """Maps as text: a symbol for each cell, after a number where several in a row are equal.
+
+    An activation is a letter of LEVELS, in 52 equal steps up to the peak of its map.
+    """
+    scale_M1 = len(LEVELS) / np.where(peak_M > 0, peak_M, 1)[:, None]
+    level_MC = np.clip(np.ceil(np.nan_to_num(map_MC) * scale_M1), 0, len(LEVELS)).astype(np.int64)
+    level_MC[np.isnan(map_MC)] = len(LEVELS) + 1
+    symbols = np.frombuffer(f"{ZERO}{LEVELS}{UNKNOWN}".encode(), np.uint8)[level_MC]
+    return [RUN.sub(_shortened, line.tobytes().decode()) for line in symbols]
+
+
+def _shortened(run: "re.Match[str]") -> str:
+    return f"{len(run[0])}{run[1]}"
 
 
 def picture(image: Pixels) -> bytes:

@@ -285,7 +285,9 @@ def encoded(
                 valid_N = torch.from_numpy(valid_BT[some].reshape(-1)).to(device)
                 x_ND = torch.from_numpy(x_BTD[start : start + together]).to(device).flatten(0, 1)
                 z_NS = dictionary.encode(torch.where(valid_N[:, None], x_ND, 0))
-                yield some, torch.where(valid_N[:, None], z_NS, torch.nan)
+                if not valid_N.all():
+                    z_NS = torch.where(valid_N[:, None], z_NS, torch.nan)
+                yield some, z_NS
                 bar.update(len(some))
 
 
