@@ -32,7 +32,7 @@ const features = (() => {
     list();
     show(linked() >= 0 ? linked() : order[0] ?? 0, true);
     document.body.dataset.drawn = Math.round(performance.now()); // milliseconds to the first row
-    requestAnimationFrame(map);
+    mapSoon();
   }
   function piece(number, latents) {
     pieces.set(number, latents);
@@ -77,7 +77,11 @@ const features = (() => {
     const hits = lowered.map((text) => (whole ? text.trim() === wanted : text.includes(wanted)));
     hits[0] = false;
     const number = /^#?\d+$/.test(typed) ? Number(typed.replace("#", "")) : -1;
-    const among = (table, latent) => table && tokensOf(table, latent).some((token) => hits[token]);
+    const among = (table, latent) => { // without an array for each of very many latents
+      if (!table) return false;
+      for (let at = latent * table.each, end = at + table.each; at < end; at++) if (hits[table.data[at]]) return true;
+      return false;
+    };
     return {
       hit: where === "number" ? null : (token) => hits[token],
       keeps: (latent) =>
@@ -149,7 +153,7 @@ const features = (() => {
       if (!quietly && linked() !== latent) history.replaceState(null, "", `#latent=${latent}`);
       bringIntoView(latent);
       draw();
-      map();
+      ring();
     });
   }
   function bringIntoView(latent) {
@@ -251,7 +255,9 @@ const features = (() => {
       for (const latent of on) if (listed.has(latent) === inside) pen.fillRect(x(latent) - 1.5, y(latent) - 1.5, 3, 3);
     }
     pen.globalAlpha = 1;
-    if (all.frequency[shown] > 0) { pen.strokeStyle = style.getPropertyValue("--ink"); pen.lineWidth = 2; pen.beginPath(); pen.arc(x(shown), y(shown), 7, 0, 7); pen.stroke(); }
+    drawn = { x, y, points: canvas.cloneNode() };
+    drawn.points.getContext("2d").drawImage(canvas, 0, 0);
+    ring();
     canvas.onclick = (event) => {
       let best = -1, least = Infinity;
       for (const latent of on) {
@@ -262,10 +268,28 @@ const features = (() => {
     };
   }
 
+  let drawn = null, later = 0; // the points, which stay as they are while another latent is shown
+  function ring() {
+    if (!drawn) return;
+    const canvas = byId("map"), pen = canvas.getContext("2d");
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    pen.drawImage(drawn.points, 0, 0);
+    if (!(all.frequency[shown] > 0)) return;
+    const scale = window.devicePixelRatio || 1;
+    pen.setTransform(scale, 0, 0, scale, 0, 0);
+    pen.strokeStyle = getComputedStyle(document.body).getPropertyValue("--ink");
+    pen.lineWidth = 2; pen.beginPath(); pen.arc(drawn.x(shown), drawn.y(shown), 7, 0, 7); pen.stroke();
+  }
+  function mapSoon() { // below the list, so it can wait
+    clearTimeout(later);
+    later = setTimeout(map, 150);
+  }
+
   // ---- input
   const linked = () => { const match = location.hash.match(/^#latent=(\d+)$/); return match ? Number(match[1]) : -1; };
   const step = (by_) => { const place = order.indexOf(shown) + by_; if (order[place] !== undefined) show(order[place]); };
-  const again = () => { if (all) { list(); map(); } };
+  const again = () => { if (all) { list(); mapSoon(); } };
   let timer = 0;
   byId("search").addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(again, 120); });
   byId("where").addEventListener("change", again);
@@ -291,6 +315,6 @@ const features = (() => {
     if (event.key === "/") { event.preventDefault(); byId("search").focus(); }
   });
   addEventListener("hashchange", () => { if (all && linked() >= 0) show(linked()); });
-  addEventListener("resize", () => { if (all) { draw(); map(); } });
+  addEventListener("resize", () => { if (all) { draw(); mapSoon(); } });
   return { index, piece, missing };
 })();
