@@ -93,8 +93,8 @@ class ImageFindings:
     @cached_property
     def moran_S(self) -> Float64[np.ndarray, " s"]:
         """The mean of Moran's I over the maps of the strongest images of each latent; NaN where
-        there are none."""
-        if self.maps is None or self.whole not in ("network", "store"):
+        there are none, and for sites that hold no map of two dimensions."""
+        if self.maps is None or self.whole not in ("network", "store") or min(self.grid) < 2:
             return np.full(self.latents, np.nan)
         used = np.isnan(self.shown.level_M) & np.isfinite(self.maps.moran_M)
         latent = self.shown.latent_M[used]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -180,7 +180,10 @@ def find_image_features(config: FeaturesConfig, run: Path, store: Store) -> Imag
         )
     trained, dictionary = read_config(run), load_sae(run)
     sites = trained_sites(run, store, dictionary.width)
-    found = find_vision_inputs(config, str(run), trained.get("site") or sites[-1])
+    if len(sites) == 1:
+        found = find_vision_inputs(config, str(run), sites[0])
+    else:  # no site of the network has the run's name for them
+        found = find_vision_inputs(replace(config, store=store.location), "", sites[-1])
     count = int(store.spec["inputs"]["count"])
     valid = store.column("valid").copy()
     if trained.get("norm_outliers") == "drop":

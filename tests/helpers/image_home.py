@@ -31,12 +31,12 @@ def make_images(folder: Path, count: int = 12) -> Path:
     return folder
 
 
-def make_store(home: Path, per_input: object = "all") -> Store:
+def make_store(home: Path, per_input: object = "all", sites: tuple[str, ...] = (SITE,)) -> Store:
     """A store of the images in `home`/images."""
     config = HarvestConfig(
         inputs=str(home / "images"),
         subject=SUBJECT,
-        sites=(SITE,),
+        sites=sites,
         per_input=per_input,  # type: ignore[arg-type]
         dtype="float32",
         home=str(home),
@@ -47,7 +47,7 @@ def make_store(home: Path, per_input: object = "all") -> Store:
 
 def make_run(home: Path, store: Store, name: str) -> Path:
     """A dictionary at random, as a run of the store; its last latent is never on."""
-    sae = SAE(2, S, Sparsity("topk", 4), pre_bias=True)
+    sae = SAE(sum(map(store.width, store.sites)), S, Sparsity("topk", 4), pre_bias=True)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         sae.W_enc.normal_(generator=generator)
@@ -58,5 +58,7 @@ def make_run(home: Path, store: Store, name: str) -> Path:
     run.mkdir(parents=True)
     identity = dict(store.spec["subject"])
     told = {"site": SITE, "subject": identity, "store": store.name, "held_out": 0.3}
+    if len(store.sites) > 1:
+        told |= {"site": "+".join(store.sites), "sites": {s: store.width(s) for s in store.sites}}
     save_dictionary(run, sae, told)
     return run

@@ -233,6 +233,19 @@ def test_search_by_class_links_and_order_work(home: Path) -> None:
     }
 
 
+def test_a_crosscoder_of_several_sites_has_a_page(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").symlink_to(home / "images")
+    make_run(tmp_path, make_store(tmp_path, 10, ("relu", "blue_relu")), "both")
+    done = study(tmp_path, run="both")
+    assert (done.figures["site"], done.figures["maps"]) == ("relu+blue_relu", "network")
+
+
+def test_a_run_of_orbits_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "group", range(8))
+    with pytest.raises(ConfigError, match=r"under 8 transforms\. `tendril study symmetry` shows"):
+        study(home, name="orbits")
+
+
 def test_mistakes_are_told_in_a_sentence(home: Path, tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("n99999999 nothing\n")
     for fields, error, said in (
