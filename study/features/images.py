@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 
+from tendril.data import order
 from tendril.data.cli import note
 from tendril.data.errors import ConfigError, InputsNotFoundError
 from tendril.data.store.labels import NO_CLASS, Labels
@@ -67,7 +68,16 @@ class ImageFeatureInputs:
 
     def remarks(self, config: FeaturesConfig) -> list[str]:
         """What a reader must know of the examples."""
-        found = training_remark(self.store, self.trained) if config.part == "all" else []
+        found = []
+        if self.trained.get("store") != self.store.name:
+            found += training_remark(self.store, self.trained)
+        elif config.part == "all":
+            fraction = float(self.trained.get("held_out", BATCH_DEFAULTS["held_out"]))
+            seen = int((~order.held_out(self.chosen, fraction)).sum())
+            found.append(
+                f"Figures and examples are of {len(self.chosen):,} images of {self.store.name}, "
+                f"{seen:,} of which the run was trained on."
+            )
         if self.found.no_images:
             found.append(self.found.no_images)
         return found + outlier_remark([self.trained], dropped=True)
@@ -198,7 +208,10 @@ def find_image_features(config: FeaturesConfig, run: Path, store: Store) -> Imag
             f"with {held_out:g} of its {count} images held out. Choose another --part, or harvest "
             "more images."
         )
-    labels = file_labels(Path(config.labels), store) if config.labels else store.labels()
+    if config.labels:
+        labels = file_labels(Path(config.labels), store)
+    else:  # a store of an earlier version has none, but its images may
+        labels = store.labels() or (found.images.labels if found.images else None)
     return ImageFeatureInputs(
         found, store, run, trained, dictionary, sites, valid_BP, chosen, labels
     )

@@ -183,6 +183,8 @@ def test_labels_of_a_file_and_parts(home: Path) -> None:
     aside = order.held_out(np.arange(13), 0.3)
     held_out = study(home, part="held_out")
     assert held_out.figures["images"] == aside.sum()
+    few = study(home, limit=5)
+    assert few.figures["remarks"][0].startswith("Figures and examples are of 5 images of")
     seen = {e[0] for told in data_of(held_out)[1] for e in told["strongest"]}
     assert seen <= set(np.flatnonzero(aside).tolist())
 
@@ -238,6 +240,14 @@ def test_a_crosscoder_of_several_sites_has_a_page(home: Path, tmp_path: Path) ->
     make_run(tmp_path, make_store(tmp_path, 10, ("relu", "blue_relu")), "both")
     done = study(tmp_path, run="both")
     assert (done.figures["site"], done.figures["maps"]) == ("relu+blue_relu", "network")
+
+
+def test_a_store_without_classes_has_those_of_its_images(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "labels", lambda _: None)
+    index, _ = data_of(study(home, name="older", limit=9))
+    assert index["tokens"] == ["", *CLASSES]
 
 
 def test_a_run_of_orbits_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
