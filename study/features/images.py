@@ -26,7 +26,13 @@ from ..core.stores import dictionary_digests, trained_sites
 from ..core.vision_inputs import VisionInputs, find_vision_inputs, training_remark
 from ..measures.decoder_directions import neighbours
 from ..measures.image_activity import ImageActivity
-from ..measures.image_maps import ExampleMaps, NetworkVectors, StoredVectors, example_maps
+from ..measures.image_maps import (
+    IMAGE_AT_ONCE,
+    ExampleMaps,
+    NetworkVectors,
+    StoredVectors,
+    example_maps,
+)
 from ..measures.latent_activity import SAMPLE, Activity, chosen_contexts, encoded
 from .config import FeaturesConfig
 from .image_findings import ImageFindings, Shown, shown_examples
@@ -105,7 +111,14 @@ class ImageFeatureInputs:
             len(self.chosen) * length,
         )
         for some, z_NS in encoded(
-            store, self.sites, self.dictionary, self.valid_BP, self.chosen, device, "images"
+            store,
+            self.sites,
+            self.dictionary,
+            self.valid_BP,
+            self.chosen,
+            device,
+            "images",
+            IMAGE_AT_ONCE,
         ):
             seen.add(some, z_NS, activity.add(some, z_NS))
         shown = shown_examples(activity, config.quantiles)
@@ -209,7 +222,7 @@ def find_image_features(config: FeaturesConfig, run: Path, store: Store) -> Imag
             "more images."
         )
     if config.labels:
-        labels = file_labels(Path(config.labels), store)
+        labels: Labels | None = file_labels(Path(config.labels), store)
     else:  # a store of an earlier version has none, but its images may
         labels = store.labels() or (found.images.labels if found.images else None)
     return ImageFeatureInputs(

@@ -20,8 +20,8 @@ from tendril.models.sites.hooks import as_grid, recording
 from tendril.models.subjects.subject import Subject, site_modules
 
 from .image_activity import morans_i
-from .latent_activity import AT_ONCE
 
+IMAGE_AT_ONCE = 2**23 - 1  # activations: arrays below 32 MiB, whose memory is used again
 IMAGES = 16  # loaded, and run through the network, at a time
 SMALL = 64  # pixels up to which a picture is stored without loss
 QUALITY = 85
@@ -100,7 +100,7 @@ def example_maps(
 def _encoded(
     dictionary: SAE, numbers: Sequence[int], x_BPD: Float[torch.Tensor, "b p d"]
 ) -> Iterator[tuple[int, Float[torch.Tensor, "p s"]]]:
-    together = max(1, AT_ONCE // (x_BPD.shape[1] * dictionary.latents))
+    together = max(1, IMAGE_AT_ONCE // (x_BPD.shape[1] * dictionary.latents))
     for start in range(0, len(numbers), together):
         x_PD = x_BPD[start : start + together]
         known = torch.isfinite(x_PD).all(-1, keepdim=True)

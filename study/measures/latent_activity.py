@@ -269,12 +269,14 @@ def encoded(
     contexts: Int64[np.ndarray, " c"],
     device: torch.device,
     unit: str = "contexts",
+    at_once: int | None = None,
 ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float[torch.Tensor, "n s"]]]:
     """Contexts of a store in order, some at a time, with the activations of all latents on their
-    rows; NaN on rows that are not valid."""
+    rows; NaN on rows that are not valid. At most `at_once` activations, by default AT_ONCE, are
+    encoded at a time."""
     dictionary = dictionary.to(device)
     length = valid_BT.shape[1]
-    together = max(1, AT_ONCE // (length * dictionary.latents))
+    together = max(1, (at_once or AT_ONCE) // (length * dictionary.latents))
     with progress_bar(
         total=len(contexts),
         desc=unit,
