@@ -17,6 +17,7 @@ from tendril.data.cli import note, progress_bar
 from tendril.data.store.buffers import LentMemory
 from tendril.data.store.create import writing
 from tendril.data.store.dtypes import NO_ROW, STORED_AS, encode_rows, quantise
+from tendril.data.store.labels import Labels
 from tendril.data.store.layout import Layout
 from tendril.data.store.record import RECORDS, missing_shards
 from tendril.data.store.rounding import Rounding, refuse_rounding, rounding_of
@@ -74,6 +75,7 @@ def write_store(
     rank: int = 0,
     ranks: int = 1,
     declared: bool = False,
+    labels: Labels | None = None,
 ) -> Harvested:
     """Write the missing shards of a store, then complete it.
 
@@ -97,6 +99,7 @@ def write_store(
             rank=rank,
             ranks=ranks,
             declared=declared,
+            labels=labels,
         ) as writer,
         ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="encoder") as encoders,
         ThreadPoolExecutor(SHARDS_IN_FLIGHT, thread_name_prefix="clerk") as clerk,

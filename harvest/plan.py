@@ -13,6 +13,7 @@ from tendril.data.device import launched_as
 from tendril.data.errors import ConfigError
 from tendril.data.home import store_location
 from tendril.data.store.folder import SCHEME
+from tendril.data.store.labels import Labels
 from tendril.data.store.layout import Layout
 from tendril.data.store.spec import StoreSpec
 
@@ -63,6 +64,11 @@ class Plan(ABC):
 
     def check_rows(self) -> None:  # noqa: B027  only text can have none
         """Raise ConfigError if no row could be valid."""
+
+    @property
+    def labels(self) -> Labels | None:
+        """The classes of the inputs, if they are known."""
+        return None
 
     @property
     def left_out(self) -> int:

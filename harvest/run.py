@@ -142,6 +142,7 @@ def _write(plan: Plan, layout: Layout) -> Harvested:
         rank=plan.rank,
         ranks=plan.ranks,
         declared=config.ranks > 0 or plan.ranks > 1,
+        labels=plan.labels,
     )
     if done.invalid_inputs:
         note(

@@ -13,6 +13,7 @@ from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.dtypes import ITEM_BYTES
+from tendril.data.store.labels import Labels
 from tendril.data.store.layout import SHARD_INPUTS, Layout, plan_layout
 from tendril.data.store.spec import StoreSpec
 from tendril.models.sites.dimensions import CLASS, find_tokens, tokens_of
@@ -46,6 +47,10 @@ class VisionPlan(Plan):
     @property
     def settings(self) -> HarvestConfig:
         return self.config
+
+    @property
+    def labels(self) -> Labels | None:
+        return self.source.labels
 
     def producer(self, inputs_per_slice: int) -> Produce:
         config, workers = self.config, self.config.workers or os.cpu_count() or 1

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from ..cli import note
 from ..errors import ConfigError, InputsNotFoundError
+from ..store.labels import NO_CLASS, Labels
 from .files import MOST_FILE_BYTES, irregular_files, read_file
 
 HUGGING_FACE = "hf:"
 PARQUET = ".parquet"
 ON_DISK = ("dataset_info.json", "dataset_dict.json")  # files written by `save_to_disk`
+LABEL = "label"  # the column of classes
 FILE = {"bytes", "path"}  # the fields of a cell that holds a file
 ON_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # the form of a name on the hub
 # What `datasets` says of a split that does not exist, with and without streaming.
@@ -131,6 +135,38 @@ def image_column(table: Any, path: str) -> Any:
         )
     # of that column alone, as cells of the others may be unreadable
     return table.select_columns(columns[0]).cast_column(columns[0], datasets.Image(decode=False))
+
+
+def label_column(table: Any, rows: Sequence[int]) -> Labels | None:
+    """The classes of some rows of a table; None if it has none, or they cannot be read.
+
+    They are in the first column of type ClassLabel, `label` before others, or else in a column of
+    whole numbers named `label`, whose classes are then named by their numbers.
+    """
+    import datasets
+
+    kinds = table.features
+    of_classes = [c for c, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)]
+    whole = str(getattr(kinds.get(LABEL), "dtype", "")).startswith(("int", "uint"))
+    if not (of_classes or whole):
+        return None
+    column = LABEL if whole or LABEL in of_classes else of_classes[0]
+    try:
+        cells = table.select_columns([column]).with_format(None)[:][column]
+    except MemoryError:
+        raise
+    except Exception as error:  # of many types, where the file of the column is damaged
+        note(f"the column {column} cannot be read ({error}); the images have no classes.")
+        return None
+    known = [cells[row] for row in rows]
+    if column in of_classes:
+        names = [str(name) for name in kinds[column].names]
+        number = {i: i for i in range(len(names))}
+    else:
+        values = sorted({cell for cell in cells if cell is not None})
+        names, number = [str(value) for value in values], {v: i for i, v in enumerate(values)}
+    found = [number.get(cell, NO_CLASS) for cell in known]
+    return Labels(tuple(names), np.array(found, np.int32)) if len(names) > 1 else None
 
 
 def cell_bytes(encoded: Any, row: int) -> bytes:

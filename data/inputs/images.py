@@ -24,6 +24,7 @@ from jaxtyping import UInt8
 from .. import order
 from ..cli import note, printable
 from ..errors import ConfigError, InputsNotFoundError, UnreadableInputError, UnreadableInputsError
+from ..store.labels import Labels, folder_labels
 from .decoding import WhiteOf, fit, largest, may_have_no_range, white_for
 from .files import listed, read_file, say_skipped, utf8
 from .hugging_face import (
@@ -33,6 +34,7 @@ from .hugging_face import (
     image_column,
     is_on_disk,
     is_parquet,
+    label_column,
     name_and_split,
     open_table,
 )
@@ -68,7 +70,8 @@ class ImageSource:
     `identity` is their entry in the spec of a harvest, and `origin` their place on this machine.
     `fetch(index, size)` returns an image; for an unreadable one it may raise any exception, as
     decoders do. `saturated` maps the images read so far that have pixels below black or above
-    white, which no 8-bit image has, to the number of these pixels.
+    white, which no 8-bit image has, to the number of these pixels. `labels` are the images'
+    classes, where the source has any; they are no part of the identity.
     """
 
     identity: dict[str, Any]
@@ -76,6 +79,7 @@ class ImageSource:
     names: tuple[str, ...]
     fetch: Callable[[int, int], UInt8[np.ndarray, "size size 3"]]
     saturated: dict[int, int] = field(default_factory=dict)
+    labels: Labels | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -180,7 +184,8 @@ def _folder(folder: Path, limit: int | None) -> ImageSource:
                 length, head, tail = UNREADABLE, b"", b""
             yield name, length, head + tail
 
-    return _source(_identity("folder", names, ends()), str(folder), names, read)
+    labels = folder_labels(names, [utf8(path) for path in found])
+    return _source(_identity("folder", names, ends()), str(folder), names, read, labels)
 
 
 def _source(
@@ -188,6 +193,7 @@ def _source(
     origin: str,
     names: tuple[str, ...],
     read: Callable[[int, int | None], bytes],
+    labels: Labels | None,
 ) -> ImageSource:
     """A source whose image number i is the file `read(i, None)`; `read(i, n)` gives its first n
     bytes."""
@@ -197,7 +203,7 @@ def _source(
     def fetch(index: int, size: int) -> UInt8[np.ndarray, "size size 3"]:
         return fit(read(index, None), size, white_of, partial(_count, saturated, index))
 
-    return ImageSource(identity, origin, names, fetch, saturated)
+    return ImageSource(identity, origin, names, fetch, saturated, labels)
 
 
 def _count(saturated: dict[int, int], index: int, pixels: int) -> None:
@@ -278,7 +284,8 @@ def _hugging_face(name: str, limit: int | None) -> ImageSource:
                 yield name, len(whole), whole[:HEAD_BYTES] + whole[-HEAD_BYTES:]
 
     origin = name if Path(path).exists() else f"{HUGGING_FACE}{name}"
-    return _source(_identity("hugging-face", names, ends()), origin, names, read)
+    labels = label_column(table, chosen)
+    return _source(_identity("hugging-face", names, ends()), origin, names, read, labels)
 
 
 def _dead_leaves(inputs: str, limit: int | None) -> ImageSource:

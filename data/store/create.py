@@ -6,8 +6,9 @@ This is the only module that imports zarr. FORMAT.md describes the store for oth
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from .atomic import check_no_links, check_not_link, locked, sync, write_together
 from .codec import LZ4_LEVEL, ZSTD_LEVEL
 from .dtypes import ITEM_BYTES, NO_ROW, STORED_AS
 from .folder import CREATING, Folder, LocalFolder, open_folder, sweep_beside
+from .labels import FILE as LABELS
+from .labels import Labels
 from .layout import IDENTITY, Layout
 from .moments import QUANTILES
 from .record import (
@@ -36,6 +39,7 @@ from .record import (
     check_identity,
     exists,
     file_digest,
+    group_json,
     layout_of,
     read_about,
     read_list,
@@ -59,8 +63,11 @@ def writing(
     rank: int = 0,
     ranks: int = 1,
     declared: bool = False,
+    labels: Labels | None = None,
 ) -> Iterator[StoreWriter]:
     """Create the store or continue it, holding its lock. Raises StoreLockedError.
+
+    `labels` are the classes of the inputs, written where the store is created.
 
     The `ranks` of one group write together; rank 0 creates the store and locks out other groups.
     At a URL there are no locks: `declared` confirms that only these ranks write there. Raises
@@ -72,7 +79,8 @@ def writing(
             path = folder.path
             check_not_link(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(_group_lock(path, spec, layout, origin, overwrite, rank, ranks))
+            create = partial(_create, folder, spec, layout, origin, labels)
+            locks.enter_context(_group_lock(path, create, overwrite, rank, ranks))
         elif not declared:
             raise ConfigError(
                 f"{location} is at a URL, where no lock prevents two harvests from writing the "
@@ -84,7 +92,7 @@ def writing(
                 _check_ours(folder)
                 folder.remove()
             if not exists(folder):
-                _create(folder, spec, layout, origin)
+                _create(folder, spec, layout, origin, labels)
         _await(folder)
         _check_begun(folder, spec, layout)
         yield StoreWriter(folder, environment, rank, ranks)
@@ -93,9 +101,7 @@ def writing(
 @contextmanager
 def _group_lock(
     path: Path,
-    spec: StoreSpec,
-    layout: Layout,
-    origin: Mapping[str, str],
+    create: Callable[[], None],
     overwrite: bool,
     rank: int,
     ranks: int,
@@ -116,7 +122,7 @@ def _group_lock(
                         folder.take_away()
             with locked(path.parent, wait=True):
                 if not path.exists() or not any(path.iterdir()):
-                    _create(folder, spec, layout, origin)
+                    create()
         _await(folder)
         locks.enter_context(locked(path, shared=ranks > 1))
         if ranks > 1 and rank == 0:
@@ -200,13 +206,19 @@ def check_layout(location: str, stored: Layout, wanted: Layout) -> None:
             )
 
 
-def _create(folder: Folder, spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> None:
+def _create(
+    folder: Folder,
+    spec: StoreSpec,
+    layout: Layout,
+    origin: Mapping[str, str],
+    labels: Labels | None,
+) -> None:
     """Write the metadata of an empty store.
 
     On this machine a temporary folder is renamed, which is atomic. At a URL the root's metadata,
     which mark a store, are written last.
     """
-    files = _metadata(spec, layout, origin)
+    files = _metadata(spec, layout, origin, labels)
     root = files.pop(METADATA)
     if not isinstance(folder, LocalFolder):
         folder.write_together(files)
@@ -219,7 +231,9 @@ def _create(folder: Folder, spec: StoreSpec, layout: Layout, origin: Mapping[str
     sync(folder.path.parent)
 
 
-def _metadata(spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> dict[str, bytes]:
+def _metadata(
+    spec: StoreSpec, layout: Layout, origin: Mapping[str, str], labels: Labels | None = None
+) -> dict[str, bytes]:
     """Every zarr.json of an empty store, made by zarr in memory."""
     kept: dict[str, Buffer] = {}
     about = {
@@ -251,6 +265,8 @@ def _metadata(spec: StoreSpec, layout: Layout, origin: Mapping[str, str]) -> dic
         statistics["norm_quantiles"].attrs["quantiles"] = list(QUANTILES)
     root.require_group(RECORDS)
     files = {name: content.to_bytes() for name, content in kept.items()}
+    if labels is not None:
+        files[LABELS] = group_json(labels.attributes())
     digests = {name: file_digest(files[name]) for name in sorted(files) if name != LIST}
     return files | {LIST: sealed_json({DIGEST: digests})}
 

@@ -5,14 +5,14 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache as remember
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, final, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, final, overload
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, Int, Shaped
 
 from .. import order
-from ..errors import ConfigError
+from ..errors import ConfigError, StoreDamagedError
 from ..group.dihedral import Dihedral, group_of
 from ..home import SCHEME, find_store
 from .batches import Batches as Batches
@@ -20,6 +20,9 @@ from .chunks import StoredArrays
 from .dtypes import ITEM_BYTES, decode_rows
 from .moments import OUTLIER_TIMES, Moments
 from .spec import blocks_of, full_site
+
+if TYPE_CHECKING:
+    from .labels import Labels
 
 PARTS = ("train", "held_out", "all")
 OUTLIER_RULES = ("keep", "drop", "cap")
@@ -147,6 +150,26 @@ class Store:
         """The name of input number `index`, e.g. the path of an image in its folder."""
         shard, place = divmod(int(index), self.arrays.layout.inputs_per_shard)
         return str(self._record(shard)["inputs"][place])
+
+    def labels(self) -> "Labels | None":
+        """The classes of the inputs; None if the store has none.
+
+        They are those on record. An earlier version recorded none; of a folder of images the
+        classes are then the subfolders in the names of its inputs.
+        """
+        from .labels import FILE, folder_labels, labels_of  # a training needs none
+
+        inputs = self.arrays.layout.inputs
+        if self.arrays.folder.size(FILE) is None:
+            names = [self.input_name(i) for i in range(inputs)]
+            return folder_labels(names) if self.spec["inputs"].get("kind") == "folder" else None
+        try:
+            return labels_of(self.arrays.metadata(FILE), inputs)
+        except ValueError as error:
+            raise StoreDamagedError(
+                f"{self.location}/{FILE} must hold the class of each input; got {error}. Run the "
+                "same harvest again with --overwrite."
+            ) from error
 
     def read(self, site: str, rows: slice | Int[np.ndarray, " n"]) -> Float32[np.ndarray, " n *d"]:
         """Rows by slice or by number, in the given order; invalid rows are NaN."""

@@ -30,6 +30,10 @@ NOT_COUNTED = -1
 def context(findings: FeatureFindings) -> dict[str, Any]:
     """What page.html shows; its latents are in `data/` beside it."""
     return {
+        "pictures": False,
+        "classes": False,
+        "moran": False,
+        "unit": "token",
         "lead": lead(findings),
         "numbers": numbers(findings),
         "logits": findings.promoted is not None,
@@ -178,11 +182,7 @@ def write_data(findings: FeatureFindings, folder: Path) -> None:
 
     Raises ConfigError if the folder is a symbolic link.
     """
-    check_not_link(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.js"):
-        if old.stem == "index" or old.stem.isdigit():
-            old.unlink()
+    clear(folder)
     place = places(findings)
     write_index(findings, place, folder)
     for number in range(-(-findings.latents // PIECE)):
@@ -191,9 +191,18 @@ def write_data(findings: FeatureFindings, folder: Path) -> None:
 
 def write_index(findings: FeatureFindings, place: Int64[np.ndarray, " v"], folder: Path) -> int:
     """data/index.js; returns its bytes."""
-    content = _script("features.index", index_of(findings, place))
+    content = script("features.index", index_of(findings, place))
     write_whole(folder / "index.js", content)
     return len(content)
+
+
+def clear(folder: Path) -> None:
+    """Make the folder of the data, without data of an earlier page in it."""
+    check_not_link(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.js"):
+        if old.stem == "index" or old.stem.isdigit():
+            old.unlink()
 
 
 def write_piece(
@@ -202,7 +211,7 @@ def write_piece(
     """One file of PIECE latents; returns its bytes."""
     latents = range(number * PIECE, min((number + 1) * PIECE, findings.latents))
     piece = [latent_of(findings, latent, place) for latent in latents]
-    content = _script("features.piece", number, piece)
+    content = script("features.piece", number, piece)
     write_whole(folder / f"{number:03d}.js", content)
     return len(content)
 
@@ -235,11 +244,13 @@ def index_of(findings: FeatureFindings, place: Int64[np.ndarray, " v"]) -> dict[
         "rows": activity.rows,
         "length": activity.length,
         "tokens": ["", *(findings.text_of[t] for t in np.flatnonzero(place))],
-        "frequency": _floats(activity.frequency_S),
-        "max": _floats(activity.max_S),
-        "nearest": _floats(nearest),
-        "fires": _tokens(peaks),
-        "promotes": _tokens(place[findings.promoted.up_SP.numpy()]) if findings.promoted else None,
+        "frequency": floats(activity.frequency_S),
+        "max": floats(activity.max_S),
+        "nearest": floats(nearest),
+        "fires": numbers_of(peaks),
+        "promotes": numbers_of(place[findings.promoted.up_SP.numpy()])
+        if findings.promoted
+        else None,
     }
 
 
@@ -258,15 +269,15 @@ def latent_of(
         "mean": short(activity.mean_S[latent]),
         "norm": short(findings.norm_S[latent]),
         "histogram": [first, *histogram[first : last + 1].tolist()],
-        "neighbours": _pairs(numbers[latent].tolist(), cosines[latent]),
+        "neighbours": pairs(numbers[latent].tolist(), cosines[latent]),
         "strongest": [_example(e, highest, place) for e in findings.strongest(latent)],
         "weaker": [_example(e, highest, place) for e in findings.weaker(latent)],
     }
     if findings.promoted:
         weights = findings.promoted
         up, down = weights.up_SP[latent].numpy(), weights.down_SP[latent].numpy()
-        entry["up"] = _pairs(place[up].tolist(), weights.up_weight_SP[latent])
-        entry["down"] = _pairs(place[down].tolist(), weights.down_weight_SP[latent])
+        entry["up"] = pairs(place[up].tolist(), weights.up_weight_SP[latent])
+        entry["down"] = pairs(place[down].tolist(), weights.down_weight_SP[latent])
     return entry
 
 
@@ -295,24 +306,24 @@ def thousandths(acts: Float32[np.ndarray, " w"], highest: float) -> Int64[np.nda
     return np.where(counted, parts, NOT_COUNTED)
 
 
-def _pairs(numbers: list[int], weights: Float32[Tensor, " n"]) -> list[tuple[int, float]]:
+def pairs(numbers: list[int], weights: Float32[Tensor, " n"]) -> list[tuple[int, float]]:
     return [(n, short(w)) for n, w in zip(numbers, weights.tolist(), strict=True)]
 
 
-def _floats(values: Shaped[np.ndarray, " s"]) -> str:
-    return _base64(values.astype("<f4"))
+def floats(values: Shaped[np.ndarray, " s"]) -> str:
+    return base64_of(values.astype("<f4"))
 
 
-def _tokens(places: Int64[np.ndarray, "s n"]) -> dict[str, Any]:
+def numbers_of(places: Int64[np.ndarray, "s n"]) -> dict[str, Any]:
     size = 2 if int(places.max(initial=0)) < 2**16 else 4
-    return {"each": places.shape[1], "bytes": size, "data": _base64(places.astype(f"<u{size}"))}
+    return {"each": places.shape[1], "bytes": size, "data": base64_of(places.astype(f"<u{size}"))}
 
 
-def _base64(values: Shaped[np.ndarray, "..."]) -> str:
+def base64_of(values: Shaped[np.ndarray, "..."]) -> str:
     return base64.b64encode(values.tobytes()).decode()
 
 
-def _script(function: str, *arguments: Any) -> bytes:
+def script(function: str, *arguments: Any) -> bytes:
     """A call as JavaScript. JSON is JavaScript, except for lone surrogates, which are escaped."""
     text = ",".join(_json(argument) for argument in arguments)
     return f"{function}({text});\n".encode("utf-8", "backslashreplace")

@@ -1,9 +1,9 @@
-"""The study of features: all latents of a language model's dictionary, on one page."""
+"""The study of features: all latents of a dictionary, on one page. Images are in images.py."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, final
 
 import numpy as np
 import torch
@@ -34,6 +34,10 @@ from . import page
 from .config import FeaturesConfig
 from .findings import FeatureFindings
 
+if TYPE_CHECKING:
+    from .image_findings import ImageFindings
+    from .images import ImageFeatureInputs
+
 TOKENS, NEIGHBOURS = 10, 8  # promoted and suppressed tokens, and neighbours, of a latent
 
 
@@ -54,9 +58,13 @@ class FeatureInputs:
     contexts: Int64[np.ndarray, " b"]
 
 
+AllInputs: TypeAlias = Union[FeatureInputs, "ImageFeatureInputs"]
+AllFindings: TypeAlias = Union[FeatureFindings, "ImageFindings"]
+
+
 @final
-class FeaturesStudy(Study[FeaturesConfig, FeatureInputs, FeatureFindings]):
-    """Activity, activating examples, promoted tokens and neighbours of every latent.
+class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
+    """Activity, activating examples, promoted tokens or classes, and neighbours of every latent.
 
     The report holds latents.csv, and data/ with what the page loads.
     """
@@ -65,15 +73,19 @@ class FeaturesStudy(Study[FeaturesConfig, FeatureInputs, FeatureFindings]):
     version = 3
     config = FeaturesConfig
 
-    def find(self, config: FeaturesConfig) -> FeatureInputs:
+    def find(self, config: FeaturesConfig) -> AllInputs:
         run = find_run(config.run, config.home)
-        trained, dictionary = read_config(run), load_sae(run)
         store = store_of_run(run, config.home, config.store)
+        if store.spec["inputs"].get("kind") != "text":
+            from .images import find_image_features
+
+            return find_image_features(config, run, store)
+        trained, dictionary = read_config(run), load_sae(run)
         text = text_of(store)
         sites = trained_sites(run, store, dictionary.width)
         held_out = float(trained.get("held_out", BATCH_DEFAULTS["held_out"]))
         text = without_dropped(text, store, sites, trained)
-        contexts = chosen_contexts(text, config.part, held_out, config.limit)
+        contexts = chosen_contexts(len(text.tokens_BT), config.part, held_out, config.limit)
         if not len(contexts) or not text.valid_BT[contexts].any():
             raise ConfigError(
                 f"--part must name contexts that hold a token; {config.part} of {store.name} has "
@@ -82,7 +94,9 @@ class FeaturesStudy(Study[FeaturesConfig, FeatureInputs, FeatureFindings]):
             )
         return FeatureInputs(run, trained, dictionary, store, text, sites, contexts)
 
-    def identity(self, config: FeaturesConfig, inputs: FeatureInputs) -> Mapping[str, Any]:
+    def identity(self, config: FeaturesConfig, inputs: AllInputs) -> Mapping[str, Any]:
+        if not isinstance(inputs, FeatureInputs):
+            return inputs.identity(config)
         return {
             "dictionary": dictionary_digests([inputs.run]),
             "store": inputs.store.name,
@@ -92,21 +106,27 @@ class FeaturesStudy(Study[FeaturesConfig, FeatureInputs, FeatureFindings]):
             **dropped_identity(inputs.trained),
         }
 
-    def remarks(self, config: FeaturesConfig, inputs: FeatureInputs) -> list[str]:
+    def remarks(self, config: FeaturesConfig, inputs: AllInputs) -> list[str]:
+        if not isinstance(inputs, FeatureInputs):
+            return inputs.remarks(config)
         return text_remarks(inputs.store, inputs.text, inputs.trained, config.part)
 
-    def title(self, config: FeaturesConfig, inputs: FeatureInputs) -> str:
+    def title(self, config: FeaturesConfig, inputs: AllInputs) -> str:
         return f"Features at {' + '.join(inputs.sites)} of {inputs.store.spec['subject']['name']}"
 
-    def label(self, config: FeaturesConfig, inputs: FeatureInputs) -> str:
+    def label(self, config: FeaturesConfig, inputs: AllInputs) -> str:
         return f"{inputs.store.spec['subject']['name']}-{inputs.sites[-1]}"
 
-    def estimate(self, config: FeaturesConfig, inputs: FeatureInputs) -> Mapping[str, Any]:
+    def estimate(self, config: FeaturesConfig, inputs: AllInputs) -> Mapping[str, Any]:
+        if not isinstance(inputs, FeatureInputs):
+            return {"images": len(inputs.chosen), "latents_total": inputs.dictionary.latents}
         return {"contexts": len(inputs.contexts), "latents_total": inputs.dictionary.latents}
 
     def compute(
-        self, config: FeaturesConfig, inputs: FeatureInputs, device: torch.device
-    ) -> FeatureFindings:
+        self, config: FeaturesConfig, inputs: AllInputs, device: torch.device
+    ) -> AllFindings:
+        if not isinstance(inputs, FeatureInputs):
+            return inputs.compute(config, device)
         dictionary, text, store = inputs.dictionary, inputs.text, inputs.store
         site = inputs.sites[-1]
         subject = language_subject_of(store, site, config.subject)
@@ -134,24 +154,33 @@ class FeaturesStudy(Study[FeaturesConfig, FeatureInputs, FeatureFindings]):
             note="" if writes else no_logits(subject, site),
         )
 
-    def figures(self, findings: FeatureFindings) -> dict[str, Any]:
+    def figures(self, findings: AllFindings) -> dict[str, Any]:
         return findings.figures
 
     def headline(self, figures: Mapping[str, Any]) -> str:
-        total = figures["latents_total"]
+        total, unit = figures["latents_total"], "token" if "contexts" in figures else "position"
         return (
             f"{total - figures['latents_never_on']:,} of {total:,} latents are active somewhere in "
-            f"{figures['rows']:,} tokens; on average {figures['l0']:.3g} at a token."
+            f"{figures['rows']:,} {unit}s; on average {figures['l0']:.3g} at a {unit}."
         )
 
-    def write_tables(self, findings: FeatureFindings, folder: Path) -> None:
+    def write_tables(self, findings: AllFindings, folder: Path) -> None:
+        if not isinstance(findings, FeatureFindings):
+            from . import image_page
+
+            image_page.write_tables(findings, folder)
+            return
         page.write_data(findings, folder / "data")
         rows = (findings.row(latent).values() for latent in range(findings.latents))
         write_csv(folder / "latents.csv", list(findings.row(0)), map(list, rows))
 
     def page(
-        self, config: FeaturesConfig, inputs: FeatureInputs, findings: FeatureFindings
+        self, config: FeaturesConfig, inputs: AllInputs, findings: AllFindings
     ) -> Mapping[str, Any]:
+        if not isinstance(findings, FeatureFindings):
+            from . import image_page
+
+            return image_page.context(findings)
         return page.context(findings)
 
 

@@ -1,8 +1,8 @@
-"""One pass over a store of text: how often each latent is active, how strongly, and where.
+"""One pass over a store: how often each latent is active, how strongly, and where.
 
 Contexts are read whole and in order, so memory does not grow with the store. Kept are counts and
 a histogram of each latent, its strongest contexts, and a fair sample of the tokens on which it is
-active.
+active. In a store of images a context is an image, and a token is a position of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,6 @@ from tendril.data import order
 from tendril.data.cli import progress_bar
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.sae import SAE
-
-from ..core.language_inputs import StoredText
 
 PER_OCTAVE, OCTAVES = 4, 24  # bins of the histogram: from 2^-24 to 2^24
 BINS = 2 * OCTAVES * PER_OCTAVE
@@ -150,8 +148,8 @@ class Activity:
         first = np.clip(position - 2 * self.window // 3, 0, self.length - self.window)
         return np.asarray(row - position + first)
 
-    def add(self, contexts: Int64[np.ndarray, " b"], z_NS: Float[torch.Tensor, "n s"]) -> None:
-        """Count whole contexts; rows that are not valid are NaN."""
+    def add(self, contexts: Int64[np.ndarray, " b"], z_NS: Float[torch.Tensor, "n s"]) -> Entries:
+        """Count whole contexts, and return their activations; rows that are not valid are NaN."""
         found = entries_of(contexts, self.length, z_NS)
         latent, value = found.latent_M, found.value_M
         self.rows += int(torch.isfinite(z_NS[:, 0]).sum())
@@ -166,6 +164,7 @@ class Activity:
         if self.sample:
             drawn = np.stack([order.uniform(self.length, SAMPLE_KEY, int(c)) for c in contexts])
             self._offer(self.sample, found, drawn.ravel(), contexts, z_NS)
+        return found
 
     def _offer(
         self,
@@ -231,13 +230,13 @@ def edges() -> Float64[np.ndarray, " e"]:
 
 
 def chosen_contexts(
-    text: StoredText, part: str, held_out: float, limit: int | None
+    count: int, part: str, held_out: float, limit: int | None
 ) -> Int64[np.ndarray, " b"]:
-    """The contexts of a part, at most `limit` of them, spread evenly.
+    """The contexts of a part out of `count`, at most `limit` of them, spread evenly.
 
     `order.held_out` decides which contexts are held out, as it did in training.
     """
-    number = np.arange(len(text.tokens_BT))
+    number = np.arange(count)
     if part != "all":
         aside = order.held_out(number, held_out)
         number = number[aside if part == "held_out" else ~aside]
@@ -269,15 +268,18 @@ def encoded(
     valid_BT: Bool[np.ndarray, "b t"],
     contexts: Int64[np.ndarray, " c"],
     device: torch.device,
+    unit: str = "contexts",
+    at_once: int | None = None,
 ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float[torch.Tensor, "n s"]]]:
     """Contexts of a store in order, some at a time, with the activations of all latents on their
-    rows; NaN on rows that are not valid."""
+    rows; NaN on rows that are not valid. At most `at_once` activations, by default AT_ONCE, are
+    encoded at a time."""
     dictionary = dictionary.to(device)
     length = valid_BT.shape[1]
-    together = max(1, AT_ONCE // (length * dictionary.latents))
+    together = max(1, (at_once or AT_ONCE) // (length * dictionary.latents))
     with progress_bar(
         total=len(contexts),
-        desc="contexts",
+        desc=unit,
     ) as bar:
         for read, x_BTD in _read(store, sites, contexts, length):
             for start in range(0, len(read), together):
@@ -285,7 +287,9 @@ def encoded(
                 valid_N = torch.from_numpy(valid_BT[some].reshape(-1)).to(device)
                 x_ND = torch.from_numpy(x_BTD[start : start + together]).to(device).flatten(0, 1)
                 z_NS = dictionary.encode(torch.where(valid_N[:, None], x_ND, 0))
-                yield some, torch.where(valid_N[:, None], z_NS, torch.nan)
+                if not valid_N.all():
+                    z_NS = torch.where(valid_N[:, None], z_NS, torch.nan)
+                yield some, z_NS
                 bar.update(len(some))
 
 
