@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from tendril.data.cli import note
+from tendril.data.cli import note, progress_bar
 from tendril.data.errors import ConfigError
 from tendril.data.inputs.images import readable
 from tendril.models.dictionaries.checkpoint import LATENTS, load_frequency, load_sae
@@ -132,7 +132,7 @@ def candidates_of(
     shape = envelope(units.radial[:, units.members])
     others = [other for i, other in enumerate(measured) if i != index]
     found = []
-    for place, latent in enumerate(latents):
+    for place, latent in enumerate(progress_bar(latents, "removing latents")):
         angle = one.family.orientation(latent)
         at = round(angle / (360 / len(shape))) % len(shape)
         effects = effects_of(config, inputs, one, latent, best[place], watched, device)

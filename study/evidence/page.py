@@ -78,7 +78,7 @@ def _values(one: Candidate) -> dict[str, str]:
     return {
         "uncovered": f"{distance}, envelope {one.envelope:.2f}",
         "curves": f"{rival} {ratio:.2f}" if rival else "no rival excites it",
-        "photographs": "" if one.off is None else f"{one.off:+.0f}°".replace("-", "\N{MINUS SIGN}"),
+        "photographs": "" if one.off is None else f"{signed(one.off)} off",
         "recurs": (
             f"{there} of {len(one.found_in)} ({max(one.found_in):.2f}; shuffled {by_chance})"
             if one.found_in
@@ -94,6 +94,12 @@ def _values(one: Candidate) -> dict[str, str]:
             if text
         ),
     }
+
+
+def signed(degrees: float) -> str:
+    """Rounded degrees with a sign; 0° without one."""
+    rounded = round(degrees)
+    return f"{rounded:+d}°".replace("-", "\N{MINUS SIGN}") if rounded else "0°"
 
 
 def _effect(name: str, effect: Effect | None, scale: int, unit: str) -> str:
