@@ -49,7 +49,7 @@ class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
     """
 
     name = "symmetry"
-    version = 7
+    version = 8
     config = SymmetryConfig
 
     def find(self, config: SymmetryConfig) -> SymmetryInputs:

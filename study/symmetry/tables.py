@@ -16,10 +16,11 @@ TRAINED = ("FVU (training)", "L0", "dead", "parameters", "time")
 MEASURES = {
     "match": ("match", "median over planted families of the best cosine with a latent"),
     "match_chance": ("by chance", "the same with each latent's channels shuffled"),
-    "curves": ("curves", "planted orientations of curves, of 24, that a latent represents"),
+    "curves": ("curves", "planted curves, over all orientations, that a latent represents"),
     "family_recall": ("families", "planted families that a latent represents"),
     "precision": ("precision", "latents that represent a planted feature"),
     "class_accuracy": ("classes", "represented families with the right class of symmetry"),
+    "class_accuracy_all": ("all classes", "the same over all planted families, missed ones wrong"),
     "orientation_error": ("angle", "median error of orientation, over features with an axis"),
     "nmi": (
         "NMI",
@@ -27,6 +28,7 @@ MEASURES = {
     ),
     "nmi_chance": ("by chance", "the same for shuffled labels"),
     "ari": ("ARI", "adjusted Rand index of found and planted families"),
+    "ari_all": ("ARI, all", "the same over all planted features, each missed one by itself"),
 }
 """Measure of the planted features -> its column's head, and what it is."""
 
@@ -172,7 +174,7 @@ def _rate_text(rate: Sequence[float] | None, total: int) -> str:
 def planted_table(planted: PlantedScores) -> dict[str, Any]:
     """Scores against the planted features: a row per run, a column per measure."""
     rows = [
-        {"run": run, "cells": [_score_cell(name, figures.get(name)) for name in MEASURES]}
+        {"run": run, "cells": [_score_cell(name, figures) for name in MEASURES]}
         for run, figures in planted.figures().items()
     ]
     return {"heads": [head for head, _ in MEASURES.values()], "rows": rows} | {
@@ -224,12 +226,13 @@ def percent(fraction: float | None) -> str:
     return "" if fraction is None else f"{100 * fraction:.0f} %"
 
 
-def _score_cell(name: str, value: float | int | None) -> str:
+def _score_cell(name: str, figures: Mapping[str, float | int | None]) -> str:
+    value = figures.get(name)
     if value is None:
         return "-"
     if name == "orientation_error":
         return f"{value:.1f}°"
     if name == "curves":
-        return f"{value:.0f}"
-    whole = name in ("family_recall", "precision", "class_accuracy")
+        return f"{value:.0f} of {figures['curves_planted']}"
+    whole = name in ("family_recall", "precision", "class_accuracy", "class_accuracy_all")
     return f"{100 * value:.0f} %" if whole else f"{value:.2f}"
