@@ -80,7 +80,9 @@ def test_the_quick_start_for_images(folder: Path) -> None:
     printed = commands(text)
     assert [words[1] for words in printed] == ["harvest", "train", "study"]
     for words in printed:
-        run(words, lambda w: w if w[0] != "study" else [*w, "--orientation-step", "45"])
+        run(words, lambda w: w)
+    (page,) = Path("reports").glob("features-*/index.html")
+    assert page.stat().st_size > 10_000
 
 
 @pytest.mark.many_steps
