@@ -136,8 +136,8 @@ def chance_text(findings: Findings) -> str:
         " ".join(texts) + " Chance is the mean, and the range of 90 %, of as many uniform "
         "orientations, and for the envelope of the same tuning curves turned at random. P is the "
         "fraction of draws that cover the circle as well or better; for the units' widest gap, "
-        "that leave one as wide. The study of missing curve detectors asks whether latents fill the "
-        "units' gaps."
+        "that leave one as wide. The study of missing curve detectors asks whether latents fill "
+        "the units' gaps."
     )
 
 
