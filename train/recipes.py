@@ -103,8 +103,9 @@ def group_crosscoder() -> TrainConfig:
     A latent has a direction for every element, its transform blocks,
     none of them tied to another. --sources sets what the encoder reads:
     all elements, the identity, or one at random. Expect on 20,000 orbits
-    of mixed3b_5x5 under D16: FVU 0.31 at --k 16, a third of 384 latents
-    dead. A minute on two cores, 1 GB of memory, 10 MB of disk.
+    of mixed3b_5x5 under D16: FVU 0.28 held out and 0.25 in training at
+    --k 16, 3 to 7 % of 384 latents dead. Three minutes on two cores, 1 GB
+    of memory, 10 MB of disk.
     """
     return TrainConfig(
         name="group-crosscoder",
@@ -112,9 +113,9 @@ def group_crosscoder() -> TrainConfig:
         latents=384,
         k=16,
         bias="mean",
-        steps=400,
+        steps=1200,
         batch_size=512,
-        lr=2e-3,
+        lr=1e-3,
         dead_after=20_000,
         held_out=0.1,
     )
