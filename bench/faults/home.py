@@ -185,7 +185,7 @@ def prepare(folder: Path, budget: float = 0.0) -> Lab:
 def _import(name: str) -> None:
     try:
         import_module(name)
-    except Exception:  # a name that another module puts there; the child imports it if it needs it
+    except ImportError:  # a name that another module puts there; the child imports it if needed
         return
 
 

@@ -8,6 +8,7 @@ to. Hostile code writes a marker outside the home as soon as it runs.
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -74,7 +75,7 @@ def _judged(trial: Trial, marker: Path, touched: list[str], heard: Path) -> tupl
 def listen(home: Path, heard: Path, allowed: Sequence[str]) -> None:
     """Record what this process does outside the home, from now on, in the file `heard`."""
     handle = os.open(heard, os.O_WRONLY | os.O_APPEND)
-    inside = (str(home.resolve()), *allowed, *ALLOWED, "/tmp/pymp-")
+    inside = (str(home.resolve()), *allowed, *ALLOWED, f"{tempfile.gettempdir()}/pymp-")
     busy = [False]
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:

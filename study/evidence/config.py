@@ -3,8 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from tendril.data.errors import ConfigError
+
 from ..core.config import VisionConfig, at_least, fractions, several_runs
 from ..measures.curve_search import CurveSearch, Flat
+
+COARSEST = 30.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class EvidenceConfig(VisionConfig):
     alike: float = 0.7
     """(iv) Least cosine between decoder rows of the same latent in two runs."""
     recurs: float = 0.5
-    """(iv) Least fraction of the other runs in which it comes back."""
+    """(iv) Least fraction of the runs of other seeds in which it comes back."""
     level: float = 0.05
     """(v) Greatest P value of the effect downstream, among random directions."""
     downstream: str = ""
@@ -56,3 +60,14 @@ class EvidenceConfig(VisionConfig):
         fractions(self, ("alike", "recurs", "level"))
         at_least(self, candidates=1, copies=0, apart=0, off=0, directions=1)
         at_least(self, turned=1, step=1, photographs=1)
+        if self.step > COARSEST:
+            raise ConfigError(
+                f"--step must be at most {COARSEST:g} degrees, so that a peak can be found; got "
+                f"{self.step:g}."
+            )
+        least = 1 / (1 + self.directions)
+        if least > self.level:
+            raise ConfigError(
+                f"--directions must be larger for --level {self.level:g}; got {self.directions}, "
+                f"with which the least P value is {least:.2g}. 19 suffice for 0.05."
+            )

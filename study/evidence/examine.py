@@ -50,6 +50,11 @@ class Measured:
     """Latents that fire on held-out vectors; all where this is unknown."""
 
     @property
+    def seed(self) -> int:
+        """The seed that the run was trained with; 0 where it is unknown."""
+        return int(self.run.config.get("seed", 0))
+
+    @property
     def rows(self) -> Float[np.ndarray, "m d"]:
         """Decoder rows of the curve latents."""
         chosen: np.ndarray = self.dictionary.W_dec.detach().float().cpu().numpy()
@@ -130,7 +135,8 @@ def candidates_of(
         inputs.store, inputs.site, site_field, inputs.images, inputs.subject.input_size, few
     )
     shape = envelope(units.radial[:, units.members])
-    others = [other for i, other in enumerate(measured) if i != index]
+    # runs of one seed begin with the same weights, so they are no repetitions
+    others = [other for other in measured if other.seed != one.seed]
     found = []
     for place, latent in enumerate(progress_bar(latents, "removing latents")):
         angle = one.family.orientation(latent)
@@ -141,7 +147,7 @@ def candidates_of(
         found.append(
             Candidate(
                 run=one.run.name,
-                seed=int(one.run.config.get("seed", 0)),
+                seed=one.seed,
                 latent=latent,
                 copies=latent in copies,
                 orientation=angle,

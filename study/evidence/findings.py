@@ -40,8 +40,8 @@ class Candidate:
     rival:     the strongest rival shape, and the response to it over that to curves
     off:       degrees by which its orientation on photographs differs from that on drawn curves;
                None where its turned photographs do not excite it
-    found_in:  for each other run, the cosine of the most similar curve latent within `apart`
-               degrees; 0 where there is none
+    found_in:  for each run of another seed, the cosine of the most similar curve latent within
+               `apart` degrees; 0 where there is none
     by_chance: the same with the latent's channels shuffled
     tuning, kl, top5: effects of removing it; None where they were not measured
     """

@@ -133,8 +133,8 @@ def method(evidence: Evidence) -> list[str]:
         f"photographs, and must agree with those on drawn curves within {limits.off:g}°.",
         "A latent comes back in another run if a curve latent there, within "
         f"{limits.apart:g}°, has a decoder row of cosine {evidence.alike:g} or more. It must come "
-        f"back in {100 * limits.recurs:.0f} % of the other runs. In brackets: the best cosine, and "
-        "in how many runs the row with its channels shuffled is found.",
+        f"back in {100 * limits.recurs:.0f} % of the runs of other seeds. In brackets: the best "
+        "cosine, and in how many runs the row with its channels shuffled is found.",
         "Removed is x' = x - z d. As much is removed along "
         f"{evidence.directions} decoder rows of other latents, at the same positions. Compared is "
         f"{watched}. P is the fraction of directions that cost as much or more. KL and lost top-5 "

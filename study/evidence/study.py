@@ -9,6 +9,7 @@ import torch
 from tendril.data.cli import note
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run
+from tendril.models.dictionaries.checkpoint import read_config
 from tendril.models.subjects.subject import site_modules
 
 from ..core.report import write_records
@@ -44,8 +45,8 @@ class EvidenceStudy(Study[EvidenceConfig, Sequence[VisionInputs], Evidence]):
                 )
         if first.store is None or first.images is None:
             raise ConfigError(f"evidence needs photographs. {first.no_images}".strip())
-        if len(found) == 1:
-            note("one run only, so whether latents come back in other runs is not examined.")
+        if len({read_config(one.run).get("seed") for one in found if one.run}) == 1:
+            note("the runs have one seed, so whether latents come back in others is not examined.")
         if watched := config.downstream or DOWNSTREAM.get(first.subject.name, ""):
             site_modules(first.subject, [watched])
         return found

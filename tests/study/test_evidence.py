@@ -101,6 +101,29 @@ def test_latents_that_no_other_run_finds_are_no_missing_detectors(home: Path) ->
     assert own and all(one["found_in"] == 0 and not one["missing"] for one in own)
 
 
+def test_runs_of_one_seed_are_no_repetitions(home: Path) -> None:
+    store = open_store(next((home / "store").iterdir()))
+    save_run(home, store, "twin", mixing(), 0)
+    figures = evidence(home, "true", "twin", downstream="apart", candidates=1).figures
+    assert all(one["other_runs"] == 0 and one["recurs"] == "" for one in figures["latents"])
+    assert figures["missing_detectors"] == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"directions": 9, "level": 0.05}, "--directions must be larger for --level 0.05; got 9"),
+        ({"step": 90.0}, "--step must be at most 30 degrees"),
+        ({"candidates": 0}, "--candidates must be 1 or more"),
+    ],
+)
+def test_settings_that_could_not_give_a_verdict_are_refused(
+    home: Path, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evidence(home, "true", "again", **fields)
+
+
 def test_without_a_site_downstream_the_answers_are_compared(home: Path) -> None:
     figures = evidence(home, "true", candidates=1, copies=0, downstream="").figures
     (one,) = figures["latents"]
