@@ -17,9 +17,9 @@ from tendril.data.store.atomic import check_not_link, write_whole
 from ..core.report import write_csv
 from ..measures.image_maps import SMALL
 from ..measures.latent_activity import SAMPLE
-from .findings import DENSE, short
+from .findings import short
 from .image_findings import TOP_CLASSES, ImageFindings
-from .page import PIECE, base64_of, clear, floats, numbers_of, pairs, script
+from .page import PIECE, activity_tiles, base64_of, clear, floats, numbers_of, pairs, script, tile
 
 LISTED_CLASSES = 4
 FACES = 3  # pictures of a latent in the list
@@ -53,26 +53,14 @@ def lead(findings: ImageFindings) -> str:
 
 def numbers(findings: ImageFindings) -> list[dict[str, str]]:
     """The figures at the top of the page, each with what it means."""
-    activity, figures = findings.activity, findings.figures
-    frequency = activity.frequency_S[activity.fired_S > 0]
-    median = f"{100 * np.median(frequency):.2g} %" if len(frequency) else "none"
-    alive = findings.latents - figures["latents_never_on"]
-    found = [
-        (f"{alive:,}", f"of {findings.latents:,}", "latents are active on some position"),
-        (f"{figures['l0']:.3g}", "", "latents are active at a position, on average"),
-        (median, "", "of positions activate the median latent"),
-        (
-            f"{figures['latents_dense']:,}",
-            "",
-            f"latents are active on more than {100 * DENSE:g} % of positions",
-        ),
-    ]
+    figures = findings.figures
+    found = activity_tiles(findings.activity, figures, "position")
     if (effective := figures.get("classes_median")) is not None:
         text = "classes, effectively, share the activation of the median latent"
-        found.append((f"{effective:.2g}", f"of {figures['classes']:,}", text))
+        found.append(tile(f"{effective:.2g}", f"of {figures['classes']:,}", text))
     if (moran := figures["moran_median"]) is not None:
-        found.append((f"{moran:.2f}", "", "is the median of Moran's I of the latents' maps"))
-    return [{"value": value, "of": of, "text": text} for value, of, text in found]
+        found.append(tile(f"{moran:.2f}", "", "is the median of Moran's I of the latents' maps"))
+    return found
 
 
 def reading(findings: ImageFindings) -> list[str]:

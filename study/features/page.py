@@ -10,6 +10,7 @@ are little-endian arrays in base64.
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from tendril.data.store.atomic import check_not_link, write_whole
 
-from ..measures.latent_activity import SAMPLE
+from ..measures.latent_activity import SAMPLE, Activity
 from .findings import DENSE, Example, FeatureFindings, short
 
 PIECE = 128  # latents a file
@@ -55,34 +56,37 @@ def lead(findings: FeatureFindings) -> str:
 
 def numbers(findings: FeatureFindings) -> list[dict[str, str]]:
     """The figures at the top of the page, each with what it means."""
-    activity, figures = findings.activity, findings.figures
+    nearest = findings.figures["nearest_median"]
+    text = "is the median cosine of a decoder row with its nearest neighbour"
+    return [
+        *activity_tiles(findings.activity, findings.figures, "token"),
+        tile("none" if nearest is None else f"{nearest:.2f}", "", text),
+    ]
+
+
+def activity_tiles(
+    activity: Activity, figures: Mapping[str, Any], unit: str
+) -> list[dict[str, str]]:
+    """How many latents are active, and how often, per `unit` (token or position)."""
     frequency = activity.frequency_S[activity.fired_S > 0]
     median = f"{100 * np.median(frequency):.2g} %" if len(frequency) else "none"
-    alive = findings.latents - figures["latents_never_on"]
-    nearest = figures["nearest_median"]
+    total = figures["latents_total"]
+    dense = f"latents are active on more than {100 * DENSE:g} % of {unit}s"
     return [
-        {
-            "value": f"{alive:,}",
-            "of": f"of {findings.latents:,}",
-            "text": "latents are active on some token",
-        },
-        {
-            "value": f"{figures['l0']:.3g}",
-            "of": "",
-            "text": "latents are active on a token, on average",
-        },
-        {"value": median, "of": "", "text": "of tokens activate the median latent"},
-        {
-            "value": f"{figures['latents_dense']:,}",
-            "of": "",
-            "text": f"latents are active on more than {100 * DENSE:g} % of tokens",
-        },
-        {
-            "value": "none" if nearest is None else f"{nearest:.2f}",
-            "of": "",
-            "text": "is the median cosine of a decoder row with its nearest neighbour",
-        },
+        tile(
+            f"{total - figures['latents_never_on']:,}",
+            f"of {total:,}",
+            f"latents are active on some {unit}",
+        ),
+        tile(f"{figures['l0']:.3g}", "", f"latents are active on a {unit}, on average"),
+        tile(median, "", f"of {unit}s activate the median latent"),
+        tile(f"{figures['latents_dense']:,}", "", dense),
     ]
+
+
+def tile(value: str, of: str, text: str) -> dict[str, str]:
+    """A figure, what it is of, and what it means."""
+    return {"value": value, "of": of, "text": text}
 
 
 def reading(findings: FeatureFindings) -> list[str]:
