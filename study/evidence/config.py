@@ -1,7 +1,7 @@
 """What the study of evidence can be asked. Imports no torch."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tendril.data.errors import ConfigError
 
@@ -51,14 +51,22 @@ class EvidenceConfig(VisionConfig):
     """(iii) Degrees from one turn to the next."""
     photographs: int = 16
     """(v) Photographs on which answers are compared, those that excite the latent most."""
+    together: int = 64
+    """Photographs on which all new curve latents are removed at once, then all that copy a unit,
+    beside as many other latents; 0: not at all."""
+    labels: str = ""
+    """File of the network's classes, whose line i begins with the id of class i; by default the
+    network's own first answers count as right."""
     curves: Annotated[CurveSearch, Flat] = field(default_factory=CurveSearch)
+
+    NO_SETTING: ClassVar[frozenset[str]] = VisionConfig.NO_SETTING | {"labels"}
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""
         self.curves.check()
         several_runs(self.run)
         fractions(self, ("alike", "recurs", "level"))
-        at_least(self, candidates=1, copies=0, apart=0, off=0, directions=1)
+        at_least(self, candidates=1, copies=0, together=0, apart=0, off=0, directions=1)
         at_least(self, turned=1, step=1, photographs=1)
         if self.step > COARSEST:
             raise ConfigError(

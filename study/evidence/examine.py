@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,6 +20,7 @@ from tendril.models.dictionaries.sae import SAE
 from tendril.models.sites.receptive import ReceptiveField, receptive_field
 from tendril.models.sites.window import find_receptive_patch
 
+from ..core.image_labels import image_labels
 from ..core.vision_inputs import VisionInputs
 from ..measures.curve_family import CurveFamily, latent_family, unit_family
 from ..measures.curve_scores import angle_between, envelope
@@ -26,7 +28,13 @@ from ..measures.curve_stimuli import draw_curve
 from ..measures.gap_chance import copies_a_unit
 from ..measures.image_examples import Row, cut_patches, strongest_rows
 from ..measures.joint_orientations import Detector, combine
-from ..measures.latent_effects import Effect, answer_effect, other_directions, tuning_effect
+from ..measures.latent_effects import (
+    Effect,
+    OneLatent,
+    answer_effect,
+    other_directions,
+    tuning_effect,
+)
 from ..measures.turned_patches import align, record_turned
 from .config import EvidenceConfig
 from .findings import Candidate
@@ -275,6 +283,7 @@ def effects_of(
     subject, site, dictionary = inputs.subject, inputs.site, one.dictionary
     others = [other for other in one.alive if other != latent]
     directions_RD = other_directions(dictionary, others, config.directions)
+    removal = OneLatent(dictionary, latent, directions_RD)
     tuning = None
     angle = one.family.orientation(latent)
     if watched is not None and (units := near_units(watched, angle)):
@@ -286,35 +295,48 @@ def effects_of(
             ]
         )
         rgb_BCHW = torch.from_numpy(drawn)[:, None].repeat(1, 3, 1, 1).to(device)
-        shown = subject.preprocess(rgb_BCHW)
+        counted_BU = torch.zeros(len(drawn), len(watched.units.scores.max), dtype=torch.bool)
+        counted_BU[:, units] = True
         tuning = tuning_effect(
             subject,
             site,
             watched.site,
             watched.field,
-            dictionary,
-            latent,
-            directions_RD,
-            shown,
-            units,
+            removal,
+            subject.preprocess(rgb_BCHW),
+            counted_BU,
         )
-    photographs = photographs_of(inputs, best[: config.photographs], device)
-    if photographs is None:
+    shown = photographs_of(config, inputs, best[: config.photographs], device)
+    if shown is None:
         return tuning, None, None
-    kl, top5 = answer_effect(subject, site, dictionary, latent, directions_RD, photographs, None)
+    kl, top5 = answer_effect(subject, site, removal, *shown)
     return tuning, kl, top5
 
 
 def photographs_of(
-    inputs: VisionInputs, rows: Sequence[Row], device: torch.device
-) -> Float[Tensor, "b c h w"] | None:
-    """The photographs of some rows, preprocessed; None where none can be read."""
-    assert inputs.store is not None and inputs.images is not None
+    config: EvidenceConfig, inputs: VisionInputs, rows: Sequence[Row], device: torch.device
+) -> tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"] | None] | None:
+    """The photographs of some rows, preprocessed, and their classes where --labels names them.
+
+    None where no photograph can be read.
+    """
+    assert inputs.store is not None
     numbers = inputs.store.column("input")
+    return read_photographs(config, inputs, [int(numbers[row.number]) for row in rows], device)
+
+
+def read_photographs(
+    config: EvidenceConfig, inputs: VisionInputs, numbers: Sequence[int], device: torch.device
+) -> tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"] | None] | None:
+    """`photographs_of` by the numbers of the images."""
+    assert inputs.images is not None
     size = inputs.subject.input_size
-    read = [readable(inputs.images, int(numbers[row.number]), size) for row in rows]
-    pixels = [one for one in read if one is not None]
-    if not pixels:
+    read = {i: one for i in numbers if (one := readable(inputs.images, i, size)) is not None}
+    if not read:
         return None
-    rgb_BHWC = torch.from_numpy(np.stack(pixels)).to(device)
-    return inputs.subject.preprocess(rgb_BHWC.permute(0, 3, 1, 2).float() / 255)
+    rgb_BHWC = torch.from_numpy(np.stack(list(read.values()))).to(device)
+    images_BCHW = inputs.subject.preprocess(rgb_BHWC.permute(0, 3, 1, 2).float() / 255)
+    if not config.labels:
+        return images_BCHW, None
+    labels = image_labels(Path(config.labels), inputs.images)
+    return images_BCHW, torch.tensor([labels[i] for i in read])

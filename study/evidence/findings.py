@@ -17,6 +17,15 @@ NAMES = {
 }
 
 
+def effect_fields(*effects: Effect | None) -> dict[str, Any]:
+    """Fields of a record for the effects on tuning, KL and top-5 answers, in this order."""
+    return {
+        f"{name}_{part}": "" if one is None else round(getattr(one.chance, part), 5)
+        for name, one in zip(("tuning", "kl", "top5"), effects, strict=True)
+        for part in ("observed", "mean", "p")
+    }
+
+
 @final
 @dataclass(frozen=True)
 class Limits:
@@ -90,11 +99,7 @@ class Candidate:
             name: "" if verdict is None else int(verdict)
             for name, verdict in self.verdicts(limits).items()
         }
-        effects = {
-            f"{name}_{part}": "" if one is None else round(getattr(one.chance, part), 5)
-            for name, one in (("tuning", self.tuning), ("kl", self.kl), ("top5", self.top5))
-            for part in ("observed", "mean", "p")
-        }
+        effects = effect_fields(self.tuning, self.kl, self.top5)
         return {
             "run": self.run,
             "seed": self.seed,
@@ -118,6 +123,47 @@ class Candidate:
         }
 
 
+NEW, COPIES = "curve latents that copy no unit", "curve latents that copy a unit"
+
+
+@final
+@dataclass(frozen=True)
+class Together:
+    """Some latents of a run, removed at once.
+
+    kind:    NEW or COPIES
+    energy:  mean of z^2 ||d||^2 summed over the latents; `energy_of_others` is its mean over the
+             sets of other latents
+    tuning:  fraction lost of the response of curve units downstream to drawn curves; None without
+             such units
+    """
+
+    run: str
+    seed: int
+    kind: str
+    latents: int
+    energy: float
+    energy_of_others: float
+    tuning: Effect | None
+    kl: Effect
+    top5: Effect
+    photographs: int
+
+    def record(self) -> dict[str, Any]:
+        """One record for result.json."""
+        effects = effect_fields(self.tuning, self.kl, self.top5)
+        return {
+            "run": self.run,
+            "seed": self.seed,
+            "kind": self.kind,
+            "latents": self.latents,
+            "energy": round(self.energy, 5),
+            "energy_of_others": round(self.energy_of_others, 5),
+            "photographs": self.photographs,
+            **effects,
+        }
+
+
 @final
 @dataclass(frozen=True)
 class Evidence:
@@ -135,6 +181,10 @@ class Evidence:
     directions: int
     candidates: Sequence[Candidate]
     """Candidates of every run, then latents that copy units."""
+    together: Sequence[Together] = ()
+    """All new curve latents of a run removed at once, and all that copy units."""
+    labelled: bool = False
+    """True if the right answers come from a class list, not from the network itself."""
 
     def new(self) -> list[Candidate]:
         """Those that copy no unit."""
@@ -160,5 +210,7 @@ class Evidence:
             },
             "held": held,
             "expected_by_chance_downstream": round(self.limits.level * len(new), 2),
+            "right_answers": "file" if self.labelled else "the network's own first answers",
             "latents": [one.record(self.limits) for one in self.candidates],
+            "together": [one.record() for one in self.together],
         }

@@ -5,7 +5,7 @@ from typing import Any
 from ..measures.gap_chance import p_text
 from ..measures.latent_effects import Effect
 from ..page import svg as drawing
-from .findings import CRITERIA, NAMES, Candidate, Evidence
+from .findings import CRITERIA, NAMES, Candidate, Evidence, Together
 
 PATCH_PIXELS = 100
 MARKS = {True: "yes", False: "no", None: "not examined"}
@@ -31,6 +31,7 @@ def context(evidence: Evidence) -> dict[str, Any]:
         "new_latents": ", ".join(map(str, evidence.new_latents)),
         "names": [NAMES[name] for name in CRITERIA],
         "rows": [_row(one, evidence) for one in evidence.candidates],
+        "together": [_together(one) for one in evidence.together],
         "method": method(evidence),
         "caveats": [
             "The photographs that excite a latent most include ones that the dictionary was "
@@ -96,6 +97,35 @@ def _values(one: Candidate) -> dict[str, str]:
     }
 
 
+def _together(one: Together) -> dict[str, Any]:
+    return {
+        "seed": one.seed,
+        "title": one.run,
+        "kind": one.kind,
+        "latents": one.latents,
+        "photographs": one.photographs,
+        "energy": f"{one.energy:.3g} ({one.energy_of_others:.3g})",
+        "cells": [
+            {"value": f"{scale * effect.chance.observed:.2g}{unit}", "others": text}
+            if effect is not None
+            else {"value": "", "others": "no curve unit downstream"}
+            for effect, scale, unit in (
+                (one.tuning, 100, " %"),
+                (one.kl, 1000, " mnat"),
+                (one.top5, 100, " %"),
+            )
+            for text in (_others(effect, scale, unit),)
+        ],
+    }
+
+
+def _others(effect: Effect | None, scale: int, unit: str) -> str:
+    if effect is None:
+        return ""
+    low, mean, high, p = (getattr(effect.chance, name) for name in ("low", "mean", "high", "p"))
+    return f"others {scale * mean:.2g}{unit} ({scale * low:.2g} to {scale * high:.2g}), {p_text(p)}"
+
+
 def signed(degrees: float) -> str:
     """Rounded degrees with a sign; 0° without one."""
     rounded = round(degrees)
@@ -115,6 +145,11 @@ def _effect(name: str, effect: Effect | None, scale: int, unit: str) -> str:
 def method(evidence: Evidence) -> list[str]:
     """How each criterion was examined, a paragraph each."""
     limits = evidence.limits
+    right = (
+        "classes are those of the class list"
+        if evidence.labelled
+        else "the network's own first answer counts as right"
+    )
     watched = (
         f"the fraction of the response of curve units of {evidence.downstream}, at most 45° from "
         "the latent's orientation, to drawn curves of that orientation that is lost"
@@ -138,6 +173,17 @@ def method(evidence: Evidence) -> list[str]:
         "Removed is x' = x - z d. As much is removed along "
         f"{evidence.directions} decoder rows of other latents, at the same positions. Compared is "
         f"{watched}. P is the fraction of directions that cost as much or more. KL and lost top-5 "
-        "answers are means over the photographs that excite the latent most; the network's own "
-        "first answer counts as right.",
+        "answers are means over the photographs that excite the latent most; "
+        f"{right}.",
+        *(
+            [
+                "Removed together is x' = x - sum_i z_i d_i. Beside it, as many other active "
+                "latents, which detect no curves, are removed: each is drawn among the eight "
+                "nearest in frequency and in z² ||d||² where active. The energy is the sum over "
+                "latents of the mean of z² ||d||². Drawn curves of twelve orientations and evenly "
+                "chosen photographs were shown."
+            ]
+            if evidence.together
+            else []
+        ),
     ]

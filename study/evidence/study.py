@@ -12,7 +12,8 @@ from tendril.data.home import find_run
 from tendril.models.dictionaries.checkpoint import read_config
 from tendril.models.subjects.subject import site_modules
 
-from ..core.report import write_records
+from ..core.image_labels import image_labels
+from ..core.report import file_digest, write_records
 from ..core.study import Study
 from ..core.vision_inputs import VisionInputs, find_vision_inputs
 from ..measures.curve_family import unit_family
@@ -21,13 +22,14 @@ from . import page
 from .config import EvidenceConfig
 from .examine import DOWNSTREAM, candidates_of, downstream_of, measure
 from .findings import Evidence, Limits
+from .together import each_run
 
 
 @final
 class EvidenceStudy(Study[EvidenceConfig, Sequence[VisionInputs], Evidence]):
     """Examine the curve latents of several runs by the five criteria.
 
-    The report holds evidence.csv.
+    The report holds evidence.csv and together.csv.
     """
 
     name = "evidence"
@@ -47,12 +49,15 @@ class EvidenceStudy(Study[EvidenceConfig, Sequence[VisionInputs], Evidence]):
             raise ConfigError(f"evidence needs photographs. {first.no_images}".strip())
         if len({read_config(one.run).get("seed") for one in found if one.run}) == 1:
             note("the runs have one seed, so whether latents come back in others is not examined.")
+        if config.labels:
+            image_labels(Path(config.labels), first.images)
         if watched := config.downstream or DOWNSTREAM.get(first.subject.name, ""):
             site_modules(first.subject, [watched])
         return found
 
     def identity(self, config: EvidenceConfig, inputs: Sequence[VisionInputs]) -> Mapping[str, Any]:
-        return {"runs": [one.identity() for one in inputs]}
+        labels = file_digest(Path(config.labels)) if config.labels else None
+        return {"runs": [one.identity() for one in inputs], "labels": labels}
 
     def title(self, config: EvidenceConfig, inputs: Sequence[VisionInputs]) -> str:
         return f"Evidence for missing curve detectors at {self.label(config, inputs)}"
@@ -90,6 +95,8 @@ class EvidenceStudy(Study[EvidenceConfig, Sequence[VisionInputs], Evidence]):
             alike=config.alike,
             directions=config.directions,
             candidates=[*new, *(one for one in candidates if one.copies)],
+            together=each_run(config, inputs, measured, watched, device),
+            labelled=bool(config.labels),
         )
 
     def figures(self, findings: Evidence) -> dict[str, Any]:
@@ -104,6 +111,8 @@ class EvidenceStudy(Study[EvidenceConfig, Sequence[VisionInputs], Evidence]):
     def write_tables(self, findings: Evidence, folder: Path) -> None:
         if records := [one.record(findings.limits) for one in findings.candidates]:
             write_records(folder / "evidence.csv", records)
+        if findings.together:
+            write_records(folder / "together.csv", [one.record() for one in findings.together])
 
     def page(
         self, config: EvidenceConfig, inputs: Sequence[VisionInputs], findings: Evidence

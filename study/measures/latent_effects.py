@@ -1,17 +1,21 @@
-"""What removing a latent changes further on in a vision network, beside random directions.
+"""What removing latents changes further on in a vision network, beside a control.
 
-Removed is x' = x - z d at every position, where z is the latent's value and d its decoder row. The
-control removes as much elsewhere: x' = x - z ||d|| d_j / ||d_j|| for the decoder rows d_j of other
-latents, so positions and lengths are the same and only the direction differs.
+One latent: removed is x' = x - z d at every position, where z is the latent's value and d its
+decoder row. The control removes as much elsewhere: x' = x - z ||d|| d_j / ||d_j|| for the decoder
+rows d_j of other latents, so positions and lengths are the same and only the direction differs.
+
+Several latents together: x' = x - sum_i z_i d_i. The control removes as many other latents, each
+about as frequent and as strong as the one that it stands for.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tendril.data.errors import ConfigError
@@ -25,19 +29,21 @@ from .gap_chance import Chance, compare
 from .tuning import exact_arithmetic
 
 IMAGES = 32  # at a time
+ALIKE = 8
+"""Other latents among which the match of a removed latent is drawn."""
 
 
 @final
 @dataclass(frozen=True)
 class Effect:
-    """An effect of removing a latent and the same for the random directions.
+    """An effect of removing latents, and that of the controls.
 
-    `chance` holds the latent's effect as `observed`, and the mean and range over the directions.
+    `chance` holds the effect of what is examined as `observed`, and mean and range of the controls.
     """
 
     chance: Chance
     images: int
-    """Number of images on which the latent is active."""
+    """Number of images from which something is removed."""
 
 
 def other_directions(
@@ -58,52 +64,135 @@ def other_directions(
     return unit_RD
 
 
+def matched_sets(
+    chosen: Sequence[int],
+    others: Sequence[int],
+    frequency_S: Float[np.ndarray, " s"],
+    energy_S: Float[np.ndarray, " s"],
+    draws: int,
+    seed: int = 0,
+) -> list[list[int]]:
+    """`draws` sets of other latents, each a match for the latents of `chosen`.
+
+    For each chosen latent one of the ALIKE nearest others is drawn, by the distance
+    |log frequency| + |log energy| / 2 of differences, where energy is the mean of z^2 ||d||^2 over
+    the vectors on which a latent is active. No latent is in a set twice. There must be
+    as many others as chosen latents.
+    """
+    rng = np.random.default_rng(seed)
+    place_S2 = np.stack([np.log(frequency_S + 1e-9), np.log(energy_S + 1e-30) / 2], axis=1)
+    sets: list[list[int]] = []
+    for _ in range(draws):
+        left = list(others)
+        one: list[int] = []
+        for latent in rng.permutation(np.asarray(chosen)):
+            apart = np.abs(place_S2[left] - place_S2[latent]).sum(axis=1)
+            near = np.argsort(apart, kind="stable")[:ALIKE]
+            one.append(left.pop(int(rng.choice(near))))
+        sets.append(one)
+    return sets
+
+
+class Removal(ABC):
+    """Ways to remove something from vectors [N, D] of a site: the one examined, then controls."""
+
+    @abstractmethod
+    def variants(self, x_ND: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "n d"]]:
+        """The vectors after each way, in order."""
+
+    @abstractmethod
+    def active(self, x_ND: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+        """True for each vector from which the first way removes something."""
+
+
+@final
+class OneLatent(Removal):
+    """A latent, then as much along each unit direction."""
+
+    def __init__(self, dictionary: SAE, latent: int, directions_RD: Float[Tensor, "r d"]) -> None:
+        self._dictionary, self._latent = dictionary, latent
+        row_D = dictionary.W_dec[latent]
+        self._rows_RD = torch.cat([row_D[None], row_D.norm() * directions_RD.to(row_D)])
+
+    def variants(self, x_ND: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "n d"]]:
+        z_N = self._values(x_ND)
+        for row_D in self._rows_RD:
+            yield x_ND - (z_N[:, None] * row_D).to(x_ND.dtype)
+
+    def active(self, x_ND: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+        return self._values(x_ND) > 0
+
+    def _values(self, x_ND: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        return self._dictionary.encode(x_ND.float())[:, self._latent]
+
+
+@final
+class LatentsTogether(Removal):
+    """Each of some sets of latents, removed at once."""
+
+    def __init__(self, dictionary: SAE, sets: Sequence[Sequence[int]]) -> None:
+        self._dictionary, self._sets = dictionary, [list(one) for one in sets]
+
+    def variants(self, x_ND: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "n d"]]:
+        z_NS = self._dictionary.encode(x_ND.float())
+        for chosen in self._sets:
+            yield x_ND - (z_NS[:, chosen] @ self._dictionary.W_dec[chosen]).to(x_ND.dtype)
+
+    def active(self, x_ND: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+        active_N: Tensor = (self._dictionary.encode(x_ND.float())[:, self._sets[0]] > 0).any(dim=1)
+        return active_N
+
+
 @torch.inference_mode()
 def tuning_effect(
     subject: Subject,
     site: str,
     downstream: str,
     field: ReceptiveField,
-    dictionary: SAE,
-    latent: int,
-    directions_RD: Float[Tensor, "r d"],
+    removal: Removal,
     images_BCHW: Float[Tensor, "b c h w"],
-    units: Sequence[int],
+    counted_BU: Bool[Tensor, "b u"],
 ) -> Effect:
     """The fraction of the response of downstream units that is lost, summed over images and units.
 
     `images_BCHW` are preprocessed drawn curves, `field` that of the downstream site's cell, and
-    `units` its curve detectors for these curves. A positive fraction is a loss. P is the fraction
-    of directions whose removal costs as much or more.
+    `counted_BU` says which units count for which image. A positive fraction is a loss. P is the
+    fraction of controls that cost as much or more.
     """
     site_names = site_modules(subject, [site])[site]
     (name,) = _one_module(subject, downstream)
+    responses: list[float] = []
+    count = 0
     with exact_arithmetic(), splicing(subject.module, site_names, name) as splice:
+        for start in range(0, len(images_BCHW), IMAGES):
+            x_BCHW = images_BCHW[start : start + IMAGES]
+            counts_BU = counted_BU[start : start + IMAGES].to(x_BCHW.device)
 
-        def response(parts: dict[str, Tensor]) -> float:
-            acts_BHWD = as_grid(splice.run(images_BCHW, parts))
-            return float(acts_BHWD[:, *field.cell][:, list(units)].double().clamp(min=0).sum())
+            def response(
+                parts: dict[str, Tensor], x_BCHW: Tensor = x_BCHW, counts_BU: Tensor = counts_BU
+            ) -> float:
+                acts_BHWD = as_grid(splice.run(x_BCHW, parts))
+                acts_BU = acts_BHWD[:, *field.cell].double().clamp(min=0)
+                return float((acts_BU * counts_BU).sum())
 
-        parts = splice.read(images_BCHW)
-        removed = Removed(dictionary, latent, to_vectors(parts))
-        clean = response({})
-        if clean <= 0:
-            return Effect(compare(0.0, np.zeros(len(directions_RD)), large=True), 0)
-        lost = [
-            1 - response(to_parts(changed_ND, parts)) / clean
-            for changed_ND in removed.along(directions_RD)
-        ]
-    active = removed.active(len(images_BCHW))
-    return Effect(compare(lost[0], np.array(lost[1:]), large=True), int(active.sum()))
+            parts = splice.read(x_BCHW)
+            x_ND = to_vectors(parts)
+            found = [response({})]
+            found += [response(to_parts(one_ND, parts)) for one_ND in removal.variants(x_ND)]
+            responses = [a + b for a, b in zip(responses or [0.0] * len(found), found, strict=True)]
+            count += int(removal.active(x_ND).reshape(len(x_BCHW), -1).any(dim=1).sum())
+    clean, *others = responses
+    if clean <= 0:
+        return Effect(compare(0.0, np.zeros(len(others) - 1), large=True), 0)
+    lost = [1 - other / clean for other in others]
+    return Effect(compare(lost[0], np.array(lost[1:]), large=True), count)
 
 
 @torch.inference_mode()
 def answer_effect(
     subject: Subject,
     site: str,
-    dictionary: SAE,
-    latent: int,
-    directions_RD: Float[Tensor, "r d"],
+    removal: Removal,
     images_BCHW: Float[Tensor, "b c h w"],
     labels_B: Int[Tensor, " b"] | None,
 ) -> tuple[Effect, Effect]:
@@ -119,47 +208,28 @@ def answer_effect(
         for start in range(0, len(images_BCHW), IMAGES):
             x_BCHW = images_BCHW[start : start + IMAGES]
             parts = splice.read(x_BCHW)
-            removed = Removed(dictionary, latent, to_vectors(parts))
+            x_ND = to_vectors(parts)
             clean_BV = torch.log_softmax(first_tensor(splice.run(x_BCHW, {})).double(), dim=-1)
             right_B = (
-                clean_BV.argmax(dim=-1) if labels_B is None else labels_B[start:][: len(x_BCHW)]
+                clean_BV.argmax(dim=-1)
+                if labels_B is None
+                else labels_B[start : start + len(x_BCHW)].to(clean_BV.device)
             )
             before = _in_top5(clean_BV, right_B)
             changes, losses = [], []
-            for changed_ND in removed.along(directions_RD):
+            for changed_ND in removal.variants(x_ND):
                 logits_BV = splice.run(x_BCHW, to_parts(changed_ND, parts))
                 after_BV = torch.log_softmax(logits_BV.double(), dim=-1)
                 changes.append(float((clean_BV.exp() * (clean_BV - after_BV)).sum()))
                 losses.append(before - _in_top5(after_BV, right_B))
             kl.append(torch.tensor(changes))
             top5.append(torch.tensor(losses, dtype=torch.float64))
-            count += int(removed.active(len(x_BCHW)).sum())
+            count += int(removal.active(x_ND).reshape(len(x_BCHW), -1).any(dim=1).sum())
     effects = []
     for sums in (kl, top5):
         mean_R = torch.stack(sums).double().sum(dim=0).numpy() / max(len(images_BCHW), 1)
         effects.append(Effect(compare(float(mean_R[0]), mean_R[1:], large=True), count))
     return effects[0], effects[1]
-
-
-@final
-class Removed:
-    """The vectors [N, D] of a site without one latent, or with as much removed elsewhere."""
-
-    def __init__(self, dictionary: SAE, latent: int, x_ND: Float[Tensor, "n d"]) -> None:
-        self._x_ND = x_ND
-        self._z_N = dictionary.encode(x_ND.float())[:, latent]
-        self._row_D = dictionary.W_dec[latent]
-
-    def active(self, images: int) -> Tensor:
-        """For each image, True if the latent is active anywhere in it."""
-        return (self._z_N.reshape(images, -1) > 0).any(dim=1)
-
-    def along(self, directions_RD: Float[Tensor, "r d"]) -> Iterator[Float[Tensor, "n d"]]:
-        """x - z d, then the same length removed along each unit direction."""
-        yield self._x_ND - (self._z_N[:, None] * self._row_D).to(self._x_ND.dtype)
-        length = self._row_D.norm()
-        for direction_D in directions_RD:
-            yield self._x_ND - (self._z_N[:, None] * length * direction_D).to(self._x_ND.dtype)
 
 
 def _in_top5(log_BV: Float[Tensor, "b v"], right_B: Int[Tensor, " b"]) -> int:

@@ -1,6 +1,5 @@
 """Splicing in a vision network: what it still answers about images."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from torch import Tensor
 from tendril.data.cli import note, progress_bar
 from tendril.data.errors import (
     ConfigError,
-    InputsNotFoundError,
     UnreadableInputError,
     UnreadableInputsError,
 )
@@ -31,6 +29,7 @@ from tendril.models.sites.splice import (
 from tendril.models.subjects.subject import Subject, site_modules
 
 from ..core.config import outlier_remark
+from ..core.image_labels import image_labels
 from ..core.report import file_digest
 from ..core.stores import common_site, dictionary_digests
 from ..core.vision_inputs import VisionInputs, find_vision_inputs, token_remark
@@ -203,32 +202,3 @@ class ImageBatches:
         labels = self._labels
         known = None if labels is None else torch.tensor([labels[i] for i in numbers])
         return self._subject.preprocess(rgb_BCHW), known
-
-
-def image_labels(path: Path, images: ImageSource) -> list[int]:
-    """The class of each image, as the number of a line of the file `path`.
-
-    A line begins with the id of its class. An image's class is the id that begins its name, or
-    else the name of a folder above it. Raises InputsNotFoundError where there is no such file, and
-    ConfigError for an image without a class.
-    """
-    if not path.is_file():
-        raise InputsNotFoundError(
-            f"--labels must be a file with a class a line; {path} is no file. Check the path."
-        )
-    classes: dict[str, int] = {}
-    for number, line in enumerate(path.read_text().splitlines()):
-        classes.setdefault((line.split() or [""])[0], number)
-    labels = []
-    for index in range(len(images)):
-        parts = reversed(Path(images.name(index)).parts)
-        ids = [re.split(r"[_.\s]", part)[0] for part in parts]
-        found = next((classes[name] for name in ids if name in classes), None)
-        if found is None:
-            raise ConfigError(
-                f"no line of {path} begins with the id of image {images.name(index)!r} "
-                f"(looked for {' and '.join(repr(name) for name in ids)}). Pass the class list of "
-                "these images, or leave --labels out."
-            )
-        labels.append(found)
-    return labels

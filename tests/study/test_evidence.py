@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from tendril.data.errors import ConfigError
+from tendril.data.errors import ConfigError, InputsNotFoundError
 from tendril.data.store.reader import Store, open_store
 from tendril.harvest.config import HarvestConfig
 from tendril.harvest.run import harvest
@@ -16,7 +17,12 @@ from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.study.evidence.findings import Candidate, Limits
-from tendril.study.measures.latent_effects import Removed, other_directions
+from tendril.study.measures.latent_effects import (
+    LatentsTogether,
+    OneLatent,
+    matched_sets,
+    other_directions,
+)
 from tendril.study.run import study
 
 from ..helpers.mixed_subject import CURVES, mixing
@@ -25,6 +31,7 @@ from .test_page import check
 
 SUBJECT = f"{ROOT / 'tests' / 'helpers' / 'mixed_subject.py'}:make"
 FEW = {"directions": 7, "level": 0.2, "turned": 2, "photographs": 3, "candidates": 8, "copies": 2}
+FEW["together"] = 4
 
 
 def save_run(home: Path, store: Store, name: str, rows: torch.Tensor, seed: int) -> None:
@@ -91,6 +98,7 @@ def test_mixed_curve_detectors_are_missing_ones(home: Path) -> None:
     assert "meet all five criteria" in text and "data:image/jpeg" in text
     rows = (result.report.parent / "evidence.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * CURVES
+    assert figures["together"] == [], "too few other latents"
     again = evidence(home, "true", "again", downstream="apart")
     assert again.reused and again.figures == json.loads(json.dumps(figures))
 
@@ -99,6 +107,24 @@ def test_latents_that_no_other_run_finds_are_no_missing_detectors(home: Path) ->
     figures = evidence(home, "true", "other", downstream="apart", candidates=2).figures
     own = [one for one in figures["latents"] if one["seed"] == 0]
     assert own and all(one["found_in"] == 0 and not one["missing"] for one in own)
+
+
+def test_curve_latents_removed_together_beside_others(home: Path, tmp_path: Path) -> None:
+    store = open_store(next((home / "store").iterdir()))
+    others = torch.randn(30, 10, generator=torch.Generator().manual_seed(4)) / 10**0.5
+    save_run(home, store, "wide", torch.cat([mixing(), others]), 3)
+    images = sorted(path.stem for path in (home / "images").rglob("*.png"))
+    classes = tmp_path / "classes.txt"
+    classes.write_text("".join(f"{name}\n" for name in dict.fromkeys(images)))
+    result = evidence(home, "wide", downstream="apart", candidates=1, copies=0, labels=str(classes))
+    assert result.figures["right_answers"] == "file"
+    (one,) = result.figures["together"]
+    assert one["latents"] >= CURVES and one["photographs"] == 4
+    assert one["tuning_observed"] > one["tuning_mean"] and one["tuning_p"] == 0.125, one
+    check(text := result.report.read_text())
+    assert "Removed together" in text and (result.report.parent / "together.csv").is_file()
+    with pytest.raises(InputsNotFoundError, match="--labels must be a file"):
+        evidence(home, "wide", labels=str(tmp_path / "none"))
 
 
 def test_runs_of_one_seed_are_no_repetitions(home: Path) -> None:
@@ -141,17 +167,39 @@ def test_as_much_is_removed_along_other_directions() -> None:
     x_ND = torch.randn(12, 6, generator=generator)
     directions_RD = other_directions(sae, [0, 1, 2, 5], 3)
     torch.testing.assert_close(directions_RD.norm(dim=1), torch.ones(3))
-    removed = Removed(sae, 4, x_ND)
-    own_ND, *others = removed.along(directions_RD)
+    removed = OneLatent(sae, 4, directions_RD)
+    own_ND, *others = removed.variants(x_ND)
     z_N = sae.encode(x_ND)[:, 4]
     torch.testing.assert_close(own_ND, x_ND - z_N[:, None] * sae.W_dec[4])
     for changed_ND, direction_D in zip(others, directions_RD, strict=True):
         gone_ND = x_ND - changed_ND
         torch.testing.assert_close(gone_ND.norm(dim=1), (x_ND - own_ND).norm(dim=1))
         torch.testing.assert_close(gone_ND, (gone_ND @ direction_D)[:, None] * direction_D)
-    assert removed.active(3).tolist() == [bool((z_N[i : i + 4] > 0).any()) for i in (0, 4, 8)]
+    assert removed.active(x_ND).tolist() == (z_N > 0).tolist()
+    first_ND, second_ND = LatentsTogether(sae, [[1, 4], [0, 2]]).variants(x_ND)
+    z_NS = sae.encode(x_ND)
+    by_hand_ND = x_ND - z_NS[:, 1, None] * sae.W_dec[1] - z_NS[:, 4, None] * sae.W_dec[4]
+    torch.testing.assert_close(first_ND, by_hand_ND)
+    torch.testing.assert_close(second_ND, x_ND - z_NS[:, [0, 2]] @ sae.W_dec[[0, 2]])
     with pytest.raises(ConfigError, match="--directions must be at most 4"):
         other_directions(sae, [0, 1, 2, 5], 5)
+
+
+def test_matched_sets_are_as_frequent_and_as_strong() -> None:
+    rng = np.random.default_rng(0)
+    frequency_S = np.exp(rng.uniform(-6, -1, 400))
+    energy_S = np.exp(rng.uniform(-3, 3, 400))
+    chosen = list(range(12))
+    sets = matched_sets(chosen, range(12, 400), frequency_S, energy_S, 19)
+    assert len(sets) == 19 and all(len(set(one)) == 12 for one in sets)
+    assert all(min(one) >= 12 for one in sets) and len({tuple(sorted(one)) for one in sets}) > 10
+
+    def mean(values: np.ndarray, some: list[int]) -> float:
+        return float(np.log(values[some]).mean())
+
+    for values in (frequency_S, energy_S):
+        of_sets = [mean(values, one) for one in sets]
+        assert all(abs(one - mean(values, chosen)) < 0.4 for one in of_sets), of_sets
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.models.subjects.load import load_subject
 from tendril.study.__main__ import main
+from tendril.study.core.image_labels import image_labels
 from tendril.study.core.study import StudyResult, run_study
 from tendril.study.splice.config import SpliceConfig
-from tendril.study.splice.images import image_labels
 from tendril.study.splice.study import SpliceStudy
 
 ROOT = Path(__file__).parents[2]
