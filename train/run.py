@@ -32,8 +32,9 @@ from tendril.models.dictionaries.checkpoint import (
     write_json,
     write_tensors,
 )
+from tendril.models.dictionaries.crosscoder import reading_first
 from tendril.models.dictionaries.folding import folded
-from tendril.models.dictionaries.sae import Dictionary, Stored
+from tendril.models.dictionaries.sae import SAE, Dictionary, Stored
 
 from .config import TrainConfig, run_label
 from .metrics import EVALUATION_COLUMNS, Evaluation, append_metrics, begin_metrics, evaluate
@@ -160,7 +161,7 @@ class Running:
             diverged(source.store, source.sites, bad, self._kept, self.config.lr)
 
     def _write_evaluation(self) -> None:
-        _, held = self._evaluated()
+        _, _, held = self._evaluated()
         at: dict[str, int | float] = {"step": self.trainer.step, "vectors": self.trainer.vectors}
         figures = at | {"fvu": held.fvu, "l0": held.l0}
         append_metrics(self.run / EVALUATIONS, figures, EVALUATION_COLUMNS)
@@ -172,12 +173,12 @@ class Running:
         if not self._ranks.first:
             return
         config, source = self.config, self._source
-        dictionary, held = self._evaluated(source.outlier_test)
+        dictionary, judged, held = self._evaluated(source.outlier_test)
         trained = (config.steps, self.trainer.vectors, self.trainer.dead_fraction())
         fvu_train = None
         if source.group:  # orbits are few, so overfitting matters
             rows = source.once(config, self._device, part="train")
-            fvu_train = evaluate(dictionary, rows, config.eval_rows).fvu
+            fvu_train = evaluate(judged, rows, config.eval_rows).fvu
         write_result(config, source, self.run, self._began, dictionary, held, trained, fvu_train)
         if self._scalars:
             self._scalars.close()
@@ -185,10 +186,17 @@ class Running:
     def _every(self, steps: int) -> bool:
         return bool(steps) and (self.done or self.trainer.step % steps == 0)
 
-    def _evaluated(self, is_outlier: IsOutlier | None = None) -> tuple[Stored, Evaluation]:
-        dictionary = folded(self.trainer.sae, self._scale, self._centre)
+    def _evaluated(self, is_outlier: IsOutlier | None = None) -> tuple[Stored, Stored, Evaluation]:
+        """The dictionary for raw vectors, the one that is judged, and its figures.
+
+        They differ for random sources: judged is what one element or site tells of all.
+        """
+        sae, blocks = self.trainer.sae, self._source.joint
+        dictionary = judged = folded(sae, self._scale, self._centre)
+        if self.config.sources == "random" and len(blocks) > 1 and isinstance(sae, SAE):
+            judged = folded(reading_first(sae, blocks), self._scale, self._centre)
         most = self.config.eval_rows
-        return dictionary, evaluate(dictionary, self._held_out_rows(), most, is_outlier)
+        return dictionary, judged, evaluate(judged, self._held_out_rows(), most, is_outlier)
 
 
 def about_run(run: Path) -> dict[str, Any]:

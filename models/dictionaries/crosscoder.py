@@ -26,6 +26,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .sae import SAE
+
 Sources = Literal["all", "one", "random"]
 Ranking = Literal["sum_of_norms", "norm_of_sums"]
 
@@ -89,3 +91,17 @@ def sourced(
         scale_NG = (rows_N[:, None] % count == torch.arange(count, device=x_ND.device)) * count
     widths = torch.tensor(list(blocks), device=x_ND.device)
     return x_ND * scale_NG.to(x_ND.dtype).repeat_interleave(widths, dim=1)
+
+
+@torch.no_grad()
+def reading_first(sae: SAE, blocks: Sequence[int]) -> SAE:
+    """A crosscoder trained with `random` sources, as one that reads the first site alone.
+
+    Its encoder takes x_0 multiplied by the number of sites G, as in training; the other sites do
+    not count. Thresholds were learned on single sites, whose sums vary more than the mean over all
+    sites, so that few latents would pass on all sites together.
+    """
+    alone = sae.plain()
+    alone.W_enc[: blocks[0]] *= len(blocks)
+    alone.W_enc[blocks[0] :] = 0
+    return alone

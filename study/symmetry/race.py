@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float32, Int, Int64
 from tendril.data.order import held_out
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.baselines import neurons
-from tendril.models.dictionaries.sae import Stored
+from tendril.models.dictionaries.crosscoder import reading_first
+from tendril.models.dictionaries.sae import SAE, Stored
 
 from ..measures.family_quality import (
     FamilyQuality,
@@ -148,7 +149,8 @@ def race(
     likeness_NN, _ = alignment(x_NGD, x_NGD, first.group)
     units_N = units_assigned(first, x_NGD, anchors, thresholds)
     entries = []
-    for run, dictionary, analysis in same:
+    for run, trained, analysis in same:
+        dictionary = as_trained(run, trained)
         z_NGS = orbit_codes(dictionary, x_NGD, run.group)
         fvu = orbit_fvu(dictionary, validation_NGD)
         variants = {"": analysis}
@@ -201,9 +203,16 @@ def method_of(run: OrbitRun, about: str, *, tied: bool) -> str:
     return ", ".join([kind, *(f"{name} {value:g}" for name, value in used.items())])
 
 
+def as_trained(run: OrbitRun, dictionary: Stored) -> Stored:
+    """The dictionary as it reads orbits in training: one element, if its sources are random."""
+    if run.trained.get("sources") != "random" or run.single or not isinstance(dictionary, SAE):
+        return dictionary
+    return reading_first(dictionary, (dictionary.width // len(run.group),) * len(run.group))
+
+
 def views_of(run: OrbitRun) -> int:
     """Elements of an orbit that the encoder reads at a time."""
-    return 1 if run.single or run.trained.get("sources") == "one" else len(run.group)
+    return 1 if run.single or run.trained.get("sources", "all") != "all" else len(run.group)
 
 
 def held_out_orbits(

@@ -12,7 +12,7 @@ import torch
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
 from tendril.models.dictionaries.checkpoint import load_dictionary
-from tendril.models.dictionaries.crosscoder import sourced, weights
+from tendril.models.dictionaries.crosscoder import reading_first, sourced, weights
 from tendril.models.dictionaries.equivariant import EquivariantCrosscoder, blocks_of
 from tendril.models.dictionaries.sae import SAE
 from tendril.study.compare.findings import read_run
@@ -169,6 +169,27 @@ def test_an_untied_group_crosscoder_has_a_block_an_element(
     if config.sources == "one":
         assert (sae.W_enc[width:] == 0).all(), "the identity at all sites, and nothing else"
         assert (sae.W_enc[:width] != 0).any()
+
+
+@torch.no_grad()
+def test_figures_of_random_sources_are_those_of_one_element(home: Path) -> None:
+    """Thresholds are learned on one element; on the mean over all of them few latents pass."""
+    config = tiny(home, objective="batch_topk", latents=64, k=4, site="early", sources="random")
+    config = replace(config, steps=150, lr=1e-2, checkpoint_every=150)
+    result = train(config)
+    source = source_of(config, store_of(config))
+    x_ND = torch.cat(list(source.once(config, torch.device("cpu"))))
+    sae = load_dictionary(result.run)
+    assert isinstance(sae, SAE)
+    alone = reading_first(sae, (WIDTH,) * len(GROUP))
+    assert (alone.W_enc[WIDTH:] == 0).all()
+    torch.testing.assert_close(alone.W_enc[:WIDTH], len(GROUP) * sae.W_enc[:WIDTH])
+    only_first_ND = torch.cat([x_ND[:, :WIDTH], torch.full_like(x_ND[:, WIDTH:], 7.0)], dim=1)
+    torch.testing.assert_close(alone.encode(x_ND), alone.encode(only_first_ND))
+    spread = (x_ND - x_ND.mean(dim=0)).square().sum()
+    assert result.fvu == pytest.approx(float((x_ND - alone(x_ND)).square().sum() / spread))
+    assert result.l0 == pytest.approx(float((alone.encode(x_ND) > 0).sum(dim=1).float().mean()))
+    assert result.l0 > 1.2 * float((sae.encode(x_ND) > 0).sum(dim=1).float().mean())
 
 
 @pytest.mark.slow
