@@ -171,7 +171,6 @@ def test_an_untied_group_crosscoder_has_a_block_an_element(
         assert (sae.W_enc[:width] != 0).any()
 
 
-@torch.no_grad()
 def test_figures_of_random_sources_are_those_of_one_element(home: Path) -> None:
     """Thresholds are learned on one element; on the mean over all of them few latents pass."""
     config = tiny(home, objective="batch_topk", latents=64, k=4, site="early", sources="random")
@@ -181,7 +180,7 @@ def test_figures_of_random_sources_are_those_of_one_element(home: Path) -> None:
     x_ND = torch.cat(list(source.once(config, torch.device("cpu"))))
     sae = load_dictionary(result.run)
     assert isinstance(sae, SAE)
-    alone = reading_first(sae, (WIDTH,) * len(GROUP))
+    alone = reading_first(sae.requires_grad_(False), (WIDTH,) * len(GROUP)).requires_grad_(False)
     assert (alone.W_enc[WIDTH:] == 0).all()
     torch.testing.assert_close(alone.W_enc[:WIDTH], len(GROUP) * sae.W_enc[:WIDTH])
     only_first_ND = torch.cat([x_ND[:, :WIDTH], torch.full_like(x_ND[:, WIDTH:], 7.0)], dim=1)
