@@ -180,7 +180,7 @@ def method(evidence: Evidence) -> list[str]:
                 "Removed together is x' = x - sum_i z_i d_i. Beside it, as many other active "
                 "latents, which detect no curves, are removed: each is drawn among the eight "
                 "nearest in frequency and in z² ||d||² where active. The energy is the sum over "
-                "latents of the mean of z² ||d||². Drawn curves of twelve orientations and evenly "
+                "latents of the mean of z² ||d||². Drawn curves of eight orientations and evenly "
                 "chosen photographs were shown."
             ]
             if evidence.together

@@ -20,7 +20,7 @@ from .config import EvidenceConfig
 from .examine import AROUND, Downstream, Measured, read_photographs
 from .findings import COPIES, NEW, Together
 
-TURNS = 12
+TURNS = 8
 """Orientations of the drawn curves."""
 ROWS = 20_000
 """Stored rows from which frequency and energy of latents are measured, at most."""
@@ -117,7 +117,7 @@ def curves_for(
         near = [m for m, at in orientation_U.items() if angle_between(at, angle) <= AROUND]
         row_U = torch.zeros(len(watched.units.scores.max), dtype=torch.bool)
         row_U[near] = True
-        for radius in family.radii:
+        for radius in family.radii[::2]:
             for style in family.styles:
                 drawn.append(
                     draw_curve(
