@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,8 +149,9 @@ def test_stops_and_several_ranks_leave_the_same_bytes(tmp_path: Path) -> None:
         return subprocess.Popen(command, env=running, cwd=tmp_path, stdout=quiet, stderr=quiet)
 
     stopped = begin("stopped")
-    while stopped.poll() is None and not list((tmp_path / "stopped").rglob("records/0*/zarr.json")):
-        pass
+    written = "store/synthetic*/records/0*/zarr.json"
+    while stopped.poll() is None and not list((tmp_path / "stopped").glob(written)):
+        time.sleep(0.01)
     stopped.kill()
     stopped.wait()
     ranks = [begin("ranks", "--rank", str(rank), "--ranks", "2") for rank in range(2)]
