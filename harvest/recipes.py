@@ -119,9 +119,10 @@ def synth_sae_bench() -> SyntheticConfig:
     """The preset of `synthetic` with the settings of SynthSAEBench (arXiv 2602.14687).
 
     16,384 features in 768 dimensions: Zipf's law with exponent 0.5 from 0.4 to 5e-4, trees of 128
-    roots, 4 children and 3 generations with exclusive siblings, correlations of rank 25,
-    directions pushed apart for 100 steps, magnitudes from 5 to 4 with a half-normal spread of 0.5.
-    Its code was not read: how settings become rows is Tendril's own.
+    roots, 4 children and 3 generations with exclusive siblings, correlations of rank 25, magnitudes
+    from 5 to 4 with a half-normal spread of 0.5. How settings become rows is Tendril's own: 28
+    features are on in a row, where SynthSAEBench has about 34; the mean largest cosine of random
+    directions is 0.143 already, where it has 0.15 after pushing them apart.
     """
     return SyntheticConfig(
         name="synth-sae-bench",
@@ -134,7 +135,6 @@ def synth_sae_bench() -> SyntheticConfig:
         strongest=5.0,
         weakest=4.0,
         spread=0.5,
-        orthogonalise=100,
         roots=128,
         exclusive=True,
         correlation_rank=25,
