@@ -122,6 +122,65 @@ class LanguageConfig(StoreConfig):
     """Dtype that the subject computes in."""
 
 
+@final
+@dataclass(frozen=True)
+class SyntheticConfig(StoreConfig):
+    """A store of rows that no network made: sums of features that are known."""
+
+    inputs: tyro.conf.Suppress[str] = ""
+    subject: tyro.conf.Suppress[str] = ""
+    sites: tyro.conf.Suppress[tuple[str, ...]] = ()
+    limit: tyro.conf.Suppress[int | None] = None
+    dtype: tyro.conf.Suppress[Literal["float32"]] = "float32"  # so that rows equal their truth
+    kind: Literal["features", "manifolds"] = "features"
+    """Features are unit directions with a magnitude; manifolds are sets of points in subspaces."""
+    rows: int = 200_000
+    """Number of rows."""
+    width: int = 64
+    """Width D of a row."""
+    features: int = 256
+    """Number of features or manifolds."""
+    active: float = 4.0
+    """Features that are on in a row, on average, trees and exclusion apart; 0: frequencies go from
+    --most to --least."""
+    exponent: float = 0.5
+    """Probability of feature i is proportional to i^-exponent, at most --most; 0: all are equally
+    frequent. For manifolds this is 1 + alpha of the allocation model."""
+    most: float = 0.5
+    """Probability of the most frequent feature, at most."""
+    least: float = 0.0
+    """With --active 0, the probability of the last feature."""
+    per_input: int = 64
+    """Rows of an input. An input is what is held out of training together; no more."""
+    strongest: float = 1.5
+    """Features: mean magnitude of the first feature."""
+    weakest: float = 1.5
+    """Features: mean magnitude of the last feature; linear between."""
+    spread: float = 0.5
+    """Features: what is added to the mean is |N(0, spread^2)|."""
+    orthogonalise: int = 0
+    """Steps that push directions apart, which lowers the mean largest cosine."""
+    roots: int = 0
+    """Features: trees of features, of which a child can be on only with its parent; 0: none."""
+    children: int = 4
+    """Features: children of a feature in a tree."""
+    depth: int = 3
+    """Features: generations of children in a tree."""
+    exclusive: bool = False
+    """Features: of the children of a feature, at most one is on."""
+    correlation_rank: int = 0
+    """Features: rank of the correlation between features, by a Gaussian copula; 0: independent."""
+    correlation: float = 0.1
+    """Features: fraction of the copula's variance that features share."""
+    shape: Literal["sphere", "shell", "torus", "interval", "circle"] = "sphere"
+    """Manifolds: sphere S^(d-1) of radius 1; shell with radius from 0.5 to 2; torus of d/2 circles;
+    interval from 0.5 to 2; circle with d/2 harmonics, the k-th of amplitude 1/k."""
+    dimension: int = 2
+    """Manifolds: dimension d of each subspace."""
+    subspaces: Literal["random", "orthogonal"] = "random"
+    """Manifolds: subspaces drawn at random, or orthogonal ones, of which there are D/d at most."""
+
+
 @dataclass(frozen=True)
 class VerifyConfig:
     """A check of a store: of its files, or with `deep` of its rows against recomputed ones."""

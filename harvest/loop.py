@@ -22,6 +22,7 @@ from tendril.data.store.layout import Layout
 from tendril.data.store.record import RECORDS, missing_shards
 from tendril.data.store.rounding import Rounding, refuse_rounding, rounding_of
 from tendril.data.store.spec import StoreSpec
+from tendril.data.store.truth import Constants
 from tendril.data.store.writer import Encoded, StoreWriter, Written
 
 SHARDS_IN_FLIGHT = 3  # shards that are being encoded or wait to be written
@@ -76,6 +77,7 @@ def write_store(
     ranks: int = 1,
     declared: bool = False,
     labels: Labels | None = None,
+    truth: Constants | None = None,
 ) -> Harvested:
     """Write the missing shards of a store, then complete it.
 
@@ -100,6 +102,7 @@ def write_store(
             ranks=ranks,
             declared=declared,
             labels=labels,
+            truth=truth,
         ) as writer,
         ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="encoder") as encoders,
         ThreadPoolExecutor(SHARDS_IN_FLIGHT, thread_name_prefix="clerk") as clerk,

@@ -16,6 +16,7 @@ from tendril.data.store.folder import SCHEME
 from tendril.data.store.labels import Labels
 from tendril.data.store.layout import Layout
 from tendril.data.store.spec import StoreSpec
+from tendril.data.store.truth import Constants
 
 from .config import StoreConfig
 from .loop import Produce
@@ -68,6 +69,11 @@ class Plan(ABC):
     @property
     def labels(self) -> Labels | None:
         """The classes of the inputs, if they are known."""
+        return None
+
+    @property
+    def truth(self) -> Constants | None:
+        """Arrays that say how rows were made, for rows that no network made."""
         return None
 
     @property

@@ -15,7 +15,7 @@ from tendril.data.store.layout import Layout
 from tendril.data.store.record import is_complete, layout_of, read_about, read_list
 from tendril.data.store.rounding import rounding_warning
 
-from .config import HarvestConfig, LanguageConfig, StoreConfig
+from .config import HarvestConfig, LanguageConfig, StoreConfig, SyntheticConfig
 from .cost import estimate
 from .loop import Harvested, write_store
 from .plan import Plan, environment_of, process_of, say_rank
@@ -121,6 +121,10 @@ def make_plan(config: StoreConfig) -> Plan:
         from .language_plan import plan_language  # transformers takes seconds to import
 
         return plan_language(config, device)
+    if isinstance(config, SyntheticConfig):
+        from .synthetic_plan import plan_synthetic
+
+        return plan_synthetic(config, device)
     from .vision_plan import plan_vision
 
     assert isinstance(config, HarvestConfig)
@@ -143,6 +147,7 @@ def _write(plan: Plan, layout: Layout) -> Harvested:
         ranks=plan.ranks,
         declared=config.ranks > 0 or plan.ranks > 1,
         labels=plan.labels,
+        truth=plan.truth,
     )
     if done.invalid_inputs:
         note(

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -32,6 +32,7 @@ from .loop import SliceRows
 from .other_batch import MOVED, OtherBatch, with_other_batch
 from .plan import Plan, environment_of
 from .run import make_plan
+from .synthetic_plan import KIND, config_of
 
 SAMPLE = 0xDEE9  # key of the random sample of slices
 LISTED = 20  # faults that are described; all are counted
@@ -176,6 +177,11 @@ def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any])
 
     Raises the errors that `verify_deep` lists.
     """
+    if store.spec["inputs"].get("kind") == KIND:
+        made = config_of(store.spec, home=config.home, device="cpu")
+        plan = make_plan(replace(made, batch_size=store.arrays.layout.inputs_per_slice))
+        _check_same(plan, store)
+        return plan
     origin, text = store.origin, store.spec["inputs"].get("kind") == "text"
     if not {"subject", "inputs"} <= origin.keys() or not (text or "count" in store.spec["inputs"]):
         raise ConfigError(

@@ -53,5 +53,6 @@ STUDIES: Mapping[str, Entry] = {
     "patching": Entry("patching.config:PatchingConfig", "patching.study:PatchingStudy"),
     "features": Entry("features.config:FeaturesConfig", "features.study:FeaturesStudy"),
     "interpret": Entry("interpret.config:InterpretConfig", "interpret.study:InterpretStudy"),
+    "scaling": Entry("scaling.config:ScalingConfig", "scaling.study:ScalingStudy"),
     "compare": Entry("compare.config:CompareConfig", "compare.study:CompareStudy"),
 }

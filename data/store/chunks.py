@@ -4,6 +4,7 @@ zarr reads the same values. Here a chunk goes from its file into the caller's ar
 and one copy, and an error names the rows that are lost.
 """
 
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from threading import Lock, local
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Float64, Shaped, UInt8, UInt64
+from jaxtyping import Float32, Float64, Shaped, UInt8, UInt64
 
 from ..errors import StoreDamagedError
 from .codec import (
@@ -231,6 +232,20 @@ class StoredArrays:
         except (StoreDamagedError, *UNREADABLE) as error:
             raise StoreDamagedError(
                 f"{self.folder.location}/{at} is missing or altered. {repair(self.folder, 0)}"
+            ) from error
+
+    def constant(self, name: str) -> Float32[np.ndarray, "..."]:
+        """An array of float32 that does not depend on the rows. Raises StoreDamagedError."""
+        try:
+            shape = tuple(json.loads(self._checked(f"{name}/{METADATA}"))["shape"])
+            content = np.frombuffer(self._checked(f"{name}/c" + "/0" * len(shape)), np.uint8)
+            values = np.empty(int(np.prod(shape)), np.float32)
+            decode_chunk(content, "none", values)
+            return values.reshape(shape)
+        except (StoreDamagedError, *UNREADABLE) as error:
+            raise StoreDamagedError(
+                f"{self.folder.location}/{name} is missing or altered. Run the same harvest again "
+                "with --overwrite."
             ) from error
 
     def _place(self, array: str, name: str, shard: int, place: int, chunk: int) -> tuple[int, int]:

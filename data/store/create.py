@@ -46,6 +46,7 @@ from .record import (
     sealed_json,
 )
 from .spec import FORMAT, StoreSpec
+from .truth import TRUTH, TRUTH_AXES, Constants
 from .writer import FILL, STATISTICS, StoreWriter
 
 CREATION_SECONDS = 600  # how long other ranks wait for rank 0
@@ -64,10 +65,12 @@ def writing(
     ranks: int = 1,
     declared: bool = False,
     labels: Labels | None = None,
+    truth: Constants | None = None,
 ) -> Iterator[StoreWriter]:
     """Create the store or continue it, holding its lock. Raises StoreLockedError.
 
-    `labels` are the classes of the inputs, written where the store is created.
+    `labels` are the classes of the inputs, and `truth` arrays of the group of that name (see
+    truth.py), written where the store is created.
 
     The `ranks` of one group write together; rank 0 creates the store and locks out other groups.
     At a URL there are no locks: `declared` confirms that only these ranks write there. Raises
@@ -79,7 +82,7 @@ def writing(
             path = folder.path
             check_not_link(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            create = partial(_create, folder, spec, layout, origin, labels)
+            create = partial(_create, folder, spec, layout, origin, labels, truth)
             locks.enter_context(_group_lock(path, create, overwrite, rank, ranks))
         elif not declared:
             raise ConfigError(
@@ -92,7 +95,7 @@ def writing(
                 _check_ours(folder)
                 folder.remove()
             if not exists(folder):
-                _create(folder, spec, layout, origin, labels)
+                _create(folder, spec, layout, origin, labels, truth)
         _await(folder)
         _check_begun(folder, spec, layout)
         yield StoreWriter(folder, environment, rank, ranks)
@@ -212,13 +215,14 @@ def _create(
     layout: Layout,
     origin: Mapping[str, str],
     labels: Labels | None,
+    truth: Constants | None,
 ) -> None:
     """Write the metadata of an empty store.
 
     On this machine a temporary folder is renamed, which is atomic. At a URL the root's metadata,
     which mark a store, are written last.
     """
-    files = _metadata(spec, layout, origin, labels)
+    files = _metadata(spec, layout, origin, labels, truth)
     root = files.pop(METADATA)
     if not isinstance(folder, LocalFolder):
         folder.write_together(files)
@@ -232,7 +236,11 @@ def _create(
 
 
 def _metadata(
-    spec: StoreSpec, layout: Layout, origin: Mapping[str, str], labels: Labels | None = None
+    spec: StoreSpec,
+    layout: Layout,
+    origin: Mapping[str, str],
+    labels: Labels | None = None,
+    truth: Constants | None = None,
 ) -> dict[str, bytes]:
     """Every zarr.json of an empty store, made by zarr in memory."""
     kept: dict[str, Buffer] = {}
@@ -263,6 +271,11 @@ def _metadata(
         levels = len(QUANTILES)
         _add_small(statistics, "norm_quantiles", (levels,), (levels,), "float64", ("quantile",))
         statistics["norm_quantiles"].attrs["quantiles"] = list(QUANTILES)
+    for name, array in (truth or {}).items():
+        path = f"{TRUTH}/{name}"
+        root.require_group(TRUTH)
+        _add_small(root, path, array.shape, array.shape, "float32", TRUTH_AXES)
+        root.require_array(path, shape=array.shape, dtype="float32")[...] = array
     root.require_group(RECORDS)
     files = {name: content.to_bytes() for name, content in kept.items()}
     if labels is not None:

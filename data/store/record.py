@@ -305,7 +305,8 @@ def changed_metadata(
     found = {}
     for name, digest in listed.digests.items():
         kind, _, rest = name.partition("/")
-        shard, statistic = rest.partition("/")[0], name.partition("/c/")
+        shard = rest.partition("/")[0]
+        statistic = name.partition("/c/") if kind == "statistics" else ("", "", "")
         of_record = kind == RECORDS and shard.isdigit()
         if not of_shards and (of_record or statistic[1]):
             continue

@@ -1,5 +1,6 @@
 """Write shards: from arrays in memory to files, records and statistics."""
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -304,7 +305,8 @@ class StoreWriter:
         names = self._listed.digests or {
             name: "" for name in self.folder.sizes() if name.endswith(METADATA) and name != LIST
         }
-        fixed = [n for n in names if "/c/" not in n and not n.startswith(f"{RECORDS}/")]
+        later = re.compile(rf"{RECORDS}/|statistics/.*/c/")
+        fixed = [n for n in names if not later.match(n)]
         digests = self._listed.digests
         return {n: digests.get(n) or file_digest(self.folder.read(n)) for n in fixed}
 

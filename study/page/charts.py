@@ -14,6 +14,7 @@ from .svg import line_path
 
 WIDTH, HEIGHT = 640.0, 300.0
 MOST_POINTS, FEW = 400, 40
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 HUES = (250, 30, 145, 320, 85, 200, 0, 285)
 
 
@@ -72,7 +73,7 @@ class Axis:
         if self.log and high - low >= 1:
             step = max(1, math.ceil((high - low) / 6))
             whole = range(math.ceil(low), math.floor(high) + 1, step)
-            return [(float(e), f"{10.0**e:g}") for e in whole]
+            return [(float(e), power_of_ten(e)) for e in whole]
         size = round_step((high - low) / 6)
         places = size * np.arange(math.ceil(low / size - 1e-9), math.floor(high / size + 1e-9) + 1)
         return [(float(p), f"{10**p if self.log else p:.3g}") for p in places]
@@ -171,6 +172,13 @@ def _legend(one: Series, hue: int) -> str:
         f'<span class="hue" style="--h:{hue}"><svg width="26" height="10" viewBox="0 0 26 10" '
         f'aria-hidden="true">{mark}</svg> {html.escape(one.name)}</span>'
     )
+
+
+def power_of_ten(exponent: int) -> str:
+    """10^exponent: written out from 0.001 to 1000, else as 10⁴."""
+    if -3 <= exponent <= 3:
+        return f"{10.0**exponent:g}"
+    return "10" + str(exponent).translate(RAISED)
 
 
 def round_step(about: float) -> float:

@@ -1,0 +1,1 @@
+"""How dictionaries scale when features are manifolds."""

@@ -1,0 +1,250 @@
+"""What the page of scaling shows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tendril.data.store.tables import columns
+
+from ..measures.allocation import Allocation
+from ..page.charts import Axis, Series, chart
+from .findings import Scaling
+from .model import DECADES, REGIMES, Line
+from .runs import Dictionary
+
+MODEL = ("beta", "regime", "features of 1 latent", "features of N latents", "D / N",
+         "exponent of D (theory)", "exponent of L (theory)")  # fmt: skip
+RUNS = ("run", "objective", "site", "latents", "alive", "seed", "FVU", "slope of frequency",
+        "nearest row (random)", "local dimension (random)")  # fmt: skip
+MIXTURES = ("run", "objective", "alive", "manifolds", "found", "of none", "predicted")
+
+
+def headline(figures: Mapping[str, Any]) -> str:
+    """The figures that matter, in a sentence or two."""
+    parts = []
+    if model := figures["model"]:
+        last = min(model, key=lambda line: line["beta"])
+        parts.append(
+            f"At alpha {figures['alpha']:g} and beta {last['beta']:g}, {last['latents']:,} latents "
+            f"serve {last['features']:,} features ({last['efficiency']:.2%})."
+        )
+    found = [one for one in figures["runs"] if one["manifolds_found"] != ""]
+    if many := [one for one in found if one["manifolds"] > 1]:
+        most = max(many, key=lambda one: one["alive"])
+        parts.append(
+            f"{most['alive']:,} latents of {most['run']} find {most['manifolds_found']} of "
+            f"{most['manifolds']:,} manifolds."
+        )
+    if wild := [one for one in figures["runs"] if one["manifolds"] == "" and one["slope"] != ""]:
+        steepest = min(wild, key=lambda one: one["slope"])
+        parts.append(
+            f"The steepest slope of firing frequency against rank is {steepest['slope']:.2f} "
+            f"({steepest['run']})."
+        )
+    return " ".join(parts) or f"{figures['dictionaries']} dictionaries were read."
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """Tables for the terminal."""
+    parts = []
+    if figures["model"]:
+        rows = [
+            (
+                f"{line['beta']:g}",
+                REGIMES[line["regime"]],
+                f"{line['features']:,}",
+                f"{line['efficiency']:.2%}",
+                f"{line['features_exponent']:.3f} ({line['features_exponent_expected']:.3f})",
+                f"{line['loss_exponent']:.3f} ({line['loss_exponent_expected']:.3f})",
+            )
+            for line in figures["model"]
+        ]
+        head = ("beta", "regime", "D", "D / N", "exponent of D (theory)", "of L (theory)")
+        parts.append(columns([head, *rows]))
+    if figures["runs"]:
+        names = ("run", "alive", "fvu", "slope", "nearest_cosine", "dimension", "manifolds_found")
+        rows_of_runs = [[str(one[name]) for name in names] for one in figures["runs"]]
+        parts.append(columns([[name.replace("_", " ") for name in names], *rows_of_runs]))
+    return "\n\n".join(parts)
+
+
+def context(found: Scaling) -> dict[str, Any]:
+    """What page.html shows."""
+    mixtures = found.mixtures()
+    wild = found.wild()
+    return {
+        "lead": (
+            "A feature that is a manifold, such as curves of every orientation, can absorb any "
+            "number of latents. Whether further latents find new features or tile the same ones "
+            "more finely depends on how fast features get rare (alpha) and on how fast the loss "
+            "of one falls with its latents (beta)."
+        ),
+        "model": model_context(found),
+        "toys": toys_context(found.toys()),
+        "mixtures": {
+            "table": [MIXTURES, *(_mixture(one, said) for one, said in mixtures)],
+            "chart": mixture_chart(mixtures),
+        }
+        if mixtures
+        else None,
+        "wild": {"table": [RUNS, *(_wild(one) for one in wild)], "charts": wild_charts(wild)}
+        if wild
+        else None,
+    }
+
+
+def model_context(found: Scaling) -> dict[str, Any] | None:
+    """Table and charts of the model; None without it."""
+    if not found.lines:
+        return None
+    largest = found.lines[0].found[-1].latents
+    axis = Axis("latents N", log=True)
+    per = [(line, np.array([float(one.latents) for one in line.found])) for line in found.lines]
+    found_D = [
+        Series(_beta(line), n, np.array([float(one.features) for one in line.found]))
+        for line, n in per
+    ]
+    part = [
+        Series(_beta(line), n, np.array([one.efficiency for one in line.found])) for line, n in per
+    ]
+    loss = [Series(_beta(line), n, np.array([one.loss for one in line.found])) for line, n in per]
+    shared = [Series(_beta(line), *_staircase(line.found[-1])) for line in found.lines]
+    return {
+        "alpha": f"{found.alpha:g}",
+        "convention": "(n + 1)^-beta, L(0) = 1" if found.shifted else "n^-beta, L(0) = 2",
+        "decades": DECADES,
+        "largest": f"{largest:,}",
+        "table": [_model_head(), *(_model_row(line) for line in found.lines)],
+        "charts": [
+            ("Features that have a latent", chart(found_D, axis, Axis("features D(N)", log=True))),
+            (
+                "Fraction of latents that find a feature",
+                chart(part, axis, Axis("D(N) / N", log=True)),
+            ),
+            (
+                f"How {largest:,} latents are shared out",
+                chart(
+                    shared,
+                    Axis("feature, by falling frequency", log=True),
+                    Axis("its latents", log=True),
+                ),
+            ),
+            ("Loss", chart(loss, axis, Axis("L(N)", log=True))),
+        ],
+    }
+
+
+def _beta(line: Line) -> str:
+    return f"beta {line.beta:g}"
+
+
+def _model_head() -> tuple[str, ...]:
+    return ("beta", "regime", "features D", "D / N", "exponent of D (theory)",
+            "exponent of L (theory)")  # fmt: skip
+
+
+def _model_row(line: Line) -> list[str]:
+    last = line.found[-1]
+    return [
+        f"{line.beta:g}",
+        REGIMES[line.regime],
+        f"{last.features:,}",
+        f"{100 * last.efficiency:.2g} %",
+        f"{line.features.slope:.3f} ({line.expected_features:.3f})",
+        f"{line.loss.slope:.3f} ({line.expected_loss:.3f})",
+    ]
+
+
+def _staircase(one: Allocation) -> tuple[np.ndarray, np.ndarray]:
+    """Places and latents at both ends of each block."""
+    x = [float(end) for block in one.blocks for end in (block.first, block.last)]
+    y = [float(block.latents) for block in one.blocks for _ in range(2)]
+    order = np.argsort(x, kind="stable")
+    return np.array(x)[order], np.array(y)[order]
+
+
+def toys_context(toys: Sequence[Dictionary]) -> dict[str, Any] | None:
+    """Loss against the number of latents of one manifold; None without such runs."""
+    if not toys:
+        return None
+    groups: dict[str, list[Dictionary]] = {}
+    for one in toys:
+        assert one.shape
+        name = f"{one.objective}, {one.shape.name} in {one.shape.dimension} dimensions"
+        groups.setdefault(name, []).append(one)
+    series = []
+    for name, some in groups.items():
+        some.sort(key=lambda one: one.alive)
+        x, y = (np.array([getattr(one, key) for one in some], float) for key in ("alive", "fvu"))
+        series.append(Series(name, x, y))
+    picture = chart(series, Axis("latents that fire", log=True), Axis("FVU", log=True))
+    return {"chart": picture, "runs": len(toys)}
+
+
+def mixture_chart(mixtures: Sequence[tuple[Dictionary, Any]]) -> Any:
+    """Manifolds found against latents, measured and predicted."""
+    ordered = sorted(mixtures, key=lambda pair: pair[0].alive)
+    x = np.array([float(one.alive) for one, _ in ordered])
+    measured = np.array([float(one.counts.found) if one.counts else np.nan for one, _ in ordered])
+    names = list(dict.fromkeys(name for _, said in ordered for name, _ in said))
+    series = [Series("measured", x, measured, points=True)]
+    for name in names:
+        y = np.array([float(dict(said)[name].features) if name in dict(said) else np.nan
+                      for _, said in ordered])  # fmt: skip
+        series.append(Series(f"predicted, {name}", x, y, dashed=True))
+    return chart(series, Axis("latents that fire", log=True), Axis("manifolds found", log=True))
+
+
+def _mixture(one: Dictionary, said: Sequence[tuple[str, Allocation]]) -> list[str]:
+    assert one.counts and one.shape
+    told = "; ".join(f"{found.features:,} ({name})" for name, found in said)
+    return [
+        one.run,
+        one.objective,
+        str(one.alive),
+        str(one.shape.features),
+        str(one.counts.found),
+        str(one.counts.none),
+        told,
+    ]
+
+
+def _wild(one: Dictionary) -> list[str]:
+    near, like = one.near, one.like
+    return [
+        one.run,
+        one.objective,
+        f"{one.subject} {one.site}".strip(),
+        str(one.latents),
+        str(one.alive),
+        str(one.seed),
+        f"{one.fvu:.3f}",
+        f"{one.slope.slope:.2f} \N{PLUS-MINUS SIGN} {one.slope.error:.2f}" if one.slope else "",
+        f"{np.median(near.cosine_S):.2f} ({np.median(like.cosine_S):.2f})" if near and like else "",
+        f"{near.dimension:.1f} ({like.dimension:.1f})" if near and like else "",
+    ]
+
+
+def wild_charts(wild: Sequence[Dictionary]) -> list[tuple[str, Any]]:
+    """Firing frequency against rank, and cosines of neighbours beside random directions."""
+    firing, near = [], []
+    for number, one in enumerate(wild):
+        falling = np.sort(one.frequency_S[one.frequency_S > 0])[::-1]
+        firing.append(Series(one.run, 1.0 + np.arange(len(falling)), falling, colour=number))
+        for each, dashed in ((one.near, False), (one.like, True)):
+            if each is not None:
+                cosine = np.sort(each.cosine_S)[::-1]
+                place = (np.arange(len(cosine)) + 0.5) / len(cosine)
+                name = f"random like {one.run}" if dashed else one.run
+                near.append(Series(name, place, cosine, dashed=dashed, colour=number))
+    return [
+        (
+            "Firing frequency",
+            chart(firing, Axis("rank", log=True), Axis("fraction of vectors", log=True)),
+        ),
+        (
+            "Most similar other row",
+            chart(near, Axis("fraction of latents"), Axis("cosine")),
+        ),
+    ]
