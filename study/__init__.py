@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from .registry import STUDIES
 
-    return sorted({*globals(), *STUDIES})
+    return sorted({*(name for name in globals() if name.startswith("__")), *STUDIES})
 
 
 sys.modules[__name__].__class__ = Studies

@@ -1,4 +1,4 @@
-"""What `tendril.study` does: as `run.study`, and with what a Python program holds in place of names.
+"""What `tendril.study` does: as `run.study`, also with what a Python program holds.
 
 tendril.study("features", run=run)
 tendril.study.features(run, module=network, inputs=images)
@@ -21,7 +21,7 @@ from .core.stores import store_of_run
 from .core.study import StudyResult
 from .registry import STUDIES
 from .run import study as run_by_name
-from .run import unknown_study, with_fields
+from .run import unknown_study
 
 PASSED = ("module", "preprocess", "layout", "prefix_tokens", "patch_size")
 

@@ -34,7 +34,7 @@ def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto"
     if subject.startswith(MEMORY):
         raise SubjectError(
             f"{subject} was held by a Python program that has ended. Pass the same network again: "
-            "module=... in Python, or --subject FILE.py:FUNCTION"
+            "module=... in Python, or --subject FILE.py:FUNCTION and --inputs FOLDER."
         )
     if subject == "inceptionv1":
         return inceptionv1(weights, normalisation)

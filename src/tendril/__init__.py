@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .data.errors import TendrilError as TendrilError
     from .data.store.reader import open_store as open_store
+    from .harvest.call import harvest as harvest
     from .harvest.config import HarvestConfig as HarvestConfig
     from .harvest.config import LanguageConfig as LanguageConfig
-    from .harvest.call import harvest as harvest
     from .models.dictionaries.checkpoint import load_dictionary as load_dictionary
     from .models.dictionaries.run import load_run as load_run
     from .models.subjects.module import subject_from_module as subject_from_module
     from .study.call import study as study
-    from .train.config import TrainConfig as TrainConfig
     from .train.call import train as train
+    from .train.config import TrainConfig as TrainConfig
     from .train.sweep.config import SweepConfig as SweepConfig
     from .train.sweep.sweep import sweep as sweep
 

@@ -29,7 +29,7 @@ from tendril.models.sites.dimensions import CLASS, tokens_of
 from tendril.models.sites.hooks import describe_sites
 from tendril.models.sites.tokens import as_identified, has_tokens, other_tokens, with_tokens
 from tendril.models.subjects.load import load_subject
-from tendril.models.subjects.subject import Subject, site_modules
+from tendril.models.subjects.subject import MEMORY, Subject, site_modules
 from tendril.models.subjects.trust import check_named
 
 from .config import VisionConfig, outlier_remark
@@ -248,6 +248,8 @@ def _subject_of(config: VisionConfig, run: Path | None, store: Store | None) -> 
             "--subject, and --weights for inceptionv1."
         )
     hint = located(store.path, origin["subject"])
+    if hint.startswith(MEMORY):
+        return load_subject(hint)
     check_named(hint, store.path, store.spec["subject"], [run] if run else [])
     try:
         return load_subject(
@@ -284,6 +286,10 @@ def _find_images(
         taken = store.spec["inputs"]
         done = {"size": taken.get("size")} | {k: taken[k] for k in ("orbit",) if k in taken}
         same = same_identity(taken, {**images.identity, **done})
+        if not same and taken.get("kind") == "memory":
+            from tendril.data.inputs.memory import as_shown  # seldom used
+
+            same = same_identity(taken, {**as_shown(images, taken), **done})
     except TendrilError as error:
         if config.inputs:
             raise

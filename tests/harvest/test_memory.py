@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 import tendril
-from tendril.data.errors import ConfigError, InputsNotFoundError, SubjectError, UnknownSiteError
+from tendril.data.errors import (
+    ConfigError,
+    InputsNotFoundError,
+    SubjectError,
+    UnknownSiteError,
+    WeightsError,
+)
 from tendril.data.inputs.images import open_images
 from tendril.data.store.reader import Store, open_store
 from tendril.harvest.call import harvest
@@ -245,6 +251,23 @@ def test_a_name_is_part_of_the_identity_and_spares_reading_all(tmp_path: Path) -
     assert made(tmp_path, Watched(), name="other", dry_run=True).store != first.store
     assert made(tmp_path, Watched(), dry_run=True).store != first.store
     assert len(set(read)) == 200
+
+
+def test_rows_can_be_recomputed_from_a_file_and_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, image in enumerate(pictures()):
+        image.save(folder / f"{number:03}.png")
+    store = made(tmp_path, pictures(), input_size=SIZE, limit=12).store
+    config = VerifyConfig(store=store, subject=MINE, inputs=str(folder))
+    done = verify_deep(config, store)
+    assert (done.faults, done.exact_rows) == ([], 2 * done.rows)
+    loud = VerifyConfig(store=store, subject=MINE.replace("network", "loud"), inputs=str(folder))
+    with pytest.raises(WeightsError, match="this subject is name Sequential"):
+        verify_deep(loud, store)
+    next(folder.glob("*.png")).unlink()
+    with pytest.raises(InputsNotFoundError, match="was harvested from kind memory"):
+        verify_deep(config, store)
 
 
 class Random(Dataset[Any]):
