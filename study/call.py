@@ -101,7 +101,7 @@ def _remembered(
         channels = 1 if first and first.single else 3
         options: dict[str, Any] = dict(passed)
         module = options.pop("module")
-        own = {} if hasattr(module, "input_size") else {"input_size": size}
+        own: dict[str, Any] = {} if hasattr(module, "input_size") else {"input_size": size}
         found["subject"] = remember(module, channels=channels, **own, **options)[0]
     return found
 

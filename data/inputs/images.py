@@ -136,7 +136,7 @@ def open_images(inputs: str, limit: int | None = None) -> ImageSource:
         return REMEMBERED[inputs](limit)
     if inputs.startswith(MEMORY):
         raise InputsNotFoundError(
-            f"{inputs} was held by a Python program that has ended. Pass the same inputs again: "
+            f"{inputs} names images that this Python program does not hold. Pass them again: "
             "inputs=... in Python, or --inputs FOLDER with the same images."
         )
     if inputs == DEAD_LEAVES or inputs.startswith(f"{DEAD_LEAVES}:"):

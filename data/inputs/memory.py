@@ -21,7 +21,7 @@ from .images import FIT, MEMORY, REMEMBERED, ImageSource, chosen_of
 from .items import Item, Items, items_of
 from .texts import HELD, TextSource
 
-KEPT = 4  # inputs that are remembered; the oldest is forgotten
+KEPT = 8  # inputs that are remembered; the oldest is forgotten
 CACHE_BYTES = 2**28  # of images as shown, so that small sets are read once
 TWICE = 4  # items that are read twice, to see whether they stay the same
 SAMPLED = 64  # items that enter the fingerprint of inputs with a name of their own
@@ -174,7 +174,7 @@ def picture(shown: Shown) -> UInt8[np.ndarray, "size size 3"]:
 def digest_of(shown: Shown) -> str:
     """SHA-256 of what the network is shown, in hex."""
     digest = hashlib.sha256(f"{shown.dtype.name}:{shown.shape}:".encode())
-    digest.update(np.ascontiguousarray(shown))
+    digest.update(shown.tobytes())
     return digest.hexdigest()
 
 
@@ -278,10 +278,10 @@ def remember(
 
 def remember_texts(texts: Sequence[str]) -> str:
     """Keep texts, one document each, and return the name by which `open_text` finds them."""
-    for place, text in enumerate(texts):
+    for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise ConfigError(
-                f"texts must be a list of strings; item {place} is a {type(text).__name__}."
+                f"texts must be a list of strings; item {number} is a {type(text).__name__}."
             )
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
     place, kept = f"{MEMORY}texts-{digest[:12]}", list(texts)

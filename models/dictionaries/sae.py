@@ -31,7 +31,7 @@ class Dictionary(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """What Python shows of a dictionary."""
-        sparsity = getattr(self, "sparsity", None)
+        sparsity: Any = getattr(self, "sparsity", None)
         k = f", k {sparsity.k}" if getattr(sparsity, "k", 0) else ""
         kind = f", {sparsity.name}{k}" if sparsity is not None else ""
         return f"{self.latents} latents of vectors {list(self.row_shape)}{kind}"

@@ -33,7 +33,7 @@ def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto"
         return REMEMBERED[subject]()
     if subject.startswith(MEMORY):
         raise SubjectError(
-            f"{subject} was held by a Python program that has ended. Pass the same network again: "
+            f"{subject} names a network that this Python program does not hold. Pass it again: "
             "module=... in Python, or --subject FILE.py:FUNCTION and --inputs FOLDER."
         )
     if subject == "inceptionv1":

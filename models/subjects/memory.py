@@ -15,7 +15,7 @@ from .module import subject_from_module
 from .structure import from_no_file
 from .subject import MEMORY, OWN, REMEMBERED, Subject
 
-KEPT = 4  # networks that are remembered; the oldest is forgotten
+KEPT = 8  # networks that are remembered; the oldest is forgotten
 
 
 def remember(
@@ -36,7 +36,7 @@ def remember(
     takes one channel is given the first of three; `channels` says how many one without
     convolutions takes. Raises ConfigError and SubjectError.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "preprocess": preprocess,
         "layout": layout,
         "prefix_tokens": prefix_tokens,
