@@ -4,11 +4,13 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from tendril.data.errors import ConfigError
+from tendril.data.home import home_folder
 from tendril.data.inputs import memory
 from tendril.data.inputs.items import Items, items_of
 from tendril.models.subjects.load import load_subject
@@ -37,6 +39,7 @@ def harvest(
     prefix_tokens: Sequence[str] | None = None,
     patch_size: int | tuple[int, int] | None = None,
     labels: Sequence[Any] | None = None,
+    save_images: bool = False,
     **settings: Any,
 ) -> Harvest:
     """Harvest activations into a store, or find the store complete already.
@@ -60,6 +63,8 @@ def harvest(
     layout, prefix_tokens, patch_size: as for `subject_from_module`.
     labels: the class of each input, by number or by name; by default what the items of a data set
         hold beside the image.
+    save_images: also write the images, as the network is shown them, into a folder below
+        `home`/images, where studies of another process find them.
     settings: fields of HarvestConfig (or LanguageConfig for texts): per_input, positions, limit,
         device, home, name ...
 
@@ -86,16 +91,25 @@ def harvest(
         raise ConfigError("inputs must be given; got none. Pass a data set, images or a folder.")
     if _are_texts(inputs) or isinstance(settings.get("context"), int):
         return _of_texts(inputs, module, settings)
-    return _of_images(inputs, module, given, labels, settings)
+    folder = home_folder(settings.get("home")) / "images" if save_images else None
+    return _of_images(inputs, module, given, labels, folder, settings)
 
 
 def _of_images(
-    inputs: Any, module: Any, given: dict[str, Any], labels: Any, settings: dict[str, Any]
+    inputs: Any,
+    module: Any,
+    given: dict[str, Any],
+    labels: Any,
+    folder: Path | None,
+    settings: dict[str, Any],
 ) -> Harvest:
     settings = dict(settings)
     named = isinstance(inputs, str | os.PathLike)
-    if named and labels is not None:
-        raise ConfigError("labels must be left out for a folder or file, which has its own.")
+    if named and (labels is not None or folder):
+        raise ConfigError(
+            "labels and save_images are for images that the program holds; got the name of a "
+            "folder or file. Leave them out."
+        )
     items = None if named else items_of(inputs)
     subject = _subject(module, items, given, settings)
     if items is None:
@@ -108,6 +122,7 @@ def _of_images(
             unit="preprocess" in given or isinstance(module, Subject) or module is None,
             name=str(settings.get("name", "")),
             labels=labels,
+            folder=folder,
         )
         settings.setdefault("name", f"{subject.name}-{items.called}")
     config = with_settings(HarvestConfig(subject=""), settings)
@@ -144,6 +159,8 @@ def _of_texts(inputs: Any, module: Any, settings: dict[str, Any]) -> Harvest:
         )
     if not isinstance(inputs, str | os.PathLike):
         inputs = memory.remember_texts(inputs)
+        model = str(settings["subject"]).removeprefix("package:")
+        settings = {"name": f"{Path(model).name}-texts", **settings}
     return run(with_settings(LanguageConfig(inputs=os.fspath(inputs)), settings))
 
 

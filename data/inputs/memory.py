@@ -5,15 +5,19 @@ of such inputs is what the network is shown, so that the same images in a folder
 """
 
 import hashlib
+import io
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, final
 
 import numpy as np
 from jaxtyping import Float32, UInt8
+from PIL import Image
 
 from ..cli import note, progress_bar
 from ..errors import ConfigError, InputsNotFoundError, TendrilError, UnreadableInputError
+from ..store.atomic import write_whole
 from ..store.labels import NO_CLASS, Labels
 from ..store.spec import slug
 from .decoding import squared
@@ -35,13 +39,21 @@ class Memory:
     """Inputs that a program holds, as a network of `size` pixels is shown them.
 
     `unit` says that the numbers of tensors must be RGB in 0..1. With a `name`, which is then a
-    part of the identity, only some items enter the fingerprint.
+    part of the identity, only some items enter the fingerprint. `folder` is where `save` writes.
     """
 
     def __init__(
-        self, items: Items, size: int, *, unit: bool, name: str = "", labels: Any = None
+        self,
+        items: Items,
+        size: int,
+        *,
+        unit: bool,
+        name: str = "",
+        labels: Any = None,
+        folder: Path | None = None,
     ) -> None:
         self.items, self.size, self.unit, self.name = items, size, unit, name
+        self._folder = folder
         self._given = None if labels is None else _checked(labels, items.count)
         self._labels: dict[int, Any] = {}
         self._digests: dict[int, str] = {}
@@ -116,8 +128,32 @@ class Memory:
         )
 
     def place(self, identity: dict[str, Any]) -> str:
-        """The name of these inputs while the program runs."""
-        return f"{MEMORY}{slug(self.name or self.items.called)}-{identity['fingerprint'][:12]}"
+        """The name of these inputs while the program runs, or the folder of their images."""
+        name = f"{slug(self.name or self.items.called)}-{identity['fingerprint'][:12]}"
+        return f"{MEMORY}{name}" if self._folder is None else str(self._folder / name)
+
+    def save(self, source: ImageSource) -> None:
+        """Write the images of `source`, as the network is shown them, into its folder: PNG files
+        in their order, and an empty file for an image that cannot be read.
+
+        Raises ConfigError for tensors that are no pictures.
+        """
+        folder = Path(source.origin)
+        folder.mkdir(parents=True, exist_ok=True)
+        for index in range(len(source)):
+            file = io.BytesIO()
+            try:
+                shown = source.given(index, self.size)
+            except UnreadableInputError:
+                pass
+            else:
+                if shown.dtype != np.uint8:
+                    raise ConfigError(
+                        "save_images needs images of 8 bits; the inputs hold other floats. Leave "
+                        "it out, or give PIL images or tensors of bytes."
+                    )
+                Image.fromarray(shown).save(file, "PNG")
+            write_whole(folder / f"{index:08}.png", file.getvalue())
 
     def _identity(self, chosen: Sequence[int]) -> dict[str, Any]:
         read = list(chosen)
@@ -263,25 +299,30 @@ def remember(
     unit: bool = False,
     name: str = "",
     labels: Any = None,
+    folder: Path | None = None,
 ) -> str:
-    """Keep inputs, and return the name by which `open_images` finds them in this process."""
+    """Keep inputs, and return the name by which `open_images` finds them in this process. With a
+    `folder` the name is that of a folder in it, into which the images are written."""
     items = inputs if isinstance(inputs, Items) else items_of(inputs)
-    memory = Memory(items, size, unit=unit, name=name, labels=labels)
-    place = memory.source(limit).origin
+    memory = Memory(items, size, unit=unit, name=name, labels=labels, folder=folder)
+    source = memory.source(limit)
+    place = source.origin
+    if folder is not None:
+        memory.save(source)
     _memories.pop(place, None)
     _memories[place] = memory
     REMEMBERED[place] = memory.source
     while len(_memories) > KEPT:
-        del REMEMBERED[_memories.popitem(last=False)[0]]
+        REMEMBERED.pop(_memories.popitem(last=False)[0], None)
     return place
 
 
-def remember_texts(texts: Sequence[str]) -> str:
+def remember_texts(texts: Sequence[Any]) -> str:
     """Keep texts, one document each, and return the name by which `open_text` finds them."""
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise ConfigError(
-                f"texts must be a list of strings; item {number} is a {type(text).__name__}."
+                f"texts must be a list of strings; item {number} has the type {type(text).__name__}."
             )
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
     place, kept = f"{MEMORY}texts-{digest[:12]}", list(texts)

@@ -72,7 +72,7 @@ def remember(
     _order[place] = None
     REMEMBERED[place] = lambda: subject
     while len(_order) > KEPT:
-        del REMEMBERED[_order.popitem(last=False)[0]]
+        REMEMBERED.pop(_order.popitem(last=False)[0], None)
     return place, subject
 
 

@@ -21,12 +21,14 @@ from tendril.data.errors import (
 )
 from tendril.data.inputs.images import open_images
 from tendril.data.store.reader import Store, open_store
+from tendril.data.store.writer import StoreWriter
 from tendril.harvest.call import harvest
 from tendril.harvest.config import HarvestConfig, VerifyConfig
 from tendril.harvest.run import Harvest
 from tendril.harvest.verify import verify_deep
 from tendril.models.subjects.load import load_subject
 
+from ..helpers import tiny_language
 from ..helpers.mine import network
 
 MINE = f"{Path(__file__).parents[1] / 'helpers' / 'mine.py'}:network"
@@ -266,7 +268,7 @@ def test_rows_can_be_recomputed_from_a_file_and_a_folder(tmp_path: Path) -> None
     with pytest.raises(WeightsError, match="this subject is name Sequential"):
         verify_deep(loud, store)
     next(folder.glob("*.png")).unlink()
-    with pytest.raises(InputsNotFoundError, match="was harvested from kind memory"):
+    with pytest.raises(InputsNotFoundError, match="Pass --inputs with the inputs of the harvest"):
         verify_deep(config, store)
 
 
@@ -378,6 +380,48 @@ def test_another_process_says_what_to_pass(tmp_path: Path) -> None:
         load_subject("memory:Sequential-1-2")
     with pytest.raises(InputsNotFoundError, match=r"inputs=\.\.\. in Python, or --inputs FOLDER"):
         open_images("memory:images-1")
+
+
+def test_a_harvest_that_was_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tendril.harvest.vision_plan.SHARD_INPUTS", 8)
+    commit, done = StoreWriter.commit, []
+
+    def stopped(self: StoreWriter, encoded: Any) -> int:
+        if done:
+            raise KeyboardInterrupt
+        done.append(encoded)
+        return commit(self, encoded)
+
+    whole = made(tmp_path / "whole", squares())
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "commit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            made(tmp_path, squares())
+    again = made(tmp_path, squares())
+    assert not again.reused
+    assert len(done) == 1
+    assert content(open_store(again.store)) == content(open_store(whole.store))
+
+
+def test_texts_for_a_language_model(tmp_path: Path) -> None:
+    model = str(tiny_language.save(tmp_path / "tiny"))
+    texts = [tiny_language.text(words, number) for number, words in enumerate((70, 3, 200, 90))]
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for number, text in enumerate(texts):
+        (folder / f"{number}.txt").write_text(text)
+    settings: dict[str, Any] = {"subject": model, "context": 16, "home": str(tmp_path)}
+    held = harvest(inputs=texts, sites="resid_post.1", **settings)
+    filed = harvest(inputs=folder, sites="resid_post.1", **settings)
+    stores = [open_store(found.store) for found in (held, filed)]
+    rows = [store.read(store.sites[0], slice(None)).tobytes() for store in stores]
+    assert rows[0] == rows[1]
+    assert harvest(inputs=list(texts), sites="resid_post.1", **settings).reused
+    assert verify_deep(VerifyConfig(store=held.store), held.store).faults == []
+    with pytest.raises(ConfigError, match="item 1 has the type int"):
+        harvest(inputs=["a", 3], **settings)
 
 
 def test_a_config_with_other_fields(tmp_path: Path) -> None:
