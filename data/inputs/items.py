@@ -142,7 +142,7 @@ def _called(data: Any) -> str:
     """What a data set is called: its class, unless it only holds images or a part of another."""
     if isinstance(data, Subset):
         return _called(data.dataset)
-    plain = isinstance(data, list | tuple | TensorDataset)
+    plain = isinstance(data, list | tuple | TensorDataset) or type(data).__name__ == "Dataset"
     return IMAGES if plain else type(data).__name__
 
 

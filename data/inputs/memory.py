@@ -7,7 +7,7 @@ of such inputs is what the network is shown, so that the same images in a folder
 import hashlib
 import io
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
@@ -220,7 +220,7 @@ def memory_identity(count: int, digests: Iterable[str]) -> dict[str, Any]:
     return {"kind": "memory", "count": count, "fingerprint": fingerprint, "fit": FIT}
 
 
-def as_shown(images: ImageSource, stored: dict[str, Any]) -> dict[str, Any]:
+def as_shown(images: ImageSource, stored: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of images from elsewhere, such as a folder, as if a program had held them: to
     compare with that of a store whose inputs were `stored`. Reads all images."""
     count, size = len(images), int(stored["size"])
@@ -322,7 +322,8 @@ def remember_texts(texts: Sequence[Any]) -> str:
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise ConfigError(
-                f"texts must be a list of strings; item {number} has the type {type(text).__name__}."
+                f"texts must be a list of strings; item {number} has the type "
+                f"{type(text).__name__}."
             )
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
     place, kept = f"{MEMORY}texts-{digest[:12]}", list(texts)

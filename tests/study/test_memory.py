@@ -16,12 +16,15 @@ import tendril
 from tendril.data.errors import ConfigError, InputsNotFoundError, SubjectError, WeightsError
 from tendril.data.inputs import memory
 from tendril.data.inputs.images import REMEMBERED as INPUTS
+from tendril.data.inputs.images import open_images
 from tendril.harvest.call import harvest
 from tendril.harvest.run import Harvest
 from tendril.models.dictionaries.run import load_run
+from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import REMEMBERED as NETWORKS
 from tendril.study.call import study
 from tendril.study.core.study import StudyResult
+from tendril.study.measures.image_maps import NetworkVectors
 from tendril.train.call import train
 from tendril.train.loop import TrainResult
 
@@ -145,6 +148,19 @@ def test_another_process_says_what_to_pass_and_takes_it(home: Path, run: TrainRe
     assert passed.reused
     with pytest.raises(InputsNotFoundError, match="pass --inputs with those"):
         study("features", module=network().module, inputs=pictures()[::-1], **options)
+
+
+def test_studies_give_the_network_the_same_floats_as_the_harvest(tmp_path: Path) -> None:
+    images = torch.randn((9, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(3))
+    settings: dict[str, Any] = {"sites": "late", "dtype": "float32", "home": str(tmp_path)}
+    done = harvest(module=network().module, inputs=images, per_input="all", **settings)
+    store, numbers = done.open(), np.array([7, 2, 4])
+    subject, source = load_subject(store.origin["subject"]), open_images(store.origin["inputs"])
+    shown = {int(i): source.load(int(i), SIZE) for i in numbers}
+    vectors = NetworkVectors(subject, ["late"], torch.device("cpu"), source)(numbers, shown)
+    rows = torch.from_numpy(store.read("late", slice(None))).view(9, 64, 10)
+    assert torch.allclose(vectors, rows[numbers], atol=1e-5)
+    assert all(image.min() == 0 and image.max() == 255 for image in shown.values())
 
 
 @pytest.mark.usefixtures("forgotten")
