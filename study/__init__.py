@@ -3,6 +3,7 @@
 
 import sys
 from importlib import import_module
+from inspect import Parameter, Signature
 from types import ModuleType
 from typing import Any
 
@@ -26,13 +27,28 @@ class Studies(ModuleType):
 class OneStudy(ModuleType):
     """The package of a study, as a function: `tendril.study.features(run, ...)`."""
 
-    def __call__(self, run: Any = None, **fields: Any) -> Any:
+    @property
+    def __signature__(self) -> Signature:
+        """What a notebook completes and shows: the fields of the study's config."""
         from .registry import STUDIES
 
-        package = self.__name__.rpartition(".")[2]
-        name = next(n for n, e in STUDIES.items() if e.config_target.startswith(f"{package}."))
+        usual = vars(STUDIES[_name_of(self.__name__)].config())
+        first = Parameter("run", Parameter.POSITIONAL_OR_KEYWORD, default=usual.pop("run", None))
+        rest = [Parameter(n, Parameter.KEYWORD_ONLY, default=v) for n, v in usual.items()]
+        return Signature([first, *rest])
+
+    def __call__(self, run: Any = None, **fields: Any) -> Any:
+        name = _name_of(self.__name__)
         fields |= {} if run is None else {"run": run}
         return import_module(f"{__name__}.call").study(name, **fields)
+
+
+def _name_of(package: str) -> str:
+    """The study whose package this is."""
+    from .registry import STUDIES
+
+    folder = f"{package.rpartition('.')[2]}."
+    return next(n for n, e in STUDIES.items() if e.config_target.startswith(folder))
 
 
 def __getattr__(name: str) -> Any:

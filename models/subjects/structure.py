@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from types import CodeType, FunctionType, NoneType
+from types import CellType, CodeType, FunctionType, NoneType
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from .subject import OWN, Subject, weights_digest
 
 PLAIN = (bool, int, float, str, bytes, NoneType, torch.dtype)
-NO_FILE = ("torch.", "torch")  # modules whose code belongs to the version of torch
 
 
 def structure_digest(module: nn.Module) -> str:
@@ -20,10 +19,12 @@ def structure_digest(module: nn.Module) -> str:
     that are no part of the state dict.
 
     The code of a class is the bytecode of its methods, so that a class that is defined again with
-    another `forward` counts as another one. Functions outside of the classes do not enter, and the
-    same code has other bytecode in another version of Python.
+    another `forward` counts as another one. Functions and plain values of its own module that a
+    method names are included, those of other modules are not. The same code has other bytecode in
+    another version of Python.
     """
     digest, usual = hashlib.sha256(), set(vars(nn.Module()))
+    seen: set[int] = set()
     stored = module.state_dict().keys()
     for path, part in module.named_modules():
         digest.update(f"{path}:{type(part).__qualname__}:{part.extra_repr()}:".encode())
@@ -34,8 +35,8 @@ def structure_digest(module: nn.Module) -> str:
             if f"{path}.{name}".removeprefix(".") not in stored:
                 digest.update(f"{name}:{tensor_digest(buffer)}:".encode())
         for kind in type(part).__mro__:
-            if not kind.__module__.startswith(NO_FILE) and kind is not object:
-                _add_class(digest, kind)
+            if kind is not object and kind.__module__.partition(".")[0] != "torch":
+                _add_class(digest, kind, seen)
     return digest.hexdigest()
 
 
@@ -83,11 +84,11 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, PLAIN)
 
 
-def _add_class(digest: Any, kind: type) -> None:
+def _add_class(digest: Any, kind: type, seen: set[int]) -> None:
     for name, value in sorted(vars(kind).items()):
         for function in _functions(value):
             digest.update(f"{kind.__qualname__}.{name}:".encode())
-            _add_code(digest, function.__code__)
+            _add_function(digest, function, seen)
 
 
 def _functions(value: object) -> Iterator[FunctionType]:
@@ -97,11 +98,52 @@ def _functions(value: object) -> Iterator[FunctionType]:
             yield inner
 
 
+def _add_function(digest: Any, function: FunctionType, seen: set[int]) -> None:
+    """Add the code of a function, its defaults, what it closes over, and the functions and plain
+    values of its own module that it names."""
+    if id(function) in seen:
+        return
+    seen.add(id(function))
+    _add_code(digest, function.__code__)
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)]
+    values = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *cells]
+    named = sorted(set(_names(function.__code__)) & function.__globals__.keys())
+    for value in (*values, *(function.__globals__[name] for name in named)):
+        if isinstance(value, FunctionType) and value.__globals__ is function.__globals__:
+            _add_function(digest, value, seen)
+        elif _is_plain(value):
+            digest.update(f"{value!r}:".encode())
+
+
+def _is_full(cell: CellType) -> bool:
+    """False for a variable that has no value yet."""
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
 def _add_code(digest: Any, code: CodeType) -> None:
     digest.update(code.co_code)
     digest.update(repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            _add_code(digest, constant)
-        else:
-            digest.update(f"{constant!r}:".encode())
+    _add_constant(digest, code.co_consts)
+
+
+def _add_constant(digest: Any, constant: object) -> None:
+    if isinstance(constant, CodeType):
+        _add_code(digest, constant)
+    elif isinstance(constant, tuple):
+        digest.update(f"({len(constant)}:".encode())
+        for one in constant:
+            _add_constant(digest, one)
+    elif isinstance(constant, frozenset):  # whose order differs from process to process
+        digest.update(repr(sorted(map(repr, constant))).encode())
+    else:
+        digest.update(f"{constant!r}:".encode())

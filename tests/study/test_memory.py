@@ -199,7 +199,9 @@ def test_a_study_is_an_attribute_whether_its_package_is_imported_or_not(run: Tra
         "from tendril.study import curves\n"
         "assert callable(curves) and callable(tendril.study) and tendril.study.core\n"
         "assert not callable(tendril.study.core)\n"
-        "import tendril.study as package\n"
+        "import inspect, tendril.study as package\n"
+        "assert 'quantiles' in inspect.signature(tendril.study.features).parameters\n"
+        "assert 'module' in inspect.signature(tendril.harvest).parameters\n"
         "assert package is tendril.study\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
