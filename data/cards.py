@@ -67,7 +67,8 @@ def home_of(place: str | os.PathLike[str], folder: str) -> str:
     """The home of a store, run or report that lies in its `folder` there, as --home takes it; empty
     for the usual home, and for what lies elsewhere or at a URL."""
     text = os.fspath(place)
-    parent = Path(text).absolute().parent
+    parent = Path(text).parent
     if SCHEME in text or parent.name != folder:
         return ""
-    return "" if parent.parent == home_folder().absolute() else str(parent.parent)
+    home = parent.parent
+    return "" if home.absolute() == home_folder().absolute() else str(home)

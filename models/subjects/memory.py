@@ -1,6 +1,7 @@
 """Networks that a Python program holds, under a name that `load_subject` takes."""
 
 import copy
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -9,11 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from tendril.data.errors import ConfigError, SubjectError
-from tendril.data.store.spec import slug
+from tendril.data.store.spec import canonical_json, slug
 
 from .module import subject_from_module
 from .structure import from_no_file
-from .subject import MEMORY, OWN, REMEMBERED, Subject
+from .subject import MEMORY, REMEMBERED, Subject
 
 KEPT = 8  # networks that are remembered; the oldest is forgotten
 
@@ -63,14 +64,14 @@ def remember(
             given["preprocess"] = first_channel
         name = type(inner).__name__
         made = subject_from_module(
-            _copy_of(inner, name), input_size=input_size or 224, name=name, **given
+            _copy_of((inner,), name)[0], input_size=input_size or 224, name=name, **given
         )
         subject = from_no_file(made)
-    digests = [str(subject.identity[key])[:8] for key in ("weights", OWN)]
-    place = f"{MEMORY}{slug(subject.name)}-{'-'.join(digests)}"
+    digest = hashlib.sha256(canonical_json(dict(subject.identity)).encode()).hexdigest()
+    place = f"{MEMORY}{slug(subject.name)}-{digest[:12]}"
     _order.pop(place, None)
     _order[place] = None
-    REMEMBERED[place] = lambda: subject
+    REMEMBERED[place] = lambda: replace(subject, module=subject.module.cpu())  # as from a file
     while len(_order) > KEPT:
         REMEMBERED.pop(_order.popitem(last=False)[0], None)
     return place, subject
@@ -90,14 +91,17 @@ def _takes_one_channel(module: nn.Module, channels: int) -> bool:
 
 
 def _copied(subject: Subject) -> Subject:
-    return replace(subject, module=_copy_of(subject.module, subject.name))
+    module, unpadded = _copy_of((subject.module, subject.unpadded), subject.name)
+    return replace(subject, module=module, unpadded=unpadded)
 
 
-def _copy_of(module: nn.Module, name: str) -> nn.Module:
+def _copy_of(modules: tuple[nn.Module | None, ...], name: str) -> tuple[Any, ...]:
+    """Copies on the CPU of modules that may share weights."""
     try:
-        return copy.deepcopy(module).cpu()
+        copies = copy.deepcopy(modules)
     except (RuntimeError, TypeError, ValueError) as error:
         raise SubjectError(
             f"the network must be one that copy.deepcopy can copy; of {name} it cannot "
             f"({error}). Take tensors that are computed out of its attributes."
         ) from error
+    return tuple(None if module is None else module.cpu() for module in copies)

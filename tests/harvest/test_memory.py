@@ -28,7 +28,7 @@ from tendril.harvest.run import Harvest
 from tendril.harvest.verify import verify_deep
 from tendril.models.subjects.load import load_subject
 
-from ..helpers import tiny_language
+from ..helpers import tiny_language, vision_transformers
 from ..helpers.mine import network
 
 MINE = f"{Path(__file__).parents[1] / 'helpers' / 'mine.py'}:network"
@@ -215,6 +215,31 @@ def test_a_grey_network_is_given_one_channel(tmp_path: Path) -> None:
         expected = net(images.float() / 255).permute(0, 2, 3, 1).reshape(-1, 4)
     stored = open_store(made_here[0].store).read("0", slice(None))
     np.testing.assert_allclose(stored, expected.numpy(), atol=1e-5)
+
+
+def test_tokens_of_a_vision_transformer(tmp_path: Path) -> None:
+    net = vision_transformers.vit()
+    size, site = vision_transformers.SIZE, "encoder.layers.encoder_layer_0"
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((5, 3, size, size), generator=generator)
+    hidden = vision_transformers.hooked(site)(net, images).detach()
+    stores = {}
+    for tokens, expected in (("patches", hidden[:, 1:]), ("class", hidden[:, :1]), ("all", hidden)):
+        settings = {"module": net, "sites": site, "tokens": tokens, "dtype": "float32"}
+        done = made(tmp_path, images, per_input="all", **settings)
+        stores[tokens] = open_store(done.store)
+        rows = stores[tokens].read(site, slice(None))
+        np.testing.assert_allclose(rows, expected.flatten(0, 1).numpy(), atol=1e-5)
+    for store in stores.values():  # each still finds its network
+        checked = verify_deep(VerifyConfig(store=store.location), store.location)
+        assert checked.faults == []
+
+
+def test_settings_of_a_network_are_told_apart(tmp_path: Path) -> None:
+    dark = made(tmp_path, squares(), preprocess=lambda rgb: rgb / 2)
+    plain = made(tmp_path, squares())
+    for done in (dark, plain):
+        assert verify_deep(VerifyConfig(store=done.store), done.store).faults == []
 
 
 def test_classes_are_stored(tmp_path: Path) -> None:
