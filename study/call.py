@@ -34,14 +34,15 @@ def study(what: str | StudyConfig, /, **fields: Any) -> StudyResult:
         `tendril.harvest` and `tendril.open_store` return; images as `tendril.harvest` takes them.
     module: a network in place of `subject`, with `preprocess` and the like as in `tendril.harvest`.
         A store of a network or of images that a program held needs them in another process.
-    fields: fields of the study's config.
+    fields: fields of the study's config. The report lies in the home of a run that is an object,
+        unless `home` says otherwise.
 
     Raises subclasses of TendrilError.
     """
     named = {name: _as_named(value) for name, value in fields.items() if name not in PASSED}
     passed = {name: fields[name] for name in PASSED if name in fields}
-    if "home" not in named and (place := _first(named.get("run"))):
-        named["home"] = home_of(place, RUN.folder)
+    if "home" not in named and not isinstance(fields.get("run", ""), str):
+        named["home"] = home_of(_first(named["run"]), RUN.folder)
     named |= _remembered(what, passed, named)
     if isinstance(what, str):
         named = _in_number(what, named)
@@ -62,9 +63,9 @@ def _as_named(value: Any) -> Any:
 
 
 def _first(run: Any) -> str:
-    """The path of a run, if it is given by one."""
+    """The path of the first run."""
     one = run[0] if isinstance(run, tuple) and run else run
-    return one if isinstance(one, str) and os.sep in one else ""
+    return one if isinstance(one, str) else ""
 
 
 def _in_number(what: str, named: dict[str, Any]) -> dict[str, Any]:

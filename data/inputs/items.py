@@ -7,9 +7,11 @@ library gives them). An image is
 - a tensor of floats: given to the network as it is.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -27,7 +29,7 @@ from torch.utils.data import (
 )
 
 from ..errors import ConfigError
-from .decoding import MODES, upright
+from .decoding import MODES, decode, upright
 
 IMAGE_KEYS = ("image", "img", "pixel_values", "pixels", "x")
 LABEL_KEYS = ("label", "labels", "fine_label", "target", "class", "y")
@@ -211,7 +213,7 @@ def pixels_of(image: Any, what: str) -> tuple[Bytes | Floats, bool, bool]:
                 f"{what} must be a PIL image of mode RGB or L; got mode {image.mode}, which does "
                 "not say how bright white is. Convert it, e.g. with image.convert('RGB')."
             )
-        return upright(image, 65535.0)[0], image.mode in ("1", "L"), False
+        return _of_pil(image), image.mode in ("1", "L"), False
     is_array = isinstance(image, np.ndarray)
     if is_array and image.dtype == np.uint8 and image.shape[-1:] in ((3,), (4,)):
         return upright(Image.fromarray(image), 255.0)[0], False, False
@@ -240,6 +242,15 @@ def pixels_of(image: Any, what: str) -> tuple[Bytes | Floats, bool, bool]:
     if not np.isfinite(floats_HWC).all():
         raise ValueError("a pixel is NaN or infinite")
     return np.repeat(floats_HWC, 3, axis=2) if single else floats_HWC, single, True
+
+
+def _of_pil(image: Image.Image) -> Bytes:
+    """The pixels of a PIL image. One that waits in its file is read from there as every file is,
+    and goes on waiting: a list of many would not fit into memory."""
+    name = getattr(image, "filename", "")
+    if name and getattr(image, "fp", None) is not None and image.tell() == 0:
+        return decode(Path(os.fsdecode(name)).read_bytes())
+    return upright(image, 65535.0)[0]
 
 
 def as_bytes(floats: Float32[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."] | None:

@@ -113,6 +113,23 @@ def test_rows_equal_those_of_a_file_and_a_folder_byte_for_byte(
     assert shards[0] == shards[1] == shards[2] != []
 
 
+def test_images_that_wait_in_their_files_are_read_as_files(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, image in enumerate(pictures()):
+        exif = Image.Exif()
+        exif[0x0112] = 1 + number % 8  # the camera's orientation
+        image.save(folder / f"{number:03}.jpg", quality=90, exif=exif)
+    waiting = [Image.open(path) for path in sorted(folder.iterdir())]
+    passed = made(tmp_path, waiting, input_size=SIZE)
+    filed = made(tmp_path, folder, module=None, subject=MINE)
+    assert content(open_store(passed.store)) == content(open_store(filed.store))
+    assert all(image.fp is not None for image in waiting)
+    for image in waiting:
+        image.load()
+    assert made(tmp_path, waiting, input_size=SIZE).reused
+
+
 def test_the_same_content_is_the_same_store_and_other_content_another(tmp_path: Path) -> None:
     first = made(tmp_path, pictures(), input_size=SIZE)
     assert not first.reused
