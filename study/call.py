@@ -40,6 +40,8 @@ def study(what: str | StudyConfig, /, **fields: Any) -> StudyResult:
     Raises subclasses of TendrilError.
     """
     named = {name: _as_named(value) for name, value in fields.items() if name not in PASSED}
+    if not isinstance(fields.get("inputs", ""), os.PathLike):  # a data set may have a `folder`
+        named |= {"inputs": fields["inputs"]} if "inputs" in fields else {}
     passed = {name: fields[name] for name in PASSED if name in fields}
     if "home" not in named and not isinstance(fields.get("run", ""), str):
         named["home"] = home_of(_first(named["run"]), RUN.folder)

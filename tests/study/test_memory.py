@@ -166,6 +166,8 @@ def test_studies_give_the_network_the_same_floats_as_the_harvest(tmp_path: Path)
 @pytest.mark.usefixtures("forgotten")
 def test_saved_images_are_found_by_another_process(home: Path) -> None:
     class Damaged(list[Image.Image]):
+        folder = "an attribute of many data sets"
+
         def __getitem__(self, index: Any) -> Any:
             if index == 3:
                 raise OSError("damaged")
@@ -182,6 +184,9 @@ def test_saved_images_are_found_by_another_process(home: Path) -> None:
     (folder,) = (home / "images").glob("images-*")
     assert len(list(folder.iterdir())) == 20
     found = study("features", run=run, module=network().module, device="cpu")
+    options["inputs"] = Damaged(pictures())
+    again = study("features", run=run, module=network().module, inputs=options["inputs"])
+    assert (again.report, again.reused) == (found.report, True)
     assert not any("no dataset examples" in text for text in found.figures["remarks"])
     with pytest.raises(ConfigError, match="save_images needs images of 8 bits"):
         harvest(**(options | {"inputs": torch.randn(3, 3, SIZE, SIZE)}), save_images=True)
