@@ -6,6 +6,7 @@ name would be replaced by the package, depending on what was imported before. A 
 be called is both at once, whatever the order of imports.
 """
 
+import inspect
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -20,6 +21,11 @@ def make_callable(package: str, module: str, function: str) -> None:
     """
 
     class CallablePackage(ModuleType):
+        @property
+        def __signature__(self) -> inspect.Signature:
+            """What a notebook completes and shows."""
+            return inspect.signature(getattr(import_module(module, package), function))
+
         def __call__(self, *args: object, **options: object) -> object:
             return getattr(import_module(module, package), function)(*args, **options)
 

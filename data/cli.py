@@ -16,6 +16,8 @@ from .errors import ConfigError, SubjectError, TendrilError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from .cards import Card
+
 DONE, FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 # OpenMP threads spin this often before they sleep. The default keeps a core busy for a millisecond.
@@ -34,6 +36,19 @@ class Outcome:
     result: Mapping[str, object]
     sentence: str = ""
     next_command: str = ""
+
+
+class Shown:
+    """What Python and a notebook show as a card (`cards.py`)."""
+
+    def _card(self) -> "Card":
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self._card().text()
+
+    def _repr_html_(self) -> str:
+        return self._card().html()
 
 
 LARGEST = 2**53  # in size: from there on floats skip integers
@@ -237,15 +252,32 @@ def _word(value: Any) -> str:
 
 
 def progress_bar(*arguments: Any, **options: Any) -> "tqdm[Any]":
-    """A tqdm bar on stderr. A terminal is updated twice a second, a log every 20 seconds."""
+    """A tqdm bar on stderr. A terminal is updated twice a second, a log every 20 seconds. In a
+    notebook it is a widget, or a line of text where there is no ipywidgets."""
     from tqdm import tqdm  # not needed to parse a command
 
+    if in_notebook():
+        from importlib.util import find_spec
+
+        if not find_spec("ipywidgets"):
+            return tqdm(*arguments, file=sys.stdout, mininterval=0.5, **options)
+        from tqdm.notebook import tqdm as widget
+
+        bar: tqdm[Any] = widget(*arguments, **{**options, "dynamic_ncols": False})
+        return bar
     return tqdm(*arguments, mininterval=0.5 if sys.stderr.isatty() else 20, **options)
 
 
+def in_notebook() -> bool:
+    """True in a cell of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
 def note(message: str) -> None:
-    """A line for the person at the terminal; stdout belongs to the result."""
-    print(one_line(message), file=sys.stderr, flush=True)
+    """A line for the person at the terminal; stdout belongs to the result. A notebook shows what
+    is on stderr as if something were wrong, so there it is on stdout."""
+    print(one_line(message), file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
 
 def one_line(text: str) -> str:

@@ -5,13 +5,15 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from tendril.data.cli import check_finite, note
+from tendril.data.cards import Card
+from tendril.data.cli import Shown, check_finite, note
 from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.store.create import check_layout
 from tendril.data.store.folder import LocalFolder, open_folder, sweep_beside
 from tendril.data.store.inspect import rounding_of_store
 from tendril.data.store.layout import Layout
+from tendril.data.store.reader import Store, open_store
 from tendril.data.store.record import is_complete, layout_of, read_about, read_list
 from tendril.data.store.rounding import rounding_warning
 
@@ -24,8 +26,8 @@ MOST_BATCH = 2**16  # inputs in one forward pass
 BATCH = {"cpu": 8, "mps": 32, "cuda": 64}  # inputs in one forward pass by default
 
 
-@dataclass(frozen=True)
-class Harvest:
+@dataclass(frozen=True, repr=False)
+class Harvest(Shown):
     """A store, and what it took to make it.
 
     In a dry run nothing is written: `rows`, `bytes` and `seconds` are estimates. `elements` is
@@ -47,6 +49,20 @@ class Harvest:
     left_out: int = 0
     bytes: int = 0
     dry_run: bool = False
+
+    def _card(self) -> Card:
+        verb = "would hold" if self.dry_run else "found" if self.reused else "made"
+        headline = f"{verb} {self.rows:,} rows of {', '.join(self.sites)} in {self.seconds:,.1f} s"
+        if self.reused or self.dry_run:
+            headline = headline.rpartition(" in ")[0]
+        others = {"images that could not be read": self.unreadable, "MB": self.bytes // 10**6}
+        lines = {name: f"{count:,}" for name, count in others.items() if count}
+        name = self.store.rpartition("/")[2]
+        return Card("Harvest", name, headline, lines, self.store)
+
+    def open(self) -> Store:
+        """The store, for reading."""
+        return open_store(self.store)
 
     def summary(self) -> dict[str, object]:
         """The fields for a JSON object of scalars."""

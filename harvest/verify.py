@@ -21,10 +21,13 @@ from tendril.data.errors import (
     WeightsError,
     WeightsNotFoundError,
 )
+from tendril.data.inputs.memory import as_shown
 from tendril.data.store.dtypes import decode_rows, encode_rows, quantise
 from tendril.data.store.provenance import identity_in_words, located, same_identity
 from tendril.data.store.reader import Store
 from tendril.data.store.verify import row_in_words
+from tendril.models.sites.tokens import as_identified
+from tendril.models.subjects.subject import OWN
 from tendril.models.subjects.trust import check_named
 
 from .config import HarvestConfig, LanguageConfig, VerifyConfig
@@ -33,6 +36,7 @@ from .other_batch import MOVED, OtherBatch, with_other_batch
 from .plan import Plan, environment_of
 from .run import make_plan
 from .synthetic_plan import KIND, config_of
+from .vision_plan import VisionPlan
 
 SAMPLE = 0xDEE9  # key of the random sample of slices
 LISTED = 20  # faults that are described; all are counted
@@ -219,8 +223,22 @@ def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any])
             f"the subject of {store.name} cannot be found again ({error}) Pass --subject, and "
             "--weights for inceptionv1."
         ) from error
+    plan = _as_passed(plan, store)
     _check_same(plan, store)
     return plan
+
+
+def _as_passed(plan: Plan, store: Store) -> Plan:
+    """The plan, where the store is of a network or of images that a program held, with the
+    identities that those from a file or a folder would have as such."""
+    spec = plan.spec
+    if isinstance(plan, VisionPlan) and OWN in store.spec["subject"]:
+        spec = replace(spec, subject=as_identified(plan.subject, store.spec["subject"]).identity)
+    taken = store.spec["inputs"]
+    if isinstance(plan, VisionPlan) and taken.get("kind") == "memory" != spec.inputs.get("kind"):
+        rest = {k: v for k, v in spec.inputs.items() if k in ("size", "orbit")}
+        spec = replace(spec, inputs=as_shown(plan.source, taken) | rest)
+    return replace(plan, spec=spec)
 
 
 def _text_fields(store: Store) -> dict[str, Any]:

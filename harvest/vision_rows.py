@@ -24,7 +24,8 @@ from .sampling import draw_by_norm, draw_uniform, on_grid
 SLICES_AHEAD = 2  # slices of images that wait in memory for a GPU
 GREY = 127  # replaces an image that cannot be read; its rows are invalid
 
-Loaded = UInt8[np.ndarray, "size size 3"] | UnreadableInputError
+Given = UInt8[np.ndarray, "size size 3"] | Float32[np.ndarray, "size size 3"]
+Loaded = Given | UnreadableInputError
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,18 @@ def failures_of(inputs: range, images: Sequence[Loaded]) -> dict[int, str]:
 def to_rgb(
     images: Sequence[Loaded], device: torch.device, size: int = 1
 ) -> Float32[torch.Tensor, "b 3 size size"]:
-    """Images as RGB in 0..1 on the device, with grey for those that could not be read.
+    """Images as RGB in 0..1 on the device, with grey for those that could not be read; tensors of
+    floats as they are.
 
     `size` is used only if none could be read.
     """
     size = next((i.shape[0] for i in images if isinstance(i, np.ndarray)), size)
     grey = np.full((size, size, 3), GREY, np.uint8)
-    pixels_BHWC = np.stack([i if isinstance(i, np.ndarray) else grey for i in images])
+    filled = [i if isinstance(i, np.ndarray) else grey for i in images]
+    if any(i.dtype != np.uint8 for i in filled):
+        floats = [i / np.float32(255) if i.dtype == np.uint8 else i for i in filled]
+        return torch.from_numpy(np.stack(floats)).to(device).permute(0, 3, 1, 2)
+    pixels_BHWC = np.stack(filled)
     return torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2) / 255
 
 
@@ -186,6 +192,6 @@ def probe(subject: Subject, device: torch.device) -> Float[torch.Tensor, "1 ..."
 
 def _load(source: ImageSource, index: int, size: int) -> Loaded:
     try:
-        return source.load(index, size)
+        return source.given(index, size)
     except UnreadableInputError as error:
         return error

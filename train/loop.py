@@ -18,7 +18,7 @@ from typing import Any, NoReturn, final
 import torch
 from tqdm import tqdm
 
-from tendril.data.cli import Outcome, is_out_of_memory, note, progress_bar, scalars
+from tendril.data.cli import Outcome, Shown, is_out_of_memory, note, progress_bar, scalars
 from tendril.data.device import cpu_threads, keep_freed_memory, launched_as, resolve_device
 from tendril.data.errors import ConfigError, StoreLockedError
 from tendril.data.home import runs_folder
@@ -53,8 +53,8 @@ from .vectors import Source, source_of, store_of
 
 
 @final
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(Shown):
     """A finished run. Figures are of held-out vectors; `dead` is of the end of training (of a
     baseline, which is not trained, the fraction of latents that fire on no held-out vector)."""
 
@@ -73,6 +73,11 @@ class TrainResult:
     fvu_train: float | None = None  # of orbits
     parameters: int = 0
     reused: bool = False
+
+    def _card(self) -> Any:
+        from tendril.models.dictionaries.run import run_card  # a command needs none
+
+        return run_card(self.run, asdict(self), asdict(self))
 
     def summary(self) -> dict[str, Any]:
         """The result as JSON."""

@@ -61,6 +61,11 @@ def fit(
     pixels, saturated = decode_and_count(content, white_of)
     if count:
         count(saturated)
+    return squared(pixels, size)
+
+
+def squared(pixels: Pixels, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """RGB or grey pixels as RGB, resized and centre-cropped to a square."""
     height, width = pixels.shape[:2]
     shorter = min(height, width)
     scaled = min(max(shorter, size), round(size * MARGIN))
@@ -98,7 +103,7 @@ def decode_and_count(content: bytes, white_of: WhiteOf | None = None) -> tuple[P
                 white = white_of(mode) if white_of else white_for(mode, largest(content, mode))
         with ONE_LARGE if image.width * image.height > LARGE_PIXELS else nullcontext():
             pixels_HWC = _plain_jpeg(content, image)
-            return _upright(image, white) if pixels_HWC is None else (pixels_HWC, 0)
+            return upright(image, white) if pixels_HWC is None else (pixels_HWC, 0)
 
 
 def largest(content: bytes, mode: str) -> float:
@@ -162,7 +167,7 @@ def _plain_jpeg(content: bytes, image: Image.Image) -> UInt8[np.ndarray, "h w 3"
     return pixels_HWC
 
 
-def _upright(image: Image.Image, white: float) -> tuple[Pixels, int]:
+def upright(image: Image.Image, white: float) -> tuple[Pixels, int]:
     """Pixels of any image that Pillow decodes, and how many saturate. Of EXIF only the orientation
     is read: other tags may have values of any type."""
     image.load()

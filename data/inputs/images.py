@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from .. import order
 from ..cli import note, printable
@@ -58,6 +58,7 @@ IN_MEMORY = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # Pillow's nam
 SAMPLE = 0x5A3E  # the key of the sample that --limit draws
 MOST_GENERATED = 10**8  # images of dead leaves; their names are kept in memory
 HEAD_BYTES = 4096  # bytes at each end of a file that enter its fingerprint
+MEMORY = "memory:"  # before the name of inputs that a Python program holds
 UNREADABLE = -1  # the length, in a fingerprint, of an input whose bytes cannot be read
 MOST_REASON = 500  # characters of the reason why an input cannot be read
 
@@ -71,7 +72,8 @@ class ImageSource:
     `fetch(index, size)` returns an image; for an unreadable one it may raise any exception, as
     decoders do. `saturated` maps the images read so far that have pixels below black or above
     white, which no 8-bit image has, to the number of these pixels. `labels` are the images'
-    classes, where the source has any; they are no part of the identity.
+    classes, where the source has any; they are no part of the identity. `exact(index)` returns what
+    the network is given where that is no 8-bit image (see `given`).
     """
 
     identity: dict[str, Any]
@@ -80,6 +82,7 @@ class ImageSource:
     fetch: Callable[[int, int], UInt8[np.ndarray, "size size 3"]]
     saturated: dict[int, int] = field(default_factory=dict)
     labels: Labels | None = None
+    exact: Callable[[int], Float32[np.ndarray, "size size 3"] | None] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -94,8 +97,8 @@ class ImageSource:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # e.g. of damaged EXIF, which does no harm
                 return self.fetch(index, size)
-        except MemoryError:
-            raise  # says something about the machine, and nothing about the image
+        except (MemoryError, InputsNotFoundError, ConfigError):
+            raise  # says nothing about the image
         except Exception as error:  # decoders raise exceptions of many types on damaged bytes
             reason = IN_MEMORY.sub("", str(error))  # recorded in the store, so without an address
             line = printable(reason).replace("\n", " ")
@@ -103,6 +106,19 @@ class ImageSource:
             if kind == "error":  # of zlib, struct and others: only the module tells them apart
                 kind = f"{type(error).__module__}.{kind}"
             raise UnreadableInputError(f"{kind}: {line[:MOST_REASON]}") from error
+
+    def given(
+        self, index: int, size: int
+    ) -> UInt8[np.ndarray, "size size 3"] | Float32[np.ndarray, "size size 3"]:
+        """What the network is given: the pixels of `load`, which stand for 0..1, or the numbers of
+        a tensor as they are. Raises UnreadableInputError."""
+        pixels = self.load(index, size)
+        numbers = self.exact(index) if self.exact else None
+        return pixels if numbers is None else numbers
+
+
+REMEMBERED: dict[str, Callable[[int | None], ImageSource]] = {}
+"""Inputs that this program holds, by the names that `open_images` takes (inputs/memory.py)."""
 
 
 def open_images(inputs: str, limit: int | None = None) -> ImageSource:
@@ -116,6 +132,13 @@ def open_images(inputs: str, limit: int | None = None) -> ImageSource:
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit must be at least 1 image; got {limit}.")
+    if inputs in REMEMBERED:
+        return REMEMBERED[inputs](limit)
+    if inputs.startswith(MEMORY):
+        raise InputsNotFoundError(
+            f"{inputs} names images that this Python program does not hold. Pass them again: "
+            "inputs=... in Python, or --inputs FOLDER with the same images."
+        )
     if inputs == DEAD_LEAVES or inputs.startswith(f"{DEAD_LEAVES}:"):
         return _dead_leaves(inputs, limit)
     if inputs.startswith(HUGGING_FACE):
@@ -166,7 +189,7 @@ def _folder(folder: Path, limit: int | None) -> ImageSource:
             f"--inputs must be a folder of images; got {folder}, which holds none in any of its "
             f"subfolders ({', '.join(COMMON_SUFFIXES)} and others)."
         )
-    paths = tuple(found[i] for i in _choose(len(found), limit))
+    paths = tuple(found[i] for i in chosen_of(len(found), limit))
     names = tuple(utf8(path) for path in paths)
 
     def read(index: int, most: int | None = None) -> bytes:
@@ -266,7 +289,7 @@ def _hugging_face(name: str, limit: int | None) -> ImageSource:
     path, split = name_and_split(name)
     table = open_table(path, split, "image dataset")
     encoded = image_column(table, path)
-    chosen = _choose(len(encoded), limit)
+    chosen = chosen_of(len(encoded), limit)
     names = tuple(f"row/{i}" for i in chosen)
 
     def read(index: int, most: int | None = None) -> bytes:
@@ -314,7 +337,8 @@ def _dead_leaves(inputs: str, limit: int | None) -> ImageSource:
     )
 
 
-def _choose(count: int, limit: int | None) -> list[int]:
+def chosen_of(count: int, limit: int | None) -> list[int]:
+    """The numbers of the images that a limit draws."""
     if limit is None or limit >= count:
         return list(range(count))
     chosen: list[int] = order.sample(count, limit, SAMPLE).tolist()

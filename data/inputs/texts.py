@@ -43,6 +43,7 @@ BYTE_ORDER = (  # UTF-32 first: its mark begins with that of UTF-16
     (b"\xfe\xff", "UTF-16"),
 )
 
+HELD: dict[str, "TextSource"] = {}  # what this program holds, by the name it has (memory.py)
 Document = TypeVar("Document", str, list[int])
 Read = Callable[[Mapping[str, Any], str], Document | None]
 """A row, and the words that name it -> its document, or None if it has none."""
@@ -116,8 +117,8 @@ def open_text(inputs: str, column: str = "text", streaming: bool = False) -> Tex
     file is not UTF-8, a line is not JSON or a text has a lone surrogate, and ConfigError if a row
     has something other than text in `column`.
     """
-    if inputs == DOCSTRINGS:
-        return _docstrings()
+    if inputs in HELD or inputs == DOCSTRINGS:
+        return HELD[inputs] if inputs in HELD else _docstrings()
 
     def text_of(row: Mapping[str, Any], where: str) -> str | None:
         return _text_of(_cell(row, column, where), where, column)

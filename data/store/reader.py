@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int, Shaped
 
 from .. import order
+from ..cli import Shown
 from ..errors import ConfigError, StoreDamagedError
 from ..group.dihedral import Dihedral, group_of
 from ..home import SCHEME, find_store
@@ -22,6 +23,7 @@ from .moments import OUTLIER_TIMES, Moments
 from .spec import blocks_of, full_site
 
 if TYPE_CHECKING:
+    from ..cards import Card
     from .labels import Labels
 
 PARTS = ("train", "held_out", "all")
@@ -75,7 +77,7 @@ def open_store(
 
 
 @final
-class Store:
+class Store(Shown):
     """A complete store, for reading."""
 
     def __init__(self, path: str | Path, cache: str | Path | None = None) -> None:
@@ -91,6 +93,9 @@ class Store:
         self.chunk_rows = self.arrays.layout.rows_per_chunk
         self.column = remember(self.arrays.column)
         self._record = remember(self.arrays.record)
+
+    def _card(self) -> "Card":
+        return store_card(self)
 
     @property
     def group(self) -> Dihedral | None:
@@ -301,6 +306,30 @@ class Store:
                 cap = np.fmin(1, limits[site] / self.norms(site)).astype(np.float32)
             factor = cap if factor is None else factor * cap
         return factor
+
+
+def store_card(store: Store) -> "Card":
+    """What Python and a notebook show of a store."""
+    from ..cards import Card  # a training needs none
+
+    spec, layout = store.spec, store.arrays.layout
+    unit = "orbits" if store.group else "rows"
+    lines = {"subject": str(spec["subject"].get("name", "unknown"))}
+    for site in store.sites:
+        grid = " x ".join(map(str, store.grid(site)))
+        lines[site] = f"width {store.width(site)}" + (f", map {grid}" if grid else "")
+    lines |= {
+        "inputs": f"{layout.inputs:,} ({spec['inputs'].get('kind', 'unknown')})",
+        "positions": _positions(spec["positions"]),
+        "dtype": str(spec["dtype"]),
+    }
+    headline = f"{store.rows:,} {unit} of {', '.join(store.sites)} from {layout.inputs:,} inputs"
+    return Card("Store", store.name, headline, lines, store.location)
+
+
+def _positions(rule: Mapping[str, Any]) -> str:
+    drawn = rule.get("rule", "unknown")
+    return str(drawn) if drawn == "all" else f"{rule.get('per_input')} of each input, by {drawn}"
 
 
 def _with_defaults(options: BatchOptions) -> BatchOptions:

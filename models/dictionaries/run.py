@@ -1,10 +1,13 @@
 """A finished run: its dictionary, how it was trained, and its figures."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
+from tendril.data.cards import Card
+from tendril.data.cli import Shown
 from tendril.data.home import find_run
 
 from .checkpoint import RESULT, load_dictionary, read_config, read_figures
@@ -12,11 +15,14 @@ from .sae import Stored
 
 
 @final
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Shown):
     """A run's folder, read on demand."""
 
     folder: Path
+
+    def _card(self) -> Card:
+        return run_card(self.folder, self.config, self.figures)
 
     @property
     def name(self) -> str:
@@ -37,6 +43,29 @@ class Run:
     def dictionary(self) -> Stored:
         """The dictionary, for raw activations of the run's site."""
         return load_dictionary(self.folder)
+
+
+def run_card(folder: Path, config: Mapping[str, Any], figures: Mapping[str, Any]) -> Card:
+    """What Python and a notebook show of a run."""
+    shown = {
+        "FVU (held out)": _number(figures.get("fvu"), "{:.3g}"),
+        "active latents": _number(figures.get("l0"), "{:.1f}"),
+        "dead": _number(figures.get("dead"), "{:.1%}").replace("%", " %"),
+        "vectors": _number(figures.get("vectors"), "{:,}"),
+        "store": str(config.get("store", "")),
+    }
+    told = [f"{name} {shown[key]}" for name, key in HEADLINE if shown[key]]
+    label = str(config.get("label") or config.get("site") or "")
+    headline = f"{label}; {', '.join(told)}" if told else f"{label}; not finished"
+    lines = {name: value for name, value in shown.items() if value}
+    return Card("Run", folder.resolve().name, headline, lines, str(folder))
+
+
+HEADLINE = (("FVU", "FVU (held out)"), ("L0", "active latents"), ("dead", "dead"))
+
+
+def _number(value: Any, form: str) -> str:
+    return form.format(value) if isinstance(value, int | float) else ""
 
 
 def load_run(run: str | Path, home: str | None = None) -> Run:

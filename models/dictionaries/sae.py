@@ -29,6 +29,13 @@ class Dictionary(nn.Module, ABC):
         self.W_dec = nn.Parameter(torch.zeros(latents, *self.row_shape))
         self.b_dec = nn.Parameter(torch.zeros(width))
 
+    def extra_repr(self) -> str:
+        """What Python shows of a dictionary."""
+        sparsity: Any = getattr(self, "sparsity", None)
+        k = f", k {sparsity.k}" if getattr(sparsity, "k", 0) else ""
+        kind = f", {sparsity.name}{k}" if sparsity is not None else ""
+        return f"{self.latents} latents of vectors {list(self.row_shape)}{kind}"
+
     @abstractmethod
     def encode(self, x_ND: Float[Tensor, "*n d"]) -> Float[Tensor, "*n s"]:
         """Latents z [n, S] of vectors x [n, D]."""

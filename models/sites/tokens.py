@@ -7,7 +7,7 @@ from typing import Any
 
 from tendril.data.errors import ConfigError, SubjectError
 
-from ..subjects.subject import Subject
+from ..subjects.subject import OWN, Subject
 from .dimensions import CLASS, ELSE, TOKENS, find_tokens, no_class_token, tokens_of
 from .hooks import sequence_lengths
 
@@ -48,7 +48,15 @@ def with_tokens(subject: Subject, choice: str, sites: Sequence[str]) -> Subject:
 
 
 def as_identified(subject: Subject, identity: Mapping[str, Any] | None) -> Subject:
-    """The subject, whose tokens are read as those of a stored identity were."""
+    """The subject, whose tokens are read as those of a stored identity were.
+
+    A subject from a file has the identity of one that a program passed, where the stored one is
+    of such a one.
+    """
+    if identity and OWN in identity:
+        from ..subjects.structure import as_passed  # seldom used
+
+        subject = as_passed(subject, identity)
     told = (identity or {}).get("tokens", {})
     return reading(subject, told.get("keep", "all") if isinstance(told, Mapping) else "all")
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from tendril.data.errors import ConfigError
+from tendril.data.errors import ConfigError, SubjectError
 
 from ..weights import LUCENT, draw_weights, fetch, load_weights, read_weights
 from . import inception
 from .inception import InceptionV1
 from .module import subject_from_file
-from .subject import Subject, weights_digest
+from .subject import MEMORY, REMEMBERED, Subject, weights_digest
 
 # Digest of the weights of another training run of 2015 (github.com/soumith/inception.torch), which
 # needs another response normalisation than Lucid's.
@@ -29,6 +29,13 @@ def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto"
     not take, WeightsNotFoundError and WeightsError for weights, SubjectError for a file, a name or
     a folder.
     """
+    if subject in REMEMBERED:
+        return REMEMBERED[subject]()
+    if subject.startswith(MEMORY):
+        raise SubjectError(
+            f"{subject} names a network that this Python program does not hold. Pass it again: "
+            "module=... in Python, or --subject FILE.py:FUNCTION and --inputs FOLDER."
+        )
     if subject == "inceptionv1":
         return inceptionv1(weights, normalisation)
     library, colon, name = subject.partition(":")

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from tendril.data.errors import SubjectError, UnknownSiteError
 
+MEMORY = "memory:"  # before the name of a network that a Python program holds
+OWN = "structure"  # the entry of an identity that says that a network came from no file
+
 # values whose repr is their content
 PLAIN = (str, bytes, bytearray, bool, int, float, complex, NoneType, torch.dtype, torch.device)
 
@@ -45,6 +48,10 @@ class Subject:
     identity: Mapping[str, Any] = field(default_factory=dict)
     logits: str = ""
     unpadded: nn.Module | None = None
+
+
+REMEMBERED: dict[str, Callable[[], Subject]] = {}
+"""Networks that this program holds, by the names that `load_subject` takes (memory.py)."""
 
 
 @runtime_checkable  # for the type checks at run time in the tests

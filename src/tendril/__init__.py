@@ -7,6 +7,12 @@
     report = tendril.study("curves", run=run.run.name)
     codes = tendril.load_dictionary("latest").encode(activations)
 
+or with what a program holds:
+
+    store = tendril.harvest(module=network, inputs=images, sites=["layer2"])
+    run = tendril.train(store, k=16)
+    report = tendril.study.features(run)
+
 `harvest`, `train` and `study` are packages that can be called. Names are imported when they are
 first used, so that `import tendril` imports no torch.
 """
@@ -17,15 +23,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .data.errors import TendrilError as TendrilError
     from .data.store.reader import open_store as open_store
+    from .harvest.call import harvest as harvest
     from .harvest.config import HarvestConfig as HarvestConfig
     from .harvest.config import LanguageConfig as LanguageConfig
-    from .harvest.run import harvest as harvest
     from .models.dictionaries.checkpoint import load_dictionary as load_dictionary
     from .models.dictionaries.run import load_run as load_run
     from .models.subjects.module import subject_from_module as subject_from_module
-    from .study.run import study as study
+    from .study.call import study as study
+    from .train.call import train as train
     from .train.config import TrainConfig as TrainConfig
-    from .train.loop import train as train
     from .train.sweep.config import SweepConfig as SweepConfig
     from .train.sweep.sweep import sweep as sweep
 

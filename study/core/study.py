@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 
-from tendril.data.cli import Outcome, check_finite, command_line, note, scalars
+from tendril.data.cli import Outcome, Shown, check_finite, command_line, note, scalars
 from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.data.errors import ReportDamagedError
 from tendril.data.home import RUN, find_run, folder_of
@@ -25,10 +25,14 @@ from .config import StudyConfig
 from .index import is_listed, write_index
 from .report import AGAIN, RESULT, Report, report_of
 
+if TYPE_CHECKING:
+    from tendril.data.cards import Card
+
 C = TypeVar("C", bound=StudyConfig)
 I = TypeVar("I")  # noqa: E741  inputs, as in Study[C, I, F]
 F = TypeVar("F")
 
+SHOWN = 10  # figures that a notebook shows
 RUN_FIELDS = ("run", "controls")
 
 
@@ -113,9 +117,16 @@ class Study(ABC, Generic[C, I, F]):
         tables, which page/base.html shows for every study."""
 
 
+def as_text(value: object) -> str:
+    """A figure for people."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
 @final
-@dataclass(frozen=True)
-class StudyResult:
+@dataclass(frozen=True, repr=False)
+class StudyResult(Shown):
     """A finished study: its page, and its figures as in result.json."""
 
     study: str
@@ -126,6 +137,15 @@ class StudyResult:
     seconds: float = 0.0
     reused: bool = False
     dry_run: bool = False
+
+    def _card(self) -> "Card":
+        from tendril.data.cards import Card  # a command needs none
+
+        plain = {n: v for n, v in scalars(self.figures).items() if v is not None}
+        lines = {n.replace("_", " "): as_text(v) for n, v in list(plain.items())[:SHOWN]}
+        name = self.report.parent.name
+        headline = "dry run: nothing was made" if self.dry_run else self.headline
+        return Card("Report", name, headline, lines, str(self.report), page=not self.dry_run)
 
     def outcome(self) -> Outcome:
         """What the command prints."""

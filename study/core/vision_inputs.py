@@ -29,7 +29,7 @@ from tendril.models.sites.dimensions import CLASS, tokens_of
 from tendril.models.sites.hooks import describe_sites
 from tendril.models.sites.tokens import as_identified, has_tokens, other_tokens, with_tokens
 from tendril.models.subjects.load import load_subject
-from tendril.models.subjects.subject import Subject, site_modules
+from tendril.models.subjects.subject import MEMORY, Subject, site_modules
 from tendril.models.subjects.trust import check_named
 
 from .config import VisionConfig, outlier_remark
@@ -248,6 +248,8 @@ def _subject_of(config: VisionConfig, run: Path | None, store: Store | None) -> 
             "--subject, and --weights for inceptionv1."
         )
     hint = located(store.path, origin["subject"])
+    if hint.startswith(MEMORY):
+        return load_subject(hint)
     check_named(hint, store.path, store.spec["subject"], [run] if run else [])
     try:
         return load_subject(
@@ -280,10 +282,7 @@ def _find_images(
     count = int(store.spec["inputs"]["count"])
     try:
         images = open_images(inputs, count)
-        # what was done to the images is in the identity of the store's inputs, but not in theirs
-        taken = store.spec["inputs"]
-        done = {"size": taken.get("size")} | {k: taken[k] for k in ("orbit",) if k in taken}
-        same = same_identity(taken, {**images.identity, **done})
+        same = are_harvested(images, store.spec["inputs"])
     except TendrilError as error:
         if config.inputs:
             raise
@@ -297,3 +296,19 @@ def _find_images(
             raise InputsNotFoundError(f"{reason}; pass --inputs with those.")
         return None, f"There are no dataset examples, because {reason}; pass --inputs with those."
     return images, ""
+
+
+def are_harvested(images: ImageSource, taken: Mapping[str, Any]) -> bool:
+    """True if images are those that a store was harvested from, by the entry `taken` of its spec.
+
+    Those that a program held are compared by their pixels.
+    """
+    # what was done to the images is in the identity of the store's inputs, but not in theirs
+    done = {"size": taken.get("size")} | {k: taken[k] for k in ("orbit",) if k in taken}
+    if same_identity(taken, {**images.identity, **done}):
+        return True
+    if taken.get("kind") != "memory" or images.identity["kind"] == "memory":
+        return False
+    from tendril.data.inputs.memory import as_shown  # seldom used
+
+    return same_identity(taken, {**as_shown(images, taken), **done})

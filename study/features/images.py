@@ -166,7 +166,7 @@ class ImageFeatureInputs:
         network = not stored and config.maps and len({map_grid(store, s) for s in self.sites}) == 1
         subject = self.found.subject
         vectors = (
-            NetworkVectors(subject, self.sites, device)
+            NetworkVectors(subject, self.sites, device, images)
             if network
             else StoredVectors(store, self.sites, length)
         )

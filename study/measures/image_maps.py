@@ -144,10 +144,17 @@ def picture(image: Pixels) -> bytes:
 
 @final
 class NetworkVectors:
-    """The vectors of a site's whole map, from the network."""
+    """The vectors of a site's whole map, from the network, for images of `source`."""
 
-    def __init__(self, subject: Subject, sites: Sequence[str], device: torch.device) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        sites: Sequence[str],
+        device: torch.device,
+        source: ImageSource | None = None,
+    ) -> None:
         self._subject, self._sites, self._device = subject, sites, device
+        self._exact = source.exact if source else None
         subject.module.to(device)
 
     def __call__(
@@ -156,6 +163,10 @@ class NetworkVectors:
         subject, sites = self._subject, self._sites
         stacked = np.stack([images[int(i)] for i in numbers])
         rgb_BCHW = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(self._device).float() / 255
+        for place, number in enumerate(numbers if self._exact else ()):
+            exact = self._exact(int(number)) if self._exact else None
+            if exact is not None:  # a tensor that is no picture
+                rgb_BCHW[place] = torch.from_numpy(exact).permute(2, 0, 1)
         with recording(subject.module, site_modules(subject, sites)) as forward:
             acts = forward(subject.preprocess(rgb_BCHW))
             return torch.cat([as_grid(acts[s]).flatten(1, 2).float() for s in sites], dim=-1)

@@ -11,11 +11,11 @@ from tendril.data import order
 from tendril.data.cli import note
 from tendril.data.errors import ConfigError, InputsNotFoundError
 from tendril.data.inputs.images import DEAD_LEAVES, ImageSource, open_images
-from tendril.data.store.provenance import located, same_identity
+from tendril.data.store.provenance import located
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
 from tendril.models.dictionaries.checkpoint import read_config
 
-from ..core.vision_inputs import VisionInputs
+from ..core.vision_inputs import VisionInputs, are_harvested
 from .config import SpliceConfig
 
 FEW = 20
@@ -83,8 +83,7 @@ def harvested_images(store: Store) -> ImageSource:
     """
     taken = store.spec["inputs"]
     images = open_images(located(store.path, store.origin.get("inputs", "")), int(taken["count"]))
-    done = {"size": taken.get("size")} | {k: taken[k] for k in ("orbit",) if k in taken}
-    if not same_identity(taken, {**images.identity, **done}):
+    if not are_harvested(images, taken):
         raise InputsNotFoundError(
             f"{images.origin} does not hold the images that {store.name} was harvested from, so "
             "it cannot be told which of them are held out. Pass --inputs with images that no run "

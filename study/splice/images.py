@@ -187,7 +187,7 @@ class ImageBatches:
         loaded = {}
         for i in numbers:
             try:
-                loaded[i] = torch.from_numpy(self._images.load(i, self._subject.input_size))
+                loaded[i] = torch.from_numpy(self._images.given(i, self._subject.input_size))
             except UnreadableInputError as error:
                 name = self._images.name(i)
                 if name not in self.unreadable:
@@ -196,9 +196,11 @@ class ImageBatches:
         return loaded
 
     def _batch(self, numbers: dict[int, Tensor]) -> tuple[Tensor, Tensor | None]:
-        rgb_BCHW = (
-            torch.stack(list(numbers.values())).permute(0, 3, 1, 2).to(self._device).float() / 255
-        )
+        images = list(numbers.values())
+        if any(image.is_floating_point() for image in images):  # tensors that are no pictures
+            images = [i if i.is_floating_point() else i / 255 for i in images]
+        rgb_BCHW = torch.stack(images).permute(0, 3, 1, 2).to(self._device)
+        rgb_BCHW = rgb_BCHW if rgb_BCHW.is_floating_point() else rgb_BCHW.float() / 255
         labels = self._labels
         known = None if labels is None else torch.tensor([labels[i] for i in numbers])
         return self._subject.preprocess(rgb_BCHW), known
