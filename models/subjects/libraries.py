@@ -202,7 +202,7 @@ def _offline(local: bool) -> Any:
 
     if not local:
         return nullcontext()
-    from .lens import offline
+    from .transformers_networks import offline
 
     return offline()
 
