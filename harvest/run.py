@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from tendril.data.cli import check_finite, note
+from tendril.data.cli import check_finite, need, note
 from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.store.create import check_layout
@@ -118,12 +118,15 @@ def make_plan(config: StoreConfig) -> Plan:
     device = resolve_device(config.device)
     config = replace(config, batch_size=config.batch_size or BATCH[device.type])
     if isinstance(config, LanguageConfig):
+        need("a harvest of text", "transformers")
         from .language_plan import plan_language  # transformers takes seconds to import
 
         return plan_language(config, device)
     from .vision_plan import plan_vision
 
     assert isinstance(config, HarvestConfig)
+    if config.rotations:
+        need("--rotations", "scipy")
     return plan_vision(config, device)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from tendril.data.cli import need
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
@@ -78,9 +79,11 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
         run = find_run(config.run, config.home)
         store = store_of_run(run, config.home, config.store)
         if store.spec["inputs"].get("kind") != "text":
+            need("the study features of images", "scipy")
             from .images import find_image_features
 
             return find_image_features(config, run, store)
+        need("the study features of text", "transformers")
         trained, dictionary = read_config(run), load_sae(run)
         text = text_of(store)
         sites = trained_sites(run, store, dictionary.width)
