@@ -58,7 +58,7 @@ const picturesOf = ({ all, escaped, number, chips }) => {
           const y0 = Math.floor(y), x0 = Math.floor(x), y1 = Math.min(y0 + 1, rows - 1), x1 = Math.min(x0 + 1, columns - 1), fy = y - y0, fx = x - x0;
           value = (map[y0 * columns + x0] * (1 - fx) + map[y0 * columns + x1] * fx) * (1 - fy) + (map[y1 * columns + x0] * (1 - fx) + map[y1 * columns + x1] * fx) * fy;
         } else value = map[Math.round(y) * columns + Math.round(x)];
-        const dark = Number.isNaN(value) ? 0.82 : 0.7 * (1 - Math.min(value * scale, 1) ** 0.6);
+        const dark = Number.isNaN(value) ? 0.82 : 0.55 * (1 - Math.min(value * scale, 1) ** 0.6);
         const grey = Number.isNaN(value) ? 110 : 0;
         drawn.data.set([grey, grey, grey, 255 * dark], 4 * (py * SIDE + px));
       }
