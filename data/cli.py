@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
-from .errors import ConfigError, SubjectError, TendrilError
+from .errors import ConfigError, MissingPackageError, SubjectError, TendrilError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -92,6 +93,26 @@ CAUSES = {
 }
 """Errors of the operating system that are nobody's bug: the cause, and what to do."""
 
+EXTRAS = {
+    "aiohttp": ("aiohttp", "http"),
+    "datasets": ("datasets", "language"),
+    "huggingface_hub": ("huggingface_hub", "hub"),
+    "lucent": ("torch-lucent", "visualise"),
+    "matplotlib": ("matplotlib", "study"),
+    "numba": ("numba", "fast"),
+    "s3fs": ("s3fs", "s3"),
+    "scipy": ("scipy", "study"),
+    "sklearn": ("scikit-learn", "study"),
+    "tensorboard": ("tensorboard", "tensorboard"),
+    "timm": ("timm", "timm"),
+    "tokenizers": ("tokenizers", "language"),
+    "torchvision": ("torchvision", "vision"),
+    "transformers": ("transformers", "language"),
+    "umap": ("umap-learn", "study"),
+    "wandb": ("wandb", "wandb"),
+}
+"""Modules that the base install lacks: the package of each, and the extra of Tendril with it."""
+
 OUT_OF_MEMORY = (
     *("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory"),
     *("failed to map segment", "std::bad_alloc", "can't start new thread"),
@@ -122,6 +143,9 @@ def run_command(
             raise
         _refuse(error.errno, error.filename2 or error.filename)
     except (MemoryError, RuntimeError, ImportError) as error:
+        if isinstance(error, ModuleNotFoundError) and str(error.name).split(".")[0] in EXTRAS:
+            note(f"error: {_missing('this', [str(error.name).split('.')[0]])}")
+            sys.exit(MISTAKE)
         if not is_out_of_memory(error):
             raise
         _refuse(errno.ENOMEM)
@@ -129,6 +153,29 @@ def run_command(
         note(stopped)
         sys.exit(INTERRUPTED)
     sys.exit(DONE)
+
+
+def need(what: str, *modules: str, extra: str = "") -> None:
+    """Check that modules of EXTRAS are installed, before any work that needs them.
+
+    `what` is the subject of the sentence, and `extra` names another extra than that of EXTRAS
+    which has all of them. Raises MissingPackageError.
+    """
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise MissingPackageError(_missing(what, missing, extra))
+
+
+def _missing(what: str, modules: Sequence[str], extra: str = "") -> str:
+    """What is missing, and the command that installs it."""
+    packages = [EXTRAS[name][0] for name in modules]
+    extras = extra or ",".join(sorted({EXTRAS[name][1] for name in modules}))
+    several = len(packages) > 1
+    listed = " and ".join(filter(None, (", ".join(packages[:-1]), packages[-1])))
+    return (
+        f"{what} needs the package{'s' if several else ''} {listed}, which "
+        f"{'are' if several else 'is'} not installed. Run `pip install 'tendril[{extras}]'`."
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

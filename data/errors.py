@@ -14,6 +14,10 @@ class ConfigError(TendrilError, ValueError):
     """An option has an invalid value."""
 
 
+class MissingPackageError(TendrilError, ImportError):
+    """A package is needed that only an extra of Tendril brings, and it is not installed."""
+
+
 class DeviceError(TendrilError, RuntimeError):
     """The requested device does not exist on this machine."""
 

@@ -24,10 +24,10 @@ from tendril.models.subjects.language import (
     full_names,
     language_subject,
 )
-from tendril.models.subjects.lens import one_line
 from tendril.models.subjects.pieces import pieces_of
 from tendril.models.subjects.subject import site_modules
 from tendril.models.subjects.tokenise import check_known, cut_for, tokens_of
+from tendril.models.subjects.transformers_networks import one_line
 
 from .config import LanguageConfig
 from .cost import seconds_per_pass

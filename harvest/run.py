@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from tendril.data.cards import Card
-from tendril.data.cli import Shown, check_finite, note
+from tendril.data.cli import Shown, check_finite, need, note
 from tendril.data.device import keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.store.create import check_layout
@@ -134,16 +134,20 @@ def make_plan(config: StoreConfig) -> Plan:
     device = resolve_device(config.device)
     config = replace(config, batch_size=config.batch_size or BATCH[device.type])
     if isinstance(config, LanguageConfig):
+        need("a harvest of text", "transformers")
         from .language_plan import plan_language  # transformers takes seconds to import
 
         return plan_language(config, device)
     if isinstance(config, SyntheticConfig):
+        need("a harvest of synthetic rows", "scipy")
         from .synthetic_plan import plan_synthetic
 
         return plan_synthetic(config, device)
     from .vision_plan import plan_vision
 
     assert isinstance(config, HarvestConfig)
+    if config.rotations:
+        need("--rotations", "scipy")
     return plan_vision(config, device)
 
 

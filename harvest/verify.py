@@ -35,7 +35,6 @@ from .loop import SliceRows
 from .other_batch import MOVED, OtherBatch, with_other_batch
 from .plan import Plan, environment_of
 from .run import make_plan
-from .synthetic_plan import KIND, config_of
 from .vision_plan import VisionPlan
 
 SAMPLE = 0xDEE9  # key of the random sample of slices
@@ -181,7 +180,9 @@ def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any])
 
     Raises the errors that `verify_deep` lists.
     """
-    if store.spec["inputs"].get("kind") == KIND:
+    if store.spec["inputs"].get("kind") == "synthetic":
+        from .synthetic_plan import config_of  # needs scipy
+
         made = config_of(store.spec, home=config.home, device="cpu")
         plan = make_plan(replace(made, batch_size=store.arrays.layout.inputs_per_slice))
         _check_same(plan, store)

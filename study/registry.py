@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, final
 
+from tendril.data.cli import need
+
 from .core.config import StudyConfig
 
 
@@ -21,6 +23,8 @@ class Entry:
 
     config_target: str
     target: str
+    needs: tuple[str, ...] = ()
+    """Modules of `data.cli.EXTRAS` that every run of the study imports."""
 
     @property
     def config(self) -> type[StudyConfig]:
@@ -29,7 +33,8 @@ class Entry:
         return found
 
     def load(self) -> Any:
-        """The study, ready for `run_study`."""
+        """The study, ready for `run_study`. Raises MissingPackageError."""
+        need(f"the study {self.config_target.partition('.')[0]}", *self.needs)
         return _load(self.target)()
 
 
@@ -41,18 +46,30 @@ def _load(target: str) -> Any:
 STUDIES: Mapping[str, Entry] = {
     "curves": Entry("curves.config:CurvesConfig", "curves.study:CurvesStudy"),
     "missing": Entry(
-        "missing_curves.config:MissingConfig", "missing_curves.study:MissingCurvesStudy"
+        "missing_curves.config:MissingConfig",
+        "missing_curves.study:MissingCurvesStudy",
+        ("scipy", "sklearn", "umap"),
     ),
-    "evidence": Entry("evidence.config:EvidenceConfig", "evidence.study:EvidenceStudy"),
-    "joint": Entry("joint_tuning.config:JointConfig", "joint_tuning.study:JointStudy"),
-    "visualise": Entry("visualise.config:VisualiseConfig", "visualise.study:VisualiseStudy"),
+    "evidence": Entry("evidence.config:EvidenceConfig", "evidence.study:EvidenceStudy", ("scipy",)),
+    "joint": Entry("joint_tuning.config:JointConfig", "joint_tuning.study:JointStudy", ("scipy",)),
+    "visualise": Entry(
+        "visualise.config:VisualiseConfig", "visualise.study:VisualiseStudy", ("lucent",)
+    ),
     "parts": Entry("crosscoder_parts.config:PartsConfig", "crosscoder_parts.study:PartsStudy"),
-    "symmetry": Entry("symmetry.config:SymmetryConfig", "symmetry.study:SymmetryStudy"),
+    "symmetry": Entry(
+        "symmetry.config:SymmetryConfig",
+        "symmetry.study:SymmetryStudy",
+        ("scipy", "sklearn", "umap"),
+    ),
     "splice": Entry("splice.config:SpliceConfig", "splice.study:SpliceStudy"),
-    "ablate": Entry("ablate.config:AblateConfig", "ablate.study:AblateStudy"),
-    "patching": Entry("patching.config:PatchingConfig", "patching.study:PatchingStudy"),
+    "ablate": Entry("ablate.config:AblateConfig", "ablate.study:AblateStudy", ("transformers",)),
+    "patching": Entry(
+        "patching.config:PatchingConfig", "patching.study:PatchingStudy", ("transformers",)
+    ),
     "features": Entry("features.config:FeaturesConfig", "features.study:FeaturesStudy"),
-    "interpret": Entry("interpret.config:InterpretConfig", "interpret.study:InterpretStudy"),
-    "scaling": Entry("scaling.config:ScalingConfig", "scaling.study:ScalingStudy"),
-    "compare": Entry("compare.config:CompareConfig", "compare.study:CompareStudy"),
+    "interpret": Entry(
+        "interpret.config:InterpretConfig", "interpret.study:InterpretStudy", ("transformers",)
+    ),
+    "scaling": Entry("scaling.config:ScalingConfig", "scaling.study:ScalingStudy", ("scipy",)),
+    "compare": Entry("compare.config:CompareConfig", "compare.study:CompareStudy", ("scipy",)),
 }

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NoReturn, final, get_args
 
 import tyro
 
-from tendril.data.cli import check_finite
+from tendril.data.cli import check_finite, need
 from tendril.data.errors import ConfigError
 
 from . import groups as g
@@ -151,6 +151,8 @@ class TrainConfig(
 
     def _check_objective(self, width: int) -> None:
         check_choice("--objective", self.objective, OBJECTIVES)
+        if self.objective == "ica":
+            need("the recipe ica", "sklearn")
         if (len(self.sites) > 1 or self.paired_store) and self.objective not in JOINT:
             what = "--paired-store" if self.paired_store else "several --sites"
             raise ConfigError(

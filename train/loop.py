@@ -99,14 +99,13 @@ class TrainResult(Shown):
 
 def next_command(trained: dict[str, Any], run: str, home: str = "") -> str:
     """The command that studies a run with this config.json."""
+    text = {"tokenizer", "tokens"} & (trained["subject"] or {}).keys()
     if trained["group"]:
         words = ["study", "symmetry", "--run", run]
     elif len(trained["sites"] or ()) > 1:
         words = ["study", "parts", "--run", run]
-    elif {"tokenizer", "tokens"} & (trained["subject"] or {}).keys():
+    elif text or max(trained["grid"] or (), default=1) > 1:
         words = ["study", "features", "--run", run]
-    elif max(trained["grid"] or (), default=1) > 1:
-        words = ["study", "curves", "--run", run]
     else:
         words = ["data", "info", run]
     return shlex.join(["tendril", *words, *(("--home", home) if home else ())])

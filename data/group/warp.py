@@ -15,7 +15,6 @@ from typing import final
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.interpolate import make_interp_spline
 from torch import Tensor
 from torch.nn import functional
 
@@ -111,6 +110,8 @@ def finer(image_CHW: Float[Tensor, "c h w"]) -> Float[Tensor, "c h4 w4"]:
 @cache
 def _spline(count: int) -> Float[Tensor, "m n"]:
     """The spline through `count` points, evaluated at 0, 1 / FINER, ..., as a matrix."""
+    from scipy.interpolate import make_interp_spline
+
     spline = make_interp_spline(np.arange(count), np.eye(count), k=3)
     return torch.from_numpy(spline(np.arange(FINER * (count - 1) + 1) / FINER)).float()
 

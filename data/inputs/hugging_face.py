@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..cli import note
+from ..cli import need, note
 from ..errors import ConfigError, InputsNotFoundError
 from ..store.labels import NO_CLASS, Labels
 from .files import MOST_FILE_BYTES, irregular_files, read_file
@@ -52,6 +52,7 @@ def open_table(path: str, split: str, kind: str, streaming: bool = False) -> Any
     several and `split` names none.
     """
     _check_place(path, kind)
+    need(f"--inputs {path}", "datasets")
     import datasets  # takes a second to import
 
     try:

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -73,12 +74,13 @@ def describe_rows(
 ) -> tuple[Moments, Float32[np.ndarray, " r"]]:
     """The moments of finite stored rows, and the L2 norm of each.
 
-    `compiled` uses numba, which pays for many rows; the bits are the same.
+    `compiled` uses numba where it is installed, which pays for many rows; the bits are the same.
     """
     from . import sums  # which readers of a store do without
 
     add = sums.sums_of
-    if compiled and stored_RD.shape[1] > 1:  # numpy adds a single column in another order
+    several = stored_RD.shape[1] > 1  # numpy adds a single column in another order
+    if compiled and several and find_spec("numba"):
         from . import sums_compiled  # importing numba takes half a second
 
         add = sums_compiled.sums_of

@@ -1,4 +1,4 @@
-"""Language models as subjects: all that transformers can load and TransformerLens supports.
+"""Language models as subjects: transformers networks whose residual stream is known.
 
 Sites have the names of TransformerLens hooks; `resid_post.3` is short for
 `blocks.3.hook_resid_post`. Forward passes run the unmodified transformers network, and stop after
@@ -37,14 +37,12 @@ from tendril.data.errors import ConfigError, SubjectError, UnknownSiteError
 from tendril.data.store.spec import SHORT_SITE, full_site
 
 from ..dictionaries.checkpoint import check_values
-from .lens import lens_sites, longest_input, offline, one_line, silence
 from .subject import check_stored_dtypes, weights_digest
+from .transformers_networks import longest_input, offline, one_line, silence, stream_sites
 
 COMPUTE = ("float32", "bfloat16", "float16")
 PACKAGE = "package:"
 HUB_NAME = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*", re.ASCII)
-# Architectures whose modules are those of another one, which TransformerLens knows.
-ALIKE = {f"{name}ForMaskedLM": "RobertaForMaskedLM" for name in ("XLMRoberta", "Camembert")}
 
 
 @final
@@ -103,11 +101,11 @@ def language_subject(model: str, compute: str = "float32") -> LanguageSubject:
     embedding: Any = network.get_input_embeddings()
     vocabulary = int(embedding.num_embeddings)
     beyond = _tokens_beyond(tokenizer, vocabulary, model)
-    lens_class = AutoModelForCausalLM if causal else AutoModelForMaskedLM
-    with offline():
-        sites = lens_sites(lens_class, _lens_config(config, causal), tokenizer, name)
-    if not (causal and head):
-        sites = _without_head(sites, network, causal)
+    sites = stream_sites(
+        network, config, _architecture(config, causal), name, not (causal and head)
+    )
+    if not causal:  # blocks that normalise after the addition have no stream in the middle
+        sites = {site: paths for site, paths in sites.items() if "resid_mid" not in site}
     unembed, final_norm = sites.pop("unembed", ("",))[0], sites.pop("ln_final", ("",))[0]
     parameters = {n: p for n, p in network.named_parameters() if p.is_floating_point()}
     check_values(parameters, name, SubjectError, "Check that the files of the model are whole.")
@@ -274,14 +272,13 @@ def _check_kind(config: Any, name: str, causal: bool) -> None:
     )
 
 
-def _lens_config(config: Any, causal: bool) -> Any:
-    """The config of the class that TransformerLens has an adapter for: for an encoder, the one
-    with a head for masked tokens."""
-    if not causal:
-        config = type(config).from_dict(config.to_dict())
-        masked: Any = AutoModelForMaskedLM._model_mapping[type(config)]
-        config.architectures = [ALIKE.get(masked.__name__, masked.__name__)]
-    return config
+def _architecture(config: Any, causal: bool) -> str:
+    """The class with a head that a config belongs to: for an encoder, that for masked tokens."""
+    known: Any = (AutoModelForCausalLM if causal else AutoModelForMaskedLM)._model_mapping
+    found = known[type(config)]
+    kinds = [kind.__name__ for kind in (found if isinstance(found, tuple) else (found,))]
+    own = [kind for kind in config.architectures or () if kind in kinds]
+    return str((own or kinds)[0])
 
 
 def _tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -348,13 +345,3 @@ def _tokens_beyond(
             "its tokenizer.json."
         )
     return beyond
-
-
-def _without_head(
-    sites: Mapping[str, tuple[str, ...]], network: nn.Module, causal: bool
-) -> dict[str, tuple[str, ...]]:
-    """Sites without the prefix of the model with a head; of encoders without `resid_mid`: blocks
-    that normalise after the addition have no residual stream in the middle."""
-    prefix = f"{getattr(network, 'base_model_prefix', '')}."
-    renamed = {site: (paths[0].removeprefix(prefix),) for site, paths in sites.items()}
-    return {site: path for site, path in renamed.items() if causal or "resid_mid" not in site}

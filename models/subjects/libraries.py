@@ -17,6 +17,7 @@ from tendril.data import _torchvision  # noqa: F401  before timm or torchvision 
 import torch
 from torch import Tensor, nn
 
+from tendril.data.cli import need
 from tendril.data.errors import ConfigError, SubjectError, WeightsNotFoundError
 
 from ..dictionaries.checkpoint import check_values
@@ -113,6 +114,7 @@ def hf_subject(name: str) -> Subject:
     no code that comes with a model is run. Raises SubjectError for a model that is not found, of no
     vision network, without an image processor, or not complete.
     """
+    need(f"--subject hf:{name}", "transformers", extra="vision")
     from .vision_files import vision_files  # transformers takes seconds to import
 
     network, processor, config = vision_files(name)
@@ -123,13 +125,15 @@ def hf_subject(name: str) -> Subject:
 
 
 def library(module: str, package: str) -> Any:
-    """An optional library. Raises SubjectError if it is not installed."""
+    """An optional library. Raises MissingPackageError if it is not installed, and SubjectError
+    if it cannot be imported."""
+    need(f"--subject {package}:NAME", module.partition(".")[0])
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise SubjectError(
             f"--subject {package}:NAME needs the package {package}, which cannot be imported "
-            f"({error}). Install it with `pip install {package}`."
+            f"({error}). Install it again with `pip install {package}`."
         ) from error
 
 
@@ -202,7 +206,7 @@ def _offline(local: bool) -> Any:
 
     if not local:
         return nullcontext()
-    from .lens import offline
+    from .transformers_networks import offline
 
     return offline()
 

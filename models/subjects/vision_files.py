@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from tendril.data.cli import note
 from tendril.data.errors import SubjectError
 
-from .lens import offline, one_line, silence
 from .subject import check_stored_dtypes
+from .transformers_networks import offline, one_line, silence
 
 # Entries of a config that name things or say how it was saved, and change no activation.
 NO_SETTING = {

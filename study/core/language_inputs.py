@@ -1,23 +1,18 @@
-"""What a study of a language model works on: runs, their store, its model and its text.
+"""What a study of a language model works on: runs, their store and its model.
 
-A run knows its store. A store knows where its model was, and holds the text itself, token by
-token, where every position became a row.
+A run knows its store, and a store knows where its model was.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
-from jaxtyping import Bool, Int32
 from transformers import PreTrainedTokenizerBase
 
-from tendril.data import order
 from tendril.data.errors import ConfigError, SubjectError, WeightsError
-from tendril.data.store.moments import OUTLIER_TIMES
 from tendril.data.store.provenance import identity_in_words, located, same_identity
-from tendril.data.store.reader import BATCH_DEFAULTS, Store
+from tendril.data.store.reader import Store
 from tendril.models.dictionaries.checkpoint import read_config
 from tendril.models.subjects.language import (
     LanguageSubject,
@@ -95,86 +90,6 @@ def check_causal(subject: LanguageSubject, study: str) -> None:
             f"{study} needs a model that predicts tokens; the files of {subject.name} lack the "
             "layer that does. Harvest the whole model, and train on that store."
         )
-
-
-@final
-@dataclass(frozen=True)
-class StoredText:
-    """The contexts of a store: tokens, the document of each, and which became valid rows.
-
-    Row r of the store is context r // T, position r % T.
-    """
-
-    tokens_BT: Int32[np.ndarray, "b t"]
-    documents_BT: Int32[np.ndarray, "b t"]
-    valid_BT: Bool[np.ndarray, "b t"]
-
-
-def text_of(store: Store) -> StoredText:
-    """The text that a store was harvested from.
-
-    Raises ConfigError where the store holds no text, or only some positions of it.
-    """
-    shape = context_shape(store)
-    return StoredText(
-        store.column("token").reshape(shape),
-        store.column("document").reshape(shape),
-        store.column("valid").reshape(shape),
-    )
-
-
-def without_dropped(
-    text: StoredText, store: Store, sites: Sequence[str], trained: Mapping[str, Any]
-) -> StoredText:
-    """The text without the rows that a run's training dropped as norm outliers."""
-    if trained.get("norm_outliers") != "drop":
-        return text
-    times = float(trained.get("outlier_times", OUTLIER_TIMES))
-    dropped = np.logical_or.reduce([store.norm_outliers(site, times) for site in sites])
-    return replace(text, valid_BT=text.valid_BT & ~dropped.reshape(text.valid_BT.shape))
-
-
-def text_remarks(
-    store: Store, text: StoredText, trained: Mapping[str, Any], part: str = "all"
-) -> list[str]:
-    """What a reader must know of examples of a text: how many contexts a run was trained on, and
-    what became of norm outliers."""
-    found = outlier_remark([trained], dropped=True)
-    if trained.get("store") != store.name:
-        return [
-            f"Whether the run was trained on some contexts of {store.name} is not known: its own "
-            f"store is {trained.get('store') or 'not recorded'}.",
-            *found,
-        ]
-    count = len(text.tokens_BT)
-    fraction = float(trained.get("held_out", BATCH_DEFAULTS["held_out"]))
-    seen = int((~order.held_out(np.arange(count), fraction)).sum())
-    if part == "all":
-        found = [
-            f"Figures and examples are of all {count:,} contexts of {store.name}, {seen:,} of "
-            "which the run was trained on.",
-            *found,
-        ]
-    elif part == "train":
-        found = ["Figures and examples are of contexts that the run was trained on.", *found]
-    return found
-
-
-def context_shape(store: Store) -> tuple[int, int]:
-    """Number and length of a store's contexts. Raises ConfigError as `text_of` does."""
-    inputs = store.spec["inputs"]
-    if inputs.get("kind") != "text":
-        raise ConfigError(
-            f"the store must hold text; {store.name} holds "
-            f"{inputs.get('kind', 'no known kind of inputs')} and no text. Give a run of a store "
-            "that `tendril harvest language` made."
-        )
-    if store.spec["positions"]["rule"] != "all":
-        raise ConfigError(
-            f"the store must hold its whole text; {store.name} holds some positions of each "
-            "context only. Harvest the text with --per-input all."
-        )
-    return int(inputs["contexts"]), int(inputs["context"])
 
 
 def language_subject_of(store: Store, site: str = "", subject: str = "") -> LanguageSubject:

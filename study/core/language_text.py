@@ -23,7 +23,8 @@ from tendril.models.subjects.language import LanguageSubject
 from tendril.models.subjects.pieces import pieces_of
 from tendril.models.subjects.tokenise import cut_for, tokens_of
 
-from .language_inputs import LanguageInputs, context_shape, text_of
+from .language_inputs import LanguageInputs
+from .stores import context_shape, text_of
 
 TOKENS = "tokens"  # the folder beside store/ that keeps packed text
 

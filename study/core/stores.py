@@ -1,14 +1,24 @@
-"""Runs and the stores that they were trained on."""
+"""Runs, the stores that they were trained on, and the text that a store holds.
+
+A store holds its text token by token where every position became a row.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from tendril.data import order
 from tendril.data.errors import ConfigError, RunDamagedError, StoreNotFoundError
 from tendril.data.home import SCHEME, STORE, find_store, folder_of
-from tendril.data.store.reader import Store, open_store
+from tendril.data.store.moments import OUTLIER_TIMES
+from tendril.data.store.reader import BATCH_DEFAULTS, Store, open_store
 from tendril.models.dictionaries.checkpoint import DICTIONARY, read_config
 
+from .config import outlier_remark
 from .report import file_digest
 
 
@@ -106,3 +116,83 @@ def is_language_run(run: Path) -> bool:
 def dictionary_digests(runs: Sequence[Path]) -> dict[str, str]:
     """The SHA-256 of each run's dictionary, by the run's name."""
     return {run.resolve().name: file_digest(run / DICTIONARY) for run in runs}
+
+
+@final
+@dataclass(frozen=True)
+class StoredText:
+    """The contexts of a store: tokens, the document of each, and which became valid rows.
+
+    Row r of the store is context r // T, position r % T.
+    """
+
+    tokens_BT: Int32[np.ndarray, "b t"]
+    documents_BT: Int32[np.ndarray, "b t"]
+    valid_BT: Bool[np.ndarray, "b t"]
+
+
+def text_of(store: Store) -> StoredText:
+    """The text that a store was harvested from.
+
+    Raises ConfigError where the store holds no text, or only some positions of it.
+    """
+    shape = context_shape(store)
+    return StoredText(
+        store.column("token").reshape(shape),
+        store.column("document").reshape(shape),
+        store.column("valid").reshape(shape),
+    )
+
+
+def without_dropped(
+    text: StoredText, store: Store, sites: Sequence[str], trained: Mapping[str, Any]
+) -> StoredText:
+    """The text without the rows that a run's training dropped as norm outliers."""
+    if trained.get("norm_outliers") != "drop":
+        return text
+    times = float(trained.get("outlier_times", OUTLIER_TIMES))
+    dropped = np.logical_or.reduce([store.norm_outliers(site, times) for site in sites])
+    return replace(text, valid_BT=text.valid_BT & ~dropped.reshape(text.valid_BT.shape))
+
+
+def text_remarks(
+    store: Store, text: StoredText, trained: Mapping[str, Any], part: str = "all"
+) -> list[str]:
+    """What a reader must know of examples of a text: how many contexts a run was trained on, and
+    what became of norm outliers."""
+    found = outlier_remark([trained], dropped=True)
+    if trained.get("store") != store.name:
+        return [
+            f"Whether the run was trained on some contexts of {store.name} is not known: its own "
+            f"store is {trained.get('store') or 'not recorded'}.",
+            *found,
+        ]
+    count = len(text.tokens_BT)
+    fraction = float(trained.get("held_out", BATCH_DEFAULTS["held_out"]))
+    seen = int((~order.held_out(np.arange(count), fraction)).sum())
+    if part == "all":
+        found = [
+            f"Figures and examples are of all {count:,} contexts of {store.name}, {seen:,} of "
+            "which the run was trained on.",
+            *found,
+        ]
+    elif part == "train":
+        found = ["Figures and examples are of contexts that the run was trained on.", *found]
+    return found
+
+
+def context_shape(store: Store) -> tuple[int, int]:
+    """Number and length of a store's contexts. Raises ConfigError as `text_of` does."""
+    inputs = store.spec["inputs"]
+    if inputs.get("kind") != "text":
+        raise ConfigError(
+            f"the store must hold text; {store.name} holds "
+            f"{inputs.get('kind', 'no known kind of inputs')} and no text. Give a run of a store "
+            "that `tendril harvest language` made."
+        )
+    if store.spec["positions"]["rule"] != "all":
+        raise ConfigError(
+            f"the store must hold its whole text; {store.name} holds some positions of each "
+            "context only. Harvest the text with --per-input all."
+        )
+    return int(inputs["contexts"]), int(inputs["context"])

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from ..core.language_inputs import StoredText
+from ..core.stores import StoredText
 from ..measures.decoder_directions import Promoted
 from ..measures.latent_activity import Activity, TopEntries
 

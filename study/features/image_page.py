@@ -78,9 +78,10 @@ def reading(findings: ImageFindings) -> list[str]:
         "Keys: j and k move down and up the list, / goes to the search. The page's address "
         "(#latent=12) is a link to the latent shown.",
         "Examples: on the left the part of the image that the position sees (its receptive field, "
-        "or all of the image where the field is larger), on the right the whole image with the "
-        "latent's map over it: the image is dark where the latent is silent, and light where it "
-        "is as active as at its maximum. The frame is the part on the left. Below are the "
+        "or all of the image where the field is larger; a part under a sixth of the image's side "
+        "is framed, with what surrounds it), on the right the whole image with the latent's map "
+        "over it: the image is dark where the latent is silent, and light where it is as active "
+        "as at its maximum. The frame is the part on the left. Below are the "
         "activation at the position and the class of the image. Hover over an example for the name "
         "of the image; click to see it large.",
         "Activations: how many positions have which activation, on a logarithmic axis with four "

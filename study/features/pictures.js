@@ -5,16 +5,18 @@ const picturesOf = ({ all, escaped, number, chips }) => {
   const SIDE = 112; // pixels of a drawn map
   const n = all.size, [rows, columns] = all.grid, { size, origin, stride } = all.field;
   const side = Math.min(Math.max(...size), n), whole = side >= n;
+  const view = side < n / 6 ? 3 * side : side; // a small part is shown with what surrounds it
   const corner = (y, x) => // of the part, in pixels
     whole ? [0, 0] : [origin[0] + stride[0] * x + 0.5 - side / 2, origin[1] + stride[1] * y + 0.5 - side / 2];
   const file = (image) => `data/images/${image}${all.suffix}`;
   const hasMap = rows * columns > 1 && (stride[0] > 0 || stride[1] > 0);
-  const rough = n <= 64 || side <= 32 ? " rough" : "";
+  const rough = n <= 64 ? " rough" : "";
 
   function part(image, y, x, eager) {
     if (image < 0) return '<span class="part"></span>';
-    const [left, top] = corner(y, x), at = (v) => `${((-v / side) * 100).toFixed(2)}%`;
-    return `<span class="part${rough}"><img src="${file(image)}" alt="" draggable="false"${eager ? "" : ' loading="lazy"'} style="width:${((n / side) * 100).toFixed(2)}%;left:${at(left)};top:${at(top)}"></span>`;
+    const around = (view - side) / 2, [left, top] = corner(y, x).map((v) => v - around);
+    const at = (v) => `${((-v / view) * 100).toFixed(2)}%`, inner = view > side && !eager ? '<i class="third"></i>' : "";
+    return `<span class="part${rough}"><img src="${file(image)}" alt="" draggable="false"${eager ? "" : ' loading="lazy"'} style="width:${((n / view) * 100).toFixed(2)}%;left:${at(left)};top:${at(top)}">${inner}</span>`;
   }
   function faces(latent, most = 9) {
     let html = "";
@@ -58,7 +60,7 @@ const picturesOf = ({ all, escaped, number, chips }) => {
           const y0 = Math.floor(y), x0 = Math.floor(x), y1 = Math.min(y0 + 1, rows - 1), x1 = Math.min(x0 + 1, columns - 1), fy = y - y0, fx = x - x0;
           value = (map[y0 * columns + x0] * (1 - fx) + map[y0 * columns + x1] * fx) * (1 - fy) + (map[y1 * columns + x0] * (1 - fx) + map[y1 * columns + x1] * fx) * fy;
         } else value = map[Math.round(y) * columns + Math.round(x)];
-        const dark = Number.isNaN(value) ? 0.82 : 0.7 * (1 - Math.min(value * scale, 1) ** 0.6);
+        const dark = Number.isNaN(value) ? 0.82 : 0.55 * (1 - Math.min(value * scale, 1) ** 0.6);
         const grey = Number.isNaN(value) ? 110 : 0;
         drawn.data.set([grey, grey, grey, 255 * dark], 4 * (py * SIDE + px));
       }

@@ -9,25 +9,25 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from tendril.data.cli import need
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
 from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
-from tendril.models.subjects.language import LanguageSubject
 
 from ..core.config import dropped_identity
-from ..core.language_inputs import (
+from ..core.report import write_csv
+from ..core.stores import (
     StoredText,
-    language_subject_of,
+    dictionary_digests,
+    store_of_run,
     text_of,
     text_remarks,
+    trained_sites,
     without_dropped,
 )
-from ..core.report import write_csv
-from ..core.stores import dictionary_digests, store_of_run, trained_sites
 from ..core.study import Study
-from ..core.token_text import readable
 from ..measures.decoder_directions import neighbours, promoted
 from ..measures.latent_activity import SAMPLE, Activity, chosen_contexts, watch
 from . import page
@@ -35,6 +35,8 @@ from .config import FeaturesConfig
 from .findings import FeatureFindings
 
 if TYPE_CHECKING:
+    from tendril.models.subjects.language import LanguageSubject
+
     from .image_findings import ImageFindings
     from .images import ImageFeatureInputs
 
@@ -77,9 +79,11 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
         run = find_run(config.run, config.home)
         store = store_of_run(run, config.home, config.store)
         if store.spec["inputs"].get("kind") != "text":
+            need("the study features of images", "scipy")
             from .images import find_image_features
 
             return find_image_features(config, run, store)
+        need("the study features of text", "transformers")
         trained, dictionary = read_config(run), load_sae(run)
         text = text_of(store)
         sites = trained_sites(run, store, dictionary.width)
@@ -127,6 +131,9 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
     ) -> AllFindings:
         if not isinstance(inputs, FeatureInputs):
             return inputs.compute(config, device)
+        from ..core.language_inputs import language_subject_of  # transformers, of text alone
+        from ..core.token_text import readable
+
         dictionary, text, store = inputs.dictionary, inputs.text, inputs.store
         site = inputs.sites[-1]
         subject = language_subject_of(store, site, config.subject)
@@ -184,7 +191,7 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
         return page.context(findings)
 
 
-def no_logits(subject: LanguageSubject, site: str) -> str:
+def no_logits(subject: "LanguageSubject", site: str) -> str:
     """Why there are no logit weights, in a sentence."""
     if subject.kind == "encoder":
         return (

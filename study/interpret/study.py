@@ -25,15 +25,17 @@ from tendril.models.dictionaries.sae import SAE
 from tendril.models.subjects.language import language_subject
 
 from ..core.config import dropped_identity
-from ..core.language_inputs import (
+from ..core.language_inputs import tokenizer_of_store
+from ..core.report import write_records
+from ..core.stores import (
     StoredText,
+    dictionary_digests,
+    store_of_run,
     text_of,
     text_remarks,
-    tokenizer_of_store,
+    trained_sites,
     without_dropped,
 )
-from ..core.report import write_records
-from ..core.stores import dictionary_digests, store_of_run, trained_sites
 from ..core.study import Study
 from ..core.token_text import readable
 from ..measures.text_examples import examples_of, firing_of

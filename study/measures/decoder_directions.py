@@ -1,14 +1,15 @@
 """What a latent writes: the tokens that its direction promotes, and the latents most like it."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tendril.models.subjects.language import LanguageSubject
+if TYPE_CHECKING:
+    from tendril.models.subjects.language import LanguageSubject
 
 AT_ONCE = 2**25  # logits, or cosines, held at a time: 128 MB
 LATENTS_AT_ONCE = 256
@@ -26,7 +27,9 @@ class Promoted:
 
 
 @torch.inference_mode()
-def promoted(subject: LanguageSubject, W_dec: Float[Tensor, "s d"], count: int) -> Promoted | None:
+def promoted(
+    subject: "LanguageSubject", W_dec: Float[Tensor, "s d"], count: int
+) -> Promoted | None:
     """The `count` tokens that each direction promotes most, and suppresses most.
 
     None for an encoder, and for directions of another width than the unembedding's. Logit weight
@@ -59,7 +62,7 @@ def promoted(subject: LanguageSubject, W_dec: Float[Tensor, "s d"], count: int) 
     return Promoted(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def read_out(subject: LanguageSubject, v_SD: Float[Tensor, "s d"]) -> Float[Tensor, "s d"]:
+def read_out(subject: "LanguageSubject", v_SD: Float[Tensor, "s d"]) -> Float[Tensor, "s d"]:
     """N(x) of `promoted`: the final norm without its bias, or x itself where there is none."""
     norm = _module(subject, subject.final_norm)
     if norm is None:
@@ -95,5 +98,5 @@ def unit(W_dec: Float[Tensor, "s d"]) -> Float[Tensor, "s d"]:
     return functional.normalize(W_dec.float(), dim=1)
 
 
-def _module(subject: LanguageSubject, path: str) -> nn.Module | None:
+def _module(subject: "LanguageSubject", path: str) -> nn.Module | None:
     return subject.module.get_submodule(path) if path else None

@@ -16,7 +16,7 @@ from tendril.data import order
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.sae import SAE
 
-from ..core.language_inputs import StoredText
+from ..core.stores import StoredText
 from .image_examples import BLOCK, spread_blocks
 from .latent_activity import encoded
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 
+from tendril.data.cli import need
 from tendril.data.home import find_run
 
 from ..core.report import write_records
@@ -48,6 +49,7 @@ class SpliceStudy(Study[SpliceConfig, SpliceInputs, Findings]):
     def find(self, config: SpliceConfig) -> SpliceInputs:
         runs = [find_run(run, config.home) for run in config.run]
         if any(map(is_language_run, runs)):
+            need("the study splice of text", "transformers")
             from .text import find_text  # imports transformers, which takes seconds
 
             return find_text(config, runs)

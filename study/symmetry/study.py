@@ -8,6 +8,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from tendril.data.cli import need
 from tendril.data.errors import RunNotFoundError, TendrilError
 from tendril.models.dictionaries.checkpoint import load_dictionary
 from tendril.models.dictionaries.sae import SAE, Stored
@@ -53,6 +54,8 @@ class SymmetryStudy(Study[SymmetryConfig, SymmetryInputs, SymmetryFindings]):
     config = SymmetryConfig
 
     def find(self, config: SymmetryConfig) -> SymmetryInputs:
+        if config.visualise:
+            need("--visualise above 0", "lucent")
         vision = find_vision_inputs(
             config, config.run, images=config.examples > 0, field_for=self.name
         )

@@ -97,14 +97,14 @@ REFUSED = {  # name -> class, config, the reason
     "t5 encoder": ("T5EncoderModel", T5, "neither a causal nor a masked"),
     "bart": ("BartForConditionalGeneration", PAIR, "an encoder and a decoder"),
     "bart base": ("BartModel", PAIR, "an encoder and a decoder"),
-    "bart decoder": ("BartForCausalLM", PAIR, "finds no residual stream"),
+    "bart decoder": ("BartForCausalLM", PAIR, "residual stream is known"),
     "marian": ("MarianMTModel", PAIR, "an encoder and a decoder"),
     "whisper": ("WhisperForConditionalGeneration", {**PAIR, "eos_token_id": 2}, "a decoder"),
     "clip text": ("CLIPTextModel", TEXT, "neither a causal nor a masked"),
     "clip": ("CLIPModel", {"text_config": TEXT, "vision_config": IMAGES}, "images or sound"),
     "qwen2-vl": ("Qwen2VLForConditionalGeneration", QWEN2_VL, "images or sound"),
     "vit": ("ViTModel", IMAGES, "neither a causal nor a masked"),
-    "electra": ("ElectraModel", {**TEXT, "embedding_size": 16}, "finds no residual stream"),
+    "electra": ("ElectraModel", {**TEXT, "embedding_size": 16}, "residual stream is known"),
 }
 
 

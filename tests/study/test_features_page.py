@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tendril.study.core.language_inputs import StoredText
+from tendril.study.core.stores import StoredText
 from tendril.study.features import page
 from tendril.study.features.findings import FeatureFindings
 from tendril.study.features.page import PIECE, places, write_data, write_index, write_piece

@@ -10,7 +10,7 @@ from tendril.data import order
 from tendril.data.errors import ConfigError
 from tendril.data.store.reader import Store, open_store
 from tendril.models.dictionaries.checkpoint import load_sae
-from tendril.study.core.language_inputs import text_of
+from tendril.study.core.stores import text_of
 from tendril.study.measures import latent_activity
 from tendril.study.measures.latent_activity import (
     SAMPLE_KEY,

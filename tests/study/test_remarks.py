@@ -20,7 +20,7 @@ from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.study.core.config import outlier_remark
-from tendril.study.core.language_inputs import text_of, without_dropped
+from tendril.study.core.stores import text_of, without_dropped
 from tendril.study.run import study
 
 from ..helpers import language_runs

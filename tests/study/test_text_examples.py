@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tendril.study.core.language_inputs import StoredText
+from tendril.study.core.stores import StoredText
 from tendril.study.measures.text_examples import (
     AHEAD,
     Firing,

@@ -231,7 +231,7 @@ VISION = {"group": None, "sites": {"a": 8}, "subject": {"name": "x"}, "grid": [7
 @pytest.mark.parametrize(
     ("change", "command"),
     [
-        ({}, "tendril study curves --run RUN"),
+        ({}, "tendril study features --run RUN"),
         ({"grid": []}, "tendril data info RUN"),
         ({"grid": [1, 1]}, "tendril data info RUN"),
         ({"sites": {"a": 8, "b": 8}}, "tendril study parts --run RUN"),

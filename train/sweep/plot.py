@@ -6,10 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
 from tendril.data.store.atomic import write_whole
 
 INK, SOFT, GRID = "#1d1f23", "#6b7078", "#e7e8ea"
@@ -37,6 +33,9 @@ def plot_front(path: Path, curves: Sequence[Curve], title: str) -> None:
     """Plot FVU against L0 on logarithmic axes; lower left is better. Each curve is a line with its
     name at the end, and a bar at each point from the smallest to the largest seed. Objectives
     differ in colour, sizes in markers."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8.4, 5.6), dpi=160, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.095, 0.115, 0.70, 0.77))
@@ -74,6 +73,8 @@ def _raised(curve: Curve) -> Curve:
 
 
 def _axes(axes: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     axes.set(xscale="log", yscale="log", xlim=(1, 100), ylim=(0.01, 1))  # if nothing is drawn
     axes.autoscale()
     for axis, name in ((axes.xaxis, "L0: active latents of a vector"), (axes.yaxis, "FVU")):

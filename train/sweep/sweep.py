@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tendril.data.cli import Outcome, note
+from tendril.data.cli import Outcome, need, note
 from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.home import runs_folder
@@ -139,6 +139,7 @@ def sweep(config: SweepConfig) -> SweepResult:
     written to `<home>/runs/<name>-<12 hex of what determines the runs>`. Raises ConfigError,
     DeviceError, what `open_store` raises, and the error of a run if every run failed.
     """
+    need("a sweep", "matplotlib")
     began = time.monotonic()
     runs = config.runs()
     source = source_of(config.base, store_of(config.base))
