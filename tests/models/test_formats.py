@@ -353,7 +353,7 @@ def test_a_config_that_cannot_be_used_is_one_sentence(case: str, tmp_path: Path)
 def test_a_config_that_is_no_json_is_kept_as_text(tmp_path: Path) -> None:
     made = visaebench(tmp_path, "jumprelu")
     config = made.place / "config.yaml"
-    config.write_text(config.read_text() + "lr: .nan\nwhen: 2026-01-01\n? [1, 2]\n: 3\n")
+    config.write_text(config.read_text() + "lr: .nan\nwhen: 2026-01-01\n")
     run = import_run(made.place, home=str(tmp_path / "home")).result["run"]
     kept = json.loads((Path(str(run)) / "config.json").read_text())["imported"]
     assert kept == {"architecture": "jumprelu", "lr": None, "when": "2026-01-01"}
