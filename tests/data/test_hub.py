@@ -274,12 +274,12 @@ HARMS: dict[str, tuple[Harm, type[TendrilError], str]] = {
         ExchangeError,
         "must hold no symbolic links",
     ),
-    "a listed pickle": (
+    "a program in the list": (
         lambda f: relist(f, **{"state.pkl": "0" * 32}),
         ExchangeError,
         "'state.pkl' is no file of a run",
     ),
-    "a listed escape": (
+    "an escape in the list": (
         lambda f: relist(f, **{"../../../home/.bashrc": "0" * 32}),
         ExchangeError,
         "is no file of a run",

@@ -1,7 +1,7 @@
 """What the readers of other tools' dictionaries share: files that are read safely, and checks.
 
-Files of torch are read with weights_only=True, and files of numpy with allow_pickle=False: no
-pickle is run, so that a file that was downloaded cannot run code.
+No pickle is run, so that a file that was downloaded cannot run code: files of torch are read with
+weights_only=True, and files of numpy with allow_pickle=False.
 """
 
 import json
