@@ -1,6 +1,5 @@
 """The command that makes a store again, from what the store records."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from tendril.data.cli import command_line
@@ -28,6 +27,7 @@ def harvest_command(store: Store) -> str:
         "per_input": spec["positions"].get("per_input", "all"),
         "dtype": spec["dtype"],
         "seed": spec["seed"],
+        "name": store.name.rpartition("-")[0],
     }
     kind: type[StoreConfig] = LanguageConfig if text else HarvestConfig
     fields = text_fields(store) if text else image_fields(VerifyConfig(store=""), store, place)
@@ -36,13 +36,12 @@ def harvest_command(store: Store) -> str:
     config = kind(**common, **fields)
     if "tokens" not in spec["subject"]:
         fields.pop("tokens", None)
-    lines: dict[str, str] = {}
+    lines = []
     for name, make in RECIPES.items():
         default = make()
         if type(default) is kind:
-            named = replace(config, name=default.name)
-            lines[name] = command_line(["tendril", "harvest", name], named, default)
-    return min(lines.items(), key=lambda line: ("demo" in line[0], len(line[1])))[1]
+            lines.append(command_line(["tendril", "harvest", name], config, default))
+    return min(lines, key=len)
 
 
 def _last(place: str, hint: str) -> str:

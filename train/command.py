@@ -27,6 +27,7 @@ def train_command(trained: Mapping[str, Any]) -> str:
         name: tuple(value) if isinstance(value := trained[name], list) else value for name in known
     }
     values["latents"] = trained.get("latents", 0) if "latents" in used else TrainConfig.latents
+    values["name"] = trained.get("name", "")
     sites = trained.get("sites") or ()
     if len(sites) > 1:
         values |= {"sites": tuple(sites), "site": TrainConfig.site}
