@@ -34,8 +34,6 @@ def harvest_command(store: Store) -> str:
     if not text and "weights" in origin:
         fields["weights"] = _last(place, origin["weights"])
     config = kind(**common, **fields)
-    if "tokens" not in spec["subject"]:
-        fields.pop("tokens", None)
     lines = []
     for name, make in RECIPES.items():
         default = make()

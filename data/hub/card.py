@@ -96,13 +96,12 @@ def run_facts(folder: Path) -> dict[str, Any]:
 def store_facts(folder: Path) -> dict[str, Any]:
     """The figures of a store, from its metadata."""
     about = describe_store(str(folder), folder.name)
-    spec = json.loads((folder / "zarr.json").read_bytes())["attributes"]["tendril"]["spec"]
+    stored = json.loads((folder / "zarr.json").read_bytes())["attributes"]["tendril"]
+    spec = stored["spec"]
     inputs, subject = spec.get("inputs") or {}, spec.get("subject") or {}
-    sites = about.get("sites") or {}
-    named = sites if isinstance(sites, Mapping) else {}
     facts = {
         "subject": subject.get("name"),
-        "sites": {site: entry.get("width") for site, entry in named.items()} or spec.get("sites"),
+        "sites": dict(stored["layout"]["widths"]),
         "rows": about.get("rows"),
         "valid_rows": about.get("valid_rows"),
         "inputs": inputs.get("count", inputs.get("contexts")),

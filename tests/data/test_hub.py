@@ -137,6 +137,10 @@ def test_the_card_states_figures_and_commands(
     assert "license" not in yaml.safe_load(
         (tmp_path / "bare" / "README.md").read_text().split("---\n")[1]
     )
+    push(store, str(tmp_path / "store"))
+    told = yaml.safe_load((tmp_path / "store" / "README.md").read_text().split("---\n")[1])
+    facts = told["tendril"]
+    assert (facts["kind"], facts["rows"], facts["sites"]) == ("store", 800, {"here": 8})
     with pytest.raises(ConfigError, match="--license must be an identifier"):
         push(run, str(tmp_path / "more"), "--license", "my own\nwords")
 
