@@ -427,6 +427,14 @@ def test_what_the_hub_refuses_is_one_sentence_without_the_token(
     assert TOKEN.encode() not in b"".join(hub.files(REPO).values())
 
 
+def test_without_the_hubs_package_the_sentence_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(HubError, match="pip install huggingface_hub"):
+        load_dictionary(URL)
+
+
 def test_only_finished_runs_and_whole_stores_are_pushed(
     made: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:

@@ -5,6 +5,8 @@ Tendril is used in them.
 """
 
 import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -368,6 +370,76 @@ def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
     np.savez(tmp_path / "params.npz", W_enc=np.array([{}], dtype=object))
     with pytest.raises(RunDamagedError, match="plain arrays"):
         read_dictionary(tmp_path, "gemma_scope")
+
+
+def flipped(content: bytes, draws: np.random.Generator) -> bytes:
+    """A file with a few bytes changed, or cut short."""
+    if draws.random() < 0.3:
+        return content[: int(draws.integers(len(content)))]
+    changed = bytearray(content)
+    for at in draws.integers(len(content), size=int(draws.integers(1, 8))):
+        changed[at] = draws.integers(256)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "case", ["openai: relu", "sparsify: topk", "gemma_scope: res", "visaebench: topk"]
+)
+def test_damaged_bytes_are_read_or_refused(case: str, tmp_path: Path) -> None:
+    make, kind = CASES[case]
+    made, draws = make(tmp_path, kind), np.random.default_rng(7)
+    folder = made.place if made.place.is_dir() else made.place.parent
+    whole = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    refused = 0
+    for _ in range(40):
+        path = list(whole)[int(draws.integers(len(whole)))]
+        path.write_bytes(flipped(whole[path], draws))
+        try:
+            found = read_dictionary(made.place, made.format, **made.options)
+            assert found.sae.encode(torch.zeros(1, found.sae.width)).isfinite().all()
+        except TendrilError as error:
+            assert "\n" not in str(error)
+            refused += 1
+        path.write_bytes(whole[path])
+    assert refused
+
+
+@pytest.mark.parametrize("value", [None, [], {}, 1e400, -1, True, "x", float("nan")])
+def test_any_value_in_a_config_is_a_sentence(value: object, tmp_path: Path) -> None:
+    for make, kind, file in (
+        (sparsify, "topk", "cfg.json"),
+        (dictionary_learning, "AutoEncoderTopK", "config.json"),
+        (visaebench, "batchtopk", "config.json"),
+    ):
+        (tmp_path / kind).mkdir()
+        place = make(tmp_path / kind, kind).place
+        config = json.loads((place / file).read_text())
+        inner = config.get("trainer", config)
+        for name in [*inner, "trainer", "activation", "threshold"]:
+            changed = config | {name: value}
+            if "trainer" in config and name != "trainer":
+                changed = config | {"trainer": inner | {name: value}}
+            (place / file).write_text(json.dumps(changed))
+            try:
+                read_dictionary(place)
+            except TendrilError as error:
+                assert "\n" not in str(error)
+
+
+def test_a_sparse_tensor_is_a_sentence(tmp_path: Path) -> None:
+    made = openai(tmp_path, "relu")
+    state = torch.load(made.place, weights_only=True)
+    torch.save({**state, "encoder.weight": state["encoder.weight"].to_sparse()}, made.place)
+    with pytest.raises(RunDamagedError, match=r"encoder\.weight in .* must be a dense tensor"):
+        read_dictionary(made.place)
+
+
+def test_the_command_refuses_with_status_2(tmp_path: Path) -> None:
+    place = openai(tmp_path, "topk").place
+    words = [sys.executable, "-m", "tendril", "train", "import", str(place)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 def test_what_a_file_lacks_is_asked_for(tmp_path: Path) -> None:

@@ -71,13 +71,13 @@ def read_dictionary_learning(folder: Path, **_: Any) -> Imported:
             f"{folder / CONFIG} must have the entry trainer, an object; got {trainer!r:.40}. "
             f"{AGAIN}"
         )
-    kind = trainer.get("dict_class")
+    kind = str(trainer.get("dict_class"))
     if kind not in CLASSES:
         raise ConfigError(
             f"trainer.dict_class in {folder / CONFIG} must be one of {', '.join(CLASSES)}; got "
             f"{kind!r:.60}. Choose another dictionary."
         )
-    sae = _sae(str(kind), state, trainer, folder)
+    sae = _sae(kind, state, trainer, folder)
     model = trainer.get("lm_name")
     files = (folder / CONFIG, folder / WEIGHTS)
     named = str(model) if isinstance(model, str) else ""

@@ -84,7 +84,7 @@ def read_weights(path: Path) -> dict[str, Any]:
 def read_npz(path: Path) -> Tensors:
     """The arrays of an .npz file as tensors. Raises RunDamagedError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: torch.from_numpy(np.array(file[name])) for name in file.files}
     except Exception as error:
         if is_out_of_memory(error):
@@ -153,7 +153,10 @@ def checked(tensors: Mapping[str, Any], shapes: Shapes, source: Path) -> Tensors
             raise RunDamagedError(
                 f"{name} in {source} must have the shape {shape}; got {got[name]}. {AGAIN}"
             )
-    used = {name: tensors[name] for name in shapes}
+    used = {name: tensors[name].detach() for name in shapes}
+    for name, tensor in used.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise RunDamagedError(f"{name} in {source} must be a dense tensor. {AGAIN}")
     check_values(used, source, RunDamagedError, AGAIN)
     return {name: tensor.float() for name, tensor in used.items()}
 
