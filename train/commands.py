@@ -48,7 +48,7 @@ class ImportConfig:
     """Which folder or file to make a run from."""
 
     folder: tyro.conf.Positional[str] = "saelens"
-    """Folder or file that another tool wrote."""
+    """Folder or file that another tool wrote, or hf://user/repository/folder."""
     format: str = ""
     """Its format: saelens, sparsify, dictionary_learning, gemma_scope, visaebench, openai or
     overcomplete. By default it is told by the files."""

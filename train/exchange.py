@@ -11,6 +11,7 @@ from tendril.data.cli import Outcome
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.home import find_run, runs_folder
+from tendril.data.hub.address import is_hub
 from tendril.data.store.atomic import check_not_link, locked, remove_asides
 from tendril.data.store.spec import slug
 from tendril.models.dictionaries.checkpoint import (
@@ -26,7 +27,7 @@ from tendril.models.dictionaries.checkpoint import (
     write_figures,
 )
 from tendril.models.dictionaries.formats.files import Imported
-from tendril.models.dictionaries.formats.reading import FORMATS, read_dictionary
+from tendril.models.dictionaries.formats.reading import DOWNLOADED, FORMATS, read_dictionary
 from tendril.models.dictionaries.formats.visaebench import export_visaebench
 from tendril.models.dictionaries.saelens import export_saelens
 
@@ -94,17 +95,23 @@ def import_run(
 ) -> Outcome:
     """Make a run from a dictionary that another tool wrote, or return the run that exists.
 
-    The format is found by the files, or given. Raises RunNotFoundError, RunDamagedError, and
+    The format is found by the files, or given. `place` is a folder, a file, or a folder on the hub
+    (hf://user/repository/folder). Raises RunNotFoundError, RunDamagedError, and
     ConfigError for what cannot be read.
     """
     if format and format not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}; got {format!r}.")
-    place = Path(place)
+    text, place = str(place), Path(place)
+    if is_hub(text):
+        from tendril.data.hub.places import cached_folder  # not needed for a local folder
+
+        place = cached_folder(text, DOWNLOADED)
     found = read_dictionary(place, format, scale=scale, k=k, normalised=normalised)
     parts = [path.read_bytes() for path in found.files]
     options = repr(scale) if found.format == "saelens" else repr((found.format, k, normalised))
     digest = hashlib.sha256(b"".join([*parts, options.encode()])).hexdigest()
-    name = slug(name or f"imported-{found.site or place.resolve().stem}")
+    called = text.rpartition("/")[2] if is_hub(text) else place.resolve().stem
+    name = slug(name or f"imported-{found.site or called}")
     run = runs_folder(home) / f"{name}-{digest[:12]}"
     reused = (run / RESULT).exists()
     if reused:

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ..cli import one_line
 from ..errors import ConfigError
 from ..home import RUN, Kind
 from ..listing.describe import run_label
@@ -147,7 +148,7 @@ def _use(kind: Kind, name: str, address: str) -> str:
 def _made(commands: Sequence[str]) -> str:
     if not commands:
         return "The commands are not on record."
-    return "\n".join(f"    {command}" for command in commands)
+    return "\n".join(f"    {one_line(command)}" for command in commands)
 
 
 def _rounded(value: object) -> object:

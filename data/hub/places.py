@@ -204,3 +204,18 @@ class HubPlace:
                 revision=address.revision or None,
                 parent_commit=self._commit or None,
             )
+
+
+def cached_folder(text: str, wanted: Sequence[str]) -> Path:
+    """A folder on the hub that another tool wrote, in the hub's cache: of its files those that are
+    `wanted`. Raises HubError, and ExchangeError if it has none of them."""
+    address = parse_address(text)
+    assert not isinstance(address, Path), text
+    place = HubPlace(address)
+    found = sorted(set(wanted) & set(place.names() or ()))
+    if not found:
+        raise ExchangeError(
+            f"{address} must hold a file called {', '.join(wanted)}; it holds none, or may not be "
+            "read. Check the address, and HF_TOKEN."
+        )
+    return cached(place.pinned, found)[found[0]].parent

@@ -35,7 +35,8 @@ from tendril.models.dictionaries.checkpoint import load_dictionary
 from tendril.train.loop import train
 
 from ..helpers import sparse
-from ..helpers.hub_server import TOKEN, Hub, hub_server
+from ..helpers.hub_server import TOKEN, Hub, Repository, hub_server
+from ..models.test_formats import gemma_scope
 
 REPO = "someone/dictionaries"
 URL = f"hf://{REPO}"
@@ -190,6 +191,27 @@ def test_a_dictionary_is_loaded_from_the_hub(
     assert read == 1, "the cache is used"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert torch.equal(tendril.load_dictionary(f"{URL}/layer3/topk").encode(x), expected)
+
+
+def test_a_dictionary_of_another_tool_is_imported_from_the_hub(
+    hub: Hub, made: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    place = gemma_scope(tmp_path, "res").place
+    content = (place / "params.npz").read_bytes()
+    repository = "google/gemma-scope-2b-pt-res"
+    hub.repositories[repository] = there = Repository()
+    folder = "layer_20/width_16k/average_l0_71"
+    there.commit({f"{folder}/params.npz": content, f"{folder}/notes.bin": b"", "README.md": b""})
+    home = ["--home", str(tmp_path / "home")]
+    outcome = run_stage(["train", "import", f"hf://{repository}/{folder}", *home])
+    assert isinstance(outcome, Outcome)
+    assert outcome.result["site"] == "blocks.20.hook_resid_post"
+    assert not any("notes.bin" in request for request in hub.requests)
+    with pytest.raises(ExchangeError, match="must hold a file called"):
+        run_stage(["train", "import", f"hf://{repository}", *home])
+    push(made[1], URL)
+    exported = run_stage(["train", "export", URL, str(tmp_path / "out")])
+    assert isinstance(exported, Outcome) and (tmp_path / "out" / "cfg.json").is_file()
 
 
 def test_a_revision_is_pinned(made: tuple[Path, Path, Path], hub: Hub, tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ from typing import Any
 from tendril.data.errors import ConfigError, RunNotFoundError
 
 from ..saelens import CFG as SAELENS_CFG
+from ..saelens import SPARSITY, cfg_entry, import_saelens, read_frequency
 from ..saelens import WEIGHTS as SAELENS_WEIGHTS
-from ..saelens import cfg_entry, import_saelens, read_frequency
 from .dictionary_learning import is_dictionary_learning, read_dictionary_learning
 from .files import Imported, read_weights
 from .gemma_scope import is_gemma_scope, read_gemma_scope
 from .openai import has_openai_keys, read_openai
 from .overcomplete import has_overcomplete_keys, read_overcomplete
 from .sparsify import is_sparsify, read_sparsify
+from .visaebench import CONFIGS as VISAEBENCH_CONFIGS
+from .visaebench import WEIGHTS as VISAEBENCH_WEIGHTS
 from .visaebench import is_visaebench, read_visaebench
 
 FILES = {  # what a folder of each format holds
@@ -27,6 +29,10 @@ FILES = {  # what a folder of each format holds
 ONE_FILE = ("openai", "overcomplete")  # formats of a single file
 FORMATS = (*FILES, *ONE_FILE)
 SUFFIXES = (".pt", ".pth", ".safetensors")
+DOWNLOADED = (  # from a folder on the hub
+    *(SAELENS_CFG, SAELENS_WEIGHTS, SPARSITY, "sae.safetensors", "ae.pt", "params.npz"),
+    *(*VISAEBENCH_CONFIGS, *VISAEBENCH_WEIGHTS),
+)
 
 
 def read_dictionary(
