@@ -59,6 +59,8 @@ class ImportConfig:
     sqrt(D) over their mean norm. 0: none."""
     k: int | None = None
     """Active latents of an overcomplete dictionary, whose file lacks it; 0: a plain SAE."""
+    threshold: float | None = None
+    """The running_threshold of an overcomplete BatchTopKSAE, which its file lacks."""
     normalised: bool = False
     """The vectors are normalised one by one already, as OpenAI's dictionaries with TopK need."""
     home: str = ""
@@ -110,6 +112,7 @@ def run_other(name: str, words: Sequence[str]) -> Outcome:
         config.home,
         format=config.format,
         k=config.k,
+        threshold=config.threshold,
         normalised=config.normalised,
     )
 

@@ -34,6 +34,7 @@ from tendril.models.dictionaries.saelens import export_saelens
 from .config import run_label
 
 ExportFormat = Literal["saelens", "visaebench"]
+LARGEST_THRESHOLD = 1e30  # beyond this float32 may overflow
 TOOLS = {"saelens": "SAELens", "visaebench": "ViSAEBench"}
 OPENED_BY = {
     "saelens": "from sae_lens import SAE; SAE.load_from_disk('{}')",
@@ -91,6 +92,7 @@ def import_run(
     *,
     format: str = "",
     k: int | None = None,
+    threshold: float | None = None,
     normalised: bool = False,
 ) -> Outcome:
     """Make a run from a dictionary that another tool wrote, or return the run that exists.
@@ -101,15 +103,21 @@ def import_run(
     """
     if format and format not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}; got {format!r}.")
+    if k is not None and k < 0:
+        raise ConfigError(f"--k must be 0 or more; got {k}.")
+    if threshold is not None and not abs(threshold) < LARGEST_THRESHOLD:
+        raise ConfigError(f"--threshold must be a finite number; got {threshold}.")
     text, place = str(place), Path(place)
     if is_hub(text):
         from tendril.data.hub.places import cached_folder  # not needed for a local folder
 
         place = cached_folder(text, DOWNLOADED)
-    found = read_dictionary(place, format, scale=scale, k=k, normalised=normalised)
+    found = read_dictionary(
+        place, format, scale=scale, k=k, threshold=threshold, normalised=normalised
+    )
     parts = [path.read_bytes() for path in found.files]
-    options = repr(scale) if found.format == "saelens" else repr((found.format, k, normalised))
-    digest = hashlib.sha256(b"".join([*parts, options.encode()])).hexdigest()
+    given = scale if found.format == "saelens" else (found.format, k, threshold, normalised)
+    digest = hashlib.sha256(b"".join([*parts, repr(given).encode()])).hexdigest()
     called = text.rpartition("/")[2] if is_hub(text) else place.resolve().stem
     name = slug(name or f"imported-{found.site or called}")
     run = runs_folder(home) / f"{name}-{digest[:12]}"

@@ -1,7 +1,7 @@
 """`tendril study export REPORT FOLDER`: features of text for SAEDashboard and Neuronpedia.
 
 <folder>/batch-0.json, batch-1.json ...   128 latents each, as SAEDashboard's NeuronpediaRunner
-                                          writes them and its `neuronpedia_export` reads them
+                                          writes them
 <folder>/tendril.json                     what was exported, and the version of this layout
 
 A batch is {model_id, layer, sae_set, sae_id_suffix, features}. A feature has the fields of

@@ -222,12 +222,16 @@ def overcomplete(folder: Path, kind: str) -> Case:
         z = (norm(pre) if kind == "batch norm" else pre).relu()
         if kind == "jump":
             z[z < thresholds.exp()] = 0
+        elif kind == "batch":
+            z = z * (z >= 0.8)
         elif kind != "relu":
             z = only_largest(z)
         atoms = out / (torch.norm(out, p=2, dim=1, keepdim=True) + 1e-8)
         return z, z @ (atoms * torch.tensor(0.4).exp())
 
-    options = {} if kind == "jump" else {"k": 0 if kind == "relu" else K}
+    options: dict[str, Any] = {"k": 0 if kind == "relu" else K}
+    if kind in ("jump", "batch"):
+        options = {"threshold": 0.8} if kind == "batch" else {}
     return Case("overcomplete", folder / "model.pth", codes, options=options)
 
 
@@ -245,7 +249,7 @@ CASES: dict[str, tuple[Callable[[Path, str], Case], str]] = {
         ),
         (gemma_scope, ("res", "att")),
         (visaebench, ("topk", "batchtopk", "jumprelu", "overcomplete")),
-        (overcomplete, ("topk", "batch norm", "jump", "relu")),
+        (overcomplete, ("topk", "batch norm", "jump", "batch", "relu")),
     )
     for kind in kinds
 }
@@ -454,6 +458,9 @@ def test_what_a_file_lacks_is_asked_for(tmp_path: Path) -> None:
         read_dictionary(tmp_path)
     with pytest.raises(RunNotFoundError, match="there is no"):
         read_dictionary(tmp_path / "nowhere")
+    for bad, sentence in (({"k": -1}, "--k must be 0"), ({"threshold": 1e38}, "--threshold must")):
+        with pytest.raises(ConfigError, match=sentence):
+            import_run(tmp_path / "a", **bad)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="--format must be one of saelens, sparsify"):
         import_run(tmp_path, format="onnx")
 

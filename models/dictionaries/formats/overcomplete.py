@@ -4,8 +4,9 @@
     z     = TopK(codes), or codes 1[codes >= exp(thresholds)] (JumpSAE), or codes 1[codes >= t]
     x_hat = z W,  W the rows of dictionary._weights, normalised to L2 norm 1, times exp(multiplier)
 
-`norm` is a BatchNorm with its running statistics, or nothing. The file does not say k. A file that
-holds a whole model (torch.save(model)) would run code when it is read, and is refused.
+`norm` is a BatchNorm with its running statistics, or nothing. The file says neither k nor the t of
+BatchTopKSAE. A file that holds a whole model (torch.save(model)) would run code when it is read,
+and is refused.
 
 Source: overcomplete 0.3 (github.com/KempnerInstitute/overcomplete), `overcomplete/sae`.
 """
@@ -42,8 +43,11 @@ def has_overcomplete_keys(state: Mapping[str, Any]) -> bool:
     return f"{ENCODER}0.weight" in state and any(name.startswith("dictionary.") for name in state)
 
 
-def read_overcomplete(path: Path, *, k: int | None = None, **_: Any) -> Imported:
-    """Read a dictionary of overcomplete; `k` is that of TopKSAE, 0 for a plain SAE.
+def read_overcomplete(
+    path: Path, *, k: int | None = None, threshold: float | None = None, **_: Any
+) -> Imported:
+    """Read a dictionary of overcomplete; `k` is that of TopKSAE, 0 for a plain SAE, and `threshold`
+    the `running_threshold` of BatchTopKSAE.
 
     Raises RunDamagedError, and ConfigError for encoders of several layers and for atoms that are
     made from other tensors.
@@ -69,19 +73,22 @@ def read_overcomplete(path: Path, *, k: int | None = None, **_: Any) -> Imported
     if "dictionary.multiplier" in used:
         atoms = atoms * used["dictionary.multiplier"].exp()
     weights = (weight.T, bias, atoms, torch.zeros(width))
-    threshold = _threshold(state, used, latents, path)
-    if threshold is not None:
-        below = just_below(threshold)
+    stored = _threshold(state, used, latents, path)
+    if stored is None and threshold is not None:
+        stored = torch.tensor(threshold).expand(latents)
+    if stored is not None:
+        below = just_below(stored)
         sae = made(*weights, "jumprelu", pre_bias=False, threshold_S=below)
     else:
         if k is None:
             raise ConfigError(
                 f"--k must be given for {path}, which does not say how many latents are active. "
-                "Give the top_k of TopKSAE, or 0 if the dictionary is a plain SAE with ReLU."
+                "Give the top_k of TopKSAE, or 0 for a plain SAE with ReLU; of BatchTopKSAE give "
+                "--threshold, its running_threshold."
             )
         k = check_k(k, latents, path)
         sae = made(*weights, "topk" if k else "relu", pre_bias=False, k=k)
-    return Imported("overcomplete", sae, {"k": k}, (path,))
+    return Imported("overcomplete", sae, {"k": k, "threshold": threshold}, (path,))
 
 
 def refuse_other_kinds(state: Mapping[str, Any], path: Path) -> None:

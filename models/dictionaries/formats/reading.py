@@ -41,11 +41,12 @@ def read_dictionary(
     *,
     scale: float | None = None,
     k: int | None = None,
+    threshold: float | None = None,
     normalised: bool = False,
 ) -> Imported:
     """The dictionary in a folder or file of any of FORMATS; `format` says which, or is found.
 
-    `scale`, `k` and `normalised` are what a file may lack: see the formats. Raises
+    `scale`, `k`, `threshold` and `normalised` are what a file may lack: see the formats. Raises
     RunNotFoundError, RunDamagedError and ConfigError.
     """
     if not place.exists():
@@ -54,6 +55,7 @@ def read_dictionary(
     for name, given, users in (
         ("scale", scale is not None, ("saelens",)),
         ("k", k is not None, ("overcomplete",)),
+        ("threshold", threshold is not None, ("overcomplete",)),
         ("normalised", normalised, ("openai",)),
     ):
         if given and found not in users:
@@ -63,7 +65,7 @@ def read_dictionary(
             )
     if found in ONE_FILE:
         read = read_openai if found == "openai" else read_overcomplete
-        return read(one_file(place), k=k, normalised=normalised)
+        return read(one_file(place), k=k, threshold=threshold, normalised=normalised)
     if place.is_file():
         place = place.parent
     if found == "saelens":
