@@ -104,5 +104,13 @@ class ReportDamagedError(TendrilError, ValueError):
     """A file of the report is missing or altered."""
 
 
+class HubError(TendrilError, ConnectionError):
+    """The Hugging Face hub does not answer, lacks what is asked for, or denies access."""
+
+
+class ExchangeError(TendrilError, ValueError):
+    """The files at an address are not those of a run or store that was pushed."""
+
+
 class EndpointError(TendrilError, ConnectionError):
     """The endpoint of a language model refuses the request or does not exist."""

@@ -22,6 +22,7 @@ from .errors import (
 
 LATEST = "latest"
 SCHEME = "://"
+HUB = "hf://"
 SHOWN = 8  # names that an error lists
 
 
@@ -191,7 +192,12 @@ def find_store(wanted: str | Path, home: str | None = None) -> str:
 
 
 def find_run(wanted: str | Path, home: str | None = None) -> Path:
-    """The folder of the finished run called `wanted`. Raises RunNotFoundError."""
+    """The folder of the finished run called `wanted`; of one on the hub (hf://user/repository), in
+    the hub's cache. Raises RunNotFoundError, and HubError for the hub."""
+    if str(wanted).startswith(HUB):
+        from .hub.client import fetched_run  # not needed for a run on this machine
+
+        return fetched_run(str(wanted))
     return find(RUN, wanted, home)
 
 

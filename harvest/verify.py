@@ -211,9 +211,9 @@ def _find_again(config: VerifyConfig, store: Store, recorded: Mapping[str, Any])
     }
     try:
         if text:
-            plan = make_plan(LanguageConfig(**common, **_text_fields(store)))
+            plan = make_plan(LanguageConfig(**common, **text_fields(store)))
         else:
-            plan = make_plan(HarvestConfig(**common, **_image_fields(config, store, place)))
+            plan = make_plan(HarvestConfig(**common, **image_fields(config, store, place)))
     except InputsNotFoundError as error:
         raise InputsNotFoundError(
             f"the inputs of {store.name} cannot be found again ({error}) Pass --inputs with the "
@@ -242,7 +242,8 @@ def _as_passed(plan: Plan, store: Store) -> Plan:
     return replace(plan, spec=spec)
 
 
-def _text_fields(store: Store) -> dict[str, Any]:
+def text_fields(store: Store) -> dict[str, Any]:
+    """The fields of a LanguageConfig that a store of text records."""
     inputs = store.spec["inputs"]
     return {
         "limit": inputs["contexts"],
@@ -252,7 +253,8 @@ def _text_fields(store: Store) -> dict[str, Any]:
     } | {name: inputs[name] for name in ("context", "skip_special", "skip_first")}
 
 
-def _image_fields(config: VerifyConfig, store: Store, place: str) -> dict[str, Any]:
+def image_fields(config: VerifyConfig, store: Store, place: str) -> dict[str, Any]:
+    """The fields of a HarvestConfig that a store of images records, unless `config` gives them."""
     inputs, origin = store.spec["inputs"], store.origin
     normalisation = "" if config.subject else origin.get("normalisation", "")
     weights = "" if config.subject else located(place, origin.get("weights", ""))

@@ -12,7 +12,7 @@ from tendril.data.cli import Outcome, no_exit, run_command
 from .core.config import StudyConfig
 from .registry import STUDIES
 
-INDEX = "index"
+INDEX, EXPORT = "index", "export"
 
 
 def main(arguments: Sequence[str] | None = None) -> Outcome:
@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> Outcome:
     first = words[0] if words else "--help"
     if first == INDEX:
         return _index(words[1:])
+    if first == EXPORT:
+        return _export(words[1:])
     if ".py:" in first:
         from .run import load_study
 
@@ -44,7 +46,8 @@ def _parse(configs: dict[str, Any], words: Sequence[str]) -> StudyConfig:
         args=words,
         prog="tendril study",
         description="Study a trained dictionary and its subject; make a page of findings. "
-        "`tendril study index` lists all reports on one page. A study of your own is named "
+        "`tendril study index` lists all reports on one page, and `tendril study export` writes "
+        "a features report for Neuronpedia. A study of your own is named "
         "FILE.py:CLASS.",
     )
     return config
@@ -70,6 +73,32 @@ def _index(words: Sequence[str]) -> Outcome:
 
     page = write_index(tyro.cli(index, args=words, prog="tendril study index"))
     return Outcome({"index": str(page)}, f"Index written: {page}.", f"open {page}")
+
+
+def _export(words: Sequence[str]) -> Outcome:
+    from .features.neuronpedia import export_features
+
+    def export(
+        report: tyro.conf.Positional[str],
+        folder: tyro.conf.Positional[str],
+        model: str = "",
+        layer: int = -1,
+        set: str = "",
+        home: str = "",
+    ) -> Outcome:
+        """Write a features report of text as the batches that SAEDashboard and Neuronpedia read.
+
+        Args:
+            report: Report: a path, a name in reports/, the beginning of just one, or latest.
+            folder: Folder to make.
+            model: Name of the model on Neuronpedia; by default that of the subject.
+            layer: Number of the layer; by default that of the site's block.
+            set: Name of the set of dictionaries; by default that of the run.
+            home: Folder that holds reports/ and runs/; by default $TENDRIL_HOME, or here.
+        """
+        return export_features(report, folder, model, layer, set, home)
+
+    return tyro.cli(export, args=words, prog="tendril study export")
 
 
 if __name__ == "__main__":

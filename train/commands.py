@@ -1,4 +1,4 @@
-"""What `tendril train` does besides recipes: sweeps, runs to and from SAELens, and its own help.
+"""What `tendril train` does besides recipes: sweeps, runs to and from other tools, and its help.
 
 No torch at the top: `--help` must answer at once.
 """
@@ -36,6 +36,8 @@ class ExportConfig:
     """Run: a path, a name in runs/, the beginning of just one name, or latest."""
     folder: tyro.conf.Positional[str] = "saelens"
     """Folder to make."""
+    format: str = "saelens"
+    """Tool to write for: saelens or visaebench."""
     home: str = ""
     """Folder that holds runs/; by default $TENDRIL_HOME, or the current folder."""
 
@@ -43,33 +45,42 @@ class ExportConfig:
 @final
 @dataclass(frozen=True)
 class ImportConfig:
-    """Which folder to make a run from."""
+    """Which folder or file to make a run from."""
 
     folder: tyro.conf.Positional[str] = "saelens"
-    """Folder with cfg.json and sae_weights.safetensors."""
+    """Folder or file that another tool wrote, or hf://user/repository/folder."""
+    format: str = ""
+    """Its format: saelens, sparsify, dictionary_learning, gemma_scope, visaebench, openai or
+    overcomplete. By default it is told by the files."""
     name: str = ""
     """First part of the run's name; by default `imported` and the site."""
     scale: float = 0.0
     """Factor that activations were multiplied by, if cfg.json says expected_average_only_in:
     sqrt(D) over their mean norm. 0: none."""
+    k: int | None = None
+    """Active latents of an overcomplete dictionary, whose file lacks it; 0: a plain SAE."""
+    threshold: float | None = None
+    """The running_threshold of an overcomplete BatchTopKSAE, which its file lacks."""
+    normalised: bool = False
+    """The vectors are normalised one by one already, as OpenAI's dictionaries with TopK need."""
     home: str = ""
     """Folder that holds runs/; by default $TENDRIL_HOME, or the current folder."""
 
 
 def export() -> ExportConfig:
-    """Write a run as a folder that SAELens loads.
+    """Write a run as a folder that SAELens or ViSAEBench loads.
 
-    Writes cfg.json and sae_weights.safetensors of SAELens 6: standard, topk or jumprelu. Takes
-    seconds.
+    For SAELens 6: cfg.json and sae_weights.safetensors (standard, topk or jumprelu). For
+    ViSAEBench: config.json and model.safetensors (topk or jumprelu). Takes seconds.
     """
     return ExportConfig()
 
 
 def import_() -> ImportConfig:
-    """Make a run from a folder that SAELens wrote.
+    """Make a run from a dictionary that another tool wrote.
 
-    Reads standard, topk, jumprelu, gated and batchtopk. Normalisation is folded into the weights.
-    Takes seconds.
+    Reads those of SAELens, sparsify, dictionary_learning, Gemma Scope, ViSAEBench, OpenAI and
+    overcomplete. Normalisation is folded into the weights. Takes seconds.
     """
     return ImportConfig()
 
@@ -90,11 +101,20 @@ def run_other(name: str, words: Sequence[str]) -> Outcome:
     if name not in EXCHANGE:
         refuse(name, [*RECIPES, *SWEEPS, *EXCHANGE])
     config = parse_flat(name, EXCHANGE[name], words)
-    from .saelens import export_run, import_run
+    from .exchange import export_run, import_run
 
     if isinstance(config, ExportConfig):
-        return export_run(config.run, config.folder, config.home)
-    return import_run(config.folder, config.name, config.scale or None, config.home)
+        return export_run(config.run, config.folder, config.home, config.format)
+    return import_run(
+        config.folder,
+        config.name,
+        config.scale or None,
+        config.home,
+        format=config.format,
+        k=config.k,
+        threshold=config.threshold,
+        normalised=config.normalised,
+    )
 
 
 def _sweep(recipe: str, words: Sequence[str]) -> Outcome:

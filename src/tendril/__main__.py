@@ -15,7 +15,13 @@ STAGES = {
     "data": "list, describe, verify and remove stores, runs and reports",
     "bench": "measure speed, each beside its yardstick",
 }
+TRANSFER = {
+    "push": "a run or store -> the Hugging Face hub, or a folder",
+    "pull": "the Hugging Face hub, or a folder -> a run or store",
+}
 STOPPED = {
+    "push": "stopped. Nothing was written there. The same command starts again.",
+    "pull": "stopped. The same command continues with the files that are still missing.",
     "harvest": "stopped. The same command continues after the last finished shard.",
     "train": "stopped. The same command continues from the last checkpoint, if there is one.",
     "study": "stopped. The same command starts the study again.",
@@ -35,9 +41,13 @@ def main() -> NoReturn:
 def run_stage(arguments: Sequence[str]) -> Outcome | Mapping[str, object] | None:
     """Run the stage that the first argument names. Imports no other stage."""
     stage, *rest = arguments
+    if stage in TRANSFER:
+        from .transfer import main as transfer
+
+        return transfer(stage, rest)
     if stage not in STAGES:
         raise ConfigError(
-            f"the first word must be one of {', '.join(STAGES)}; got {stage!r}. "
+            f"the first word must be one of {', '.join((*STAGES, *TRANSFER))}; got {stage!r}. "
             "`tendril --help` says what each does."
         )
     made: Outcome | Mapping[str, object] | None = import_module(f"tendril.{stage}.__main__").main(
@@ -48,7 +58,9 @@ def run_stage(arguments: Sequence[str]) -> Outcome | Mapping[str, object] | None
 
 def usage() -> str:
     """What `tendril --help` prints."""
-    stages = "\n".join(f"  tendril {name:<8} {text}" for name, text in STAGES.items())
+    stages = "\n".join(
+        f"  tendril {name:<8} {text}" for name, text in {**STAGES, **TRANSFER}.items()
+    )
     return (
         "usage: tendril STAGE ... [--help]\n\n"
         "Harvest activations of a network once, train sparse dictionaries on them, study their "

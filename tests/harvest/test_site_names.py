@@ -17,8 +17,8 @@ from tendril.harvest.config import HarvestConfig, LanguageConfig
 from tendril.harvest.run import harvest
 from tendril.models.subjects.module import subject_from_module
 from tendril.train.config import TrainConfig
+from tendril.train.exchange import export_run
 from tendril.train.loop import train
-from tendril.train.saelens import export_run
 from tendril.train.sweep.config import SweepConfig
 from tendril.train.sweep.sweep import sweep
 

@@ -14,7 +14,7 @@ from tendril.models.dictionaries.checkpoint import load_dictionary, load_frequen
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.saelens import export_saelens, import_saelens, read_frequency
 from tendril.models.dictionaries.sparsity import Sparsity
-from tendril.train.saelens import export_run, import_run
+from tendril.train.exchange import export_run, import_run
 
 D, S, N = 6, 17, 50
 BASE = {

@@ -18,10 +18,10 @@ from tendril.models.dictionaries.sae import SAE
 from tendril.study.compare.findings import read_run
 from tendril.train.config import TrainConfig
 from tendril.train.dry_run import dry_run
+from tendril.train.exchange import export_run
 from tendril.train.groups import CONTROLS, WITHOUT_ORBITS
 from tendril.train.loop import run_folder, train
 from tendril.train.orbits import Damage
-from tendril.train.saelens import export_run
 from tendril.train.vectors import source_of, store_of
 
 from ..helpers import orbits, sparse

@@ -168,7 +168,7 @@ def test_help_lists_recipes_sweeps_and_commands(capsys: pytest.CaptureFixture[st
         ),
         ("topk --latens 3", "--latens is not a flag of topk (near it: --latents"),
         ("sweep --size 3", "--size is not a flag of sweep (near it: --sizes"),
-        ("export a --hom b", "--hom is not a flag of export (near it: --home)"),
+        ("export a --hom b", "--hom is not a flag of export (near it: --home, --format)"),
         ("compare a b", "`tendril train compare` is now `tendril study compare"),
         ("orbit_crosscoder", "is now `tendril train equivariant_crosscoder`."),
         ("", "the first word must be one of topk, "),

@@ -35,8 +35,8 @@ from tendril.study.core.index import write_index
 from tendril.study.core.stores import common_site, common_store, is_language_run, trained_sites
 from tendril.study.core.study import run_study
 from tendril.train.config import TrainConfig, run_label
+from tendril.train.exchange import export_run
 from tendril.train.loop import train
-from tendril.train.saelens import export_run
 from tendril.train.sweep.config import SweepConfig
 from tendril.train.sweep.sweep import sweep
 

@@ -16,8 +16,8 @@ import pytest
 from tendril.__main__ import run_stage
 from tendril.data.cli import run_command
 from tendril.data.errors import StoreFullError
+from tendril.train.exchange import export_run
 from tendril.train.loop import train
-from tendril.train.saelens import export_run
 
 from ..helpers import sparse
 
