@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .harvest.run import harvest as harvest
     from .models.dictionaries.checkpoint import load_dictionary as load_dictionary
     from .models.dictionaries.run import load_run as load_run
+    from .models.sites.edit import edit as edit
     from .models.subjects.module import subject_from_module as subject_from_module
     from .study.run import study as study
     from .train.config import TrainConfig as TrainConfig
@@ -38,6 +39,7 @@ MODULES = {
     "SweepConfig": "train.sweep.config",
     "TendrilError": "data.errors",
     "TrainConfig": "train.config",
+    "edit": "models.sites.edit",
     "load_dictionary": "models.dictionaries.checkpoint",
     "load_run": "models.dictionaries.run",
     "open_store": "data.store.reader",
@@ -50,6 +52,7 @@ __all__ = [
     "SweepConfig",
     "TendrilError",
     "TrainConfig",
+    "edit",
     "harvest",
     "load_dictionary",
     "load_run",
