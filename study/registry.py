@@ -50,6 +50,7 @@ STUDIES: Mapping[str, Entry] = {
     "symmetry": Entry("symmetry.config:SymmetryConfig", "symmetry.study:SymmetryStudy"),
     "splice": Entry("splice.config:SpliceConfig", "splice.study:SpliceStudy"),
     "ablate": Entry("ablate.config:AblateConfig", "ablate.study:AblateStudy"),
+    "steer": Entry("steer.config:SteerConfig", "steer.study:SteerStudy"),
     "patching": Entry("patching.config:PatchingConfig", "patching.study:PatchingStudy"),
     "features": Entry("features.config:FeaturesConfig", "features.study:FeaturesStudy"),
     "interpret": Entry("interpret.config:InterpretConfig", "interpret.study:InterpretStudy"),

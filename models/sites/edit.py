@@ -93,7 +93,7 @@ def edit(
             f"edit needs a dictionary of single vectors; this one takes orbits of "
             f"{dictionary.row_shape[0]} vectors at once. Choose a dictionary of one site."
         )
-    changes = _Changes(dictionary, set or {}, add or {}, scale or {}, ablate)
+    changes = Changes(dictionary, set or {}, add or {}, scale or {}, ablate)
     chosen = places_of(positions, mask)
     if not changes.latents:
         return nullcontext(module)
@@ -102,7 +102,7 @@ def edit(
 
 @contextmanager
 def _editing(
-    module: nn.Module, names: tuple[str, ...], changes: "_Changes", chosen: Places
+    module: nn.Module, names: tuple[str, ...], changes: "Changes", chosen: Places
 ) -> Iterator[nn.Module]:
     """Place the hooks, and remove them at the end.
 
@@ -162,7 +162,7 @@ def _editing(
 
 
 @final
-class _Changes:
+class Changes:
     """Which latents change, and how: z' from z."""
 
     def __init__(
@@ -198,13 +198,15 @@ class _Changes:
         dimensions = next(iter(kept.values())).ndim - 2  # of a map 2, of a sequence 1
         shape = (height, width)[:dimensions]
         where_BP = chosen.mask(batch, shape, offset, x_BPD.device)
-        edited_BPD = self._vectors(x_BPD, where_BP)
+        edited_BPD = self.vectors(x_BPD, where_BP)
         return to_parts(edited_BPD.reshape(-1, x_BPD.shape[2]), kept)
 
-    def _vectors(
+    def vectors(
         self, x_BPD: Float[Tensor, "b p d"], where_BP: Bool[Tensor, "#b p"] | None
     ) -> Float[Tensor, "b p d"]:
         """x' of vectors x, of P positions an input, where they are chosen."""
+        if not self.latents:
+            return x_BPD
         dictionary = self._placed(x_BPD)
         rows_LD = dictionary.W_dec[self.latents]
         dtype = torch.promote_types(x_BPD.dtype, rows_LD.dtype)
