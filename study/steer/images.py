@@ -29,7 +29,7 @@ from ..measures.steering import other_dictionaries, similar_answers, usable
 from .config import SteerConfig
 
 EXAMPLES, CANDIDATES = 8, 32  # images of a latent that excite it most; latents compared
-RARE, DENSE = 0.02, 0.3  # fractions of images
+RARE, DENSE = 0.01, 0.1  # fractions of images
 MOVED, SHOWN = 5, 3  # classes that move most; classes shown of a photograph
 AT_ONCE = 2**24
 
@@ -196,7 +196,9 @@ class _Steering:
 
     def _chosen(self) -> list[int]:
         """Latents whose images get the most similar answers."""
-        candidates = usable(self.fraction_S, RARE, DENSE)[:CANDIDATES].tolist()
+        usual = usable(self.fraction_S, RARE, DENSE)
+        spread = np.linspace(0, len(usual) - 1, min(CANDIDATES, len(usual))).astype(np.int64)
+        candidates = usual[spread].tolist()
         own = {latent: [i for i in self._images_of(latent) if self._pixels(i) is not None]
                for latent in candidates}  # fmt: skip
         every = sorted({i for images in own.values() for i in images})

@@ -203,6 +203,8 @@ class _Steering:
             )
         own = dict(zip(OWN, map(set, self._own(latent)), strict=True))
         own["either"] = own["peak"] | own["following"]
+        writes = self.writes.up_SP[latent].tolist() if self.writes else []
+        own["promoted"] = set(writes)
         unedited = self._read(latent, plain).figures(own)
         directions = other_dictionaries(self.sae, latent, config.random, config.seed)
         made = []
@@ -220,7 +222,7 @@ class _Steering:
             "max": most,
             "frequency": float(self.activity.frequency_S[latent]),
             **{name: self._words(sorted(tokens)) for name, tokens in own.items()},
-            "promotes": self._words(self.writes.up_SP[latent].tolist()) if self.writes else [],
+            "promotes": self._words(writes),
             "examples": self._examples(latent),
             "unedited": unedited,
             "strengths": [

@@ -11,7 +11,7 @@ from .shared_page import (
     strength_word,
     summary,
 )
-from .words import best, own
+from .words import COHERENT, best, own
 
 MOST_WORDS = 16
 
@@ -30,10 +30,10 @@ def context(findings: Figures) -> dict[str, Any]:
         "its activating examples promise, and what does that cost?",
         "numbers": _tiles(findings),
         "heads": [
-            "latent", "strength", "own tokens", "unedited", "random", "active", "random",
-            "surprise", "random", "KL", "random", "ΔCE", "random",
+            "latent", "strength", "own tokens", "unedited", "random", "promoted", "random",
+            "active", "random", "surprise", "random", "KL", "random", "ΔCE", "random",
         ],
-        "rows": summary(findings, ("active", "surprise", "kl", "loss")),
+        "rows": summary(findings, ("promoted", "active", "surprise", "kl", "loss")),
         "sections": [_section(findings, latent) for latent in findings["latents"]],
         "method": [
             f"Dictionary: run {findings['run']} at {findings['site']} of {findings['subject']}. "
@@ -44,14 +44,18 @@ def context(findings: Figures) -> dict[str, Any]:
             "Own tokens are those at the peaks of the latent's 20 strongest contexts, and those "
             "that follow a peak; the figure is the fraction of all tokens of the continuations "
             "that are among them, greedy and sampled ones together. Its chance level is that of "
-            "the unedited continuations, and of random directions. Active: the fraction of tokens "
-            "on which the latent is active when the unedited model reads the continuation. "
+            "the unedited continuations, and of random directions. Promoted: the fraction that are "
+            "among the ten tokens with the largest logit weights of the decoder row. Active: the fraction of "
+            "tokens on which the latent is active when the unedited model reads the continuation. "
             "Surprise: mean -log p of a token for the unedited model, in nats.",
             f"KL(clean ‖ edited) and the change of the cross-entropy (ΔCE) are means over next "
             f"tokens of {findings['text']}, {findings['contexts']:,} contexts, in nats.",
         ],
         "caveats": [
             *([chosen] if findings["chosen"] else []),
+            f"The figures at the top are of the strength with the largest gain over both controls "
+            f"among those with a KL of at most {COHERENT:g} nats, beyond which little is left of "
+            "the text.",
             "A latent whose own tokens are many words has a high chance level: compare with the "
             "unedited continuations and random directions.",
             "Text can hold the latent's tokens and be no text any more: read the surprise, the KL "

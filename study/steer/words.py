@@ -6,15 +6,19 @@ from typing import Any
 from tendril.data.store.tables import columns
 
 Figures = Mapping[str, Any]
+COHERENT = 1.5  # KL in nats above which text is not compared, unless all strengths exceed it
 
 
 def best(figures: Figures) -> dict[str, Any]:
     """The latent and strength with the largest gain over the unedited network, beyond that of
     random directions, as scalars for the command's JSON. The gain is that of the fraction of the
-    latent's own tokens, or of the probability of its own classes."""
+    latent's own tokens, or of the probability of its own classes. Of text only strengths count
+    whose KL is at most COHERENT, if there are any."""
     found: dict[str, Any] = {"best_latent": None, "best_strength": None, "best_gain": None}
+    text = "prompts" in figures
     for latent, one in figures["latents"].items():
-        for step in one["strengths"]:
+        mild = [step for step in one["strengths"] if text and step["latent"]["kl"] <= COHERENT]
+        for step in mild or one["strengths"]:
             here, chance = own(step["latent"]), own(step["random"])
             if here is None or chance is None:
                 continue
@@ -73,6 +77,7 @@ TEXT = {
     "peak": "peak tokens",
     "following": "following tokens",
     "either": "either",
+    "promoted": "promoted",
     "active": "active",
     "surprise": "surprise",
     "kl": "KL",

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import html
+import io
 import json
 import shlex
 from pathlib import Path
@@ -75,6 +76,11 @@ def vision(home: Path, **fields: Any) -> SteerConfig:
 
 def steer(config: SteerConfig) -> StudyResult:
     return run_study(SteerStudy(), config)
+
+
+def table(made: StudyResult, name: str) -> list[dict[str, str]]:
+    text = (made.report.parent / name).read_text()
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def test_continuations_are_those_of_generation_under_the_edit(home: Path) -> None:
@@ -152,10 +158,10 @@ def test_the_page_of_text_shows_all_and_the_report_is_reused(home: Path) -> None
         assert text in page
     for latent in figures["latents"]:
         assert f'id="latent-{latent}"' in page
-    rows = list(csv.DictReader((made.report.parent / "continuations.csv").open()))
+    rows = table(made, "continuations.csv")
     assert len(rows) == 3 * 3 * (1 + 2 * 2 * 2)
     assert {row["direction"] for row in rows} == {"unedited", "latent", "random"}
-    rows = list(csv.DictReader((made.report.parent / "strengths.csv").open()))
+    rows = table(made, "strengths.csv")
     assert len(rows) == 2 * (1 + 2 * 2)
     assert f"Latent {figures['best_latent']} at" in made.headline
     assert steer(asked).reused
@@ -253,7 +259,7 @@ def test_the_page_of_images_shows_photographs_and_moves(pictures: Path) -> None:
     )
     for text in ("Classes that move most", "random direction", "red"):
         assert text in page
-    rows = list(csv.DictReader((made.report.parent / "answers.csv").open()))
+    rows = table(made, "answers.csv")
     assert len(rows) == 3 * len(figures["photographs"]) * (1 + 2 * 2 * 2)
     assert steer(vision(pictures, latent=(), choose=2, strengths=(0.0, 1.0))).reused
 
