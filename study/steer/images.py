@@ -17,6 +17,7 @@ from tendril.data.inputs.images import ImageSource, readable
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
 from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
+from tendril.models.sites.dimensions import tokens_of
 from tendril.models.sites.edit import edit
 from tendril.models.sites.splice import splicing
 from tendril.models.subjects.subject import site_modules
@@ -97,6 +98,11 @@ def find_images(config: SteerConfig, run: Path) -> SteeredImages:
     if found.images is None:
         raise InputsNotFoundError(f"steer needs photographs. {found.no_images}")
     if config.patch:
+        if found.tokens and tokens_of(found.subject.module).keep != "patches":
+            raise ConfigError(
+                f"--patch needs a site with rows and columns; {found.site} was read as tokens "
+                "without places. Leave it out, or harvest with --tokens patches."
+            )
         top, left, height, width = config.patch
         rows, columns = (*found.grid, 1)[:2]
         if top + height > rows or left + width > columns:
@@ -263,7 +269,6 @@ class _Steering:
         if config.patch:
             top, left, height, width = config.patch
             places = (slice(top, top + height), slice(left, left + width))
-            places = places if len(self.inputs.found.grid) == 2 else places[0]
         strength = {latent: value} if sae is not None else None
         for start in range(0, len(numbers), config.batch_size):
             some = numbers[start : start + config.batch_size]

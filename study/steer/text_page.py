@@ -45,9 +45,9 @@ def context(findings: Figures) -> dict[str, Any]:
             "that follow a peak; the figure is the fraction of all tokens of the continuations "
             "that are among them, greedy and sampled ones together. Its chance level is that of "
             "the unedited continuations, and of random directions. Promoted: the fraction that are "
-            "among the ten tokens with the largest logit weights of the decoder row. Active: the fraction of "
-            "tokens on which the latent is active when the unedited model reads the continuation. "
-            "Surprise: mean -log p of a token for the unedited model, in nats.",
+            "among the ten tokens with the largest logit weights of the decoder row. Active: the "
+            "fraction of tokens on which the latent is active when the unedited model reads the "
+            "continuation. Surprise: mean -log p of a token for the unedited model, in nats.",
             f"KL(clean ‖ edited) and the change of the cross-entropy (ΔCE) are means over next "
             f"tokens of {findings['text']}, {findings['contexts']:,} contexts, in nats.",
         ],
