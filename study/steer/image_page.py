@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..page.svg import data_url
-from .shared_page import RANDOM, Figures, edit_words, strength_chart, strength_word, summary
+from .page import RANDOM, Figures, edit_words, strength_chart, strength_word, summary
 from .words import best
 
 LARGEST = 160  # pixels of a picture on the page

@@ -3,7 +3,7 @@
 from collections.abc import Sequence, Set
 from typing import Any
 
-from .shared_page import (
+from .page import (
     RANDOM,
     Figures,
     edit_words,

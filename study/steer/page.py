@@ -77,4 +77,5 @@ def summary(figures: Figures, names: Sequence[str]) -> list[list[str]]:
 
 def strength_word(strength: float, value: float) -> str:
     """A strength, and the number that it stands for."""
-    return f"{strength:+g} times max (s = {value:.3g})"
+    shown = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{strength:+g} times max (s = {shown})"
