@@ -544,3 +544,46 @@ def test_a_site_that_is_called_twice_or_never_or_alone_is_refused(sae: SAE) -> N
         pytest.raises(SubjectError, match="an edited network must be called itself"),
     ):
         model.forward(x)
+
+
+def test_a_latent_of_a_real_model_forced_on_changes_the_story(shared: Path) -> None:
+    """stories260K: a latent that detects ` T`, before names such as Tom and Tim. Forced on it makes
+    these names frequent; with strength zero greedy and sampled stories are bit for bit the same."""
+    real = language_subject(str(shared / "lm" / "stories260K"))
+    (module,) = real.sites["blocks.2.hook_resid_post"]
+    start = real.tokenizer("Tom and Tim saw Timmy. Tim and Tom met Tommy.", return_tensors="pt")
+    ids_BT = start["input_ids"]
+    with recording(real.module, {module: (module,)}) as forward:
+        x_TD = forward(ids_BT)[module][0, 1:]
+    name = [piece.startswith("▁T") for piece in real.tokenizer.convert_ids_to_tokens(ids_BT[0, 1:])]
+    row_D = x_TD[name].mean(0) - x_TD.mean(0)
+    sae = SAE(real.width, 1, Sparsity("relu"), pre_bias=True).requires_grad_(False)
+    sae.W_dec[0] = row_D / row_D.norm()
+    sae.W_enc[:, 0] = sae.W_dec[0]
+    sae.b_dec.copy_(x_TD.mean(0))
+    most = float(sae.encode(x_TD).max())
+    prompt_BT = real.tokenizer("One day", return_tensors="pt")["input_ids"].repeat(8, 1)
+    network: Any = real.module
+
+    def stories(**options: Any) -> Tensor:
+        torch.manual_seed(0)
+        mask_BT = torch.ones_like(prompt_BT)
+        found: Tensor = network.generate(
+            prompt_BT, attention_mask=mask_BT, max_new_tokens=30, use_cache=True, pad_token_id=0,
+            **options,
+        )  # fmt: skip
+        return found
+
+    def names(tokens_BT: Tensor) -> int:
+        return sum(real.tokenizer.decode(row).count(" T") for row in tokens_BT)
+
+    plain = stories(do_sample=True), stories(do_sample=False)
+    with tendril.edit(real, "resid_post.2", sae, add={0: 0.0}, scale={0: 1.0}):
+        assert torch.equal(stories(do_sample=True), plain[0])
+        assert torch.equal(stories(do_sample=False), plain[1])
+    with tendril.edit(real, "resid_post.2", sae, add={0: most}, positions=slice(1, None)):
+        forced = stories(do_sample=True)
+    with tendril.edit(real, "resid_post.2", sae, add={0: -most}, positions=slice(1, None)):
+        held = stories(do_sample=True)
+    assert names(forced) >= 3 * max(names(plain[0]), 1)
+    assert names(held) <= names(plain[0])
