@@ -63,6 +63,7 @@ STUDIES: Mapping[str, Entry] = {
     ),
     "splice": Entry("splice.config:SpliceConfig", "splice.study:SpliceStudy"),
     "ablate": Entry("ablate.config:AblateConfig", "ablate.study:AblateStudy", ("transformers",)),
+    "steer": Entry("steer.config:SteerConfig", "steer.study:SteerStudy"),
     "patching": Entry(
         "patching.config:PatchingConfig", "patching.study:PatchingStudy", ("transformers",)
     ),

@@ -68,7 +68,7 @@ def recording(
         if seen is None:
             return
         if name in seen:
-            raise _Stop(SubjectError(_called_often(name, "twice or more")))
+            raise _Stop(SubjectError(called_often(name, "twice or more")))
         tensor = _first_tensor(name, acts)
         last = len(seen) + 1 == len(modules)
         seen[name] = tensor if last else tensor.clone()
@@ -93,7 +93,7 @@ def recording(
             return {site: _join([seen[name] for name in names]) for site, names in sites.items()}
         else:
             uncalled = next(name for name in modules if name not in seen)
-            raise SubjectError(_never_called(uncalled))
+            raise SubjectError(never_called(uncalled))
         finally:
             passes.seen = None
 
@@ -211,9 +211,9 @@ def module_outputs(
             handle.remove()
     for name in modules:
         if calls[name] == 0:
-            raise SubjectError(_never_called(name))
+            raise SubjectError(never_called(name))
         if calls[name] > 1:
-            raise SubjectError(_called_often(name, f"{calls[name]} times"))
+            raise SubjectError(called_often(name, f"{calls[name]} times"))
     return outputs, x
 
 
@@ -276,11 +276,11 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts), dim=-1 if parts[0].ndim == 3 else 1)  # tokens are [B, T, D]
 
 
-def _never_called(name: str) -> str:
+def never_called(name: str) -> str:
     return f"module {name!r} is not called in a forward pass. Choose another site."
 
 
-def _called_often(name: str, count: str) -> str:
+def called_often(name: str, count: str) -> str:
     block = name.rpartition(".")[0]
     return (
         f"module {name!r} is called {count} in one forward pass, so it has no single activation. "

@@ -26,6 +26,7 @@ BLOCK = 8192  # vectors encoded at a time, to bound the memory that latents take
 IGNORED = -100  # label of positions without a prediction, as in torch's cross_entropy
 
 Substitute = Callable[[Tensor], Tensor]  # vectors [n, d] -> vectors [n, d]
+New = Callable[[str, Tensor], Tensor | None]  # a module's name, its tensor -> another, or None
 Batch = tuple[Tensor, Tensor | None]  # input of the network, and target classes
 
 
@@ -89,28 +90,49 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
     exception. Not thread-safe. Raises SubjectError as `recording` does.
     """
     replacements: dict[str, Tensor] = {}
-    image = False  # whether the input is a batch of images
-    size: tuple[int, ...] = ()  # height and width of these images
+    seen: Any = None  # the network's input in this pass
+
+    def replacement(name: str, original: Tensor) -> Tensor | None:
+        if name not in replacements:
+            return None
+        return put_kept(module, name, original, replacements[name], seen)
+
+    with (
+        recording(module, {name: (name,) for name in names}) as record,
+        _predicting(module, logits) as predict,
+        replacing(module, names, replacement),
+    ):
+
+        def run(x: Any, parts: Mapping[str, Tensor]) -> Tensor:
+            nonlocal seen
+            seen = x
+            replacements.update(parts)
+            try:
+                return predict(x)[logits]
+            finally:
+                replacements.clear()
+
+        yield Splice(record, run)
+
+
+@contextmanager
+def replacing(module: nn.Module, names: Iterable[str], new: New) -> Iterator[None]:
+    """Context manager in which `new(name, tensor)` takes the place of the output of each module in
+    `names`, or of the input of one marked `:in`, which is overwritten in place; None leaves it.
+
+    Tensors have the module's own layout. Hooks are removed on exit, also after an exception.
+    """
     modules = dict(module.named_modules(remove_duplicate=False))
 
-    def replacement(name: str, like: Tensor) -> Tensor:
-        if not image:
-            return replacements[name]
-        part = modules[name.removesuffix(INPUT)]
-        layout = layout_of(name, part, module, like.shape, size)
-        new, tokens = replacements[name], tokens_of(module)
-        if len(layout) == 3 and tokens.keep != "all":  # the other tokens stay as they are
-            new = tokens.put(name, standard(like, layout), new, size)
-        return restored(new, layout)
-
-    def hook(name: str) -> Callable[[nn.Module, object, object], object]:
+    def after(name: str) -> Callable[[nn.Module, object, object], object]:
         def replace(_module: nn.Module, _inputs: object, output: object) -> object:
-            if name not in replacements:
-                return None
             original = first_tensor(output)
+            found = new(name, original)
+            if found is None:
+                return None
             # A copy, because a later in-place operation would change the caller's tensor. It keeps
             # the original's memory layout, so that equal values give bitwise equal logits.
-            return with_first(output, torch.empty_like(original).copy_(replacement(name, original)))
+            return with_first(output, torch.empty_like(original).copy_(found))
 
         return replace
 
@@ -118,39 +140,49 @@ def splicing(module: nn.Module, names: tuple[str, ...], logits: str = "") -> Ite
         def replace(
             _module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]
         ) -> None:
-            if name in replacements:
-                original = first_tensor(inputs or tuple(named.values()))
-                original.copy_(replacement(name, original))
+            original = first_tensor(inputs or tuple(named.values()))
+            found = new(name, original)
+            if found is not None:
+                original.copy_(found)
 
         return replace
 
     handles = []
-    with (
-        recording(module, {name: (name,) for name in names}) as record,
-        _predicting(module, logits) as predict,
-    ):
+    try:
+        for name in names:
+            part = modules[name.removesuffix(INPUT)]
+            handles.append(
+                part.register_forward_pre_hook(before(name), with_kwargs=True)
+                if name.endswith(INPUT)
+                else part.register_forward_hook(after(name))
+            )
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
-        def run(x: Any, parts: Mapping[str, Tensor]) -> Tensor:
-            nonlocal image, size
-            image, size = is_image(x), image_size(x)
-            replacements.update(parts)
-            try:
-                return predict(x)[logits]
-            finally:
-                replacements.clear()
 
-        try:
-            for name in names:
-                part = modules[name.removesuffix(INPUT)]
-                handles.append(
-                    part.register_forward_pre_hook(before(name), with_kwargs=True)
-                    if name.endswith(INPUT)
-                    else part.register_forward_hook(hook(name))
-                )
-            yield Splice(record, run)
-        finally:
-            for handle in handles:
-                handle.remove()
+def kept_of(root: nn.Module, name: str, acts: Tensor, x: object) -> Tensor:
+    """A view of the activations of a module that are read, as `recording` gives them: a map
+    [B, C, H, W], tokens [B, T, D] or vectors [B, D]. `x` is the input of the network `root`."""
+    if not is_image(x):
+        return acts
+    part = root.get_submodule(name.removesuffix(INPUT))
+    acts = standard(acts, layout_of(name, part, root, acts.shape, image_size(x)))
+    return tokens_of(root).kept(name, acts, image_size(x)) if acts.ndim == 3 else acts
+
+
+def put_kept(root: nn.Module, name: str, acts: Tensor, kept: Tensor, x: object) -> Tensor:
+    """Inverse of `kept_of`: activations in the module's own layout. Tokens that are not read stay
+    as they are in `acts`."""
+    if not is_image(x):
+        return kept
+    part = root.get_submodule(name.removesuffix(INPUT))
+    layout = layout_of(name, part, root, acts.shape, image_size(x))
+    tokens = tokens_of(root)
+    if len(layout) == 3 and tokens.keep != "all":
+        kept = tokens.put(name, standard(acts, layout), kept, image_size(x))
+    return restored(kept, layout)
 
 
 def _predicting(

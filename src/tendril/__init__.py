@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .harvest.config import LanguageConfig as LanguageConfig
     from .models.dictionaries.checkpoint import load_dictionary as load_dictionary
     from .models.dictionaries.run import load_run as load_run
+    from .models.sites.edit import edit as edit
     from .models.subjects.module import subject_from_module as subject_from_module
     from .study.call import study as study
     from .train.call import train as train
@@ -44,6 +45,7 @@ MODULES = {
     "SweepConfig": "train.sweep.config",
     "TendrilError": "data.errors",
     "TrainConfig": "train.config",
+    "edit": "models.sites.edit",
     "load_dictionary": "models.dictionaries.checkpoint",
     "load_run": "models.dictionaries.run",
     "open_store": "data.store.reader",
@@ -56,6 +58,7 @@ __all__ = [
     "SweepConfig",
     "TendrilError",
     "TrainConfig",
+    "edit",
     "harvest",
     "load_dictionary",
     "load_run",
