@@ -18,7 +18,7 @@ from tendril.models.sites.splice import CLEAN
 from tendril.models.subjects.subject import site_modules
 from tendril.models.subjects.tokenise import cut_for, tokens_of
 
-from ..core.language_inputs import LanguageInputs, find_language_inputs, text_of, without_dropped
+from ..core.language_inputs import LanguageInputs, find_language_inputs
 from ..core.language_text import (
     JudgedText,
     TextChoice,
@@ -26,6 +26,7 @@ from ..core.language_text import (
     held_out_fraction,
     held_out_text,
 )
+from ..core.stores import text_of, without_dropped
 from ..core.token_text import readable
 from ..measures.decoder_directions import promoted
 from ..measures.latent_activity import Activity, watch
