@@ -47,7 +47,7 @@ from .checks import warn_of_passes, warn_of_result
 from .config import BASELINES, TrainConfig, what_of, where_of
 from .metrics import evaluate
 from .outliers import used_norms, warn_of_outliers
-from .run import METRICS, Running, write_result
+from .run import METRICS, Running, loggers_of, write_result
 from .trainer import ALONE, Ranks
 from .vectors import Source, source_of, store_of
 
@@ -157,10 +157,10 @@ def checked_source(config: TrainConfig, store: Store | None = None) -> Source:
     """The vectors of a config. Raises ConfigError if it cannot be trained on them."""
     source = source_of(config, store or store_of(config))
     config.check(source.width)
-    if config.tensorboard:
-        from .scalars import summary_writer
+    if config.tensorboard or config.wandb:
+        from .loggers import check_loggers
 
-        summary_writer()  # refused now rather than in the middle
+        check_loggers(config)  # refused now rather than in the middle
     return source
 
 
@@ -345,6 +345,7 @@ def stop(runs: Sequence[Running]) -> NoReturn:
     """Write a checkpoint of each run and raise KeyboardInterrupt."""
     for running in runs:
         running.checkpoint()
+        running.leave()
         note(f"{running.run}: checkpoint of step {running.trainer.step} written.")
     raise KeyboardInterrupt
 
@@ -371,6 +372,8 @@ def _fit(config: TrainConfig, source: Source, run: Path, device: torch.device) -
     held = evaluate(sae, rows_held, config.eval_rows, source.outlier_test)
     dead = float((held.frequency_S == 0).double().mean())
     write_result(config, source, run, began, sae, held, (0, rows, dead))
+    if loggers := loggers_of(config, run, 0):
+        loggers.finish(read_figures(run))
 
 
 def read_result(run: Path) -> TrainResult:

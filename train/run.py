@@ -25,6 +25,7 @@ from tendril.models.dictionaries.checkpoint import (
     DICTIONARY,
     LATENTS,
     STATE,
+    read_figures,
     read_json,
     read_tensors,
     save_dictionary,
@@ -35,7 +36,7 @@ from tendril.models.dictionaries.checkpoint import (
 from tendril.models.dictionaries.folding import folded
 from tendril.models.dictionaries.sae import Dictionary, Stored
 
-from .config import TrainConfig, run_label
+from .config import WANDB, TrainConfig, run_label
 from .metrics import EVALUATION_COLUMNS, Evaluation, append_metrics, begin_metrics, evaluate
 from .objectives.base import Loss, make_objective
 from .outliers import IsOutlier
@@ -43,11 +44,12 @@ from .trainer import ALONE, Ranks, Stream, Trainer
 from .vectors import Source
 
 if TYPE_CHECKING:
-    from .scalars import Scalars
+    from .loggers import Loggers
 
 METRICS, EVALUATIONS = "metrics.csv", "evaluations.csv"
 FILES = (CONFIG, METRICS, EVALUATIONS, DICTIONARY, LATENTS, STATE)
-NOT_KEPT = ("home", "dry_run", "overwrite")  # fields about one command, not about the run
+# fields about one command, not about the run
+NOT_KEPT = ("home", "dry_run", "overwrite", "wandb", *WANDB)
 
 
 @final
@@ -55,7 +57,8 @@ class Running:
     """A run that is begun, or continued after a stop: `take` a step, until `done`; then `finish`.
 
     Vectors come from `stream`, already centred and scaled if `scaled`. `held_out` gives the vectors
-    to evaluate on; by default they are read from the store. If several processes train together,
+    to evaluate on; by default they are read from the store. `lost` are loggers that have failed,
+    shared by the runs of a sweep. If several processes train together,
     all of them call all of this, and the first one writes.
     """
 
@@ -70,6 +73,7 @@ class Running:
         scaled: bool = False,
         held_out: Callable[[], Iterable[Float[Tensor, "n d"]]] | None = None,
         ranks: Ranks = ALONE,
+        lost: set[str] | None = None,
     ) -> None:
         began = time.monotonic()
         self.config, self.run, self._device = config, run, device
@@ -88,10 +92,11 @@ class Running:
                 restore_curves(run, numbers)
         self._began = began - seconds
         self._kept = self.trainer.step
-        self._scalars: Scalars | None = None
+        self._loggers: Loggers | None = None
         ranks.wait()  # all have read before anything is written
         if ranks.first:
             self._begin_files()
+            self._loggers = loggers_of(config, run, self.trainer.step, lost)
 
     def _begin_files(self) -> None:
         """Prepare the files for the steps to come."""
@@ -102,10 +107,6 @@ class Running:
         begin_metrics(run / METRICS, step)
         if config.eval_every:
             begin_metrics(run / EVALUATIONS, step, EVALUATION_COLUMNS)
-        if config.tensorboard:
-            from .scalars import Scalars
-
-            self._scalars = Scalars(run, step)
 
     @property
     def done(self) -> bool:
@@ -134,8 +135,8 @@ class Running:
             figures = trainer.figures(x_ND, loss) | {"lr": lr}
             if self._ranks.first:
                 append_metrics(self.run / METRICS, figures)
-            if self._scalars:
-                self._scalars.add("train", figures)
+            if self._loggers:
+                self._loggers.add("train", figures)
         if self._ranks.first and self._every(config.eval_every):
             self._write_evaluation()
         if self._every(config.checkpoint_every):
@@ -147,8 +148,8 @@ class Running:
         tensors, numbers = self.trainer.state(time.monotonic() - self._began)
         if self._ranks.first:
             write_tensors(self.run / STATE, tensors, numbers | about_run(self.run))
-        if self._scalars:
-            self._scalars.flush()
+        if self._loggers:
+            self._loggers.flush()
         self._kept = self.trainer.step
 
     def _refuse_diverged(self) -> None:
@@ -156,6 +157,7 @@ class Running:
         if bad is not None:
             from .checks import diverged
 
+            self.leave()
             source = self._source
             diverged(source.store, source.sites, bad, self._kept, self.config.lr)
 
@@ -164,8 +166,8 @@ class Running:
         at: dict[str, int | float] = {"step": self.trainer.step, "vectors": self.trainer.vectors}
         figures = at | {"fvu": held.fvu, "l0": held.l0}
         append_metrics(self.run / EVALUATIONS, figures, EVALUATION_COLUMNS)
-        if self._scalars:
-            self._scalars.add("held_out", figures)
+        if self._loggers:
+            self._loggers.add("held_out", figures)
 
     def finish(self) -> None:
         """Write the dictionary for raw vectors, and its figures on held-out vectors."""
@@ -179,8 +181,13 @@ class Running:
             rows = source.once(config, self._device, part="train")
             fvu_train = evaluate(dictionary, rows, config.eval_rows).fvu
         write_result(config, source, self.run, self._began, dictionary, held, trained, fvu_train)
-        if self._scalars:
-            self._scalars.close()
+        if self._loggers:
+            self._loggers.finish(read_figures(self.run))
+
+    def leave(self) -> None:
+        """Close the loggers of a run that stops before its end."""
+        if self._loggers:
+            self._loggers.finish()
 
     def _every(self, steps: int) -> bool:
         return bool(steps) and (self.done or self.trainer.step % steps == 0)
@@ -189,6 +196,17 @@ class Running:
         dictionary = folded(self.trainer.sae, self._scale, self._centre)
         most = self.config.eval_rows
         return dictionary, evaluate(dictionary, self._held_out_rows(), most, is_outlier)
+
+
+def loggers_of(
+    config: TrainConfig, run: Path, step: int, lost: set[str] | None = None
+) -> "Loggers | None":
+    """The loggers that a config asks for, if there are any; config.json is written before."""
+    if not (config.tensorboard or config.wandb):
+        return None
+    from .loggers import Loggers
+
+    return Loggers(config, run, step, lost)
 
 
 def about_run(run: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from tendril.models.dictionaries.checkpoint import (
 )
 
 from ..config import BASELINES, TrainConfig
+from ..loggers import check_loggers
 from ..loop import (
     check_memory,
     memory_errors,
@@ -147,12 +148,18 @@ def sweep(config: SweepConfig) -> SweepResult:
     for run in runs:
         run.check(source.width)
         check_memory(run, source.width, device)
+    check_loggers(config.base)
     keep_freed_memory()
     digest = hashlib.sha256(canonical_json(sorted(f.name for f in folders)).encode()).hexdigest()
     name = slug(f"sweep-{config.base.name or source.name}")
     folder = runs_folder(config.base.home) / f"{name}-{digest[:12]}"
     again = config.base.overwrite
-    left = {path: run for path, run in folders.items() if again or not (path / RESULT).exists()}
+    group = config.base.wandb_group or folder.name
+    left = {
+        path: replace(run, wandb_group=group if run.wandb else "")
+        for path, run in folders.items()
+        if again or not (path / RESULT).exists()
+    }
     note(f"{len(folders)} runs, {len(left)} of them to be trained.")
     failed = _train_all(left, source, device)
     if left and len(failed) == len(folders):
@@ -225,10 +232,9 @@ def _one_pass(
             check_not_link(path)
             path.mkdir(parents=True, exist_ok=True)
             locks.enter_context(only_trainer(path, overwrite=configs[path].overwrite))
-        runs = [
-            Running(run, source, path, device, stream, scaled=True, held_out=held_out)
-            for path, run in configs.items()
-        ]
+        lost: set[str] = set()
+        how: dict[str, Any] = {"scaled": True, "held_out": held_out, "lost": lost}
+        runs = [Running(run, source, path, device, stream, **how) for path, run in configs.items()]
         last = min(runs, key=lambda run: run.trainer.step)
         at = read_tensors(last.run / STATE)[1]["reader"] if last.trainer.step else beginning
         stream.start(at)
