@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from .errors import ConfigError
 from .store.atomic import write_whole
@@ -48,7 +48,8 @@ def from_yaml(default: C, path: str | Path, only: Collection[str] | None = None)
                 f"{name} in {path} must be {in_words(types[name])}; got {shown(value)}."
                 f"{remedy(value, types[name])}"
             ) from None
-    return _with(default, values)
+    changed: C = _with(default, values)
+    return changed
 
 
 def to_yaml(config: Any, only: Collection[str] | None = None, command: Sequence[str] = ()) -> str:
@@ -59,7 +60,7 @@ def to_yaml(config: Any, only: Collection[str] | None = None, command: Sequence[
         if name not in ONCE and (only is None or name in only)
     }
     try:
-        text = yaml.safe_dump(
+        text: str = yaml.safe_dump(
             values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=10_000
         )
     except yaml.YAMLError as error:

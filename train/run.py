@@ -36,10 +36,17 @@ from tendril.models.dictionaries.checkpoint import (
 from tendril.models.dictionaries.folding import folded
 from tendril.models.dictionaries.sae import Dictionary, Stored
 
-from .config import WANDB, TrainConfig, run_label
+from .checks import (
+    diverged,
+    warnings_of_held_out,
+    warnings_of_mean,
+    warnings_of_passes,
+    warnings_of_result,
+)
+from .config import BASELINES, WANDB, TrainConfig, fields_of, run_label
 from .metrics import EVALUATION_COLUMNS, Evaluation, append_metrics, begin_metrics, evaluate
 from .objectives.base import Loss, make_objective
-from .outliers import IsOutlier
+from .outliers import IsOutlier, used_norms
 from .trainer import ALONE, Ranks, Stream, Trainer
 from .vectors import Source
 
@@ -155,8 +162,6 @@ class Running:
     def _refuse_diverged(self) -> None:
         bad = self.trainer.first_bad()
         if bad is not None:
-            from .checks import diverged
-
             self.leave()
             source = self._source
             diverged(source.store, source.sites, bad, self._kept, self.config.lr)
@@ -196,6 +201,28 @@ class Running:
         dictionary = folded(self.trainer.sae, self._scale, self._centre)
         most = self.config.eval_rows
         return dictionary, evaluate(dictionary, self._held_out_rows(), most, is_outlier)
+
+
+def training_vectors(config: TrainConfig, source: Source) -> float:
+    """About how many vectors there are to train on."""
+    each = len(source.group) if source.group and config.orbits == "each" else 1
+    store, rows = source.store, source.store.moments(source.sites[0]).count
+    if source.alters and config.norm_outliers == "drop":
+        rule, times = config.norm_outliers, config.outlier_times
+        rows = len(used_norms(store, source.sites[0], source.sites, rule, times))
+    return rows * (1 - config.held_out) * each
+
+
+def data_warnings(config: TrainConfig, source: Source) -> list[str]:
+    """What is known before training to make its figures say little, and what to do about it."""
+    found = [*source.warnings, *warnings_of_held_out(source.store, config.held_out)]
+    if config.objective in BASELINES:
+        return found
+    bias = config.bias if "bias" in fields_of(config.objective) else ""
+    for name, (store, site) in source.parts.items():
+        found += warnings_of_mean(source.channels[name], f"{site} in {store.name}", bias)
+    vectors = training_vectors(config, source)
+    return found + warnings_of_passes(config.steps, config.batch_size, vectors)
 
 
 def loggers_of(
@@ -286,6 +313,8 @@ def write_result(
     written = read_json(run / CONFIG)
     save_dictionary(run, dictionary, written, held.frequency_S)
     steps, vectors, dead = trained
+    warnings = data_warnings(config, source)
+    warnings += warnings_of_result(held.fvu, dead, held.fvu_without_outliers)
     write_figures(
         run,
         {
@@ -302,6 +331,7 @@ def write_result(
             "vectors": vectors,
             "eval_rows": held.rows,
             "seconds": round(time.monotonic() - began, 3),
+            **({"warnings": list(dict.fromkeys(warnings))} if warnings else {}),
         },
         FILES,
     )

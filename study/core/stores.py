@@ -1,13 +1,13 @@
 """Runs and the stores that they were trained on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tendril.data.errors import ConfigError, RunDamagedError, StoreNotFoundError
 from tendril.data.home import SCHEME, STORE, find_store, folder_of
 from tendril.data.store.reader import Store, open_store
-from tendril.models.dictionaries.checkpoint import DICTIONARY, read_config
+from tendril.models.dictionaries.checkpoint import DICTIONARY, RESULT, read_config, read_figures
 
 from .report import file_digest
 
@@ -22,6 +22,16 @@ def store_of_run(run: Path, home: str, store: str = "") -> Store:
             f"nor in {folder_of(STORE, home)}. Pass --store with its path, or harvest it again."
         )
     return found
+
+
+def training_warnings(runs: Iterable[Path]) -> list[str]:
+    """What training has warned of, as result.json of the runs says: remarks for their readers."""
+    return [
+        f"Training of {run.name} has warned: {text}"
+        for run in runs
+        if (run / RESULT).is_file()
+        for text in read_figures(run).get("warnings", [])
+    ]
 
 
 def trained_sites(run: Path, store: Store, width: int) -> tuple[str, ...]:

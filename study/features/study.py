@@ -25,7 +25,7 @@ from ..core.language_inputs import (
     without_dropped,
 )
 from ..core.report import write_csv
-from ..core.stores import dictionary_digests, store_of_run, trained_sites
+from ..core.stores import dictionary_digests, store_of_run, trained_sites, training_warnings
 from ..core.study import Study
 from ..core.token_text import readable
 from ..measures.decoder_directions import neighbours, promoted
@@ -109,7 +109,8 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
     def remarks(self, config: FeaturesConfig, inputs: AllInputs) -> list[str]:
         if not isinstance(inputs, FeatureInputs):
             return inputs.remarks(config)
-        return text_remarks(inputs.store, inputs.text, inputs.trained, config.part)
+        found = text_remarks(inputs.store, inputs.text, inputs.trained, config.part)
+        return found + training_warnings([inputs.run])
 
     def title(self, config: FeaturesConfig, inputs: AllInputs) -> str:
         return f"Features at {' + '.join(inputs.sites)} of {inputs.store.spec['subject']['name']}"

@@ -33,7 +33,7 @@ from ..core.language_inputs import (
     without_dropped,
 )
 from ..core.report import write_records
-from ..core.stores import dictionary_digests, store_of_run, trained_sites
+from ..core.stores import dictionary_digests, store_of_run, trained_sites, training_warnings
 from ..core.study import Study
 from ..core.token_text import readable
 from ..measures.text_examples import examples_of, firing_of
@@ -106,7 +106,8 @@ class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings])
         }
 
     def remarks(self, config: InterpretConfig, inputs: InterpretInputs) -> list[str]:
-        return text_remarks(inputs.store, inputs.text, read_config(inputs.run))
+        found = text_remarks(inputs.store, inputs.text, read_config(inputs.run))
+        return found + training_warnings([inputs.run])
 
     def title(self, config: InterpretConfig, inputs: InterpretInputs) -> str:
         return f"Latents of {inputs.run.resolve().name} in words"
