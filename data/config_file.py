@@ -21,7 +21,17 @@ C = TypeVar("C")
 ONCE = {"dry_run", "overwrite", "rank"}  # fields about one command, which are not saved
 LARGEST_FILE = 2**20  # bytes
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # YAML 1.1 takes 1e-3 for a text
+LIST = "tag:yaml.org,2002:seq"
 WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Writes a field a line, and lists in brackets."""
+
+
+_Dumper.add_representer(
+    tuple, lambda dumper, value: dumper.represent_sequence(LIST, value, flow_style=True)
+)
 
 
 def from_yaml(default: C, path: str | Path, only: Collection[str] | None = None) -> C:
@@ -35,12 +45,7 @@ def from_yaml(default: C, path: str | Path, only: Collection[str] | None = None)
     values: dict[str, Any] = {}
     for name, value in read_mapping(Path(path)).items():
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=3)
-            hint = f" (near it: {', '.join(close)})" if close else ""
-            raise ConfigError(
-                f"{name!r} in {path} must be a field of this command; there is none of that "
-                f"name{hint}. `--help` lists them; a file has underscores where flags have hyphens."
-            )
+            raise _unknown(name, path, known, elsewhere=name in types)
         try:
             values[name] = fitted(value, types[name])
         except ValueError:
@@ -52,6 +57,19 @@ def from_yaml(default: C, path: str | Path, only: Collection[str] | None = None)
     return changed
 
 
+def _unknown(
+    name: object, path: str | Path, known: Sequence[str], *, elsewhere: bool
+) -> ConfigError:
+    """The error for a field that a command does not have; `elsewhere`, another recipe has it."""
+    close = difflib.get_close_matches(str(name), known, n=3)
+    hint = f" (near it: {', '.join(close)})" if close else ""
+    what = "this recipe does not use it" if elsewhere else "there is none of that name"
+    return ConfigError(
+        f"{name!r} in {path} must be a field of this command; {what}{hint}. Leave it out or "
+        "correct it: `--help` lists the flags, and a file has underscores where flags have hyphens."
+    )
+
+
 def to_yaml(config: Any, only: Collection[str] | None = None, command: Sequence[str] = ()) -> str:
     """The fields of a config as a file that `from_yaml` reads. `command` is named in a comment."""
     values = {
@@ -60,8 +78,8 @@ def to_yaml(config: Any, only: Collection[str] | None = None, command: Sequence[
         if name not in ONCE and (only is None or name in only)
     }
     try:
-        text: str = yaml.safe_dump(
-            values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=10_000
+        text: str = yaml.dump(
+            values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000
         )
     except yaml.YAMLError as error:
         raise ConfigError(
