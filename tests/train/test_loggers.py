@@ -184,7 +184,7 @@ def test_a_killed_process_leaves_curves_that_go_on(home: Path) -> None:
 
 
 def test_a_sweep_is_a_group_of_runs(home: Path) -> None:
-    base = sparse.tiny(home, wandb=True, steps=10)
+    base = sparse.tiny(home, wandb=True, steps=10, threads=2)  # two steps at a time
     grid = SweepConfig(objectives=("topk", "relu_l1", "pca"), sparsities=("k=2,3", "l1=1"))
     made = sweep(replace(grid, base=base))
     found = wandb_files.offline_runs(home)
