@@ -3,11 +3,13 @@
 
 import json
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
 BLOCK, HEADER = 2**15, 7
 FULL, LAST = 1, 4
+PATIENCE = 10  # seconds
 
 
 def records(path: Path) -> list[Any]:
@@ -34,7 +36,15 @@ def records(path: Path) -> list[Any]:
 def offline_runs(folder: Path) -> list[dict[str, Any]]:
     """What each offline run in a folder holds, oldest first: id, name, group, project, config,
     history (a dictionary a step), summary and exit code (None for a run that was killed)."""
-    return [_run(path) for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))]
+    return [_written(path) for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))]
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """What a file holds once W&B's process has closed it, or after a while, if it was killed."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := _run(path))["exit"] is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
 
 
 def _run(path: Path) -> dict[str, Any]:

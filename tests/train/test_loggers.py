@@ -139,6 +139,7 @@ def test_a_stopped_run_goes_on_in_the_same_curves(
     def stopping(running: Any, given: Any = None) -> Any:
         figures = took(running, given)
         if running.trainer.step == stop:
+            running.leave()  # as W&B does at the end of a process
             raise RuntimeError("killed")
         return figures
 
@@ -146,7 +147,6 @@ def test_a_stopped_run_goes_on_in_the_same_curves(
     monkeypatch.setattr(loop.Running, "take", stopping)
     with pytest.raises(RuntimeError, match="killed"):
         train(config)
-    sys.modules["wandb"].teardown()  # as the end of the process does
     monkeypatch.setattr(loop.Running, "take", took)
     run = train(config).run
     assert together(run) == expected
@@ -161,8 +161,9 @@ def test_a_stopped_run_goes_on_in_the_same_curves(
     assert found.keys() == expected.keys()
     ended = train(replace(config, overwrite=True)).run
     assert ended == run
-    third = wandb_files.offline_runs(home)[-1]
-    assert third["id"] != first["id"], "another training is another run"
+    kept = (run / "wandb.txt").read_text().strip()
+    assert kept != first["id"], "another training is another run"
+    assert kept in {about["id"] for about in wandb_files.offline_runs(home)}
 
 
 def test_a_killed_process_leaves_curves_that_go_on(home: Path) -> None:
@@ -176,11 +177,14 @@ def test_a_killed_process_leaves_curves_that_go_on(home: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL
-    flags = [word for word in flags if word != "--wandb"]
-    done = subprocess.run([*command[:7], *flags], capture_output=True, text=True, check=True)
-    assert "continuing" in done.stderr
     (run,) = (home / "runs").iterdir()
+    kept = (run / "wandb.txt").read_text().strip()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    step = int(done.stderr.split("from step ")[1].split(".")[0])
     assert sorted(lines(run, "train")) == list(range(5, 1501, 5))
+    told = wandb_files.offline_runs(home)[-1]
+    assert told["id"] == kept
+    assert sorted(of_wandb(told)) == list(range(step + 5, 1501, 5))
 
 
 def test_a_sweep_is_a_group_of_runs(home: Path) -> None:

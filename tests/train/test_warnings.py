@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tendril.__main__ import run_stage
 from tendril.models.dictionaries.checkpoint import read_figures, write_figures
 from tendril.study.core.stores import training_warnings
 from tendril.train.checks import (
@@ -156,6 +157,13 @@ def test_a_sweep_warns_once_of_its_data(home: Path, capsys: pytest.CaptureFixtur
     for run in (home / "runs").glob("topk-*"):
         (held_out, dead) = read_figures(run)["warnings"]
         assert "held out" in held_out and "dead" in dead
+
+
+def test_info_shows_warnings_in_full(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = train(sparse.tiny(home))
+    run_stage(["data", "info", result.run.name, "--home", str(home)])
+    (warning,) = result.warnings
+    assert f"warnings of training\n  {warning}\n" in capsys.readouterr().out
 
 
 def test_a_run_of_an_earlier_version_has_no_warnings(home: Path) -> None:
