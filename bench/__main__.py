@@ -1,12 +1,14 @@
 """tendril bench NAME: measure something and its yardstick in turns, in one process."""
 
+import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 import tyro
 
-from tendril.data.cli import Outcome, check_finite, run_command
+from tendril.data.cli import CONFIG_HELP, Outcome, check_finite, config_files, run_command
 
 from .config import BENCHES
 
@@ -16,13 +18,22 @@ def main(arguments: Sequence[str] | None = None) -> Outcome:
 
     Each module of this package that is named like a benchmark has a function `measure`.
     """
-    bench: Any = tyro.extras.subcommand_cli_from_dict(
-        BENCHES,
+    words, files = config_files(sys.argv[1:] if arguments is None else arguments)
+    first = words[0] if words else ""
+    bench: Any = tyro.extras.overridable_config_cli(
+        {
+            name: (
+                f"{inspect.getdoc(kind)}\n\n{CONFIG_HELP}",
+                files.over(kind()) if name == first else kind(),
+            )
+            for name, kind in BENCHES.items()
+        },
         prog="tendril bench",
         description="Measure speed and memory, each against a yardstick in the same process.",
-        args=arguments,
+        args=words or ["--help"],
     )
     check_finite(bench)
+    files.save(bench, ["tendril", "bench", first])
     (name,) = (name for name, config in BENCHES.items() if config is type(bench))
     measured: Outcome | Mapping[str, object] = import_module(f"{__package__}.{name}").measure(bench)
     return measured if isinstance(measured, Outcome) else Outcome(measured, ratios_of(measured))

@@ -6,11 +6,11 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, final
 
 from .errors import ConfigError, MissingPackageError, SubjectError, TendrilError
 
@@ -50,6 +50,65 @@ class Shown:
 
     def _repr_html_(self) -> str:
         return self._card().html()
+
+
+C = TypeVar("C")
+
+CONFIG_HELP = (
+    "--config FILE.yaml reads the fields from a file; a flag beside it takes precedence. "
+    "--save-config FILE.yaml writes them to one."
+)
+
+
+@final
+@dataclass(frozen=True)
+class ConfigFiles:
+    """The files that `--config` and `--save-config` name; empty if they are not given."""
+
+    read: str = ""
+    write: str = ""
+
+    def over(self, default: C, only: Collection[str] | None = None) -> C:
+        """A config with the fields in the file to read, or those of `only`. Raises ConfigError."""
+        if not self.read:
+            return default
+        from .config_file import from_yaml  # most commands need no YAML
+
+        return from_yaml(default, self.read, only)
+
+    def save(
+        self, config: Any, command: Sequence[str], only: Collection[str] | None = None
+    ) -> None:
+        """Write the fields of a config to the file to write."""
+        if self.write:
+            from .config_file import save, to_yaml
+
+            save(self.write, to_yaml(config, only, command))
+
+
+def config_files(words: Sequence[str]) -> tuple[list[str], ConfigFiles]:
+    """The words of a command without `--config` and `--save-config`, and the files that these name.
+
+    Raises ConfigError for one of them that names no file, or is given twice.
+    """
+    rest: list[str] = []
+    files: dict[str, str] = {}
+    remaining = iter(words)
+    for word in remaining:
+        flag, equals, value = word.partition("=")
+        name = flag.replace("_", "-")
+        if name not in ("--config", "--save-config"):
+            rest.append(word)
+            continue
+        value = value if equals else next(remaining, "")
+        if not value or value.startswith("--"):
+            raise ConfigError(f"{name} must name a YAML file; got nothing. Give its path.")
+        if name in files:
+            raise ConfigError(
+                f"{name} must be given once; got {files[name]} and {value}. Leave one of them out."
+            )
+        files[name] = value
+    return rest, ConfigFiles(files.get("--config", ""), files.get("--save-config", ""))
 
 
 LARGEST = 2**53  # in size: from there on floats skip integers

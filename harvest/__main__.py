@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from tendril.data.cli import Outcome, as_json, no_exit, printable, run_command, scalars
+from tendril.data.cli import (
+    CONFIG_HELP,
+    Outcome,
+    as_json,
+    config_files,
+    no_exit,
+    printable,
+    run_command,
+    scalars,
+)
 from tendril.data.errors import ConfigError
 from tendril.data.home import SCHEME, find_store
 
@@ -34,13 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> Outcome | None:
             f"the first word after harvest must be one of {', '.join(known)}; got {words[0]!r}. "
             "`tendril harvest --help` says what each does."
         )
-    recipes = {name: (inspect.getdoc(make) or "", make()) for name, make in RECIPES.items()}
+    rest, files = config_files(words)
+    first = words[0] if words else ""
+    recipes: dict[str, tuple[str, Any]] = {
+        name: (inspect.getdoc(make) or "", make()) for name, make in RECIPES.items()
+    } | {"verify": (VERIFY, VerifyConfig())}
     config: object = tyro.extras.overridable_config_cli(
-        {**recipes, "verify": (VERIFY, VerifyConfig())},
-        args=words or ["--help"],
+        {
+            name: (f"{text}\n\n{CONFIG_HELP}", files.over(default) if name == first else default)
+            for name, (text, default) in recipes.items()
+        },
+        args=rest or ["--help"],
         prog="tendril harvest",
         description="Record activations of a network in a store.",
     )
+    files.save(config, ["tendril", "harvest", first])
     if isinstance(config, VerifyConfig):
         return _verify(config)
     assert isinstance(config, StoreConfig)
@@ -54,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> Outcome | None:
         done = harvest(config)
     if rank > 0:
         return None
-    return Outcome(done.summary(), sentence(done), next_command(done, config, words))
+    return Outcome(done.summary(), sentence(done), next_command(done, config, rest, files.read))
 
 
 def sentence(done: "Harvest") -> str:
@@ -77,10 +94,15 @@ def sentence(done: "Harvest") -> str:
     )
 
 
-def next_command(done: "Harvest", config: StoreConfig, words: Sequence[str]) -> str:
-    """The harvest itself after a dry run, else the training of a dictionary on the store."""
+def next_command(done: "Harvest", config: StoreConfig, words: Sequence[str], file: str = "") -> str:
+    """The harvest itself after a dry run (`file` is that of --config), else the training of a
+    dictionary on the store."""
     if done.dry_run and not done.reused:
-        return shlex.join(["tendril", "harvest", *(w for w in words if w != "--dry-run")])
+        wet = [w for w in words if w not in ("--dry-run", "--dry_run")]
+        from_file = len(wet) == len(words)
+        wet += ["--config", file] if file else []
+        wet += ["--no-dry-run"] if from_file else []
+        return shlex.join(["tendril", "harvest", *wet])
     recipe = "equivariant_crosscoder" if done.elements else "topk"
     store = done.store if SCHEME in done.store else done.store.rpartition("/")[2]
     command = ["tendril", "train", recipe, "--store", store]

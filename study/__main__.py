@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from tendril.data.cli import Outcome, no_exit, run_command
+from tendril.data.cli import CONFIG_HELP, Outcome, config_files, no_exit, run_command
 
 from .core.config import StudyConfig
 from .registry import STUDIES
@@ -40,16 +40,25 @@ def main(arguments: Sequence[str] | None = None) -> Outcome:
 
 
 def _parse(configs: dict[str, Any], words: Sequence[str]) -> StudyConfig:
-    described = {name: (inspect.getdoc(kind) or "", kind()) for name, kind in configs.items()}
+    rest, files = config_files(words)
+    first = rest[0] if rest else ""
+    described = {
+        name: (
+            f"{inspect.getdoc(kind) or ''}\n\n{CONFIG_HELP}",
+            files.over(kind()) if name == first else kind(),
+        )
+        for name, kind in configs.items()
+    }
     config: StudyConfig = tyro.extras.overridable_config_cli(
         described,
-        args=words,
+        args=rest or ["--help"],
         prog="tendril study",
         description="Study a trained dictionary and its subject; make a page of findings. "
         "`tendril study index` lists all reports on one page, and `tendril study export` writes "
         "a features report for Neuronpedia. A study of your own is named "
         "FILE.py:CLASS.",
     )
+    files.save(config, ["tendril", "study", first])
     return config
 
 

@@ -8,7 +8,14 @@ from typing import Annotated, Any, cast
 
 import tyro
 
-from tendril.data.cli import Outcome, command_line, run_command
+from tendril.data.cli import (
+    CONFIG_HELP,
+    ConfigFiles,
+    Outcome,
+    command_line,
+    config_files,
+    run_command,
+)
 from tendril.data.errors import ConfigError
 
 from .config import (
@@ -32,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> Outcome | None:
 
         return run_other(name, words)
     default = RECIPES[name]()
-    config = parse(name, default, words)
+    words, files = config_files(words)
+    config = parse(name, from_file(name, default, files), words)
+    files.save(config, ["tendril", "train", name], own_fields(config.objective))
     if config.dry_run:
         from .dry_run import dry_run
 
@@ -42,6 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> Outcome | None:
 
     result = train(config)
     return result.outcome(config.home) if is_first() else None
+
+
+def own_fields(objective: str) -> set[str]:
+    """The fields that a file holds for an objective, which is one of them."""
+    return {f.name for group in OBJECTIVES[objective].groups for f in group_fields(group)} | {
+        "objective"
+    }
+
+
+def from_file(recipe: str, default: TrainConfig, files: ConfigFiles) -> TrainConfig:
+    """A recipe's config with the fields of the file of `--config`. Raises ConfigError."""
+    given = files.over(default, own_fields(default.objective))
+    if given.objective != default.objective:
+        raise ConfigError(
+            f"the objective in {files.read} must be {default.objective}, as the recipe is "
+            f"{recipe}; got {given.objective}. Choose the recipe that the file was saved from."
+        )
+    return given
 
 
 def parse(recipe: str, default: TrainConfig, words: Sequence[str]) -> TrainConfig:
@@ -61,7 +88,7 @@ def parse(recipe: str, default: TrainConfig, words: Sequence[str]) -> TrainConfi
         config=(tyro.conf.OmitArgPrefixes,),
         args=list(words),
         prog=f"tendril train {recipe}",
-        description=inspect.getdoc(RECIPES[recipe]),
+        description=f"{inspect.getdoc(RECIPES[recipe])}\n\n{CONFIG_HELP}",
     )
     return replace(default, **{name: v for part in parsed for name, v in vars(part).items()})
 

@@ -1,54 +1,100 @@
 """Checks of a run: rows that are not finite, divergence, and results that are not worth keeping."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import numpy as np
 
+from tendril.data import order
 from tendril.data.cli import note
 from tendril.data.errors import ConfigError
 from tendril.data.store.reader import Store
 
+from .outliers import Channels
+
 MOST_PASSES = 50
 """Passes over the training rows beyond which a dictionary learns them by heart."""
 MOST_DEAD = 0.5
+FEWEST_HELD_OUT = 10
+"""Held-out inputs below which figures on held-out vectors say little."""
 MOST_TIMES_FVU = 2.0
 """Times the FVU of all rows that the FVU without norm outliers may be."""
 SMALL_FVU = 0.02
 """FVU without norm outliers that needs no warning."""
 
 
-def warn_of_passes(steps: int, batch_size: int, vectors: float) -> None:
-    """Note it if training goes over its vectors so often that it learns them by heart."""
+def warnings_of_passes(steps: int, batch_size: int, vectors: float) -> list[str]:
+    """A warning if training goes over its vectors so often that it learns them by heart."""
     passes = steps * batch_size / max(vectors, 1)
-    if passes > MOST_PASSES:
-        note(
-            f"warning: {steps:,} steps of {batch_size:,} vectors are {passes:,.0f} passes over "
-            f"about {vectors:,.0f} training vectors. Lower --steps or --batch-size, or harvest "
-            "more (--limit, --per-input)."
-        )
+    if not passes > MOST_PASSES:
+        return []
+    return [
+        f"{steps:,} steps of {batch_size:,} vectors are {passes:,.0f} passes over about "
+        f"{vectors:,.0f} training vectors. Lower --steps or --batch-size, or harvest more "
+        "(--limit, --per-input)."
+    ]
 
 
-def warn_of_result(fvu: float, dead: float, fvu_without_outliers: float | None = None) -> None:
-    """Note it if the dictionary is worse than the mean vector or mostly dead, or if its FVU is that
-    of a few norm outliers."""
+def warnings_of_held_out(store: Store, fraction: float) -> list[str]:
+    """A warning if few inputs are held out, whose figures chance decides."""
+    inputs = store.column("input")
+    valid_I = np.zeros(int(inputs.max(initial=-1)) + 1, bool)
+    valid_I[inputs[store.column("valid")]] = True
+    held_I = order.held_out(np.arange(len(valid_I)), fraction) & valid_I
+    count, total = int(held_I.sum()), int(valid_I.sum())
+    if not count < FEWEST_HELD_OUT:
+        return []
+    return [
+        f"only {count} of {total:,} inputs of {store.name} are held out, so chance decides the "
+        f"figures on held-out vectors. Raise --held-out (now {fraction:g}), or harvest more inputs "
+        "(--limit)."
+    ]
+
+
+def warnings_of_mean(channels: Channels, where: str, bias: str) -> list[str]:
+    """A warning if the mean carries most of the squared norm, is not subtracted, and b_dec does not
+    start there. The outlier severity is ||mean|| / ||std||."""
+    if channels.off_centre or not channels.severity > 1 or bias in ("median", "mean"):
+        return []
+    share = channels.severity**2 / (1 + channels.severity**2)
+    remedy = "Pass --bias mean" if bias else "Choose a recipe with --bias"
+    return [
+        f"the mean carries {share:.0%} of the squared norm of {where} (||mean|| / ||std|| is "
+        f"{channels.severity:.3g}), which makes latents die, and b_dec starts at zero. {remedy}, "
+        "or initialise dead latents again (--resample-every)."
+    ]
+
+
+def warnings_of_result(
+    fvu: float, dead: float, fvu_without_outliers: float | None = None
+) -> list[str]:
+    """A warning if the dictionary is worse than the mean vector, of all vectors or of those without
+    norm outliers, if it is mostly dead, or if its FVU is that of a few norm outliers."""
     without = fvu if fvu_without_outliers is None else fvu_without_outliers
+    found = []
     if without > MOST_TIMES_FVU * fvu and without > SMALL_FVU:
-        note(
-            f"warning: FVU is {fvu:.3g} with norm outliers and {without:.3g} without them: a few "
-            "rows hold most of the variance. Train with --norm-outliers drop (or cap)."
+        found.append(
+            f"FVU is {fvu:.3g} with norm outliers and {without:.3g} without them: a few rows hold "
+            "most of the variance. Train with --norm-outliers drop (or cap)."
         )
     if not fvu <= 1:  # also where it is NaN
-        note(
-            f"warning: FVU {fvu:.3g} is above 1, so the mean vector reconstructs held-out vectors "
-            "better than this dictionary. Lower --lr or the sparsity penalty, train longer, and "
-            "look for norm outliers and large means with `tendril data stats`."
+        found.append(
+            f"FVU {fvu:.3g} is above 1, so the mean vector reconstructs held-out vectors better "
+            "than this dictionary. Lower --lr or the sparsity penalty, train longer, and look for "
+            "norm outliers and large means with `tendril data stats`."
         )
     if dead > MOST_DEAD:
-        note(
-            f"warning: {dead:.0%} of the latents are dead. Use fewer latents, lower --lr, train "
-            "longer, or initialise dead latents again (--resample-every)."
+        found.append(
+            f"{dead:.0%} of the latents are dead. Use fewer latents, lower --lr, train longer, or "
+            "initialise dead latents again (--resample-every)."
         )
+    return found
+
+
+def warn(found: Iterable[str]) -> None:
+    """Note warnings, each once."""
+    for text in dict.fromkeys(found):
+        note(f"warning: {text}")
 
 
 def refuse_not_finite(store: Store, sites: Sequence[str]) -> None:

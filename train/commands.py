@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar, cast, final
 
 import tyro
 
-from tendril.data.cli import Outcome, check_finite, command_line
+from tendril.data.cli import CONFIG_HELP, Outcome, check_finite, command_line, config_files
 from tendril.data.errors import ConfigError
 
 from .config import TrainConfig, flags_of, near, refuse_unknown
@@ -138,6 +138,7 @@ def parse_flat(name: str, make: Callable[[], Config], words: Sequence[str]) -> C
 
     Raises ConfigError for a flag that does not exist.
     """
+    words, files = config_files(words)
     default: Any = make()
     own = {f.name for f in fields(default)} - {"base"}
     if hasattr(default, "base"):
@@ -147,12 +148,13 @@ def parse_flat(name: str, make: Callable[[], Config], words: Sequence[str]) -> C
             refuse_unknown(name, flagged, sorted(own))
     parsed = tyro.cli(
         type(default),
-        default=default,
+        default=files.over(default, own),
         args=list(words),
         prog=f"tendril train {name}",
-        description=inspect.getdoc(make),
+        description=f"{inspect.getdoc(make)}\n\n{CONFIG_HELP}",
     )
     check_finite(parsed)
+    files.save(parsed, ["tendril", "train", name], own)
     return cast(Config, parsed)
 
 

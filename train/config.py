@@ -43,7 +43,7 @@ def _trained(title: str, factory: str, *own: type[g.Group]) -> Entry:
 
 
 def _fitted(title: str, *own: type[g.Group]) -> Entry:
-    return Entry(title, (g.Inputs, g.Orbits, *own, g.Baseline, g.Place))
+    return Entry(title, (g.Inputs, g.Orbits, *own, g.Baseline, g.Loggers, g.Place))
 
 
 UNTIED = (g.Orbits, g.Untied)
@@ -103,6 +103,7 @@ AT_LEAST_0 = (
 )
 # fields that came later, whose default changes nothing: absent from identities, so names stay
 LATER = {"aux_norm": "none"}
+WANDB = ("wandb_project", "wandb_entity", "wandb_group", "wandb_mode")
 FRACTIONS = ("sparsity_warmup", "k_anneal", "lr_warmup", "lr_decay")
 
 
@@ -148,6 +149,9 @@ class TrainConfig(
         above = "--groups must be fractions above 0"
         _demand(bool(self.groups) and min(self.groups) > 0, above, self.groups)
         self._check_objective(width)
+        for name in WANDB:
+            if getattr(self, name) != getattr(TrainConfig, name) and not self.wandb:
+                raise ConfigError(f"--{flag(name)} must be given with --wandb. Add it.")
 
     def _check_objective(self, width: int) -> None:
         check_choice("--objective", self.objective, OBJECTIVES)

@@ -252,18 +252,34 @@ class Training(Group):
 
 
 @dataclass(frozen=True)
-class Logging(Group):
-    """What is written during training. None of it changes the dictionary."""
+class Loggers(Group):
+    """Where figures are shown besides metrics.csv. None of it changes the dictionary."""
 
     title: ClassVar[str] = "logging"
+    tensorboard: bool = False
+    """Also write metrics for TensorBoard into the run's folder; needs the package tensorboard."""
+    wandb: bool = False
+    """Also log to Weights & Biases, one W&B run a dictionary; needs the package wandb."""
+    wandb_project: str = ""
+    """Project at W&B; by default $WANDB_PROJECT, or tendril."""
+    wandb_entity: str = ""
+    """User or team at W&B; by default W&B's own."""
+    wandb_group: str = ""
+    """Group at W&B; by default the sweep that the run belongs to, if it does."""
+    wandb_mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: $WANDB_MODE, or online. What is written offline is sent later with `wandb sync`."""
+
+
+@dataclass(frozen=True)
+class Logging(Loggers):
+    """What is written during training. None of it changes the dictionary."""
+
     log_every: int = 20
     """Steps between lines of metrics.csv."""
     checkpoint_every: int = 250
     """Steps between checkpoints."""
     eval_every: int = 0
     """Steps between evaluations on held-out vectors, in evaluations.csv; 0: only at the end."""
-    tensorboard: bool = False
-    """Also write metrics for TensorBoard into the run's folder; needs the package tensorboard."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from types import FrameType
@@ -43,11 +43,11 @@ from tendril.models.dictionaries.checkpoint import (
     read_figures,
 )
 
-from .checks import warn_of_passes, warn_of_result
+from .checks import warn, warnings_of_result
 from .config import BASELINES, TrainConfig, what_of, where_of
 from .metrics import evaluate
-from .outliers import used_norms, warn_of_outliers
-from .run import METRICS, Running, write_result
+from .outliers import note_of_centring
+from .run import METRICS, Running, data_warnings, loggers_of, write_result
 from .trainer import ALONE, Ranks
 from .vectors import Source, source_of, store_of
 
@@ -72,6 +72,7 @@ class TrainResult(Shown):
     fvu_without_outliers: float | None = None  # where norm outliers are kept, and there are any
     fvu_train: float | None = None  # of orbits
     parameters: int = 0
+    warnings: list[str] = field(default_factory=list)  # what a reader of the figures must know
     reused: bool = False
 
     def _card(self) -> Any:
@@ -141,19 +142,16 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
         ):
             if ranks.first:
                 next(source.once(config, device))  # no held-out vectors: refused before step 0
-                rule, times = config.norm_outliers, config.outlier_times
-                warn_of_outliers(source.parts, source.channels, rule, times)
+                warn(data_warnings(config, source))
+                note_of_centring(source.parts, source.channels)
             if config.objective not in BASELINES:
-                if ranks.first:
-                    vectors = training_vectors(config, source)
-                    warn_of_passes(config.steps, config.batch_size, vectors)
                 _train(config, source, run, device, ranks)
             elif ranks.first:
                 _fit(config, source, run, device)
         ranks.wait()
         result = read_result(run)
         if ranks.first:
-            warn_of_result(result.fvu, result.dead, result.fvu_without_outliers)
+            warn(warnings_of_result(result.fvu, result.dead, result.fvu_without_outliers))
         return result
 
 
@@ -161,21 +159,11 @@ def checked_source(config: TrainConfig, store: Store | None = None) -> Source:
     """The vectors of a config. Raises ConfigError if it cannot be trained on them."""
     source = source_of(config, store or store_of(config))
     config.check(source.width)
-    if config.tensorboard:
-        from .scalars import summary_writer
+    if config.tensorboard or config.wandb:
+        from .loggers import check_loggers
 
-        summary_writer()  # refused now rather than in the middle
+        check_loggers(config)  # refused now rather than in the middle
     return source
-
-
-def training_vectors(config: TrainConfig, source: Source) -> float:
-    """About how many vectors there are to train on."""
-    each = len(source.group) if source.group and config.orbits == "each" else 1
-    store, rows = source.store, source.store.moments(source.sites[0]).count
-    if source.alters and config.norm_outliers == "drop":
-        rule, times = config.norm_outliers, config.outlier_times
-        rows = len(used_norms(store, source.sites[0], source.sites, rule, times))
-    return rows * (1 - config.held_out) * each
 
 
 def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:
@@ -349,6 +337,7 @@ def stop(runs: Sequence[Running]) -> NoReturn:
     """Write a checkpoint of each run and raise KeyboardInterrupt."""
     for running in runs:
         running.checkpoint()
+        running.leave()
         note(f"{running.run}: checkpoint of step {running.trainer.step} written.")
     raise KeyboardInterrupt
 
@@ -375,6 +364,8 @@ def _fit(config: TrainConfig, source: Source, run: Path, device: torch.device) -
     held = evaluate(sae, rows_held, config.eval_rows, source.outlier_test)
     dead = float((held.frequency_S == 0).double().mean())
     write_result(config, source, run, began, sae, held, (0, rows, dead))
+    if loggers := loggers_of(config, run, 0):
+        loggers.finish(read_figures(run))
 
 
 def read_result(run: Path) -> TrainResult:
@@ -383,5 +374,5 @@ def read_result(run: Path) -> TrainResult:
     figures = read_figures(run)
     own = ("run", "reused")
     check_fields(figures, TrainResult, run / RESULT, but=own)
-    names = {field.name for field in fields(TrainResult)}.difference(own)
+    names = {one.name for one in fields(TrainResult)}.difference(own)
     return TrainResult(run=run, **{n: v for n, v in figures.items() if n in names})

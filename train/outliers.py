@@ -49,6 +49,12 @@ class Channels:
     variance_C: Float64[np.ndarray, " c"]
 
     @property
+    def severity(self) -> float:
+        """||mean|| / ||std||, the outlier severity; zero if the vectors do not vary."""
+        variance = float(self.variance_C.sum())
+        return math.sqrt(float(np.square(self.mean_C).sum()) / variance) if variance > 0 else 0.0
+
+    @property
     def off_centre(self) -> bool:
         """True if the mean is so large, in all channels together or in a few, that vectors scaled
         to E||x||^2 = D would have little variance left."""
@@ -171,15 +177,16 @@ def variance_of_outliers(
     return len(norms), float(np.square(beyond).sum()) / total if total > 0 else 0.0
 
 
-def warn_of_outliers(
+def outlier_warnings(
     parts: Mapping[str, tuple[Store, str]],
     channels: Mapping[str, Channels],
     rule: Rule,
     times: float,
-) -> None:
-    """Note what makes the figures of a run say little: few rows or few channels that hold most of
-    the variance, and a dtype too coarse for the mean. Note, too, that vectors are centred.
-    `channels` are those of the rows that the run reads."""
+) -> list[str]:
+    """What makes the figures of a run say little: few rows or few channels that hold most of the
+    variance, and a dtype too coarse for the mean. `channels` are those of the rows that the run
+    reads."""
+    warnings: list[str] = []
     for name, (store, site) in parts.items():
         where, found = f"{site} in {store.name}", channels[name]
         if rule != "drop" and has_outliers(store, (site,), times):
@@ -187,38 +194,48 @@ def warn_of_outliers(
             count, fraction = variance_of_outliers(store, site, times, capped)
             if fraction > MOST_VARIANCE:
                 valid = store.moments(site).count
-                note(
-                    f"warning: {count:,} of {valid:,} rows of {where} ({count / valid:.2%}) are "
+                warnings.append(
+                    f"{count:,} of {valid:,} rows of {where} ({count / valid:.2%}) are "
                     f"norm outliers, above {times:g} times the median norm, and hold at least "
                     f"{fraction:.0%} of the variance{' even when capped' if capped else ''}. They "
                     "set the scale and the FVU of this dictionary. Pass --norm-outliers "
                     f"drop{'' if capped else ' (or cap)'}."
                 )
                 continue  # the variance of channels is that of these rows
-        _warn_of_channels(found, where, store.name)
+        warnings += _channel_warnings(found, where, store.name)
         lost = found.lost(str(store.spec["dtype"]))
         if lost > MOST_ROUNDING:
-            note(
-                f"warning: rows of {where} are stored as {store.spec['dtype']}, which loses at "
+            warnings.append(
+                f"rows of {where} are stored as {store.spec['dtype']}, which loses at "
                 f"least {lost:.1%} of their variance, because values are large next to their "
                 "variation. That fraction cannot be explained. Harvest with a finer --dtype."
             )
+    return warnings
+
+
+def note_of_centring(
+    parts: Mapping[str, tuple[Store, str]], channels: Mapping[str, Channels]
+) -> None:
+    """Note which parts of the vectors are centred because their mean is large."""
+    for name, (store, site) in parts.items():
+        found = channels[name]
         if found.off_centre:
-            ratio = float(np.square(found.mean_C).sum() / found.variance_C.sum())
             note(
-                f"||mean||^2 of {where} is {ratio:,.3g} times the variance, so the mean is "
-                "subtracted before training, and added to b_dec of the finished dictionary."
+                f"||mean||^2 of {site} in {store.name} is {found.severity**2:,.3g} times the "
+                "variance, so the mean is subtracted before training, and added to b_dec of "
+                "the finished dictionary."
             )
 
 
-def _warn_of_channels(channels: Channels, where: str, store: str) -> None:
-    """Note it if few channels hold much of the variance."""
+def _channel_warnings(channels: Channels, where: str, store: str) -> list[str]:
+    """A warning if few channels hold much of the variance."""
     outlying, fraction = channels.outlying()
     total = len(channels.variance_C)
     if 0 < len(outlying) <= max(1, FEW * total) < total and fraction > MOST_VARIANCE:
         named = ", ".join(map(str, outlying[:5])) + (", ..." if len(outlying) > 5 else "")
-        note(
-            f"warning: {len(outlying)} of {total:,} channels of {where} (number {named}) hold "
+        return [
+            f"{len(outlying)} of {total:,} channels of {where} (number {named}) hold "
             f"{fraction:.0%} of the variance, so the FVU says little about the others. Look at "
             f"the channels with `tendril data stats {store}`."
-        )
+        ]
+    return []

@@ -25,6 +25,7 @@ from tendril.models.dictionaries.checkpoint import (
     DICTIONARY,
     LATENTS,
     STATE,
+    read_figures,
     read_json,
     read_tensors,
     save_dictionary,
@@ -36,19 +37,27 @@ from tendril.models.dictionaries.crosscoder import reading_first
 from tendril.models.dictionaries.folding import folded
 from tendril.models.dictionaries.sae import SAE, Dictionary, Stored
 
-from .config import TrainConfig, run_label
+from .checks import (
+    diverged,
+    warnings_of_held_out,
+    warnings_of_mean,
+    warnings_of_passes,
+    warnings_of_result,
+)
+from .config import BASELINES, WANDB, TrainConfig, fields_of, run_label
 from .metrics import EVALUATION_COLUMNS, Evaluation, append_metrics, begin_metrics, evaluate
 from .objectives.base import Loss, make_objective
-from .outliers import IsOutlier
+from .outliers import IsOutlier, used_norms
 from .trainer import ALONE, Ranks, Stream, Trainer
 from .vectors import Source
 
 if TYPE_CHECKING:
-    from .scalars import Scalars
+    from .loggers import Loggers
 
 METRICS, EVALUATIONS = "metrics.csv", "evaluations.csv"
 FILES = (CONFIG, METRICS, EVALUATIONS, DICTIONARY, LATENTS, STATE)
-NOT_KEPT = ("home", "dry_run", "overwrite")  # fields about one command, not about the run
+# fields about one command, not about the run
+NOT_KEPT = ("home", "dry_run", "overwrite", "wandb", *WANDB)
 
 
 @final
@@ -56,7 +65,8 @@ class Running:
     """A run that is begun, or continued after a stop: `take` a step, until `done`; then `finish`.
 
     Vectors come from `stream`, already centred and scaled if `scaled`. `held_out` gives the vectors
-    to evaluate on; by default they are read from the store. If several processes train together,
+    to evaluate on; by default they are read from the store. `lost` are loggers that have failed,
+    shared by the runs of a sweep. If several processes train together,
     all of them call all of this, and the first one writes.
     """
 
@@ -71,6 +81,7 @@ class Running:
         scaled: bool = False,
         held_out: Callable[[], Iterable[Float[Tensor, "n d"]]] | None = None,
         ranks: Ranks = ALONE,
+        lost: set[str] | None = None,
     ) -> None:
         began = time.monotonic()
         self.config, self.run, self._device = config, run, device
@@ -89,10 +100,11 @@ class Running:
                 restore_curves(run, numbers)
         self._began = began - seconds
         self._kept = self.trainer.step
-        self._scalars: Scalars | None = None
+        self._loggers: Loggers | None = None
         ranks.wait()  # all have read before anything is written
         if ranks.first:
             self._begin_files()
+            self._loggers = loggers_of(config, run, self.trainer.step, lost)
 
     def _begin_files(self) -> None:
         """Prepare the files for the steps to come."""
@@ -103,10 +115,6 @@ class Running:
         begin_metrics(run / METRICS, step)
         if config.eval_every:
             begin_metrics(run / EVALUATIONS, step, EVALUATION_COLUMNS)
-        if config.tensorboard:
-            from .scalars import Scalars
-
-            self._scalars = Scalars(run, step)
 
     @property
     def done(self) -> bool:
@@ -135,8 +143,8 @@ class Running:
             figures = trainer.figures(x_ND, loss) | {"lr": lr}
             if self._ranks.first:
                 append_metrics(self.run / METRICS, figures)
-            if self._scalars:
-                self._scalars.add("train", figures)
+            if self._loggers:
+                self._loggers.add("train", figures)
         if self._ranks.first and self._every(config.eval_every):
             self._write_evaluation()
         if self._every(config.checkpoint_every):
@@ -148,15 +156,14 @@ class Running:
         tensors, numbers = self.trainer.state(time.monotonic() - self._began)
         if self._ranks.first:
             write_tensors(self.run / STATE, tensors, numbers | about_run(self.run))
-        if self._scalars:
-            self._scalars.flush()
+        if self._loggers:
+            self._loggers.flush()
         self._kept = self.trainer.step
 
     def _refuse_diverged(self) -> None:
         bad = self.trainer.first_bad()
         if bad is not None:
-            from .checks import diverged
-
+            self.leave()
             source = self._source
             diverged(source.store, source.sites, bad, self._kept, self.config.lr)
 
@@ -165,8 +172,8 @@ class Running:
         at: dict[str, int | float] = {"step": self.trainer.step, "vectors": self.trainer.vectors}
         figures = at | {"fvu": held.fvu, "l0": held.l0}
         append_metrics(self.run / EVALUATIONS, figures, EVALUATION_COLUMNS)
-        if self._scalars:
-            self._scalars.add("held_out", figures)
+        if self._loggers:
+            self._loggers.add("held_out", figures)
 
     def finish(self) -> None:
         """Write the dictionary for raw vectors, and its figures on held-out vectors."""
@@ -180,8 +187,13 @@ class Running:
             rows = source.once(config, self._device, part="train")
             fvu_train = evaluate(judged, rows, config.eval_rows).fvu
         write_result(config, source, self.run, self._began, dictionary, held, trained, fvu_train)
-        if self._scalars:
-            self._scalars.close()
+        if self._loggers:
+            self._loggers.finish(read_figures(self.run))
+
+    def leave(self) -> None:
+        """Close the loggers of a run that stops before its end."""
+        if self._loggers:
+            self._loggers.finish()
 
     def _every(self, steps: int) -> bool:
         return bool(steps) and (self.done or self.trainer.step % steps == 0)
@@ -197,6 +209,39 @@ class Running:
             judged = folded(reading_first(sae, blocks), self._scale, self._centre)
         most = self.config.eval_rows
         return dictionary, judged, evaluate(judged, self._held_out_rows(), most, is_outlier)
+
+
+def training_vectors(config: TrainConfig, source: Source) -> float:
+    """About how many vectors there are to train on."""
+    each = len(source.group) if source.group and config.orbits == "each" else 1
+    store, rows = source.store, source.store.moments(source.sites[0]).count
+    if source.alters and config.norm_outliers == "drop":
+        rule, times = config.norm_outliers, config.outlier_times
+        rows = len(used_norms(store, source.sites[0], source.sites, rule, times))
+    return rows * (1 - config.held_out) * each
+
+
+def data_warnings(config: TrainConfig, source: Source) -> list[str]:
+    """What is known before training to make its figures say little, and what to do about it."""
+    found = [*source.warnings, *warnings_of_held_out(source.store, config.held_out)]
+    if config.objective in BASELINES:
+        return found
+    bias = config.bias if "bias" in fields_of(config.objective) else ""
+    for name, (store, site) in source.parts.items():
+        found += warnings_of_mean(source.channels[name], f"{site} in {store.name}", bias)
+    vectors = training_vectors(config, source)
+    return found + warnings_of_passes(config.steps, config.batch_size, vectors)
+
+
+def loggers_of(
+    config: TrainConfig, run: Path, step: int, lost: set[str] | None = None
+) -> "Loggers | None":
+    """The loggers that a config asks for, if there are any; config.json is written before."""
+    if not (config.tensorboard or config.wandb):
+        return None
+    from .loggers import Loggers
+
+    return Loggers(config, run, step, lost)
 
 
 def about_run(run: Path) -> dict[str, Any]:
@@ -276,6 +321,8 @@ def write_result(
     written = read_json(run / CONFIG)
     save_dictionary(run, dictionary, written, held.frequency_S)
     steps, vectors, dead = trained
+    warnings = data_warnings(config, source)
+    warnings += warnings_of_result(held.fvu, dead, held.fvu_without_outliers)
     write_figures(
         run,
         {
@@ -292,6 +339,7 @@ def write_result(
             "vectors": vectors,
             "eval_rows": held.rows,
             "seconds": round(time.monotonic() - began, 3),
+            **({"warnings": list(dict.fromkeys(warnings))} if warnings else {}),
         },
         FILES,
     )

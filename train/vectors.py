@@ -30,6 +30,7 @@ from .outliers import (
     channels_of,
     has_outliers,
     outlier_test,
+    outlier_warnings,
     used_norms,
 )
 from .trainer import ALONE, Ranks
@@ -241,6 +242,11 @@ class Source:
         """True if there are norm outliers in any part."""
         stores = [store for store in (self.store, self.paired) if store is not None]
         return any(has_outliers(store, self.sites, self.outlier_times) for store in stores)
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What makes figures of these vectors say little; see `outlier_warnings`."""
+        return outlier_warnings(self.parts, self.channels, self.norm_outliers, self.outlier_times)
 
     @property
     def alters(self) -> bool:

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..cli import printable
+from ..cli import one_line, printable
 from ..home import KINDS, Kind, age_in_words
 from ..store import tables as store_tables
 from ..store.tables import flattened, number, pairs, size
@@ -121,8 +121,11 @@ def description(about: Mapping[str, Any]) -> str:
     ]
     for section in ("result", "config", "sweep"):
         values = dict(flattened({k: counted(v) for k, v in about.get(section, {}).items()}))
+        values.pop("warnings", None)
         if values:
             parts += [section, pairs({name: shortened(v) for name, v in values.items()})]
+    if isinstance(warnings := about.get("result", {}).get("warnings"), list) and warnings:
+        parts += ["warnings of training", *(f"  {one_line(str(text))}" for text in warnings)]
     files = about["files"]
     parts += ["files", pairs({name: size(n) for name, n in list(files.items())[:SHOWN]})]
     if len(files) > SHOWN:

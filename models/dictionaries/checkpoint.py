@@ -313,7 +313,7 @@ def check_fields(
     dataclass, and all entries that it knows are of their types. Those in `but` are not stored."""
     required = set(getattr(schema, "__required_keys__", ()))
     if is_dataclass(schema):
-        required = {field.name for field in fields(schema) if field.default is MISSING}
+        required = {f.name for f in fields(schema) if f.default is f.default_factory is MISSING}
     for name, kind in get_type_hints(schema).items():
         if name in value and name not in but and not fits(value[name], kind):
             raise RunDamagedError(

@@ -23,7 +23,13 @@ from tendril.models.subjects.language import (
 from tendril.models.subjects.subject import site_modules
 
 from .config import outlier_remark
-from .stores import common_site, common_store, dictionary_digests, is_language_run
+from .stores import (
+    common_site,
+    common_store,
+    dictionary_digests,
+    is_language_run,
+    training_warnings,
+)
 
 
 @final
@@ -37,8 +43,10 @@ class LanguageInputs:
     subject: LanguageSubject
 
     def remarks(self) -> list[str]:
-        """What became of norm outliers that the runs dropped or capped."""
-        return outlier_remark(read_config(run) for run in self.runs)
+        """What became of norm outliers that the runs dropped or capped, and what training has
+        warned of."""
+        found = outlier_remark(read_config(run) for run in self.runs)
+        return found + training_warnings(self.runs)
 
     def identity(self) -> dict[str, Any]:
         """What of these determines findings: dictionaries, site, store and subject."""

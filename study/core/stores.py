@@ -3,7 +3,7 @@
 A store holds its text token by token where every position became a row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -16,7 +16,7 @@ from tendril.data.errors import ConfigError, RunDamagedError, StoreNotFoundError
 from tendril.data.home import SCHEME, STORE, find_store, folder_of
 from tendril.data.store.moments import OUTLIER_TIMES
 from tendril.data.store.reader import BATCH_DEFAULTS, Store, open_store
-from tendril.models.dictionaries.checkpoint import DICTIONARY, read_config
+from tendril.models.dictionaries.checkpoint import DICTIONARY, RESULT, read_config, read_figures
 
 from .config import outlier_remark
 from .report import file_digest
@@ -32,6 +32,16 @@ def store_of_run(run: Path, home: str, store: str = "") -> Store:
             f"nor in {folder_of(STORE, home)}. Pass --store with its path, or harvest it again."
         )
     return found
+
+
+def training_warnings(runs: Iterable[Path]) -> list[str]:
+    """What training has warned of, as result.json of the runs says: remarks for their readers."""
+    return [
+        f"Training of {run.name} has warned: {text}"
+        for run in runs
+        if (run / RESULT).is_file()
+        for text in read_figures(run).get("warnings", [])
+    ]
 
 
 def trained_sites(run: Path, store: Store, width: int) -> tuple[str, ...]:

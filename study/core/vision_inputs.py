@@ -34,7 +34,7 @@ from tendril.models.subjects.trust import check_named
 
 from .config import VisionConfig, outlier_remark
 from .report import file_digest
-from .stores import stored_run
+from .stores import stored_run, training_warnings
 
 
 @final
@@ -66,7 +66,8 @@ class VisionInputs:
         trained = read_config(self.run)
         if self.images is not None and self.store is not None:
             found += training_remark(self.store, trained)
-        return found + (outlier_remark([trained]) if self.store else [])
+        found += outlier_remark([trained]) if self.store else []
+        return found + training_warnings([self.run])
 
     def identity(self) -> dict[str, Any]:
         """What of these determines findings: subject, site, dictionary and store."""

@@ -22,7 +22,7 @@ from tendril.models.sites.receptive import receptive_field
 
 from ..core.config import dropped_identity, outlier_remark
 from ..core.report import file_digest
-from ..core.stores import dictionary_digests, trained_sites
+from ..core.stores import dictionary_digests, trained_sites, training_warnings
 from ..core.vision_inputs import VisionInputs, find_vision_inputs, training_remark
 from ..measures.decoder_directions import neighbours
 from ..measures.image_activity import ImageActivity
@@ -86,7 +86,8 @@ class ImageFeatureInputs:
             )
         if self.found.no_images:
             found.append(self.found.no_images)
-        return found + outlier_remark([self.trained], dropped=True)
+        found += outlier_remark([self.trained], dropped=True)
+        return found + training_warnings([self.run])
 
     @property
     def subject_name(self) -> str:

@@ -25,6 +25,7 @@ from ..core.stores import (
     text_of,
     text_remarks,
     trained_sites,
+    training_warnings,
     without_dropped,
 )
 from ..core.study import Study
@@ -113,7 +114,8 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
     def remarks(self, config: FeaturesConfig, inputs: AllInputs) -> list[str]:
         if not isinstance(inputs, FeatureInputs):
             return inputs.remarks(config)
-        return text_remarks(inputs.store, inputs.text, inputs.trained, config.part)
+        found = text_remarks(inputs.store, inputs.text, inputs.trained, config.part)
+        return found + training_warnings([inputs.run])
 
     def title(self, config: FeaturesConfig, inputs: AllInputs) -> str:
         return f"Features at {' + '.join(inputs.sites)} of {inputs.store.spec['subject']['name']}"

@@ -34,6 +34,7 @@ from ..core.stores import (
     text_of,
     text_remarks,
     trained_sites,
+    training_warnings,
     without_dropped,
 )
 from ..core.study import Study
@@ -108,7 +109,8 @@ class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings])
         }
 
     def remarks(self, config: InterpretConfig, inputs: InterpretInputs) -> list[str]:
-        return text_remarks(inputs.store, inputs.text, read_config(inputs.run))
+        found = text_remarks(inputs.store, inputs.text, read_config(inputs.run))
+        return found + training_warnings([inputs.run])
 
     def title(self, config: InterpretConfig, inputs: InterpretInputs) -> str:
         return f"Latents of {inputs.run.resolve().name} in words"

@@ -31,7 +31,7 @@ from tendril.models.subjects.subject import Subject, site_modules
 from ..core.config import outlier_remark
 from ..core.image_labels import image_labels
 from ..core.report import file_digest
-from ..core.stores import common_site, dictionary_digests
+from ..core.stores import common_site, dictionary_digests, training_warnings
 from ..core.vision_inputs import VisionInputs, find_vision_inputs, token_remark
 from .config import SpliceConfig
 from .findings import Findings, best, image_figures
@@ -85,10 +85,12 @@ class SplicedImages:
         }
 
     def remarks(self) -> list[str]:
-        """Tokens in place of a map, and norm outliers that the runs dropped or capped."""
+        """Tokens in place of a map, norm outliers that the runs dropped or capped, and what
+        training has warned of."""
         return [
             *([token_remark(self.found)] if self.found.tokens else []),
             *outlier_remark(read_config(run) for run in self.runs),
+            *training_warnings(self.runs),
         ]
 
     def estimate(self) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
 from tendril.models.dictionaries.sae import SAE, initialised
 from tendril.models.dictionaries.sparsity import Sparsity
-from tendril.train.loop import run_folder, train, training_vectors
+from tendril.train.loop import run_folder, train
 from tendril.train.metrics import evaluate
 from tendril.train.outliers import has_outliers, variance_of_outliers
+from tendril.train.run import training_vectors
 from tendril.train.vectors import source_of, store_of
 
 from ..helpers import orbits, sparse

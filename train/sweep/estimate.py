@@ -10,6 +10,7 @@ from tendril.data.device import cpu_threads, keep_freed_memory, resolve_device
 from tendril.models.dictionaries.checkpoint import RESULT
 
 from ..config import BASELINES, TrainConfig
+from ..loggers import check_loggers
 from ..loop import check_memory, products, run_folder
 from ..objectives.base import make_objective
 from ..trainer import Trainer
@@ -28,6 +29,7 @@ def estimate(config: SweepConfig, command: str = "") -> Outcome:
     the one that trains. Raises what `sweep` raises before its first step.
     """
     source = source_of(config.base, store_of(config.base))
+    check_loggers(config.base)
     device = resolve_device(config.base.device)
     keep_freed_memory()
     runs = config.runs()

@@ -29,8 +29,11 @@ from tendril.models.dictionaries.checkpoint import (
     write_json,
 )
 
+from ..checks import warn, warnings_of_result
 from ..config import BASELINES, TrainConfig
+from ..loggers import check_loggers
 from ..loop import (
+    TrainResult,
     check_memory,
     memory_errors,
     next_command,
@@ -43,8 +46,8 @@ from ..loop import (
     train,
     vectors_bar,
 )
-from ..outliers import warn_of_outliers
-from ..run import Running
+from ..outliers import note_of_centring
+from ..run import Running, data_warnings
 from ..trainer import Stream, Trainer
 from ..vectors import Source, source_of, store_of
 from .config import SweepConfig
@@ -52,6 +55,7 @@ from .stacked_topk import stacked_losses, stacks
 from .table import RUNS, write_table
 
 SWEEP = "sweep.json"
+SHOWN = 5  # names of runs in a warning
 WORKERS = 8  # steps at a time; each has its own arrays of the size of a batch
 
 
@@ -148,12 +152,18 @@ def sweep(config: SweepConfig) -> SweepResult:
     for run in runs:
         run.check(source.width)
         check_memory(run, source.width, device)
+    check_loggers(config.base)
     keep_freed_memory()
     digest = hashlib.sha256(canonical_json(sorted(f.name for f in folders)).encode()).hexdigest()
     name = slug(f"sweep-{config.base.name or source.name}")
     folder = runs_folder(config.base.home) / f"{name}-{digest[:12]}"
     again = config.base.overwrite
-    left = {path: run for path, run in folders.items() if again or not (path / RESULT).exists()}
+    group = config.base.wandb_group or folder.name
+    left = {
+        path: replace(run, wandb_group=group if run.wandb else "")
+        for path, run in folders.items()
+        if again or not (path / RESULT).exists()
+    }
     note(f"{len(folders)} runs, {len(left)} of them to be trained.")
     failed = _train_all(left, source, device)
     if left and len(failed) == len(folders):
@@ -166,6 +176,13 @@ def sweep(config: SweepConfig) -> SweepResult:
         remove_asides(folder)
         write_json(folder / SWEEP, asdict(replace(config, base=base)))
         write_table(folder, done, source.name, SWEEP)
+    bad = [result.run.name for _, result in done if _warnings(result)]
+    if bad:
+        listed = ", ".join(bad[:SHOWN]) + (", ..." if len(bad) > SHOWN else "")
+        note(
+            f"warning: {len(bad)} of {len(done)} runs are mostly dead or have an FVU above 1 or of "
+            f"norm outliers ({listed}). `tendril data info RUN` says what to do."
+        )
     best = min(done, key=lambda one: one[1].fvu)[1]
     return SweepResult(
         sweep=folder,
@@ -178,6 +195,10 @@ def sweep(config: SweepConfig) -> SweepResult:
         best=best.run.name,
         fvu=(best.fvu, max(result.fvu for _, result in done)),
     )
+
+
+def _warnings(result: TrainResult) -> list[str]:
+    return warnings_of_result(result.fvu, result.dead, result.fvu_without_outliers)
 
 
 def _train_all(
@@ -216,7 +237,8 @@ def _one_pass(
     """Train runs that see the same batches in the same order. A run that is ahead, because the
     others were stopped before they wrote a checkpoint, waits for them."""
     some = next(iter(configs.values()))
-    warn_of_outliers(source.parts, source.channels, some.norm_outliers, some.outlier_times)
+    warn(text for run in configs.values() for text in data_warnings(run, source))
+    note_of_centring(source.parts, source.channels)
     stream = Shared(source.training(some, device), source.scale(), source.centre())
     beginning = stream.state()
     failed: dict[Path, ConfigError] = {}
@@ -226,10 +248,9 @@ def _one_pass(
             check_not_link(path)
             path.mkdir(parents=True, exist_ok=True)
             locks.enter_context(only_trainer(path, overwrite=configs[path].overwrite))
-        runs = [
-            Running(run, source, path, device, stream, scaled=True, held_out=held_out)
-            for path, run in configs.items()
-        ]
+        lost: set[str] = set()
+        how: dict[str, Any] = {"scaled": True, "held_out": held_out, "lost": lost}
+        runs = [Running(run, source, path, device, stream, **how) for path, run in configs.items()]
         last = min(runs, key=lambda run: run.trainer.step)
         at = read_tensors(last.run / STATE)[1]["reader"] if last.trainer.step else beginning
         stream.start(at)
