@@ -8,9 +8,16 @@ from typing import Any
 
 import tyro
 
-from tendril.data.cli import CONFIG_HELP, Outcome, check_finite, config_files, run_command
+from tendril.data.cli import CONFIG_HELP, Outcome, check_finite, config_files, need, run_command
 
 from .config import BENCHES
+
+NEEDS = {  # modules of `data.cli.EXTRAS`, by benchmark
+    "faults": ("datasets", "transformers"),
+    "group": ("scipy",),
+    "language": ("tokenizers", "transformers"),
+    "recovery": ("sklearn",),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> Outcome:
@@ -35,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> Outcome:
     check_finite(bench)
     files.save(bench, ["tendril", "bench", first])
     (name,) = (name for name, config in BENCHES.items() if config is type(bench))
+    if name in NEEDS:
+        need(f"bench {name}", *NEEDS[name])
     measured: Outcome | Mapping[str, object] = import_module(f"{__package__}.{name}").measure(bench)
     return measured if isinstance(measured, Outcome) else Outcome(measured, ratios_of(measured))
 

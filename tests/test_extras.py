@@ -103,7 +103,7 @@ COMMANDS: dict[str, tuple[list[str], str, str]] = {
     ),
     "timm": ([*VISION, "FOLDER", "--subject", "timm:resnet18"], "--subject timm:NAME", "timm"),
     "transformers": (["harvest", "language", "--subject", "gpt2"], "a harvest of text", "language"),
-    "datasets": ([*VISION, "hf:cifar10", *OWN_NETWORK], "--inputs", "language"),
+    "datasets": ([*VISION, "hf:cifar10", *OWN_NETWORK], "--inputs", "vision"),
     "scipy": (["harvest", "orbits_demo"], "--rotations", "study"),
     "sklearn": (["study", "missing"], "the study missing_curves", "study"),
     "umap": (["study", "symmetry"], "the study symmetry", "study"),
@@ -132,6 +132,12 @@ def test_hf_networks_of_images_name_the_extra_of_vision(
     words = [*VISION, photographs(tmp_path / "a"), "--subject", "hf:x", "--home", str(tmp_path)]
     with pytest.raises(MissingPackageError, match=r"'tendril\[vision\]'"):
         run_stage(words)
+
+
+def test_a_benchmark_names_the_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, "tokenizers")
+    with pytest.raises(MissingPackageError, match="bench language needs the package tokenizers"):
+        run_stage(["bench", "language"])
 
 
 def test_several_packages_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def open_table(path: str, split: str, kind: str, streaming: bool = False) -> Any
     several and `split` names none.
     """
     _check_place(path, kind)
-    need(f"--inputs {path}", "datasets")
+    need(f"--inputs {path}", "datasets", extra="language" if kind == "text" else "vision")
     import datasets  # takes a second to import
 
     try:
