@@ -5,6 +5,8 @@ builtin exception, so that `except FileNotFoundError` works. Commands print the 
 traceback and exit with status 2.
 """
 
+import errno
+
 
 class TendrilError(Exception):
     """An error caused by a configuration, a path or a file. Internal errors are assertions."""
@@ -114,3 +116,45 @@ class ExchangeError(TendrilError, ValueError):
 
 class EndpointError(TendrilError, ConnectionError):
     """The endpoint of a language model refuses the request or does not exist."""
+
+
+CAUSES = {
+    errno.ENOSPC: ("the disk is full", "Make room"),
+    errno.EDQUOT: ("the disk quota is used up", "Make room"),
+    errno.EFBIG: ("the file would exceed the size limit", "Raise the limit (`ulimit -f`)"),
+    errno.EROFS: ("the file system is read-only", "Choose another --home"),
+    errno.EACCES: ("permission is denied", "Change the permissions, or choose another path"),
+    errno.EPERM: ("the operation is not permitted", "Choose another path"),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter --name or --home"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "Check the path"),
+    errno.ELOOP: ("the path has too many links", "Check the path"),
+    errno.EMFILE: ("too many files are open", "Raise the limit (`ulimit -n`)"),
+    errno.ENFILE: ("too many files are open on this machine", "Close some"),
+    errno.ENOMEM: ("there is not enough memory", "Free some, or lower --batch-size"),
+    errno.EIO: ("the disk reports an error", "Check the disk"),
+    errno.ENOENT: ("a file or folder is missing, or was removed meanwhile", "Check the path"),
+    errno.EISDIR: ("a folder lies where a file must be", "Move it away"),
+    errno.EEXIST: ("a file lies where a folder must be", "Move it away"),
+    errno.ENOTEMPTY: ("a folder is not empty, or is being filled by another process", "Wait"),
+    errno.EXDEV: ("two folders lie on different disks", "Choose another --home"),
+    errno.EBUSY: ("a file is in use", "Wait"),
+    errno.EAGAIN: ("a file is locked, or there are too many processes", "Wait"),
+    errno.ENOLCK: ("the file system has no locks", "Choose another --home"),
+    errno.ENOTSUP: ("the file system cannot do this", "Choose another --home"),
+    errno.ESTALE: ("the network file system has lost a file", "Mount it again"),
+    errno.ETIMEDOUT: ("the disk or server does not answer", "Check it"),
+    errno.ENODEV: ("the device is gone", "Check the path"),
+    errno.ENXIO: ("the device is gone", "Check the path"),
+    errno.ENOTCONN: ("the network file system is not connected", "Mount it again"),
+}
+"""Errors of the operating system that are nobody's bug: the cause, and what to do."""
+
+OUT_OF_MEMORY = (
+    *("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory"),
+    *("failed to map segment", "std::bad_alloc", "can't start new thread"),
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True if an error means that there is not enough memory."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)

@@ -17,8 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tendril.data.cli import is_out_of_memory
-from tendril.data.errors import WeightsError, WeightsNotFoundError
+from tendril.data.errors import WeightsError, WeightsNotFoundError, is_out_of_memory
 from tendril.data.store.atomic import locked, remove_asides, write_whole
 
 from .dictionaries.checkpoint import check_values

@@ -12,7 +12,6 @@ import pytest
 
 from tendril.__main__ import STAGES, run_stage
 from tendril.data.cli import (
-    CAUSES,
     Outcome,
     as_json,
     check_finite,
@@ -20,7 +19,7 @@ from tendril.data.cli import (
     run_command,
     scalars,
 )
-from tendril.data.errors import ConfigError
+from tendril.data.errors import CAUSES, ConfigError
 from tendril.train.config import TrainConfig
 
 

@@ -18,9 +18,9 @@ from typing import Any, NoReturn, final
 import torch
 from tqdm import tqdm
 
-from tendril.data.cli import Outcome, Shown, is_out_of_memory, note, progress_bar, scalars
+from tendril.data.cli import Outcome, Shown, note, progress_bar, scalars
 from tendril.data.device import cpu_threads, keep_freed_memory, launched_as, resolve_device
-from tendril.data.errors import ConfigError, StoreLockedError
+from tendril.data.errors import ConfigError, StoreLockedError, is_out_of_memory
 from tendril.data.home import runs_folder
 from tendril.data.store.atomic import (
     ASIDE,

@@ -33,7 +33,6 @@ from tendril.models.dictionaries.checkpoint import (
     write_json,
     write_tensors,
 )
-from tendril.models.dictionaries.crosscoder import reading_first
 from tendril.models.dictionaries.folding import folded
 from tendril.models.dictionaries.sae import SAE, Dictionary, Stored
 
@@ -206,6 +205,8 @@ class Running:
         sae, blocks = self.trainer.sae, self._source.joint
         dictionary = judged = folded(sae, self._scale, self._centre)
         if self.config.sources == "random" and len(blocks) > 1 and isinstance(sae, SAE):
+            from tendril.models.dictionaries.crosscoder import reading_first  # most have one site
+
             judged = folded(reading_first(sae, blocks), self._scale, self._centre)
         most = self.config.eval_rows
         return dictionary, judged, evaluate(judged, self._held_out_rows(), most, is_outlier)

@@ -13,8 +13,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..cli import CAUSES, is_out_of_memory
-from ..errors import ConfigError, ExchangeError, HubError, RunDamagedError, TendrilError
+from ..errors import (
+    CAUSES,
+    ConfigError,
+    ExchangeError,
+    HubError,
+    RunDamagedError,
+    TendrilError,
+    is_out_of_memory,
+)
 from ..store.atomic import changed_file, unsealed
 from .address import HubAddress, parse_address
 

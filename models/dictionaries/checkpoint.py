@@ -36,8 +36,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tendril.data.cli import is_out_of_memory
-from tendril.data.errors import ConfigError, MissingEntryError, RunDamagedError, TendrilError
+from tendril.data.errors import (
+    ConfigError,
+    MissingEntryError,
+    RunDamagedError,
+    TendrilError,
+    is_out_of_memory,
+)
 from tendril.data.home import RUN, find_run
 from tendril.data.store.atomic import changed_file, sealed, unsealed, write_whole
 

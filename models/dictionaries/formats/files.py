@@ -17,8 +17,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tendril.data.cli import is_out_of_memory
-from tendril.data.errors import ConfigError, RunDamagedError
+from tendril.data.errors import ConfigError, RunDamagedError, is_out_of_memory
 
 from ..checkpoint import check_values
 from ..sae import SAE
