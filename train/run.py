@@ -200,11 +200,11 @@ class Running:
     def _evaluated(self, is_outlier: IsOutlier | None = None) -> tuple[Stored, Stored, Evaluation]:
         """The dictionary for raw vectors, the one that is judged, and its figures.
 
-        They differ for random sources: judged is what one element or site tells of all.
+        They differ for random sources of a group: judged is what one element tells of all.
         """
         sae, blocks = self.trainer.sae, self._source.joint
         dictionary = judged = folded(sae, self._scale, self._centre)
-        if self.config.sources == "random" and len(blocks) > 1 and isinstance(sae, SAE):
+        if self.config.sources == "random" and self._source.group and isinstance(sae, SAE):
             from tendril.models.dictionaries.crosscoder import reading_first  # most have one site
 
             judged = folded(reading_first(sae, blocks), self._scale, self._centre)
