@@ -89,7 +89,7 @@ def test_the_quick_start_for_images(folder: Path) -> None:
 def test_a_run_goes_to_saelens_and_back(folder: Path) -> None:
     run_stage(["harvest", "demo", *QUICK["harvest"]])
     run_stage(["train", "topk", "--k", "4", "--latents", "64", *QUICK["train"]])
-    printed = commands(section(README, "## From and to SAELens"))
+    printed = commands(section(README, "## From and to other tools"))
     assert [words[2] for words in printed] == ["export", "import"]
     for words in printed:
         placed = {"RUN": "latest", "FOLDER": "exported"}
