@@ -99,6 +99,11 @@ def find_vision_inputs(
     folder = _choose_run(config, run, site, given)
     trained = read_config(folder) if folder else {}
     store = _find_store(config, folder, trained)
+    if store is not None and store.spec["inputs"].get("kind") == "synthetic":
+        raise ConfigError(
+            f"the store must be of activations of a network; no network made the rows of "
+            f"{store.name}. `tendril study scaling` and `compare` work without one."
+        )
     subject = given or _subject_of(config, folder, store)
     identity = trained.get("subject") or (store.spec["subject"] if store else None)
     subject = as_identified(subject, identity)

@@ -73,6 +73,15 @@ def test_runs_on_known_manifolds(home: Path) -> None:
     assert "One manifold" in text and "Many manifolds" in text and "predicted" in text
 
 
+@pytest.mark.parametrize("name", ["curves", "features", "splice", "steer"])
+def test_studies_of_a_network_are_refused_where_no_network_made_the_rows(
+    home: Path, name: str
+) -> None:
+    run: Any = ("one-4",) if name == "splice" else "one-4"
+    with pytest.raises(ConfigError, match="no network made the rows of one-"):
+        study(name, run=run, home=str(home))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
