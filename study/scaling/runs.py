@@ -33,7 +33,8 @@ from .config import ScalingConfig
 @final
 @dataclass(frozen=True)
 class Shape:
-    """The manifolds of a synthetic store: their shape, dimension, number and 1 + alpha."""
+    """The manifolds of a synthetic store: their shape, dimension, number and 1 + alpha, which is 0
+    where frequencies follow no power law."""
 
     name: str
     dimension: int
@@ -46,7 +47,8 @@ class Shape:
 class Dictionary:
     """A run and what was measured of it.
 
-    frequency_S: how often each latent fires on held-out rows
+    frequency_S: how often each latent fires on held-out rows; NaN where this is unknown, as for an
+                 imported dictionary
     near, like:  neighbours of its decoder rows that fire, and of random directions with the same
                  second moments
     counts:      latents of each manifold, where manifolds are known
@@ -68,8 +70,8 @@ class Dictionary:
 
     @property
     def alive(self) -> int:
-        """Latents that fire on held-out rows."""
-        return int((self.frequency_S > 0).sum())
+        """Latents that fire on held-out rows; all where this is unknown."""
+        return int((~(self.frequency_S <= 0)).sum())
 
     def record(self) -> dict[str, Any]:
         """One record for result.json and dictionaries.csv."""
@@ -106,10 +108,10 @@ def read_dictionary(config: ScalingConfig, folder: Path) -> Dictionary:
     """Measure a run. Raises ConfigError for a dictionary that is no SAE."""
     sae, trained = load_sae(folder), read_config(folder)
     rows_SD = sae.W_dec.detach().float().cpu().numpy()
-    frequency_S = np.ones(len(rows_SD))
+    frequency_S = np.full(len(rows_SD), np.nan)
     if (folder / LATENTS).is_file():
         frequency_S = load_frequency(folder).double().numpy()
-    alive_SD = rows_SD[frequency_S > 0]
+    alive_SD = rows_SD[~(frequency_S <= 0)]
     truth = truth_of(folder, trained, config.home)
     shape = shape_of(truth)
     counts = None
@@ -145,7 +147,11 @@ def shape_of(truth: Truth | None) -> Shape | None:
     about = truth.store.spec["subject"]
     d = int(about.get("dimension", 1))
     name = str(about.get("shape", "direction"))
-    return Shape(name, d, int(about["features"]), float(about["exponent"]))
+    features, exponent, active = int(about["features"]), float(about["exponent"]), about["active"]
+    first = active / float((np.arange(1, features + 1) ** -exponent).sum())
+    if active == 0 or first > about["most"] * (1 + 1e-9):  # stretched, or cut off at the top
+        exponent = 0.0
+    return Shape(name, d, features, exponent)
 
 
 def measured_curve(found: Sequence[Dictionary], shape: Shape) -> Measured | None:

@@ -501,7 +501,7 @@ ADDRESSES: dict[str, HubAddress | Path | str] = {
     "hf://a/b@v1.0": HubAddress("model", "a/b", "v1.0"),
     "hf://models/a/b/c/d": HubAddress("model", "a/b", "", "c/d"),
     "hf://datasets/a/b@refs%2Fpr%2F1/c": HubAddress("dataset", "a/b", "refs/pr/1", "c"),
-    "file:///tmp/a%20b": Path("/tmp/a b"),
+    "file:///shared/a%20b": Path("/shared/a b"),
     "shared/run": Path("shared/run"),
     "hf://a": "must be hf://user/repository",
     "hf://a/../b": "each part of the address",

@@ -9,7 +9,10 @@ import pytest
 from tendril.data.errors import ConfigError
 from tendril.harvest.config import SyntheticConfig
 from tendril.harvest.run import harvest
+from tendril.models.dictionaries.checkpoint import LATENTS
 from tendril.study.run import study
+from tendril.study.scaling.config import ScalingConfig
+from tendril.study.scaling.runs import read_dictionary
 from tendril.train.config import TrainConfig
 from tendril.train.loop import train
 
@@ -107,3 +110,19 @@ def test_a_run_on_directions_is_no_toy(tmp_path: Path) -> None:
     (one,) = study("scaling", run=("latest",), home=str(tmp_path)).figures["runs"]
     assert one["manifolds"] == 12 and one["shape"] == "direction 1"
     assert 0 < one["manifolds_found"] <= 12 and np.isfinite(one["fvu"])
+
+
+def test_what_is_unknown_is_not_shown_as_a_figure(home: Path, tmp_path: Path) -> None:
+    """Frequencies of an imported dictionary, and a prediction where no power law holds."""
+    config = SyntheticConfig(
+        kind="manifolds", rows=2048, home=str(tmp_path), device="cpu", **{**MANY, "most": 0.2}
+    )
+    fields: dict[str, Any] = {"latents": 24, "k": 1, "steps": 20, "batch_size": 128}
+    run = train(
+        TrainConfig(store=harvest(config).store, home=str(tmp_path), device="cpu", **fields)
+    ).run
+    (one,) = study("scaling", run=("latest",), home=str(tmp_path)).figures["runs"]
+    assert one["slope"] != "" and not any(name.startswith("predicted") for name in one)
+    (run / LATENTS).unlink()
+    dictionary = read_dictionary(ScalingConfig(run=("latest",), home=str(tmp_path)), run)
+    assert dictionary.slope is None and dictionary.alive == 24
