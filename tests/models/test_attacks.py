@@ -73,6 +73,25 @@ def test_the_gradient_is_that_of_finite_differences(targeted: bool) -> None:
         assert numeric == pytest.approx(float(gradient[place]), rel=1e-5, abs=1e-10)
 
 
+def test_the_loss_has_the_direction_of_the_cross_entropy_also_where_that_rounds_to_0() -> None:
+    module, x = network(), images()
+    classes = own_classes(module, x)
+    _, gradient = loss_and_gradient(module, x, classes, Attack())
+    x.requires_grad_(True)
+    (usual,) = torch.autograd.grad(nn.functional.cross_entropy(module(x), classes), x)
+    cosine = nn.functional.cosine_similarity(gradient.flatten(1), usual.flatten(1))
+    assert float(cosine.min()) > 0.9999
+
+    def sure(x_BCHW: Tensor) -> Tensor:
+        scaled: Tensor = 1e6 * module(x_BCHW)
+        return scaled
+
+    (rounded,) = torch.autograd.grad(nn.functional.cross_entropy(sure(x), classes), x)
+    assert float(rounded.abs().amax()) == 0
+    _, gradient = loss_and_gradient(sure, x.detach(), classes, Attack())
+    assert float(gradient.flatten(1).norm(dim=1).min()) > 0
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("start", [False, True])
 def test_attacked_images_stay_in_the_ball_and_are_images(norm: str, start: bool) -> None:
