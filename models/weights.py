@@ -7,7 +7,7 @@ Circuits thread (Apache-2.0), converted to PyTorch by ProGamerGov.
 import hashlib
 import os
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -41,8 +41,9 @@ LUCENT = Checkpoint(
 )
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a .safetensors file, or of a .pth file with `weights_only=True`.
+def read_weights(path: Path, nested: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Read the tensors of a .safetensors file, or of a .pth file with `weights_only=True`. `nested`
+    are names under which a file may keep the state dict, beside other entries.
 
     Raises WeightsNotFoundError if there is no such file, and WeightsError if it is damaged or
     does not hold a state dict.
@@ -66,6 +67,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "or damaged, download it again; if it holds a whole module, save its state_dict()."
         ) from error
     content = content if isinstance(content, Mapping) else {"": content}
+    inner = (content[name] for name in nested if isinstance(content.get(name), Mapping))
+    content = next(inner, content)
     for name, entry in content.items():
         if not isinstance(entry, Tensor):
             raise WeightsError(

@@ -7,7 +7,7 @@ those of the network's image processor (transformers) or transforms (timm, torch
 import difflib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -21,10 +21,12 @@ from tendril.data.cli import need
 from tendril.data.errors import ConfigError, SubjectError, WeightsNotFoundError
 
 from ..dictionaries.checkpoint import check_values
-from ..weights import load_weights, read_weights
+from ..weights import load_weights
+from .robust_files import read_checkpoint
 from .subject import Subject, weights_digest
 
 RANDOM = "random"
+PIXELS = "tendril_pixels"  # the mean and deviation that a file of weights brought, until they move
 FOUND = {"googlenet": {"transform_input": True}, "inception_v3": {"transform_input": True}}
 
 
@@ -48,8 +50,9 @@ class Pixels:
 def torchvision_subject(name: str, weights: str = "") -> Subject:
     """A classifier of torchvision, with its default weights, those of a file, or `random[:SEED]`.
 
-    Raises SubjectError for an unknown name or weights that cannot be fetched, and what
-    `read_weights` and `load_weights` raise.
+    A file is a state dict, or a checkpoint as `read_checkpoint` takes it. Raises SubjectError for
+    an unknown name or weights that cannot be fetched, and what `read_checkpoint` and `load_weights`
+    raise.
     """
     models: Any = library("torchvision", "torchvision").models
     known = models.list_models(module=models)
@@ -161,7 +164,10 @@ def _weighted(
                 f"there is no file {weights}. Check the path, or leave --weights out to {fetching}."
             )
         network = build()
-        load_weights(network, read_weights(Path(weights)), weights)
+        stored = read_checkpoint(Path(weights))
+        load_weights(network, stored.tensors, weights)
+        if stored.mean:
+            network.__dict__[PIXELS] = (stored.mean, stored.std)
         return network, {}
     try:
         return trained(), {}
@@ -178,6 +184,9 @@ def _subject(
 ) -> Subject:
     """The subject of a network; its identity has the name, the weights and the pixels' settings."""
     network = network.eval().float().requires_grad_(False)
+    if PIXELS in network.__dict__:  # a file that holds them knows better than the library
+        mean, std = network.__dict__.pop(PIXELS)
+        pixels = replace(pixels, mean=mean, std=std)
     check_values(
         dict(network.named_parameters()),
         label,
