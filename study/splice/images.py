@@ -1,19 +1,14 @@
 """Splicing in a vision network: what it still answers about images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor
 
-from tendril.data.cli import note, progress_bar
-from tendril.data.errors import (
-    ConfigError,
-    UnreadableInputError,
-    UnreadableInputsError,
-)
+from tendril.data.cli import note
+from tendril.data.errors import ConfigError
 from tendril.data.inputs.images import ImageSource
 from tendril.data.store.provenance import same_identity
 from tendril.models.dictionaries.checkpoint import load_sae, read_config
@@ -29,6 +24,7 @@ from tendril.models.sites.splice import (
 from tendril.models.subjects.subject import Subject, site_modules
 
 from ..core.config import outlier_remark
+from ..core.image_batches import ImageBatches
 from ..core.image_labels import image_labels
 from ..core.report import file_digest
 from ..core.stores import common_site, dictionary_digests, training_warnings
@@ -147,62 +143,3 @@ def find_images(config: SpliceConfig, runs: Sequence[Path]) -> SplicedImages:
     judged = judged_images(config, found)
     labels = image_labels(Path(config.labels), judged.images) if config.labels else None
     return SplicedImages(tuple(runs), first, judged, labels)
-
-
-@final
-class ImageBatches:
-    """Batches of images as the subject takes them, with their classes where they are known.
-
-    Images that cannot be read are left out; `unreadable` maps their names to the reasons.
-    """
-
-    def __init__(
-        self,
-        images: ImageSource,
-        subject: Subject,
-        size: int,
-        device: torch.device,
-        labels: Sequence[int] | None,
-    ) -> None:
-        self._images, self._subject, self._size = images, subject, size
-        self._device, self._labels = device, labels
-        self.unreadable: dict[str, str] = {}
-
-    def shown(self, label: str) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """All batches once, with a progress bar. Raises UnreadableInputsError if no image can be
-        read."""
-        with progress_bar(total=len(self._images), desc=label, unit=" images") as bar:
-            for start in range(0, len(self._images), self._size):
-                numbers = range(start, min(start + self._size, len(self._images)))
-                loaded = self._loaded(numbers)
-                if loaded:
-                    yield self._batch(loaded)
-                bar.update(len(numbers))
-        if len(self.unreadable) == len(self._images):
-            name, reason = next(iter(self.unreadable.items()))
-            raise UnreadableInputsError(
-                f"none of the {len(self._images)} images in {self._images.origin} can be read "
-                f"({name}: {reason}). Give --inputs a folder of readable images."
-            )
-
-    def _loaded(self, numbers: range) -> dict[int, Tensor]:
-        loaded = {}
-        for i in numbers:
-            try:
-                loaded[i] = torch.from_numpy(self._images.given(i, self._subject.input_size))
-            except UnreadableInputError as error:
-                name = self._images.name(i)
-                if name not in self.unreadable:
-                    note(f"the image {name} cannot be read ({error}); it is left out.")
-                self.unreadable[name] = str(error)
-        return loaded
-
-    def _batch(self, numbers: dict[int, Tensor]) -> tuple[Tensor, Tensor | None]:
-        images = list(numbers.values())
-        if any(image.is_floating_point() for image in images):  # tensors that are no pictures
-            images = [i if i.is_floating_point() else i / 255 for i in images]
-        rgb_BCHW = torch.stack(images).permute(0, 3, 1, 2).to(self._device)
-        rgb_BCHW = rgb_BCHW if rgb_BCHW.is_floating_point() else rgb_BCHW.float() / 255
-        labels = self._labels
-        known = None if labels is None else torch.tensor([labels[i] for i in numbers])
-        return self._subject.preprocess(rgb_BCHW), known
