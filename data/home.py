@@ -44,6 +44,13 @@ class Kind:
 
 STORE = Kind("store", "store", "zarr.json", StoreNotFoundError, "`tendril harvest --help`")
 RUN = Kind("run", "runs", "dictionary.safetensors", RunNotFoundError, "`tendril train --help`")
+NETWORK = Kind(  # a run whose result is a network, which is a subject
+    "trained network",
+    "runs",
+    "network.safetensors",
+    RunNotFoundError,
+    "`tendril train classifier --help`",
+)
 REPORT = Kind("report", "reports", "result.json", ReportNotFoundError, "`tendril study --help`")
 KINDS = (STORE, RUN, REPORT)
 
@@ -199,6 +206,19 @@ def find_run(wanted: str | Path, home: str | None = None) -> Path:
 
         return fetched_run(str(wanted))
     return find(RUN, wanted, home)
+
+
+def network_place(subject: str, home: str | None = None) -> str:
+    """A subject's name as `load_subject` takes it: the folder of the run where it names a network
+    that was trained here, by a full name, the beginning of just one, or a path; else unchanged.
+
+    Raises RunNotFoundError for the beginning of several.
+    """
+    if not subject or ":" in subject:
+        return subject
+    present = [path.name for path in entries(folder_of(NETWORK, home), NETWORK.marker)]
+    known = (Path(subject) / NETWORK.marker).is_file() or fitting(subject, present)
+    return str(find(NETWORK, subject, home)) if known else subject
 
 
 def find_report(wanted: str | Path, home: str | None = None) -> Path:

@@ -11,6 +11,7 @@ import torch
 
 from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.group.dihedral import Dihedral
+from tendril.data.home import network_place
 from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.dtypes import ITEM_BYTES
 from tendril.data.store.labels import Labels
@@ -178,6 +179,7 @@ def plan_vision(config: HarvestConfig, device: torch.device) -> VisionPlan:
             "inceptionv1, handmade or planted; got nothing. FUNCTION takes no arguments and "
             "returns a torch.nn.Module."
         )
+    config = replace(config, subject=network_place(config.subject, config.home))
     source = open_images(config.inputs, config.limit)
     subject = load_subject(
         config.subject, weights=config.weights, normalisation=config.normalisation

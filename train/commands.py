@@ -14,6 +14,7 @@ import tyro
 from tendril.data.cli import CONFIG_HELP, Outcome, check_finite, command_line, config_files
 from tendril.data.errors import ConfigError
 
+from .classifier.config import ClassifierConfig, classifier
 from .config import TrainConfig, flags_of, near, refuse_unknown
 from .recipes import RECIPES
 from .sweep.recipes import SWEEPS
@@ -89,6 +90,7 @@ EXCHANGE: dict[str, Callable[[], ExportConfig | ImportConfig]] = {
     "export": export,
     "import": import_,
 }
+NETWORKS: dict[str, Callable[[], ClassifierConfig]] = {"classifier": classifier}
 
 
 def run_other(name: str, words: Sequence[str]) -> Outcome:
@@ -98,8 +100,13 @@ def run_other(name: str, words: Sequence[str]) -> Outcome:
         sys.exit(0)
     if name in SWEEPS:
         return _sweep(name, words)
+    if name in NETWORKS:
+        made = parse_flat(name, NETWORKS[name], words)
+        from .classifier.loop import train_classifier
+
+        return train_classifier(made).outcome(made.home)
     if name not in EXCHANGE:
-        refuse(name, [*RECIPES, *SWEEPS, *EXCHANGE])
+        refuse(name, [*RECIPES, *SWEEPS, *NETWORKS, *EXCHANGE])
     config = parse_flat(name, EXCHANGE[name], words)
     from .exchange import export_run, import_run
 
@@ -174,6 +181,7 @@ def usage() -> str:
     sections: dict[str, Mapping[str, Callable[[], object]]] = {
         "recipes": RECIPES,
         "sweeps": SWEEPS,
+        "networks to study": NETWORKS,
         "commands": EXCHANGE,
     }
     listed = "\n\n".join(

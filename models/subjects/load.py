@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tendril.data.errors import ConfigError, SubjectError
+from tendril.data.home import NETWORK
 
 from ..weights import LUCENT, draw_weights, fetch, load_weights, read_weights
 from . import inception
@@ -20,7 +21,8 @@ LIBRARIES = ("hf", "timm", "torchvision")  # before the colon of a subject's nam
 
 def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto") -> Subject:
     """Load `inceptionv1`, `handmade`, one of PLANTED, `hf:NAME`, `timm:NAME`, `torchvision:NAME`,
-    or `FILE.py:FUNCTION`.
+    `FILE.py:FUNCTION`, or the folder of a run of `tendril train classifier` (`network_place` finds
+    one by its name).
 
     For timm and torchvision, `weights` is a file or `random[:SEED]`; without it the library's own
     weights are fetched. For inceptionv1, `weights` is a file, `lucent` for the Lucid checkpoint, or
@@ -64,6 +66,10 @@ def load_subject(subject: str, *, weights: str = "", normalisation: str = "auto"
         from .synthetic.planted_networks import subject_named
 
         return subject_named(subject)
+    if (Path(subject) / NETWORK.marker).is_file():
+        from .classifiers import classifier_subject
+
+        return classifier_subject(Path(subject))
     return subject_from_file(subject)
 
 

@@ -20,7 +20,15 @@ from tendril.data.errors import (
     TendrilError,
     WeightsError,
 )
-from tendril.data.home import LATEST, RUN, entries, find_run, newest, runs_folder
+from tendril.data.home import (
+    LATEST,
+    RUN,
+    entries,
+    find_run,
+    network_place,
+    newest,
+    runs_folder,
+)
 from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.provenance import identity_in_words, located, same_identity
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
@@ -235,7 +243,9 @@ def _find_store(config: VisionConfig, run: Path | None, trained: Mapping[str, An
 
 def _given_subject(config: VisionConfig) -> Subject:
     return load_subject(
-        config.subject, weights=config.weights, normalisation=config.normalisation or "auto"
+        network_place(config.subject, config.home),
+        weights=config.weights,
+        normalisation=config.normalisation or "auto",
     )
 
 

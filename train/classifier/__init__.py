@@ -1,0 +1,1 @@
+"""Training of small classifiers, plain and adversarial: images -> a network (a run)."""
