@@ -68,8 +68,13 @@ class ImageBatches:
         self.unreadable: dict[str, str] = {}
 
     def shown(self, label: str) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """All batches once, with a progress bar. Raises UnreadableInputsError if no image can be
-        read."""
+        """All batches once, with a progress bar, as the subject takes them. Raises
+        UnreadableInputsError if no image can be read."""
+        for rgb_BCHW, known in self.rgb(label):
+            yield self._subject.preprocess(rgb_BCHW), known
+
+    def rgb(self, label: str) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The same as RGB images [B, 3, H, W] in 0..1."""
         with progress_bar(total=len(self._images), desc=label, unit=" images") as bar:
             for start in range(0, len(self._images), self._size):
                 numbers = range(start, min(start + self._size, len(self._images)))
@@ -104,4 +109,4 @@ class ImageBatches:
         rgb_BCHW = rgb_BCHW if rgb_BCHW.is_floating_point() else rgb_BCHW.float() / 255
         labels = self._labels
         known = None if labels is None else torch.tensor([labels[i] for i in numbers])
-        return self._subject.preprocess(rgb_BCHW), known
+        return rgb_BCHW, known

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, final
 
@@ -11,6 +12,7 @@ from tendril.data.cli import note
 from tendril.data.errors import ConfigError
 from tendril.data.inputs.images import ImageSource
 from tendril.data.store.provenance import same_identity
+from tendril.models.attacks import Attack
 from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.sites.splice import (
     CLEAN,
@@ -25,10 +27,11 @@ from tendril.models.subjects.subject import Subject, site_modules
 
 from ..core.config import outlier_remark
 from ..core.image_batches import ImageBatches
-from ..core.image_labels import image_labels
+from ..core.image_labels import INPUTS, labels_of
 from ..core.report import file_digest
 from ..core.stores import common_site, dictionary_digests, training_warnings
 from ..core.vision_inputs import VisionInputs, find_vision_inputs, token_remark
+from .attacked import attack_figures, chosen_attack
 from .config import SpliceConfig
 from .findings import Findings, best, image_figures
 from .held_out import JudgedImages, judged_images
@@ -48,6 +51,7 @@ class SplicedImages:
     found: VisionInputs
     judged: JudgedImages
     labels: Sequence[int] | None
+    attack: Attack | None = None
 
     @property
     def images(self) -> ImageSource:
@@ -77,8 +81,13 @@ class SplicedImages:
             "dictionaries": dictionary_digests(self.runs),
             "images": self.images.identity,
             "source": self.judged.source,
-            "labels": file_digest(Path(config.labels)) if config.labels else None,
+            "labels": self._labels_identity(config.labels),
         }
+
+    def _labels_identity(self, labels: str) -> str | None:
+        if labels == INPUTS:
+            return sha256(repr(self.labels).encode()).hexdigest()
+        return file_digest(Path(labels)) if labels else None
 
     def remarks(self) -> list[str]:
         """Tokens in place of a map, norm outliers that the runs dropped or capped, and what
@@ -91,7 +100,10 @@ class SplicedImages:
 
     def estimate(self) -> dict[str, Any]:
         """Counts for `--dry-run`."""
-        return {"images": len(self.images), "passes": (5 + len(self.runs)) * len(self.images)}
+        passes = 5 + len(self.runs)
+        if self.attack:  # of each run and its controls: two attacks, each step two passes and back
+            passes += 4 * (self.attack.steps + 2) * (1 + 6 * len(self.runs))
+        return {"images": len(self.images), "passes": passes * len(self.images)}
 
     def compute(self, config: SpliceConfig, device: torch.device) -> Findings:
         """Run the images through the network in each condition."""
@@ -111,6 +123,11 @@ class SplicedImages:
             self.subject.logits,
         )
         figures = image_figures(sums)
+        if self.attack is not None:
+            fvu = {name: run["fvu"] for name, run in figures["runs"].items()}
+            figures["attack"] = attack_figures(
+                self.attack, self.subject, self.site, dictionaries, fvu, batches
+            )
         unreadable = {"unreadable": batches.unreadable} if batches.unreadable else {}
         return {
             "subject": self.subject.name,
@@ -141,5 +158,6 @@ def find_images(config: SpliceConfig, runs: Sequence[Path]) -> SplicedImages:
             f"the runs must be of one subject; got {listed}. Study each subject by itself."
         )
     judged = judged_images(config, found)
-    labels = image_labels(Path(config.labels), judged.images) if config.labels else None
-    return SplicedImages(tuple(runs), first, judged, labels)
+    labels = labels_of(config.labels, judged.images)
+    attack = chosen_attack(config, 3 * first.subject.input_size**2)
+    return SplicedImages(tuple(runs), first, judged, labels, attack)
