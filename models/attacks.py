@@ -114,7 +114,7 @@ def loss_and_gradient(
 
 def _loss(logits_BV: Tensor, class_B: Tensor, attack: Attack) -> Float[Tensor, " b"]:
     check_classes(class_B, logits_BV)
-    loss_B = functional.cross_entropy(logits_BV.float(), class_B, reduction="none")
+    loss_B = functional.cross_entropy(logits_BV, class_B, reduction="none")
     return -loss_B if attack.targeted else loss_B
 
 
@@ -187,7 +187,8 @@ def check_epsilon(epsilon: float, norm: Norm, pixels: int) -> None:
     if epsilon > largest:
         raise ConfigError(
             f"epsilon must be in units of pixels in 0..1, at most {largest:.3g} for the norm "
-            f"{norm}; got {epsilon:g}. If it is meant for pixels in 0..255, give {epsilon / 255:.4g}."
+            f"{norm}; got {epsilon:g}. If it is meant for pixels in 0..255, give "
+            f"{epsilon / 255:.4g}."
         )
 
 

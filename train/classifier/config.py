@@ -63,6 +63,9 @@ class ClassifierConfig:
     """Strength of the attack, in units of pixels in 0..1 (4/255 is 0.0157)."""
     attack_steps: int = 7
     """Steps of PGD in training, each of 2.5 epsilon / steps."""
+    ramp: float = 0.1
+    """Part of the steps in which the strength of the attack rises from 0; training at full strength
+    from the start can stay at chance."""
     test_epsilon: float = 0.0
     """Strength of the PGD that the finished network is tested with; 0: that of training."""
     test_steps: int = 20
@@ -101,7 +104,7 @@ class ClassifierConfig:
         fields = dataclasses.asdict(self)
         without = set(NOT_IDENTITY)
         if self.attack == "none":
-            without |= {"norm", "epsilon"}
+            without |= {"norm", "epsilon", "ramp"}
         if self.attack != "pgd":
             without.add("attack_steps")
         return {n: v for n, v in fields.items() if n not in without} | {"format": FORMAT}
@@ -120,6 +123,8 @@ class ClassifierConfig:
                 f"--lr must be above 0 and --momentum from 0 to below 1; got {self.lr} and "
                 f"{self.momentum}."
             )
+        if not 0 <= self.ramp <= 1:
+            raise ConfigError(f"--ramp must be from 0 to 1; got {self.ramp:g}.")
         if not self.inputs or not self.test_inputs:
             raise ConfigError(
                 "train classifier needs --inputs and --test-inputs, e.g. mnist-train.parquet and "

@@ -86,7 +86,8 @@ class Trainer:
         class_B = self.data.class_N[chosen].to(self.device)
         if config.attack != "none":
             logits_of = evaluating(self.network)
-            x_BCHW = attacked(logits_of, x_BCHW, class_B, attack_of(config), generator)
+            attack = attack_of(config, self.step / self.steps)
+            x_BCHW = attacked(logits_of, x_BCHW, class_B, attack, generator)
         lr = self.rate()
         for group in self._optimiser.param_groups:
             group["lr"] = lr
@@ -142,11 +143,12 @@ def channels_last(network: nn.Module) -> nn.Module:
     return moved
 
 
-def attack_of(config: ClassifierConfig) -> Attack:
-    """The attack of adversarial training."""
+def attack_of(config: ClassifierConfig, done: float = 1.0) -> Attack:
+    """The attack of adversarial training after a part of the steps."""
+    epsilon = config.epsilon * (min(1.0, done / config.ramp) if config.ramp else 1.0)
     if config.attack == "fgsm":
-        return fgsm(config.epsilon, config.norm, random_start=True)
-    return Attack(config.norm, config.epsilon, config.attack_steps, keep="last")
+        return fgsm(epsilon, config.norm, random_start=True)
+    return Attack(config.norm, epsilon, config.attack_steps, keep="last")
 
 
 def test(config: ClassifierConfig, network: nn.Module, data: Pictures) -> Tested:
