@@ -238,8 +238,8 @@ def verdict_on_error(found: Sequence[Effect]) -> str:
     total = len(learned)
     text = (
         f"Error at fixed k, or L0 at a fixed penalty: lower in robust networks in {counts[LOWER]} "
-        f"of {total} comparisons, higher in {counts[HIGHER]}, open in {counts[OPEN]} (median change "
-        f"{_change(learned)})."
+        f"of {total} comparisons, higher in {counts[HIGHER]}, open in {counts[OPEN]} (median "
+        f"change {_change(learned)})."
     )
     if controls:
         text += f" Of controls, which learned no sparse code: median change {_change(controls)}."
