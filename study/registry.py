@@ -62,6 +62,10 @@ STUDIES: Mapping[str, Entry] = {
         ("scipy", "sklearn", "umap"),
     ),
     "splice": Entry("splice.config:SpliceConfig", "splice.study:SpliceStudy"),
+    "ood": Entry("ood.config:OodConfig", "ood.study:OodStudy"),
+    "robustness": Entry(
+        "robustness.config:RobustnessConfig", "robustness.study:RobustnessStudy", ("scipy",)
+    ),
     "ablate": Entry("ablate.config:AblateConfig", "ablate.study:AblateStudy", ("transformers",)),
     "steer": Entry("steer.config:SteerConfig", "steer.study:SteerStudy"),
     "patching": Entry(
