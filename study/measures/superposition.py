@@ -110,7 +110,8 @@ def outputs(toys: Toys, x_MBF: Float[Tensor, "m b f"]) -> Float[Tensor, "m b f"]
 
 def radius(x_MBF: Float[Tensor, "m b f"], attack: float) -> Float[Tensor, " m"]:
     """The norm of an attack: `attack` times the mean L2 norm of the inputs."""
-    return attack * x_MBF.norm(dim=-1).mean(-1)
+    norm_MB: Tensor = x_MBF.norm(dim=-1)
+    return norm_MB.mean(-1) * attack
 
 
 def input_gradient(

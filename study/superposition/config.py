@@ -27,8 +27,8 @@ class SuperpositionConfig(StudyConfig):
     hidden: int = 20
     """Number of hidden dimensions m."""
     density: tuple[float, ...] = ()
-    """Probabilities 1 - S that a feature is active, a model each; by default 30 from 1 to 0.1, evenly
-    spaced in their logarithm."""
+    """Probabilities 1 - S that a feature is active, a model each; by default 30 from 1 to 0.1,
+    evenly spaced in their logarithm."""
     attack: float = 0.1
     """L2 norm of an attack, as a fraction of the mean norm of the inputs."""
     steps: int = 6000
