@@ -34,7 +34,9 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 BLOCK = 6
 """Models of one product: their inputs stay in the cache of a core."""
 TINY = 1e-12
-SEED_STRIDE = 2**32
+MOST_SEEDS, MOST_STEPS = 100, 10_000_000
+STRIDE = 4 * MOST_STEPS
+STREAMS = ("start", "inputs", "directions")
 
 
 @final
@@ -76,11 +78,19 @@ class State:
     trace: list[tuple[int, Float[Tensor, " m"]]]
 
 
+def stream(name: str, seed: int) -> torch.Generator:
+    """Random numbers of one of STREAMS, which no training step of any seed draws. The generator
+    only reads 32 bits of what it is seeded with."""
+    assert 0 <= seed < MOST_SEEDS
+    number = len(STREAMS) * seed + STREAMS.index(name)
+    return torch.Generator().manual_seed(2**32 - 1 - number)
+
+
 def start(
     features: int, hidden: int, densities: Sequence[float], robust: Sequence[bool], seed: int
 ) -> State:
     """Untrained models, one for each density with its training, from one Xavier normal draw."""
-    generator = torch.Generator().manual_seed(seed * SEED_STRIDE + SEED_STRIDE - 1)
+    generator = stream("start", seed)
     first_DF = torch.randn(hidden, features, generator=generator) * (2 / (features + hidden)) ** 0.5
     W_MDF = first_DF.repeat(len(densities), 1, 1)
     b_MF = torch.zeros(len(densities), features)
@@ -114,12 +124,21 @@ def radius(x_MBF: Float[Tensor, "m b f"], attack: float) -> Float[Tensor, " m"]:
     return norm_MB.mean(-1) * attack
 
 
+def behind_relu(
+    out_MBF: Float[Tensor, "m b f"], target_MBF: Float[Tensor, "m b f"]
+) -> Float[Tensor, "m b f"]:
+    """Gradient of ||target - out||^2 / 2 before the ReLU. Seven times as fast as a product with
+    the mask out > 0."""
+    error: Tensor = torch.ops.aten.threshold_backward(out_MBF - target_MBF, out_MBF, 0)
+    return error
+
+
 def input_gradient(
     toys: Toys, x_MBF: Float[Tensor, "m b f"], target_MBF: Float[Tensor, "m b f"]
 ) -> Float[Tensor, "m b f"]:
     """Gradient of ||target - x'(x)||^2 / 2 of each input with respect to x."""
     out_MBF = outputs(toys, x_MBF)
-    error_MBF = torch.sub(out_MBF, target_MBF).mul_(out_MBF > 0)
+    error_MBF = behind_relu(out_MBF, target_MBF)
     return torch.bmm(torch.bmm(error_MBF, toys.W_MDF.mT), toys.W_MDF)
 
 
@@ -143,8 +162,7 @@ def gradients(
     h_MBD = torch.bmm(x_MBF, toys.W_MDF.mT)
     b_MBF = toys.b_MF[:, None].expand(-1, x_MBF.shape[1], -1)
     out_MBF = torch.baddbmm(b_MBF, h_MBD, toys.W_MDF).relu_()
-    error_MBF = torch.sub(out_MBF, target_MBF).mul_(out_MBF > 0)
-    error_MBF.mul_(2 / (x_MBF.shape[1] * x_MBF.shape[2]))
+    error_MBF = behind_relu(out_MBF, target_MBF).mul_(2 / (x_MBF.shape[1] * x_MBF.shape[2]))
     back_MBD = torch.bmm(error_MBF, toys.W_MDF.mT)
     W_grad_MDF = torch.bmm(h_MBD.mT, error_MBF).baddbmm_(back_MBD.mT, x_MBF)
     return W_grad_MDF, error_MBF.sum(1)
@@ -153,16 +171,19 @@ def gradients(
 def batch_gradients(
     toys: Toys,
     x_MBF: Float[Tensor, "m b f"],
-    noise_BF: Float[Tensor, "b f"],
+    noise_HF: Float[Tensor, "h f"],
     attack: float,
 ) -> tuple[Float[Tensor, "m d f"], Float[Tensor, "m f"]]:
-    """Gradients of models that are all robust or all clean, on a batch of the same inputs."""
+    """Gradients of models that are all robust or all clean, on a batch of the same inputs.
+
+    `noise_HF` has a row for each input of the attacked half.
+    """
     if not toys.robust_M[0]:
         return gradients(toys, x_MBF, x_MBF)
-    half_MBF = x_MBF[:, -len(noise_BF) :]
-    step_MBF = gradient_step(toys, half_MBF, noise_BF, radius(half_MBF, attack))
+    half_MBF = x_MBF[:, -len(noise_HF) :]
+    step_MBF = gradient_step(toys, half_MBF, noise_HF, radius(half_MBF, attack))
     given_MBF = x_MBF.clone()
-    given_MBF[:, -len(noise_BF) :] += step_MBF
+    given_MBF[:, -len(noise_HF) :] += step_MBF
     return gradients(toys, given_MBF, x_MBF)
 
 
@@ -202,7 +223,7 @@ def train_toys(
     parts = [(part, toys.part(part)) for part in blocks(toys.robust_M)]
     features = toys.b_MF.shape[1]
     while state.step < training.steps:
-        generator.manual_seed(seed * SEED_STRIDE + state.step)
+        generator.manual_seed(seed * STRIDE + state.step)
         u_BF = torch.rand(training.batch, features, generator=generator)
         noise_BF = torch.randn(training.batch // 2, features, generator=generator) * NOISE
         for part, some in parts:

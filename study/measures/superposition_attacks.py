@@ -29,7 +29,6 @@ from torch import Tensor
 
 from .superposition import (
     NOISE,
-    SEED_STRIDE,
     TINY,
     Toys,
     blocks,
@@ -37,6 +36,7 @@ from .superposition import (
     outputs,
     place,
     radius,
+    stream,
 )
 
 ATTACKS = ("gradient", "analytic", "single")
@@ -65,7 +65,7 @@ class Harm:
 
 def harm(toys: Toys, inputs: int, attack: float, seed: int) -> Harm:
     """Errors on inputs that no training step drew."""
-    generator = torch.Generator().manual_seed(seed * SEED_STRIDE + SEED_STRIDE - 2)
+    generator = stream("inputs", seed)
     features = toys.b_MF.shape[1]
     u_BF = torch.rand(inputs, features, generator=generator)
     noise_BF = torch.randn(inputs, features, generator=generator) * NOISE
@@ -130,7 +130,7 @@ def analytic_errors(
 def randomly_turned(toys: Toys, seed: int) -> Toys:
     """A control: models whose features keep their norms, and so their features per dimension, but
     point in random directions."""
-    generator = torch.Generator().manual_seed(seed * SEED_STRIDE + SEED_STRIDE - 3)
+    generator = stream("directions", seed)
     random_DF = torch.randn(toys.W_MDF.shape[1:], generator=generator)
     W_MDF = random_DF / random_DF.norm(dim=0) * toys.W_MDF.norm(dim=1, keepdim=True)
     return Toys(W_MDF, toys.b_MF, toys.density_M, toys.robust_M)

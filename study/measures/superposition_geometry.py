@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 REPRESENTED = 0.5
 """Least ||W_i||^2 of a feature that a model represents."""
@@ -34,7 +34,7 @@ class Geometry:
     """
 
     dimensionality_F: Float[np.ndarray, " f"]
-    represented_F: np.ndarray
+    represented_F: Bool[np.ndarray, " f"]
     squared: float
     absolute: float
     antipodal: float
@@ -66,7 +66,7 @@ def geometry(W_DF: Float[np.ndarray, "d f"]) -> Geometry:
 
 
 def components(
-    weight_FF: Float[np.ndarray, "f f"], represented_F: np.ndarray
+    weight_FF: Float[np.ndarray, "f f"], represented_F: Bool[np.ndarray, " f"]
 ) -> list[tuple[int, ...]]:
     """Represented features that are joined by edges of weight EDGE or more, directly or through
     others; the largest component first."""

@@ -8,7 +8,8 @@ from ..core.config import StudyConfig, at_least
 
 DENSITIES, SPARSEST = 30, 0.1
 LARGEST_FEATURES = 1024
-MOST_STEPS = 10_000_000
+MOST_STEPS, MOST_SEEDS = 10_000_000, 100
+"""As in measures/superposition.py, which would load torch."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class SuperpositionConfig(StudyConfig):
     evenly spaced in their logarithm."""
     attack: float = 0.1
     """L2 norm of an attack, as a fraction of the mean norm of the inputs."""
-    steps: int = 6000
+    steps: int = 8000
     """Training steps."""
     batch: int = 128
     """Inputs of a step."""
@@ -78,5 +79,5 @@ class SuperpositionConfig(StudyConfig):
             )
         if self.steps > MOST_STEPS:
             raise ConfigError(f"--steps must be at most {MOST_STEPS:,}; got {self.steps:,}.")
-        if self.seeds > 100:
-            raise ConfigError(f"--seeds must be at most 100; got {self.seeds}.")
+        if self.seeds > MOST_SEEDS:
+            raise ConfigError(f"--seeds must be at most {MOST_SEEDS}; got {self.seeds}.")

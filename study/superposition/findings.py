@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ..measures.curve_shape import Dip, Plateau, crossing, deepest_dip, plateaus
 from ..measures.superposition_attacks import ATTACKS, correlation
@@ -57,7 +57,7 @@ class Sweep:
         return np.array([[one.absolute for one in kind] for kind in self.geometry_KN])
 
     @property
-    def shared_N(self) -> Float[np.ndarray, " n"]:
+    def shared_N(self) -> Bool[np.ndarray, " n"]:
         """True where the clean model is in superposition."""
         return np.asarray(self.per_dimension_KN[CLEAN] > SHARED)
 

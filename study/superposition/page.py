@@ -18,6 +18,7 @@ DRAWN = (1.1, 1.6, 2.0, 3.0)
 """Features per dimension of the clean models that are drawn."""
 TRACED = (1.2, 1.6, 2.0, 3.0)
 PLACES = 0.02
+SPARSITIES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
 NAMED = ("alone", "oblique pair", "antipodal pair", "triangle", "tetrahedron", "pentagon")
 BLUE, ORANGE, GREEN = 0, 1, 2
 
@@ -207,7 +208,7 @@ def numbers(figures: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _sparsity_axis(found: Superposition) -> Axis:
-    labels = [(v, f"{v:g}") for v in (1, 1.5, 2, 3, 4, 6, 10, 20, 50, 100, 1000)]
+    labels = [(v, f"{v:g}") for v in SPARSITIES]
     most = float(found.sparsity_N[-1])
     return Axis("1 / (1 - S)", log=True, labels=[one for one in labels if one[0] <= most * 1.05])
 
