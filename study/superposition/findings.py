@@ -30,6 +30,7 @@ class Sweep:
     """The models of one seed. K: clean, robust; N: densities; A: ATTACKS.
 
     gain:    error that an attack adds, in units of its squared norm
+    attacked: error under an attack
     control: the same for clean models whose features point in random directions
     trace:   (step, features per dimension) during training
     """
@@ -38,6 +39,7 @@ class Sweep:
     per_dimension_KN: Float[np.ndarray, "k n"]
     clean_error_KN: Float[np.ndarray, "k n"]
     power_KN: Float[np.ndarray, "k n"]
+    attacked_AKN: Float[np.ndarray, "a k n"]
     gain_AKN: Float[np.ndarray, "a k n"]
     control_AN: Float[np.ndarray, "a n"]
     random_KN: Float[np.ndarray, "k n"]
@@ -160,6 +162,8 @@ class Superposition:
                 found[f"correlation_{name}_{key}"] = _rounded(np.mean(values))
                 if key == "clean":
                     found[f"correlation_{name}_least"] = _rounded(np.min(values))
+            for key, value in self.other_measures(a).items():
+                found[f"correlation_{name}_{key}"] = value
             for kind, word in enumerate(KINDS):
                 dips = self.dips(a, kind)
                 depths = [dip.depth if dip else 0.0 for dip in dips]
@@ -201,6 +205,18 @@ class Superposition:
             apart = (one[CLEAN] - one[ROBUST] for one in (size_KN, gain_KN))
             found["difference"].append(correlation(*(one[shared_N] for one in apart)))
         return found
+
+    def other_measures(self, attack: int) -> dict[str, float | None]:
+        """Correlations of clean models with other measures of vulnerability, mean over seeds."""
+        found: dict[str, list[float]] = {"loss_ratio": [], "loss_per_power": [], "loss": []}
+        for sweep in self.sweeps:
+            loss_N = sweep.attacked_AKN[attack, CLEAN]
+            size_N = sweep.per_dimension_KN[CLEAN]
+            clean_N, power_N = sweep.clean_error_KN[CLEAN], sweep.power_KN[CLEAN]
+            found["loss_ratio"].append(correlation(size_N, loss_N / clean_N))
+            found["loss_per_power"].append(correlation(size_N, loss_N / power_N))
+            found["loss"].append(correlation(size_N, loss_N))
+        return {name: _rounded(np.mean(values)) for name, values in found.items()}
 
     def interference_ratio(self, name: str) -> Float[np.ndarray, "s n"]:
         """Clean over robust for each seed and density; NaN where the clean model shares nothing."""

@@ -18,6 +18,7 @@ DRAWN = (1.1, 1.6, 2.0, 3.0)
 """Features per dimension of the clean models that are drawn."""
 TRACED = (1.2, 1.6, 2.0, 3.0)
 PLACES = 0.02
+LEVELS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 SPARSITIES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
 NAMED = ("alone", "oblique pair", "antipodal pair", "triangle", "tetrahedron", "pentagon")
 BLUE, ORANGE, GREEN = 0, 1, 2
@@ -29,17 +30,23 @@ def headline(figures: Mapping[str, Any]) -> str:
     parts = []
     if figures["robust_lower_of"]:
         parts.append(
-            f"Adversarial training lowers features per dimension at {figures['robust_lower']} of "
+            f"Adversarial training lowers features per dimension in {figures['robust_lower']} of "
             f"{figures['robust_lower_of']} models above {SHARED:g} ({seeds}, "
             f"{figures['steps']:,} steps)."
         )
     if (level := figures["plateau_clean"]) is not None:
         low, high = figures["plateau_clean_between"]
-        parts.append(f"They stay near {level:.2f} from 1/(1 - S) = {low:.1f} to {high:.1f}.")
+        parts.append(
+            f"Clean models stay near {level:.2f} features per dimension for 1/(1 - S) from "
+            f"{low:.1f} to {high:.1f}."
+        )
     if (r := figures["correlation_analytic_clean"]) is not None:
         control = figures["correlation_analytic_control"]
-        beside = f", {control:.2f} with features in random directions" if control else ""
-        parts.append(f"They correlate with vulnerability at {r:.3f}{beside} (analytic attack).")
+        beside = "" if control is None else f"; in random directions {control:.2f}"
+        parts.append(
+            f"Vulnerability to the analytic attack follows features per dimension (correlation "
+            f"{r:.3f}{beside})."
+        )
     if (ratio := figures["interference_squared"]) is not None:
         parts.append(f"Clean models interfere {ratio:.2f} times as much as robust ones.")
     parts.append(_dip_words(figures))
@@ -64,66 +71,87 @@ def _dip_words(figures: Mapping[str, Any]) -> str:
 
 def table(figures: Mapping[str, Any]) -> str:
     """A table for the terminal."""
-    rows = [("", "found", "paper"), *comparison(figures)]
-    return columns(rows)
+    return columns([("", "found", "paper"), *comparison(figures)])
 
 
 def comparison(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Each claim: what was found, and what the paper says."""
     lower = f"{figures['robust_lower']} of {figures['robust_lower_of']}"
     less = figures["robust_less"]
+    flat = "not found"
+    if (level := figures["plateau_clean"]) is not None:
+        low, high = figures["plateau_clean_between"]
+        flat = f"{level:.2f} from {low:.2f} to {high:.2f}"
     rows = [
         (
             f"robust below clean where clean is above {SHARED:g}",
-            lower + (f", {less:.0%} lower on average" if less is not None else ""),
+            lower + (f", {_percent(less)} lower on average" if less is not None else ""),
             "lower",
-        )
+        ),
+        ("plateau of clean models", flat, ""),
     ]
-    if (level := figures["plateau_clean"]) is not None:
-        low, high = figures["plateau_clean_between"]
-        rows.append(("plateau, clean", f"{level:.2f} from {low:.2f} to {high:.2f}", ""))
-    else:
-        rows.append(("plateau, clean", "not found", ""))
     for i, paper in enumerate(PAPER_TRANSITIONS, 1):
         for name in KINDS:
             each = figures[f"transition_{i}_{name}_seeds"]
             said = ", ".join("none" if v is None else f"{v:.2f}" for v in each)
-            near = "" if name == "robust" else (
-                "; found" if figures[f"transition_{i}_{name}_found"] else "; not found"
-            )  # fmt: skip
-            rows.append((f"transition {i} at 1/(1 - S), {name}", said + near, f"about {paper:g}"))
+            if name == KINDS[CLEAN]:
+                said += "; found" if figures[f"transition_{i}_{name}_found"] else "; not found"
+            rows.append((f"transition {i}, {name}: 1/(1 - S)", said, f"about {paper:g}"))
+    return rows + _correlation_rows(figures) + _interference_rows(figures)
+
+
+def _correlation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    rows = []
     for name in ("analytic", "single", "gradient"):
         least, mean = (figures[f"correlation_{name}_{key}"] for key in ("least", "clean"))
         control = figures[f"correlation_{name}_control"]
-        rows.append(
-            (
-                f"correlation with vulnerability, {ATTACK_WORDS[name]}",
-                f"{_number(mean)} (least {_number(least)}; random directions {_number(control)})",
-                "about 0.99" if name == "analytic" else "",
-            )
-        )
-        within = figures[f"correlation_{name}_difference"]
-        rows.append(("  the same, of clean minus robust at each density", _number(within), ""))
+        said = f"{_number(mean)} (least {_number(least)}; random directions {_number(control)})"
+        words = f"correlation with vulnerability, {ATTACK_WORDS[name]}"
+        rows.append((words, said, "about 0.99" if name == "analytic" else ""))
+    for key, words in OTHER_MEASURES.items():
+        rows.append((words, _number(figures[f"correlation_analytic_{key}"]), ""))
+    within = _number(figures["correlation_analytic_difference"])
+    rows.append(
+        (f"correlation of clean minus robust above {SHARED:g}, analytic attack", within, "")
+    )
+    return rows
+
+
+def _interference_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    rows = []
     for name in ("squared", "absolute"):
         value, most = figures[f"interference_{name}"], figures[f"interference_{name}_most"]
         said = "unknown" if value is None else f"{value:.2f} (most {most:.2f})"
-        rows.append((f"interference, clean over robust, {name}", said, "about 2"))
+        rows.append((f"interference of clean over robust, {name}", said, "about 2"))
     for name in ("gradient", "analytic"):
         for kind in KINDS:
             depth, at = figures[f"dip_{name}_{kind}"], figures[f"dip_{name}_{kind}_at"]
             found = "found" if figures[f"dip_{name}_{kind}_found"] else "not found"
             where = f" at {at:.1f}" if at is not None else ""
             rows.append(
-                (f"dip, {ATTACK_WORDS[name]}, {kind}", f"{depth:.0%}{where}; {found}", "a dip")
+                (
+                    f"dip of vulnerability, {ATTACK_WORDS[name]}, {kind}",
+                    f"{_percent(depth)}{where}; {found}",
+                    "a dip",
+                )
             )
     return rows
 
 
+OTHER_MEASURES = {
+    "loss_ratio": "correlation with loss under attack / loss, analytic attack",
+    "loss_per_power": "correlation with loss under attack / mean ||x||^2, analytic attack",
+    "loss": "correlation with loss under attack as it is, analytic attack",
+}
 ATTACK_WORDS = {
     "gradient": "gradient attack",
     "analytic": "analytic attack",
     "single": "analytic, one direction for all inputs",
 }
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
 
 
 def _number(value: float | None) -> str:
@@ -180,11 +208,12 @@ def numbers(figures: Mapping[str, Any]) -> list[dict[str, str]]:
             "trained",
         }
     ]
+    control = figures["correlation_analytic_control"]
     if figures["correlation_analytic_clean"] is not None:
         tiles.append(
             {
                 "value": f"{figures['correlation_analytic_clean']:.3f}",
-                "of": "",
+                "of": "" if control is None else f"control {control:.2f}",
                 "text": "correlation of features per dimension with vulnerability, analytic attack",
             }
         )
@@ -248,7 +277,9 @@ def curve_chart(found: Superposition) -> Any:
 def vulnerability_chart(found: Superposition, attack: int) -> Any:
     """Vulnerability against sparsity."""
     values_SKN = np.stack([found.vulnerability(sweep, attack) for sweep in found.sweeps])
-    return chart(_both(found, values_SKN), _sparsity_axis(found), Axis("vulnerability"))
+    labels = [(v, f"{v:g}") for v in LEVELS]
+    axis = Axis("vulnerability", log=True, labels=labels)
+    return chart(_both(found, values_SKN), _sparsity_axis(found), axis)
 
 
 def scatter_chart(found: Superposition) -> Any:
@@ -266,7 +297,11 @@ def scatter_chart(found: Superposition) -> Any:
         Series("clean, in random directions", size_SKN[:, CLEAN].ravel(), control_SN.ravel(), True,
                colour=GREEN)
     )  # fmt: skip
-    return chart(series, Axis("features per dimension"), Axis("vulnerability", log=True))
+    return chart(
+        series,
+        Axis("features per dimension"),
+        Axis("vulnerability", log=True, labels=[(v, f"{v:g}") for v in LEVELS]),
+    )
 
 
 def ratio_chart(found: Superposition) -> Any:

@@ -93,6 +93,7 @@ def measured(state: State, attack: float, seed: int) -> Sweep:
         per_dimension_KN=features_per_dimension(toys.W_MDF).double().numpy().reshape(by_kind),
         clean_error_KN=found.clean_M.reshape(by_kind),
         power_KN=found.power_M.reshape(by_kind),
+        attacked_AKN=found.attacked_AM.reshape(-1, *by_kind),
         gain_AKN=found.gain_AM.reshape(-1, *by_kind),
         control_AN=control.gain_AM,
         random_KN=np.array([random_interference(W_DF) for W_DF in W_MDF]).reshape(by_kind),
