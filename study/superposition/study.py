@@ -12,7 +12,7 @@ from ..core.study import Study
 from ..measures.superposition import State, Toys, features_per_dimension
 from ..measures.superposition_attacks import harm, randomly_turned
 from ..measures.superposition_geometry import geometry, random_interference
-from . import page
+from . import page, words
 from .config import SuperpositionConfig
 from .findings import Superposition, Sweep
 from .sweep import VERSION, trained_sweep
@@ -59,10 +59,10 @@ class SuperpositionStudy(Study[SuperpositionConfig, None, Superposition]):
         return findings.figures()
 
     def headline(self, figures: Mapping[str, Any]) -> str:
-        return page.headline(figures)
+        return words.headline(figures)
 
     def table(self, figures: Mapping[str, Any]) -> str:
-        return page.table(figures)
+        return words.table(figures)
 
     def write_tables(self, findings: Superposition, folder: Path) -> None:
         write_records(folder / "models.csv", findings.records())
