@@ -76,5 +76,8 @@ STUDIES: Mapping[str, Entry] = {
         "interpret.config:InterpretConfig", "interpret.study:InterpretStudy", ("transformers",)
     ),
     "scaling": Entry("scaling.config:ScalingConfig", "scaling.study:ScalingStudy", ("scipy",)),
+    "superposition": Entry(
+        "superposition.config:SuperpositionConfig", "superposition.study:SuperpositionStudy"
+    ),
     "compare": Entry("compare.config:CompareConfig", "compare.study:CompareStudy", ("scipy",)),
 }
