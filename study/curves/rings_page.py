@@ -36,12 +36,12 @@ def ring_text(findings: Findings) -> str:
         f"{len(findings.rings)} radii; {result['planted']} reference orientations stand for them. "
         f"{result['represented']} of the {result['planted']} have a latent along them, whose "
         f"decoder row has a cosine of at least {REPRESENTS:g} with the planted direction (chance "
-        f"{result['represented_by_chance']:.0f}; the axes of units {units}). In "
+        f"{result['represented_by_chance']:.0f}; units {units}). In "
         f"{result['oriented']} of these cases the latent also prefers an orientation within "
         f"{RECOVERED:g}° of the planted one (chance {result['oriented_by_chance']:.0f}). "
         f"The orientation alone shows little here: a curve latent of any direction lies within "
         f"{RECOVERED:g}° of {result['recovered_latents']} of them, where as many latents of random "
-        f"orientation would do so for {result['recovered_by_chance']}."
+        f"orientation would do so for {result['recovered_by_chance']:.0f}."
     )
 
 
