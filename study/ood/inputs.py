@@ -142,7 +142,7 @@ def _class(labels: Labels, name: str) -> int:
 
 def _name(inputs: str) -> str:
     """A set's name on the page: the last part of its path."""
-    return Path(inputs.removeprefix("hf:")).name or inputs
+    return Path(inputs.removeprefix("hf:").removesuffix(".parquet")).name or inputs
 
 
 def _outside(inputs: str, limit: int) -> ImageSource:

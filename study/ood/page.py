@@ -34,13 +34,13 @@ def verdict(figures: Mapping[str, Any]) -> str:
     controls = (
         f"units {figures['auroc_units']:.3f}, random directions {figures['auroc_random']:.3f}"
     )
-    name = f"the best baseline, {figures['best_baseline']}, {best:.3f}"
+    name = f"the best baseline, {figures['best_baseline']}, reaches {best:.3f}"
     errors = [one["auroc_error"] for one in figures["records"] if one["detector"] == LATENTS]
     spread = CLEAR * float(np.sqrt(np.square(errors).sum())) / len(errors)
     if abs(latents - best) <= spread:
-        return f"{name}: no clear difference. Profiles of controls: {controls}."
-    word = "more" if latents > best else "less"
-    return f"{name}: latents tell {word}. Profiles of controls: {controls}."
+        return f"{name}; the difference is not clear. Profiles of controls: {controls}."
+    word = "better" if latents > best else "worse"
+    return f"{name}; latents do {word}. Profiles of controls: {controls}."
 
 
 def terminal_table(figures: Mapping[str, Any]) -> str:
