@@ -72,5 +72,6 @@ STUDIES: Mapping[str, Entry] = {
         "interpret.config:InterpretConfig", "interpret.study:InterpretStudy", ("transformers",)
     ),
     "scaling": Entry("scaling.config:ScalingConfig", "scaling.study:ScalingStudy", ("scipy",)),
+    "attack": Entry("attack.config:AttackConfig", "attack.study:AttackStudy"),
     "compare": Entry("compare.config:CompareConfig", "compare.study:CompareStudy", ("scipy",)),
 }
