@@ -59,7 +59,7 @@ class AttackConfig(StudyConfig):
     def curve(self) -> tuple[float, ...]:
         """The strengths of the curve, in ascending order."""
         most = 1.0 if self.norm == "linf" else float("inf")
-        usual = (min(times * self.strength, most) for times in TIMES)
+        usual = (float(f"{min(times * self.strength, most):.6g}") for times in TIMES)
         return tuple(sorted(set(self.epsilons or usual)))
 
     def check(self) -> None:
