@@ -72,7 +72,9 @@ def test_a_checkpoint_of_another_network_is_a_sentence(
     network: torch.nn.Module, tmp_path: Path
 ) -> None:
     torch.save({"model": of_robustness(network)}, tmp_path / "other.pt")
-    with pytest.raises(WeightsError, match=r"other\.pt must .*Give the weights of this network") as e:
+    with pytest.raises(
+        WeightsError, match=r"other\.pt must .*Give the weights of this network"
+    ) as e:
         load_subject("torchvision:squeezenet1_1", weights=str(tmp_path / "other.pt"))
     assert "\n" not in str(e.value)
 
