@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
 from tendril.data.cli import note
+from tendril.data.home import NETWORK, network_place
 from tendril.models.attacks import Attack, predicting
 
 from ..core.report import write_records
-from ..core.study import Study
+from ..core.study import Study, run_name
 from ..measures.attacks import AttackFindings, check_network
 from . import page
 from .config import AttackConfig
@@ -49,6 +50,14 @@ class AttackStudy(Study[AttackConfig, AttackInputs, AttackFindings]):
 
     def label(self, config: AttackConfig, inputs: AttackInputs) -> str:
         return f"{inputs.subject.name}-{config.norm}"
+
+    def resolved(self, config: AttackConfig, inputs: AttackInputs) -> AttackConfig:
+        def full(name: str) -> str:
+            place = Path(network_place(name, config.home))
+            trained = (place / NETWORK.marker).is_file()
+            return run_name(place, config.home) if trained else name
+
+        return replace(config, subject=full(config.subject), others=tuple(map(full, config.others)))
 
     def compute(
         self, config: AttackConfig, inputs: AttackInputs, device: torch.device

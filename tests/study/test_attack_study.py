@@ -1,6 +1,7 @@
 """The study `attack` on networks that were trained by the command, and what it refuses."""
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def test_a_report_has_the_curve_and_the_checks(home: Path) -> None:
     page = made.report.read_text()
     assert "Can the attack be believed?" in page
     assert "attacked through net1" in page
+    assert re.search(r"--subject net0-[0-9a-f]{12} ", page)  # stays true with more networks
     rows = list(csv.DictReader((made.report.parent / "curve.csv").read_text().splitlines()))
     assert [float(row["epsilon"]) for row in rows] == [0, 0.025, 0.05, 0.1, 0.15, 0.2, 0.4]
     assert attack(home, others=("net1",)).reused
