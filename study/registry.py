@@ -62,6 +62,10 @@ STUDIES: Mapping[str, Entry] = {
         ("scipy", "sklearn", "umap"),
     ),
     "splice": Entry("splice.config:SpliceConfig", "splice.study:SpliceStudy"),
+    "ood": Entry("ood.config:OodConfig", "ood.study:OodStudy"),
+    "robustness": Entry(
+        "robustness.config:RobustnessConfig", "robustness.study:RobustnessStudy", ("scipy",)
+    ),
     "ablate": Entry("ablate.config:AblateConfig", "ablate.study:AblateStudy", ("transformers",)),
     "steer": Entry("steer.config:SteerConfig", "steer.study:SteerStudy"),
     "patching": Entry(
@@ -73,5 +77,8 @@ STUDIES: Mapping[str, Entry] = {
     ),
     "scaling": Entry("scaling.config:ScalingConfig", "scaling.study:ScalingStudy", ("scipy",)),
     "attack": Entry("attack.config:AttackConfig", "attack.study:AttackStudy"),
+    "superposition": Entry(
+        "superposition.config:SuperpositionConfig", "superposition.study:SuperpositionStudy"
+    ),
     "compare": Entry("compare.config:CompareConfig", "compare.study:CompareStudy", ("scipy",)),
 }

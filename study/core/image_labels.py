@@ -6,6 +6,28 @@ from pathlib import Path
 from tendril.data.errors import ConfigError, InputsNotFoundError
 from tendril.data.inputs.images import ImageSource
 
+INPUTS = "inputs"
+"""What --labels names where the inputs themselves have classes."""
+
+
+def labels_of(labels: str, images: ImageSource) -> list[int] | None:
+    """The classes of images from what --labels names: nothing, `inputs` or a class list.
+
+    Raises ConfigError for inputs without classes, and what `image_labels` raises.
+    """
+    if not labels:
+        return None
+    if labels != INPUTS:
+        return image_labels(Path(labels), images)
+    own = images.labels
+    if own is None or bool((own.number_B < 0).any()):
+        raise ConfigError(
+            f"--labels inputs needs inputs that all have a class, in a column of labels or by the "
+            f"folders they lie in; those of {images.origin} have none. Pass a class list, or leave "
+            "--labels out."
+        )
+    return [int(number) for number in own.number_B]
+
 
 def image_labels(path: Path, images: ImageSource) -> list[int]:
     """The class of each image, as the number of a line of the file `path`.

@@ -4,7 +4,7 @@ A run names its store, and a store says where its subject and inputs were. Flags
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -134,6 +134,18 @@ def find_vision_inputs(
     source, reason = _find_images(config, store, chosen) if images else (None, NOT_ASKED)
     grid = _grid(subject, store, chosen)
     return VisionInputs(subject, chosen, folder, store, source, reason, grid, tokens)
+
+
+def whole_images(inputs: VisionInputs) -> VisionInputs:
+    """The inputs, without images if the rows of the store are of turned patches: what a row of an
+    orbit shows cannot be cut from an image."""
+    if inputs.store is None or inputs.images is None or inputs.store.group is None:
+        return inputs
+    reason = (
+        f"There are no dataset examples, because the rows of {inputs.store.name} are of turned "
+        "patches; pass --store with a store of whole images."
+    )
+    return replace(inputs, images=None, no_images=reason)
 
 
 def _no_field(name: str, subject: Subject, site: str, run: Path | None) -> str:

@@ -9,38 +9,8 @@ import numpy as np
 from ..measures.curve_family import CurveFamily
 from ..measures.curve_scores import angle_between
 from ..measures.gap_chance import Chance, envelope_chance, widest_chance
-
-RECOVERED = 6.0
-"""Degrees within which a planted orientation counts as recovered."""
-
-
-@dataclass(frozen=True)
-class Truth:
-    """A planted curve detector, and the detectors found nearest to it."""
-
-    unit: int | None
-    """The unit that was planted; None where the feature is a direction of several units."""
-    orientation: float
-    found: Mapping[str, tuple[int, float] | None]
-    """By kind of family: the nearest curve detector and its distance in degrees."""
-    aligned: tuple[int, float] | None = None
-    """The latent whose decoder row has the largest cosine with the planted direction, and it."""
-    name: str = ""
-    """What a feature is called that is no unit."""
-
-    @property
-    def label(self) -> str:
-        """The unit by its number, or the feature by its name."""
-        return self.name if self.unit is None else f"unit {self.unit}"
-
-    def error(self, kind: str) -> float:
-        """Degrees to the nearest of that kind; 180 where there is none."""
-        nearest = self.found.get(kind)
-        return 180.0 if nearest is None else nearest[1]
-
-    def recovered(self, kind: str) -> bool:
-        """Whether the nearest of that kind lies within 6 degrees."""
-        return self.error(kind) <= RECOVERED
+from .rings import Ring, ring_figures, rings_of
+from .truth import RECOVERED, Truth
 
 
 @dataclass(frozen=True)
@@ -60,6 +30,8 @@ class Findings:
     """Figures that the run ended with, by name."""
     examples_note: str
     truths: Sequence[Truth]
+    continuous: bool = False
+    """True if the planted curves are reference orientations of continuous families."""
 
     @property
     def families(self) -> list[CurveFamily]:
@@ -106,7 +78,17 @@ class Findings:
             "worst_error_degrees": round(max(t.error(judged) for t in self.truths), 2),
             "recovered_by_chance": round(self.recovered_by_chance(), 1),
             **self.aligned_result(),
+            **self.ring_result(),
         }
+
+    @cached_property
+    def rings(self) -> list[Ring]:
+        """The planted curves of each radius, where they are continuous and there are latents."""
+        return rings_of(self.truths, self.latents) if self.continuous and self.latents else []
+
+    def ring_result(self) -> dict[str, object]:
+        """For curves of any orientation, how many have a latent along them."""
+        return ring_figures(self.rings) if self.rings else {}
 
     def aligned_result(self) -> dict[str, object]:
         """For how many planted units the most aligned latent lies within 6 degrees, and the median

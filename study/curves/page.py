@@ -1,7 +1,7 @@
 """What the page of curve detectors shows."""
 
 from ..measures.curve_family import CurveFamily
-from . import figures, words
+from . import figures, rings_page, words
 from .findings import Findings
 
 
@@ -15,7 +15,10 @@ def context(findings: Findings) -> dict[str, object]:
         "kinds": " or ".join(family.kind for family in findings.families),
         "envelope_text": words.envelope_text(findings),
         "chance_text": words.chance_text(findings),
-        "truths": figures.truth_rows(findings),
+        "truths": [] if findings.rings else figures.truth_rows(findings),
+        "ring_columns": rings_page.COLUMNS,
+        "ring_rows": rings_page.ring_rows(findings.rings),
+        "ring_charts": rings_page.ring_charts(findings.rings),
         "truth_text": words.truth_text(findings),
         "branches": list(findings.branch_counts().items()),
         "receptive_field": findings.receptive_field,

@@ -9,8 +9,6 @@ from typing import Any, final
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional
 
 from tendril.data.errors import RunDamagedError
 from tendril.models.dictionaries.checkpoint import (
@@ -21,34 +19,38 @@ from tendril.models.dictionaries.checkpoint import (
 from tendril.models.dictionaries.checkpoint import read_figures as figures_of
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.sites.receptive import ReceptiveField, receptive_field
-from tendril.models.subjects.subject import Subject
 
 from ..core.study import Study
-from ..core.vision_inputs import VisionInputs, find_vision_inputs
+from ..core.vision_inputs import VisionInputs, find_vision_inputs, whole_images
 from ..measures.curve_family import CurveFamily, latent_family, unit_family
 from ..measures.gap_chance import p_text
 from ..measures.image_examples import cut_patches, strongest_rows
 from ..measures.tuning import site_parts
 from . import page
 from .config import CurvesConfig
-from .findings import Findings, Truth
+from .findings import Findings
+from .planted import continuous, planted_truths, write_truths
 
 
 @final
 class CurvesStudy(Study[CurvesConfig, VisionInputs, Findings]):
     """Find the curve detectors of a site and of a dictionary trained there.
 
-    The report holds units.csv, latents.csv and tuning.npz (responses [A, Q, E, D] and the grid).
+    The report holds units.csv, latents.csv, tuning.npz (responses [A, Q, E, D] and the grid) and,
+    of a network whose curves were planted, planted.csv.
     Source: Cammarata et al., "Curve Detectors", Distill 2020.
     """
 
     name = "curves"
-    version = 4
+    version = 5
     config = CurvesConfig
 
     def find(self, config: CurvesConfig) -> VisionInputs:
-        return find_vision_inputs(
-            config, config.run, config.site, images=config.examples > 0, field_for=self.name
+        examples = config.examples > 0
+        return whole_images(
+            find_vision_inputs(
+                config, config.run, config.site, images=examples, field_for=self.name
+            )
         )
 
     def identity(self, config: CurvesConfig, inputs: VisionInputs) -> Mapping[str, Any]:
@@ -86,7 +88,8 @@ class CurvesStudy(Study[CurvesConfig, VisionInputs, Findings]):
             metrics=read_metrics(run / "metrics.csv") if run else {},
             trained=read_figures(run / RESULT) if run else {},
             examples_note=inputs.no_images,
-            truths=planted_truths(subject, site, families, parts, dictionary),
+            truths=planted_truths(subject.name, site, families, parts, dictionary),
+            continuous=continuous(subject.name),
         )
 
     def figures(self, findings: Findings) -> dict[str, Any]:
@@ -99,7 +102,12 @@ class CurvesStudy(Study[CurvesConfig, VisionInputs, Findings]):
         if latents is not None:
             text += f"; {len(figures['curve_latents'])} curve latents, gap {latents:.0f} degrees"
             text += _chance(figures["chance_latents"])
-        if "planted" in figures:
+        if "represented" in figures:
+            text += (
+                f"; {figures['represented']} of {figures['planted']} planted curves have a latent "
+                f"along them (chance {figures['represented_by_chance']:.0f})"
+            )
+        elif "planted" in figures:
             text += f"; {figures['recovered_latents']} of {figures['planted']} planted recovered"
         return f"{text}."
 
@@ -114,6 +122,8 @@ class CurvesStudy(Study[CurvesConfig, VisionInputs, Findings]):
         np.savez_compressed(folder / "tuning.npz", **arrays)
         for family in findings.families:
             family.write_csv(folder / f"{family.kind}s.csv")
+        if findings.truths:
+            write_truths(findings, folder / "planted.csv")
 
     def page(
         self, config: CurvesConfig, inputs: VisionInputs, findings: Findings
@@ -161,63 +171,6 @@ def with_examples(
         replace(family, patches={member: next(patches) for member in family.members})
         for family in families
     ]
-
-
-def planted_truths(
-    subject: Subject,
-    site: str,
-    families: Sequence[CurveFamily],
-    parts: Mapping[str, range],
-    dictionary: SAE | None,
-) -> list[Truth]:
-    """The curve detectors planted in an embedded subject, each with the nearest found, and with
-    the latent whose decoder row points most along what was planted."""
-    home = "mixed3b_5x5"  # where units are numbered as the truth numbers them
-    first = 0 if site == home else parts[home].start if home in parts else None
-    truths = []
-    for name, angle, planted_D in planted_curves(subject):
-        aligned = None
-        if dictionary is not None and first is not None:
-            W_SD = functional.normalize(dictionary.W_dec.detach().float(), dim=1).cpu()
-            cosine, latent = (W_SD[:, first : first + len(planted_D)] @ planted_D).max(dim=0)
-            aligned = int(latent), float(cosine)
-        found = {str(family.kind): family.nearest(angle) for family in families}
-        truths.append(Truth(unit_of(planted_D), angle, found, aligned, name))
-    return sorted(truths, key=lambda truth: truth.orientation)
-
-
-def planted_curves(subject: Subject) -> list[tuple[str, float, Float[Tensor, " d"]]]:
-    """Name, orientation and direction in mixed3b_5x5 of the curves of an embedded subject."""
-    if subject.name == "handmade":
-        from tendril.models.subjects.synthetic.handmade import PLANTED
-
-        units = torch.eye(len(PLANTED))
-        return [
-            (f"unit {p.unit}", p.orientation, units[p.unit])
-            for p in PLANTED
-            if p.kind == "curve" and p.orientation is not None
-        ]
-    if subject.name == "planted":
-        from tendril.models.subjects.synthetic.planted import FEATURES, directions
-
-        there_FD = torch.from_numpy(directions()).float()
-        return [
-            (_called(i, there_FD[i]), f.orientation, there_FD[i])
-            for i, f in enumerate(FEATURES)
-            if f.kind == "curve" and f.orientation is not None
-        ]
-    return []
-
-
-def unit_of(planted_D: Float[Tensor, " d"]) -> int | None:
-    """The unit that a planted direction lies along; None if it lies along several."""
-    on = planted_D.nonzero().flatten().tolist()
-    return int(on[0]) if len(on) == 1 else None
-
-
-def _called(number: int, planted_D: Float[Tensor, " d"]) -> str:
-    unit = unit_of(planted_D)
-    return f"feature {number}" if unit is None else f"unit {unit}"
 
 
 def read_metrics(path: Path) -> dict[str, list[float]]:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from ..measures.curve_family import CurveFamily
 from ..measures.curve_scores import degrees, lowest
 from .figures import envelope_of
-from .findings import RECOVERED, Findings
+from .findings import Findings
+from .rings_page import ring_text, ring_tiles
+from .truth import RECOVERED
 
 NAMED = 8  # orientations listed in a sentence
 
@@ -78,7 +80,9 @@ def headline(findings: Findings) -> list[dict[str, str]]:
                 "text": f"is the widest gap between curve {kind}s{about}",
             }
         )
-    if findings.truths:
+    if findings.rings:
+        tiles += ring_tiles(findings)
+    elif findings.truths:
         kind = findings.families[-1].kind
         found = sum(truth.recovered(kind) for truth in findings.truths)
         tiles.append(
@@ -146,6 +150,8 @@ def truth_text(findings: Findings) -> str:
     result = findings.planted_result()
     if not result:
         return ""
+    if findings.rings:
+        return ring_text(findings)
     found = " and ".join(
         f"{result[f'recovered_{family.kind}s']} of them by a curve {family.kind}"
         for family in findings.families

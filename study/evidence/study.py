@@ -15,7 +15,7 @@ from tendril.models.subjects.subject import site_modules
 from ..core.image_labels import image_labels
 from ..core.report import file_digest, write_records
 from ..core.study import Study
-from ..core.vision_inputs import VisionInputs, find_vision_inputs
+from ..core.vision_inputs import VisionInputs, find_vision_inputs, whole_images
 from ..measures.curve_family import unit_family
 from ..measures.gap_chance import copies_a_unit
 from . import page
@@ -37,7 +37,9 @@ class EvidenceStudy(Study[EvidenceConfig, Sequence[VisionInputs], Evidence]):
 
     def find(self, config: EvidenceConfig) -> Sequence[VisionInputs]:
         runs = [find_run(run, config.home) for run in config.run]
-        found = [find_vision_inputs(config, str(run), field_for=self.name) for run in runs]
+        found = [
+            whole_images(find_vision_inputs(config, str(run), field_for=self.name)) for run in runs
+        ]
         first = found[0]
         for one in found:
             if (one.site, dict(one.subject.identity)) != (first.site, dict(first.subject.identity)):

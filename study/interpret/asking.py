@@ -2,7 +2,8 @@
 
 Every question is asked once. Its answer is kept in `answers/` under the SHA-256 of (model,
 messages, parameters), in a file that is written whole or not at all, so a run that was killed asks
-nothing twice. Failures are tried again.
+nothing twice. Failures are tried again, and an answer that was cut with more tokens: it is never
+kept. Where a server limits requests, all threads wait.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar, final
 
 import torch
@@ -23,6 +25,8 @@ from tendril.data.store.spec import canonical_json
 from tendril.models.subjects.language import LanguageSubject
 
 LONGEST_WAIT = 60.0  # seconds
+LARGER = 8  # times max_tokens that an answer may have after it was cut
+PATIENCE = 20  # times that a question may be put off by a limit of requests, beyond its tries
 LOST = 3
 """After so many requests in a row without any answer the endpoint counts as down."""
 FOLDER_MODE, FILE_MODE = 0o700, 0o600  # answers may quote private text; only their owner reads them
@@ -43,11 +47,22 @@ class UnusableAnswerError(ValueError):
 @final
 class PassingError(Exception):
     """A failure that may pass: a timeout, 429, 5xx, a body that is no completion. `after` is the
-    number of seconds that the server asks to wait."""
+    number of seconds that the server asks to wait. `limited`: the server answers that it gets too
+    many requests, which says nothing against this one."""
 
-    def __init__(self, problem: str, after: float = 0.0) -> None:
+    def __init__(self, problem: str, after: float = 0.0, *, limited: bool = False) -> None:
         super().__init__(problem)
-        self.after = after
+        self.after, self.limited = after, limited
+
+
+@final
+class CutError(Exception):
+    """An answer that was cut: at the limit of tokens, or inside its reasoning. It counts as none,
+    since its end is missing, and is asked for again with more tokens."""
+
+    def __init__(self, problem: str, tokens_in: int = 0, tokens_out: int = 0) -> None:
+        super().__init__(problem)
+        self.tokens_in, self.tokens_out = tokens_in, tokens_out
 
 
 @final
@@ -70,8 +85,8 @@ class Reply:
 class Model:
     """A model that answers.
 
-    `complete` takes messages and parameters. It returns a reply, or raises PassingError, or
-    EndpointError where asking again is of no use. `name` stands for the model in the keys of
+    `complete` takes messages and parameters. It returns a reply, or raises PassingError, CutError,
+    or EndpointError where asking again is of no use. `name` stands for the model in the keys of
     answers; `parallel` is the number of requests that it may get at once.
     """
 
@@ -106,6 +121,8 @@ class Asker:
     backoff: float = 1.0
     tally: Tally = field(default_factory=Tally)
     _lost: int = 0
+    _hold: float = 0.0
+    """When the server may be asked again, on the clock of `monotonic`."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -138,16 +155,26 @@ class Asker:
             with self._lock:
                 self.tally.kept += 1
             return answer
-        said, problem, after = messages, "", 0.0
-        for attempt in range(self.tries):
-            self._wait(attempt, after)
-            after = 0.0
+        said, problem, waits = messages, "", _Waits(self.tries)
+        larger = 1
+        while waits.more():
+            self._wait(waits)
             try:
-                reply = self.model.complete(said, self.parameters)
+                reply = self.model.complete(said, self._larger(larger))
             except PassingError as error:
-                problem, after, said = str(error), error.after, messages
+                problem, said = str(error), messages
+                waits.failed(error)
                 with self._lock:
                     self.tally.requested += 1
+                    if error.limited:  # the others must wait, too
+                        self._hold = max(self._hold, monotonic() + min(error.after, LONGEST_WAIT))
+                continue
+            except CutError as error:
+                allowed = self._larger(larger).get("max_tokens")
+                problem, said = f"{error} ({allowed}); raise --max-tokens", messages
+                larger = min(2 * larger, LARGER)
+                waits.failed()
+                self._count(Reply("", error.tokens_in, error.tokens_out))
                 continue
             self._count(reply)
             try:
@@ -156,11 +183,17 @@ class Asker:
                 problem = f"the answer {_short(reply.text)} cannot be read: {error}"
                 reminder = REMINDER.format(problem=error)
                 said = (*messages, ("assistant", reply.text), ("user", reminder))
+                waits.failed()
                 continue
             self._keep(messages, reply)
             return value
-        self._give_up(problem, answered=said is not messages)
-        raise UnansweredError(f"after {self.tries} tries: {problem}")
+        self._give_up(problem, answered=waits.answered)
+        raise UnansweredError(f"after {waits.attempts} tries: {problem}")
+
+    def _larger(self, times: int) -> dict[str, Any]:
+        """The parameters, with `times` as many tokens as were asked for."""
+        limit = self.parameters.get("max_tokens")
+        return self.parameters | ({"max_tokens": times * limit} if limit else {})
 
     def each(
         self, label: str, work: Callable[[Thing], Value], things: Iterable[Thing]
@@ -200,9 +233,11 @@ class Asker:
         place = self._place(messages)
         write_private(self.folder, place, (json.dumps(record, indent=1) + "\n").encode())
 
-    def _wait(self, attempt: int, after: float) -> None:
+    def _wait(self, waits: "_Waits") -> None:
         """Exponential back-off from the second try on, or as long as the server asks for."""
-        seconds = max(self.backoff * 2 ** (attempt - 1), after) if attempt else 0.0
+        with self._lock:
+            held = self._hold - monotonic()
+        seconds = max(waits.seconds(self.backoff), held, 0.0)
         if self._stopped.wait(min(seconds, LONGEST_WAIT)):
             raise UnansweredError("stopped")
 
@@ -222,6 +257,42 @@ class Asker:
                     f"{self.tries} tries each ({problem}). Check the endpoint, then run the same "
                     "command again; answers so far are kept."
                 )
+
+
+@final
+class _Waits:
+    """Tries of one question. Answers that the server is asked too often count only beyond
+    PATIENCE."""
+
+    def __init__(self, tries: int) -> None:
+        self._left, self._patience = tries, PATIENCE
+        self._failures = 0
+        self._after = 0.0
+        self.attempts = 0
+        self.answered = False
+
+    def more(self) -> bool:
+        """True if the question may be sent once more; counts it."""
+        if self._left <= 0:
+            return False
+        self.attempts += 1
+        return True
+
+    def failed(self, error: PassingError | None = None) -> None:
+        """Count a failure; without an error the model has answered, though of no use."""
+        self._failures += 1
+        self._after = error.after if error else 0.0
+        self.answered = error is None
+        if error is not None and error.limited and self._patience:
+            self._patience -= 1
+        else:
+            self._left -= 1
+
+    def seconds(self, backoff: float) -> float:
+        """Seconds to wait before the next try."""
+        if not self._failures:
+            return 0.0
+        return max(backoff * 2.0 ** min(self._failures - 1, 30), self._after)
 
 
 def checked_text(text: object) -> str:
@@ -249,18 +320,22 @@ def write_private(folder: Path, path: Path, content: bytes) -> None:
 def local_model(subject: LanguageSubject, device: torch.device) -> Model:
     """A causal model of transformers that decodes greedily.
 
-    Messages go through the tokenizer's chat template, or one after the other where it has none.
+    Messages go through the tokenizer's chat template, or one after the other where it has none. A
+    model without one does not end its answers, so that only with one an answer can be cut.
     Raises ConfigError for an encoder, and, when asked, for messages that exceed its context.
     """
     if subject.kind != "causal" or not subject.head:
         raise ConfigError(f"--local must be a model that writes text; {subject.name} does not.")
     module: Any = subject.module.to(device)
     tokenizer: Any = subject.tokenizer
+    chat = bool(getattr(tokenizer, "chat_template", None))
+    stop = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
+    ends = {stop} if isinstance(stop, int) else {*(stop or ()), tokenizer.eos_token_id}
 
     @torch.inference_mode()
     def complete(messages: Messages, parameters: dict[str, Any]) -> Reply:
         said = [{"role": role, "content": content} for role, content in messages]
-        if getattr(tokenizer, "chat_template", None):
+        if chat:
             text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
         else:
             text = "\n\n".join(content for _, content in messages) + "\n\n"
@@ -284,6 +359,8 @@ def local_model(subject: LanguageSubject, device: torch.device) -> Model:
             pad_token_id=pad,
         )[0, len(tokens) :]
         answer = str(tokenizer.decode(written, skip_special_tokens=True))
+        if chat and len(written) >= parameters["max_tokens"] and int(written[-1]) not in ends:
+            raise CutError("the answer was cut at the limit of tokens", len(tokens), len(written))
         return Reply(answer, len(tokens), len(written))
 
     name = f"{subject.name}-{str(subject.identity['weights'])[:12]}"

@@ -72,7 +72,8 @@ class InterpretConfig(LanguageConfig):
     price_out: float = 0.0
     """Price of a million tokens of answers, for the estimate."""
     max_tokens: int = 500
-    """Most tokens of an answer."""
+    """Most tokens of an answer. One that is cut there counts as none, and is asked for again with
+    twice as many, up to eight times."""
     timeout: float = 120.0
     """Seconds to wait for an answer of the endpoint."""
     tries: int = 5

@@ -1,23 +1,43 @@
-"""A model behind an OpenAI-compatible endpoint."""
+"""A model behind an OpenAI-compatible endpoint.
+
+Parameters that it refuses are renamed or left out (adapting.py). Its answers are read in
+completion.py.
+"""
 
 import http.client
 import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
+from email.message import Message
+from email.utils import parsedate_to_datetime
 from typing import Any, final
 
 from tendril.data.cli import printable
 from tendril.data.errors import ConfigError, EndpointError
 
-from .asking import Messages, Model, PassingError, Reply, checked_text
+from .adapting import Adapting
+from .asking import CutError, Messages, Model, PassingError, Reply
+from .completion import read_completion
 from .redact import check_key, redacting
 
 PASSING = (408, 409, 425, 429)  # and all from 500 on
 LARGEST = 2**24  # bytes of a response that are read
 SHOWN = 300  # characters of an error's text
-MOST_TOKENS = 2**40
+LONG = 4000  # characters of an error in which the name of a parameter is looked for
+OF_PARAMETERS = (400, 422)
+LIMITED = (429, 503)
+
+
+@final
+@dataclass(frozen=True)
+class _Refusal:
+    """A request that was refused, perhaps for one of its parameters, and what was said of it."""
+
+    error: EndpointError
+    text: str
 
 
 def endpoint_model(
@@ -38,15 +58,24 @@ def endpoint_model(
         headers["Authorization"] = f"Bearer {key}"
     opener = urllib.request.build_opener(_NoRedirect)
 
+    adapting = Adapting(name)
+
     def complete(messages: Messages, parameters: dict[str, Any]) -> Reply:
         said = [{"role": role, "content": content} for role, content in messages]
-        body = json.dumps({"model": name, "messages": said, **parameters}).encode()
-        request = urllib.request.Request(url, body, headers, method="POST")
-        reply = _sent(opener, request, name, timeout, redact)
-        # Raised here, so that its context holds no exception whose text was not redacted.
-        if isinstance(reply, Exception):
-            raise reply
-        return replace(reply, text=redact(reply.text))
+        for _ in range(2 * len(parameters) + 1):
+            sent = adapting.sent(parameters)
+            body = json.dumps({"model": name, "messages": said, **sent}).encode()
+            request = urllib.request.Request(url, body, headers, method="POST")
+            reply = _sent(opener, request, name, timeout, redact)
+            # Raised here, so that its context holds no exception whose text was not redacted.
+            if isinstance(reply, _Refusal):
+                if adapting.learn(parameters, sent, reply.text):
+                    continue
+                raise reply.error
+            if isinstance(reply, Exception):
+                raise reply
+            return replace(reply, text=redact(reply.text))
+        raise PassingError("the endpoint refuses all parameters")
 
     return Model(name, complete, parallel, redact)
 
@@ -57,7 +86,7 @@ def _sent(
     name: str,
     timeout: float,
     redact: Callable[[str], str],
-) -> Reply | EndpointError | PassingError:
+) -> Reply | _Refusal | EndpointError | PassingError | CutError:
     """The reply to a request, or the exception to raise, whose message does not hold the key."""
     try:
         with opener.open(request, timeout=timeout) as response:
@@ -66,7 +95,7 @@ def _sent(
     except urllib.error.HTTPError as error:
         with error:
             return _refused(error, request.full_url, name, redact)
-    except PassingError as error:
+    except (PassingError, CutError) as error:
         return error
     except (OSError, ValueError, http.client.HTTPException) as error:  # a timeout is an OSError
         reason = printable(redact(str(getattr(error, "reason", error))))[:SHOWN]
@@ -83,7 +112,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _refused(
     error: urllib.error.HTTPError, url: str, name: str, redact: Callable[[str], str]
-) -> EndpointError | PassingError:
+) -> _Refusal | EndpointError | PassingError:
     """The exception for an answer with an error status."""
     try:
         body = error.read(LARGEST)
@@ -91,15 +120,35 @@ def _refused(
         body = b""
     text = _start(body, redact)
     if error.code in PASSING or error.code >= 500:
-        after = str(error.headers.get("Retry-After", ""))
         return PassingError(
             f"the endpoint answers {error.code} ({text})",
-            float(after) if after.isdecimal() else 0.0,
+            seconds_after(error.headers),
+            limited=error.code in LIMITED,
         )
-    return EndpointError(
+    refused = EndpointError(
         f"{url} must answer for the model {name!r}; it refuses with {error.code} ({text}). Check "
         "--endpoint, --model and --key-env. Answers so far are kept."
     )
+    if error.code in OF_PARAMETERS:
+        return _Refusal(refused, redact(body.decode("utf-8", "replace"))[:LONG])
+    return refused
+
+
+def seconds_after(headers: Message) -> float:
+    """How long a server asks to wait: Retry-After, in seconds or as a date, or its variant in
+    milliseconds; 0 where it does not say."""
+    after = str(headers.get("Retry-After", ""))
+    for text, unit in ((str(headers.get("retry-after-ms", "")), 0.001), (after, 1.0)):
+        try:
+            seconds = float(text) * unit
+        except ValueError:
+            continue
+        return seconds if 0 <= seconds < float("inf") else 0.0
+    try:
+        when = parsedate_to_datetime(after)
+        return max(0.0, (when - datetime.now(when.tzinfo)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
 
 
 def _reply(body: bytes, redact: Callable[[str], str]) -> Reply:
@@ -107,28 +156,14 @@ def _reply(body: bytes, redact: Callable[[str], str]) -> Reply:
     try:
         if len(body) > LARGEST:
             raise ValueError
-        completion = json.loads(body)
-        text = completion["choices"][0]["message"]["content"]
-        if text is None or text == "":
-            return Reply("")
-        text = checked_text(text)
-        usage = completion.get("usage")
+        return read_completion(body)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise PassingError(
             f"the endpoint's answer is no completion: {_start(body, redact)!r}"
         ) from None
-    counted = usage if isinstance(usage, dict) else {}
-    return Reply(text, *(_tokens(counted.get(k)) for k in ("prompt_tokens", "completion_tokens")))
 
 
 def _start(body: bytes, redact: Callable[[str], str]) -> str:
     """How a body begins, on one line; it is redacted whole, since a cut may split the key."""
     text = redact(body.decode("utf-8", "replace"))[: 10 * SHOWN]
     return printable(" ".join(text.split()))[:SHOWN]
-
-
-def _tokens(count: object) -> int:
-    """A number of tokens as a server counts them; 0 for what is none."""
-    if isinstance(count, int | float) and 0 <= count < MOST_TOKENS:  # false for NaN
-        return int(count)
-    return 0

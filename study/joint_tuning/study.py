@@ -17,7 +17,7 @@ from tendril.models.subjects.subject import Subject
 
 from ..core.report import write_records
 from ..core.study import Study
-from ..core.vision_inputs import VisionInputs, find_vision_inputs
+from ..core.vision_inputs import VisionInputs, find_vision_inputs, whole_images
 from ..measures.curve_family import latent_family, unit_family
 from ..measures.curve_search import CurveSearch
 from ..measures.image_examples import strongest_rows
@@ -39,7 +39,7 @@ class JointStudy(Study[JointConfig, VisionInputs, Joint]):
     config = JointConfig
 
     def find(self, config: JointConfig) -> VisionInputs:
-        inputs = find_vision_inputs(config, config.run, field_for=self.name)
+        inputs = whole_images(find_vision_inputs(config, config.run, field_for=self.name))
         if inputs.store is None or inputs.images is None:
             raise ConfigError(f"joint tuning needs photographs. {inputs.no_images}".strip())
         return inputs

@@ -24,11 +24,9 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
-from tendril.models.subjects.synthetic.planted_features import CLASSES
+from tendril.models.subjects.synthetic.planted_features import CLASSES, REPRESENTS
 from tendril.models.subjects.synthetic.planted_networks import features_of
 
-REPRESENTS = 0.8
-"""Least cosine. A latent halfway between two orthogonal features has 0.71 with each."""
 SHUFFLES = 20
 
 

@@ -7,10 +7,10 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
+from tendril.models.subjects.synthetic.planted_features import REPRESENTS
 from tendril.models.subjects.synthetic.planted_networks import NAMES
 
 from .planted_recovery import (
-    REPRESENTS,
     Found,
     PlantedTruth,
     Score,

@@ -20,7 +20,8 @@ class MissingConfig(VisionConfig):
 
     run: tuple[str, ...] = ("latest",)
     """Runs: paths, names in runs/, beginnings of names, or latest. Runs on the same site of the
-    same subject are shown together; baselines (random, pca, ica, neurons) count as controls."""
+    same subject are shown together. Baselines (random, pca, ica, neurons) count as controls, and so
+    do runs trained with a --control."""
     units: tuple[int, ...] = ()
     """Units to decompose; by default those whose tuning curves have two peaks, strongest first."""
     most_units: int = 6

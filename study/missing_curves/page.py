@@ -67,6 +67,7 @@ def _site(site: Site, p_values: Mapping[str, float]) -> dict[str, Any]:
         "rings": None if site.empty else rings(site),
         "runs": [_run_row(run, gaps, site, p_values) for run in site.runs],
         "units_chance": _chance_cell(site.units_chance),
+        "control_text": words.controls(site),
         "controls": list(dict.fromkeys(run.control for run in site.runs if run.control)),
         "gaps": [f"{g.degrees:.0f}° about {degrees(g.middle)}" for g in gaps],
         "decompositions": [_decomposition(site, one) for one in site.decompositions],

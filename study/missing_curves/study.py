@@ -25,7 +25,7 @@ from tendril.models.sites.receptive import receptive_field
 
 from ..core.report import write_records
 from ..core.study import Study
-from ..core.vision_inputs import VisionInputs, find_vision_inputs
+from ..core.vision_inputs import VisionInputs, find_vision_inputs, whole_images
 from ..measures.circle import FEWEST, measure_circle, umap_then_pca
 from ..measures.curve_family import CurveFamily, latent_family, unit_family
 from ..measures.image_examples import cut_patches, strongest_rows
@@ -53,7 +53,7 @@ class MissingCurvesStudy(Study[MissingConfig, Inputs, Findings]):
         examples = config.examples > 0
         runs = [find_run(run, config.home) for run in config.run]
         return [
-            find_vision_inputs(config, str(run), images=examples, field_for=self.name)
+            whole_images(find_vision_inputs(config, str(run), images=examples, field_for=self.name))
             for run in runs
         ]
 
@@ -190,7 +190,8 @@ def decompositions(
 def store_rows(
     store: Store, site: str, part: str, run: Trained, most: int
 ) -> Float[np.ndarray, "n d"]:
-    """At most `most` random rows of a part of a store, the same each time.
+    """At most `most` random rows of a part of a store, the same each time; of orbits, the rows of
+    the identity.
 
     Raises ConfigError where the part has none.
     """
@@ -203,7 +204,7 @@ def store_rows(
             f"{run.held_out:g} of the inputs of {store.name}, which leaves none. Pass "
             "--most-units 0 without --units, or train on a store of more inputs."
         ) from error
-    return np.asarray(batch.double().numpy())
+    return np.asarray((batch if store.group is None else batch[:, 0]).double().numpy())
 
 
 def with_patches(

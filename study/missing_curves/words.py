@@ -16,6 +16,24 @@ CAVEATS = (
 )
 
 
+CONTROLS = {
+    "random": "random: a dictionary of random rows",
+    "frozen-decoder": "frozen-decoder: its decoder rows stayed as they were drawn",
+    "shuffled-units": "shuffled-units: trained on rows in which each unit's values come from other "
+    "inputs",
+    "pca": "pca: principal components",
+    "ica": "ica: independent components",
+    "neurons": "neurons: the units themselves",
+}
+"""What a kind of control is, in words."""
+
+
+def controls(site: Site) -> str:
+    """What the controls of a site are; empty without any."""
+    kinds = dict.fromkeys(run.control for run in site.runs if run.control)
+    return "; ".join(CONTROLS.get(kind, kind) for kind in kinds)
+
+
 def sentence(site: Site, p_values: Mapping[str, float]) -> str:
     """How many curve detectors there are, how wide their gaps are, and what chance leaves.
 

@@ -1,7 +1,7 @@
 """What the study of splicing can be asked. Imports no torch."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ..core.config import StudyConfig, VisionConfig, at_least, several_runs
 
@@ -15,7 +15,8 @@ class SpliceConfig(VisionConfig):
     images that no run was trained on. 800 photographs through InceptionV1 take one to three
     minutes on two CPU cores. Runs of a language model are judged on held-out contexts:
     cross-entropy, perplexity and KL of the next token, also by position and class of the token;
-    seconds for a small model. Makes a page and tables.
+    seconds for a small model. With --attack also accuracy under attack: through the spliced
+    network, straight-through, and transferred from the network as it is. Makes a page and tables.
     """
 
     run: tuple[str, ...] = ("latest",)
@@ -32,7 +33,17 @@ class SpliceConfig(VisionConfig):
     that it writes; by default the store's held-out contexts."""
     labels: str = ""
     """File whose line i begins with the id of class i. An image's class is the id that begins the
-    name of its file, or of a folder above it. By default the network's own first answers."""
+    name of its file, or of a folder above it. `inputs`: the classes of the inputs themselves, a
+    column of labels, or the folders they lie in. By default the network's own first answers."""
+    attack: Literal["none", "fgsm", "pgd"] = "none"
+    """Attack the network, as it is and with the site replaced, and beside each run two controls of
+    the same error: PCA and noise."""
+    norm: Literal["linf", "l2"] = "linf"
+    """Norm of the attack."""
+    epsilon: float = 4 / 255
+    """Size of the attack in this norm, in units of pixels from 0 to 1."""
+    attack_steps: int = 20
+    """Steps of PGD, of size 2.5 epsilon / steps."""
     limit: int | None = None
     """Number of images or contexts, drawn at random, the same ones each time; by default all."""
     batch_size: int = 16
@@ -43,4 +54,5 @@ class SpliceConfig(VisionConfig):
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""
         several_runs(self.run)
+        at_least(self, epsilon=0, attack_steps=1)
         at_least(self, batch_size=1, **({} if self.limit is None else {"limit": 1}))

@@ -1,7 +1,7 @@
 """The images that splicing is judged on: those that no run was trained on, where that is known."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -9,13 +9,14 @@ import numpy as np
 
 from tendril.data import order
 from tendril.data.cli import note
-from tendril.data.errors import ConfigError, InputsNotFoundError
+from tendril.data.errors import ConfigError
 from tendril.data.inputs.images import DEAD_LEAVES, ImageSource, open_images
 from tendril.data.store.provenance import located
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
 from tendril.models.dictionaries.checkpoint import read_config
 
-from ..core.vision_inputs import VisionInputs, are_harvested
+from ..core.image_batches import harvested_images, some_images
+from ..core.vision_inputs import VisionInputs
 from .config import SpliceConfig
 
 FEW = 20
@@ -73,23 +74,7 @@ def judged_images(config: SpliceConfig, runs: Sequence[VisionInputs]) -> JudgedI
     source = f"{len(chosen):,} of {len(images):,} images {'of ' if config.inputs else ''}{place}"
     some = f"{HELD_OUT} whose store is there; for others {UNKNOWN}"
     part = some if None in stores else HELD_OUT
-    return JudgedImages(_chosen(images, chosen), source, part)
-
-
-def harvested_images(store: Store) -> ImageSource:
-    """The images that a store was harvested from, in their order.
-
-    Raises InputsNotFoundError where they are others by now: held-out ones go by their number.
-    """
-    taken = store.spec["inputs"]
-    images = open_images(located(store.path, store.origin.get("inputs", "")), int(taken["count"]))
-    if not are_harvested(images, taken):
-        raise InputsNotFoundError(
-            f"{images.origin} does not hold the images that {store.name} was harvested from, so "
-            "it cannot be told which of them are held out. Pass --inputs with images that no run "
-            "was trained on."
-        )
-    return images
+    return JudgedImages(some_images(images, chosen.tolist(), HELD_OUT), source, part)
 
 
 def _others(config: SpliceConfig, runs: Sequence[VisionInputs]) -> JudgedImages:
@@ -150,17 +135,6 @@ def _trained_on(runs: Sequence[VisionInputs], *, names: bool = False) -> set[str
 def held_out_of(trained: Mapping[str, Any]) -> float:
     """The fraction of the inputs that was held out of a run's training."""
     return float(trained.get("held_out", BATCH_DEFAULTS["held_out"]))
-
-
-def _chosen(images: ImageSource, numbers: np.ndarray) -> ImageSource:
-    """Some images of a source, as a source."""
-    chosen = [int(i) for i in numbers]
-    return replace(
-        images,
-        identity={**images.identity, "part": HELD_OUT},
-        names=tuple(images.names[i] for i in chosen),
-        fetch=lambda index, size: images.fetch(chosen[index], size),
-    )
 
 
 def _count(images: ImageSource, limit: int | None) -> str:

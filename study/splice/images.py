@@ -1,21 +1,18 @@
 """Splicing in a vision network: what it still answers about images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor
 
-from tendril.data.cli import note, progress_bar
-from tendril.data.errors import (
-    ConfigError,
-    UnreadableInputError,
-    UnreadableInputsError,
-)
+from tendril.data.cli import note
+from tendril.data.errors import ConfigError
 from tendril.data.inputs.images import ImageSource
 from tendril.data.store.provenance import same_identity
+from tendril.models.attacks import Attack
 from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.sites.splice import (
     CLEAN,
@@ -29,10 +26,12 @@ from tendril.models.sites.splice import (
 from tendril.models.subjects.subject import Subject, site_modules
 
 from ..core.config import outlier_remark
-from ..core.image_labels import image_labels
+from ..core.image_batches import ImageBatches
+from ..core.image_labels import INPUTS, labels_of
 from ..core.report import file_digest
 from ..core.stores import common_site, dictionary_digests, training_warnings
 from ..core.vision_inputs import VisionInputs, find_vision_inputs, token_remark
+from .attacked import attack_figures, chosen_attack
 from .config import SpliceConfig
 from .findings import Findings, best, image_figures
 from .held_out import JudgedImages, judged_images
@@ -52,6 +51,7 @@ class SplicedImages:
     found: VisionInputs
     judged: JudgedImages
     labels: Sequence[int] | None
+    attack: Attack | None = None
 
     @property
     def images(self) -> ImageSource:
@@ -81,8 +81,13 @@ class SplicedImages:
             "dictionaries": dictionary_digests(self.runs),
             "images": self.images.identity,
             "source": self.judged.source,
-            "labels": file_digest(Path(config.labels)) if config.labels else None,
+            "labels": self._labels_identity(config.labels),
         }
+
+    def _labels_identity(self, labels: str) -> str | None:
+        if labels == INPUTS:
+            return sha256(repr(self.labels).encode()).hexdigest()
+        return file_digest(Path(labels)) if labels else None
 
     def remarks(self) -> list[str]:
         """Tokens in place of a map, norm outliers that the runs dropped or capped, and what
@@ -95,7 +100,10 @@ class SplicedImages:
 
     def estimate(self) -> dict[str, Any]:
         """Counts for `--dry-run`."""
-        return {"images": len(self.images), "passes": (5 + len(self.runs)) * len(self.images)}
+        passes = 5 + len(self.runs)
+        if self.attack:  # of each run and its controls: two attacks, each step two passes and back
+            passes += 4 * (self.attack.steps + 2) * (1 + 6 * len(self.runs))
+        return {"images": len(self.images), "passes": passes * len(self.images)}
 
     def compute(self, config: SpliceConfig, device: torch.device) -> Findings:
         """Run the images through the network in each condition."""
@@ -115,6 +123,11 @@ class SplicedImages:
             self.subject.logits,
         )
         figures = image_figures(sums)
+        if self.attack is not None:
+            fvu = {name: run["fvu"] for name, run in figures["runs"].items()}
+            figures["attack"] = attack_figures(
+                self.attack, self.subject, self.site, dictionaries, fvu, batches
+            )
         unreadable = {"unreadable": batches.unreadable} if batches.unreadable else {}
         return {
             "subject": self.subject.name,
@@ -145,64 +158,6 @@ def find_images(config: SpliceConfig, runs: Sequence[Path]) -> SplicedImages:
             f"the runs must be of one subject; got {listed}. Study each subject by itself."
         )
     judged = judged_images(config, found)
-    labels = image_labels(Path(config.labels), judged.images) if config.labels else None
-    return SplicedImages(tuple(runs), first, judged, labels)
-
-
-@final
-class ImageBatches:
-    """Batches of images as the subject takes them, with their classes where they are known.
-
-    Images that cannot be read are left out; `unreadable` maps their names to the reasons.
-    """
-
-    def __init__(
-        self,
-        images: ImageSource,
-        subject: Subject,
-        size: int,
-        device: torch.device,
-        labels: Sequence[int] | None,
-    ) -> None:
-        self._images, self._subject, self._size = images, subject, size
-        self._device, self._labels = device, labels
-        self.unreadable: dict[str, str] = {}
-
-    def shown(self, label: str) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """All batches once, with a progress bar. Raises UnreadableInputsError if no image can be
-        read."""
-        with progress_bar(total=len(self._images), desc=label, unit=" images") as bar:
-            for start in range(0, len(self._images), self._size):
-                numbers = range(start, min(start + self._size, len(self._images)))
-                loaded = self._loaded(numbers)
-                if loaded:
-                    yield self._batch(loaded)
-                bar.update(len(numbers))
-        if len(self.unreadable) == len(self._images):
-            name, reason = next(iter(self.unreadable.items()))
-            raise UnreadableInputsError(
-                f"none of the {len(self._images)} images in {self._images.origin} can be read "
-                f"({name}: {reason}). Give --inputs a folder of readable images."
-            )
-
-    def _loaded(self, numbers: range) -> dict[int, Tensor]:
-        loaded = {}
-        for i in numbers:
-            try:
-                loaded[i] = torch.from_numpy(self._images.given(i, self._subject.input_size))
-            except UnreadableInputError as error:
-                name = self._images.name(i)
-                if name not in self.unreadable:
-                    note(f"the image {name} cannot be read ({error}); it is left out.")
-                self.unreadable[name] = str(error)
-        return loaded
-
-    def _batch(self, numbers: dict[int, Tensor]) -> tuple[Tensor, Tensor | None]:
-        images = list(numbers.values())
-        if any(image.is_floating_point() for image in images):  # tensors that are no pictures
-            images = [i if i.is_floating_point() else i / 255 for i in images]
-        rgb_BCHW = torch.stack(images).permute(0, 3, 1, 2).to(self._device)
-        rgb_BCHW = rgb_BCHW if rgb_BCHW.is_floating_point() else rgb_BCHW.float() / 255
-        labels = self._labels
-        known = None if labels is None else torch.tensor([labels[i] for i in numbers])
-        return self._subject.preprocess(rgb_BCHW), known
+    labels = labels_of(config.labels, judged.images)
+    attack = chosen_attack(config, 3 * first.subject.input_size**2)
+    return SplicedImages(tuple(runs), first, judged, labels, attack)

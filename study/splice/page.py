@@ -9,6 +9,7 @@ from tendril.data.store.tables import columns, number
 from tendril.models.sites.splice import MEAN, ZERO
 
 from ..page.charts import Axis, Series, chart
+from .attacked import CONTROLS, attack_rows, attack_sentence
 from .findings import CONDITIONS, Findings, loss_recovered
 from .held_out import FEW, HELD_OUT, OTHERS, UNKNOWN
 
@@ -29,14 +30,17 @@ RECOVERED = (
 def terminal_table(figures: Mapping[str, Any]) -> str:
     """All tables of the figures as text."""
     if not _of_text(figures):
-        return columns(image_rows(figures))
+        tables = [image_rows(figures)]
+        if "attack" in figures:
+            tables.append(attack_rows(figures["attack"]))
+        return "\n\n".join(map(columns, tables))
     head = (
         f"{figures['subject']} {figures['site']}, {figures['text']}: {figures['contexts']:,} "
         f"contexts, {figures['predictions']:,} predictions. Skipped positions keep their own "
         "activation."
     )
-    tables = (text_rows(figures), *(_part_rows(figures, part) for part in PARTS))
-    return "\n\n".join((head, *map(columns, tables)))
+    parts = (text_rows(figures), *(_part_rows(figures, part) for part in PARTS))
+    return "\n\n".join((head, *map(columns, parts)))
 
 
 def image_rows(figures: Mapping[str, Any]) -> Rows:
@@ -165,6 +169,7 @@ def _image_context(figures: Findings) -> dict[str, Any]:
         ),
         "parts": [],
         "chart": "",
+        "attack": _attack_context(figures),
         "method": [
             f"Images: {figures['source']}; {figures.get('part', UNKNOWN)}.",
             f"Each image passed through {figures['subject']} with {figures['site']} as it is, "
@@ -178,6 +183,24 @@ def _image_context(figures: Findings) -> dict[str, Any]:
             BEYOND,
         ],
     }
+
+
+def _attack_context(figures: Findings) -> dict[str, Any] | None:
+    """Table and bars of the attacks; None without one."""
+    if "attack" not in figures:
+        return None
+    attack = figures["attack"]
+    network = attack["network"]["worst"]
+    bars = []
+    for name, by in attack["runs"].items():
+        values = [("as it is", network), ("reconstructed", by["run"]["worst"])]
+        values += [(f"{c} of the same error", by[c]["worst"]) for c in CONTROLS]
+        some = [
+            {"text": text, "mean": n > 1, "width": f"{100 * value:.1f}", "value": f"{value:.3f}"}
+            for n, (text, value) in enumerate(values)
+        ]
+        bars.append({"name": name, "bars": some})
+    return {"sentence": attack_sentence(attack), "rows": attack_rows(attack), "bars": bars}
 
 
 def _of_training(figures: Mapping[str, Any]) -> list[str]:

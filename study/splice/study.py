@@ -13,6 +13,7 @@ from ..core.report import write_records
 from ..core.stores import is_language_run
 from ..core.study import Study
 from . import page
+from .attacked import attack_sentence
 from .config import SpliceConfig
 from .findings import Findings
 from .images import find_images
@@ -80,9 +81,10 @@ class SpliceStudy(Study[SpliceConfig, SpliceInputs, Findings]):
         run = figures["runs"][name]
         more = f"KL {run['kl']:.3f}" if "kl" in run else f"top-1 {run['top1']:.3f}"
         on = "" if "kl" in run else f" on {figures['images']:,} images ({page.in_short(figures)})"
+        attacked = f" {attack_sentence(figures['attack'])}" if "attack" in figures else ""
         return (
             f"{name} recovers {value:.3f} of the loss against zeros{on}; {more}, FVU "
-            f"{run['fvu']:.3f}."
+            f"{run['fvu']:.3f}.{attacked}"
         )
 
     def table(self, figures: Mapping[str, Any]) -> str:

@@ -103,6 +103,10 @@ def find_text(config: SpliceConfig, runs: Sequence[Path]) -> SplicedText:
         raise ConfigError(
             "--labels is for images; a text is judged by its own next tokens. Leave --labels out."
         )
+    if config.attack != "none":
+        raise ConfigError(
+            "--attack changes pixels, and these are runs of text. Leave --attack out."
+        )
     found = find_language_inputs(
         "splice",
         runs,

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+Response = tuple[int, bytes, Mapping[str, str]]
+"""Status, body and headers."""
 MARKED = re.compile(r"<<(.*?)>>")
 
 
@@ -33,6 +35,10 @@ class Rules:
         self.slow = 0.0
         self.url = ""
         self.grades = (1, 0)
+
+    def respond(self, body: dict) -> Response | None:
+        """A whole response, in place of the one by rule; None for that."""
+        return None
 
     def answer(self, messages: Sequence[Mapping[str, str]]) -> str:
         system, user = messages[0]["content"], messages[1]["content"]
@@ -60,6 +66,50 @@ class Rules:
         return any(word in words for word in text.split())
 
 
+class Difficult(Rules):
+    """The same rules behind a server that refuses `max_tokens` and `temperature`, limits requests,
+    fails, and thinks aloud: an answer needs `needed` tokens, or it is cut inside its reasoning, or
+    behind it in the midst of an answer that could be read."""
+
+    def __init__(self, classes: Mapping[str, Sequence[str]], needed: int) -> None:
+        super().__init__(classes)
+        self.needed = needed
+        self.served = 0
+        self.answered: list[str] = []
+        self._lock = threading.Lock()
+
+    def respond(self, body: dict) -> Response:
+        with self._lock:
+            self.served += 1
+            turn = self.served
+        for name, more in (
+            ("max_tokens", "Use 'max_completion_tokens' instead."),
+            ("temperature", "Only the default (1) value is supported."),
+        ):
+            if name in body:
+                error = {"message": f"Unsupported parameter: '{name}'. {more}", "param": name}
+                return 400, json.dumps({"error": error}).encode(), {}
+        if turn % 7 == 0:
+            return 429, b"slow down", {"retry-after-ms": "20"}
+        if turn % 11 == 0:
+            return 500, b"oh", {}
+        text, finish = self.answer(body["messages"]), "stop"
+        thought = "Perhaps [0, 0, 0, 0, 0].\nExplanation: a wrong one"
+        if body["max_completion_tokens"] < self.needed:
+            wrong = "Explanation: words of the class nothing\n[0, 0, 0, 0, 0]"
+            text = f"<think>{thought}" if turn % 2 else f"<think>{thought}</think>{wrong}"
+            finish = "stop" if turn % 2 else "length"
+            content: object = text
+        else:
+            parts = [f"<think>{thought}</think>\n\n", text]
+            content = [{"type": "text", "text": part} for part in parts]
+            content.insert(0, {"type": "reasoning", "text": thought})
+            with self._lock:
+                self.answered.append(json.dumps(body["messages"]))
+        choice = {"message": {"role": "assistant", "content": content}, "finish_reason": finish}
+        return 200, json.dumps({"choices": [choice]}).encode(), {}
+
+
 @contextmanager
 def serving(rules: Rules) -> Iterator[Rules]:
     """The rules behind an OpenAI-compatible endpoint at `rules.url`."""
@@ -70,8 +120,11 @@ def serving(rules: Rules) -> Iterator[Rules]:
             rules.asked.append(body)
             rules.keys.append(self.headers.get("Authorization"))
             time.sleep(rules.slow)
-            fault = rules.faults.pop(0) if rules.faults else None
-            if fault == "hang":
+            own = rules.respond(body)
+            fault = rules.faults.pop(0) if rules.faults and own is None else None
+            if own is not None:
+                self.reply(*own)
+            elif fault == "hang":
                 time.sleep(rules.hang)
             elif isinstance(fault, int):
                 self.reply(fault, b'{"error": "no"}')
@@ -87,8 +140,10 @@ def serving(rules: Rules) -> Iterator[Rules]:
             whole = text if text == "no json" else json.dumps(told)
             self.reply(200, whole.encode())
 
-        def reply(self, status: int, body: bytes) -> None:
+        def reply(self, status: int, body: bytes, headers: Mapping[str, str] = {}) -> None:
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from tendril.study.curves import page as curves_page
-from tendril.study.curves.findings import Findings, Truth
+from tendril.study.curves.findings import Findings
+from tendril.study.curves.truth import Truth
 from tendril.study.measures.curve_family import CurveFamily
 from tendril.study.measures.curve_scores import CurveThresholds
 from tendril.study.measures.image_examples import Patch

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tendril.models.subjects.load import load_subject
 from tendril.study.curves.figures import ring
-from tendril.study.curves.findings import Truth
-from tendril.study.curves.study import planted_curves
+from tendril.study.curves.planted import planted_curves, planted_truths
+from tendril.study.curves.truth import Truth
 from tendril.study.curves.words import envelope_text, headline
 from tendril.study.measures.curve_scores import CurveThresholds, degrees
 
@@ -166,10 +165,14 @@ def test_no_orientation_is_shown_as_360_degrees(angle: float, shown: str):
 def test_planted_features_have_the_number_of_a_unit_only_where_they_are_one():
     names = []
     for subject in ("planted", "handmade"):
-        for name, _, there_D in planted_curves(load_subject(subject)):
-            on = there_D.nonzero().flatten().tolist()
-            assert name == f"unit {on[0]}" if len(on) == 1 else re.fullmatch(r"feature \d+", name)
-            names.append(name)
+        for curve in planted_curves(subject):
+            on = curve.direction.nonzero().flatten().tolist()
+            assert curve.unit == (on[0] if len(on) == 1 else None)
+        truths = planted_truths(subject, "mixed3b_5x5", [], {}, None)
+        for truth in truths:
+            pattern = r"feature \d+" if truth.unit is None else f"unit {truth.unit}"
+            assert re.fullmatch(pattern, truth.label)
+            names.append(truth.label)
     assert any(name.startswith("feature") for name in names)
     assert Truth(None, 10.0, {}, None, "feature 3").label == "feature 3"
     assert Truth(3, 10.0, {}).label == "unit 3"

@@ -33,7 +33,7 @@ from tendril.train.config import TrainConfig
 from tendril.train.loop import train
 
 from ..helpers import planted_language as planted
-from ..helpers.rule_server import Rules, serving
+from ..helpers.rule_server import Difficult, Rules, serving
 
 ROOT = Path(__file__).parents[2]
 REQUESTS = 1 + 2 * (4 + 2)  # of a latent below: explain; detect and fuzz, twice
@@ -164,6 +164,36 @@ def detected(rules: Rules) -> list[str]:
     """The examples that a judge was asked to detect in."""
     users = [body["messages"] for body in rules.asked if "<<" not in str(body["messages"])]
     return [line.split(". ", 1)[1] for m in users for line in m[1]["content"].split("\n")[2:]]
+
+
+def test_a_difficult_endpoint_gives_no_latent_a_wrong_text(fresh, capsys):
+    """It refuses parameters, cuts answers, thinks aloud, limits requests and fails."""
+    with serving(Rules(planted.CLASSES)) as rules:
+        plain = study_interpret(config(fresh, rules)).figures
+    (fresh / "answers").rename(fresh / "other")
+    with serving(Difficult(planted.CLASSES, needed=40)) as rules:
+        fields = {"max_tokens": 10, "tries": 8, "parallel": 3, "overwrite": True}
+        told = study_interpret(config(fresh, rules, **fields)).figures
+        assert told["failed"] == 0
+        names = ("latent", "explanation", "detection_balanced_accuracy", "fuzzing_shuffled")
+        for mine, theirs in zip(told["latents"], plain["latents"], strict=True):
+            assert {n: mine[n] for n in names} == {n: theirs[n] for n in names}
+        assert len(set(rules.answered)) == len(rules.answered) == 3 * REQUESTS
+        for file in (fresh / "answers").rglob("*.json"):
+            kept = json.loads(file.read_text())["answer"]
+            assert "nothing" not in kept and "wrong" not in kept and "think" not in kept
+        before = rules.served
+        study_interpret(config(fresh, rules, **fields))
+        assert rules.served == before  # all is kept
+    said = capsys.readouterr().err
+    assert said.count("refuses max_tokens; max_completion_tokens is sent from now on") == 1
+    assert said.count("refuses temperature; it is left out from now on") == 1
+    with serving(Difficult(planted.CLASSES, needed=400)) as rules:  # more than eight times as many
+        for file in (fresh / "answers").rglob("*.json"):
+            file.unlink()
+        with pytest.raises(EndpointError, match=r"cut at .*|inside its reasoning"):
+            study_interpret(config(fresh, rules, **fields | {"tries": 4}))
+        assert answers(fresh) == 0
 
 
 def test_a_second_run_asks_nothing_and_other_latents_ask_for_what_is_new(fresh):

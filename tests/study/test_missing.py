@@ -31,6 +31,7 @@ from tendril.study.missing_curves.findings import (
     study_figures,
     within,
 )
+from tendril.study.missing_curves.page import context
 from tendril.study.missing_curves.study import MissingCurvesStudy
 from tendril.study.missing_curves.words import sentence
 from tendril.study.run import with_fields
@@ -280,6 +281,23 @@ def test_a_damaged_run_is_a_control():
     assert trained("a", latents, damage="shuffled").control == "shuffled"
     assert trained("a", latents, objective="random").control == "random"
     assert not trained("a", latents).control
+
+
+def test_the_table_names_damaged_runs_as_controls():
+    units = family("unit", (0.0, 60.0, 180.0), others=1)
+    latents = family("latent", (10.0, 90.0, 200.0), others=1)
+    damages = ("none", "shuffled-units", "frozen-decoder")
+    runs = [trained(f"run-{d}", latents, damage=d) for d in damages]
+    site = Site("mixed3b", "planted", units, [*runs, trained("drawn", latents, "random")])
+    (shown,) = context([site])["sites"]
+    assert [row["objective"] for row in shown["runs"]] == [
+        *("topk", "topk, shuffled-units", "topk, frozen-decoder", "random")
+    ]
+    assert [bool(row["control"]) for row in shown["runs"]] == [False, True, True, True]
+    assert shown["controls"] == ["shuffled-units", "frozen-decoder", "random"]
+    assert all(name in shown["control_text"] for name in shown["controls"])
+    # only the run that is no control is compared with the controls
+    assert [any(row["of_controls"]) for row in shown["runs"]] == [True, False, False, False]
 
 
 def test_a_site_without_curve_detectors_shows_its_strongest_units(home):

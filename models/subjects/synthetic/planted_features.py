@@ -17,6 +17,10 @@ SITE = "mixed3b_5x5"
 FIRST = {SITE: 0, UNTIL: BLOCKS[UNTIL].conv1x1 + BLOCKS[UNTIL].conv3x3}
 """The first channel of mixed3b_5x5 in each site that contains it."""
 
+REPRESENTS = 0.8
+"""Least cosine of a latent with a feature that it represents. A latent halfway between two
+orthogonal features has 0.71 with each."""
+
 Kind = Literal["curve", "line", "corner", "circle", "hook"]
 CLASSES: dict[Kind, str] = {
     "curve": "one reflection",

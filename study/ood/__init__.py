@@ -1,0 +1,1 @@
+"""Inputs unlike those of training, told by the latents that are active."""

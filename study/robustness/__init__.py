@@ -1,0 +1,1 @@
+"""Dictionaries of networks trained plainly and adversarially: which have more superposition?"""

@@ -1,0 +1,1 @@
+"""Superposition in toy models, and what adversarial training does to it."""
