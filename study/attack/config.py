@@ -33,7 +33,7 @@ class AttackConfig(StudyConfig):
     """Images with classes: a parquet file, a folder with a subfolder for each class, or hf:NAME."""
     labels: str = ""
     """File with a class a line, for images whose names begin with the id of their class; by default
-    the classes that the inputs have themselves."""
+    (or with `inputs`) the classes that the inputs have themselves."""
     others: tuple[str, ...] = ()
     """Other networks of the same input size, through which images are attacked as well."""
     norm: Literal["linf", "l2"] = "linf"

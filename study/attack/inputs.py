@@ -19,7 +19,7 @@ from tendril.models.dictionaries.checkpoint import CONFIG, read_json
 from tendril.models.subjects.load import load_subject
 from tendril.models.subjects.subject import Subject
 
-from ..core.image_labels import image_labels
+from ..core.image_labels import INPUTS, image_labels
 from .config import AttackConfig
 
 SAMPLE = 0xA77AC  # the key of the images that are drawn
@@ -86,7 +86,7 @@ def find_inputs(config: AttackConfig) -> AttackInputs:
 
 
 def _classes(config: AttackConfig, source: ImageSource) -> Int[np.ndarray, " n"]:
-    if config.labels:
+    if config.labels not in ("", INPUTS):
         return np.array(image_labels(Path(config.labels), source))
     if source.labels is None:
         raise ConfigError(
@@ -99,7 +99,7 @@ def _classes(config: AttackConfig, source: ImageSource) -> Int[np.ndarray, " n"]
 
 def _check_names(config: AttackConfig, place: str, source: ImageSource) -> None:
     """Raise ConfigError if a network was trained here on classes of other names."""
-    if config.labels or not (Path(place) / CONFIG).is_file():
+    if config.labels not in ("", INPUTS) or not (Path(place) / CONFIG).is_file():
         return
     trained: list[Any] = read_json(Path(place) / CONFIG).get("class_names", [])
     names = list(source.labels.names) if source.labels else []
