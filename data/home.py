@@ -147,12 +147,24 @@ def find(kind: Kind, wanted: str | Path, home: str | None = None) -> Path:
             f"{name!r} must name one {kind.word}; in {folder} it fits {len(candidates)}: "
             f"{_listed(candidates, kind.marker)}. Give more of the name."
         )
+    if kind is RUN:
+        _refuse_network(name, home)
     near = difflib.get_close_matches(name, [p.name for p in present], n=5, cutoff=0.4)
     holds = f"near names are {', '.join(near)}" if near else _holds(present)
     raise kind.error(
         f"there is no {kind.word} {name!r}, as a path or in {folder} ({holds}). `tendril data ls` "
         f"lists what there is; {kind.made_by} says how to make one."
     )
+
+
+def _refuse_network(name: str, home: str | None) -> None:
+    """Raise RunNotFoundError, saying what to do, if a name of a dictionary is that of a network."""
+    present = [p.name for p in entries(folder_of(NETWORK, home), NETWORK.marker)]
+    if name and ((Path(name) / NETWORK.marker).is_file() or fitting(name, present)):
+        raise RunNotFoundError(
+            f"the run must be a dictionary; {name} is a trained network. Record its activations "
+            f"with `tendril harvest images --subject {name}`, and train a dictionary on them."
+        )
 
 
 def fitting(wanted: str, names: list[str]) -> list[str]:

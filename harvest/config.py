@@ -60,8 +60,8 @@ class HarvestConfig(StoreConfig):
     """Folder of images, a parquet file, hf:NAME_OR_PATH[@SPLIT], or dead-leaves[:SEED]."""
     subject: str = "inceptionv1"
     """FILE.py:FUNCTION for a network of your own, hf:NAME (a name on the Hugging Face hub or a
-    folder), timm:NAME, torchvision:NAME, inceptionv1, handmade, planted,
-    planted-hard or planted-test."""
+    folder), timm:NAME, torchvision:NAME, a run of `tendril train classifier`, inceptionv1,
+    handmade, planted, planted-hard or planted-test."""
     weights: str = ""
     """Weights of inceptionv1, timm and torchvision: a file, or `random[:SEED]` for an untrained
     control; `lucent` fetches the Lucid checkpoint of inceptionv1."""

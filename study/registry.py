@@ -76,6 +76,7 @@ STUDIES: Mapping[str, Entry] = {
         "interpret.config:InterpretConfig", "interpret.study:InterpretStudy", ("transformers",)
     ),
     "scaling": Entry("scaling.config:ScalingConfig", "scaling.study:ScalingStudy", ("scipy",)),
+    "attack": Entry("attack.config:AttackConfig", "attack.study:AttackStudy"),
     "superposition": Entry(
         "superposition.config:SuperpositionConfig", "superposition.study:SuperpositionStudy"
     ),

@@ -15,8 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from ..errors import ExchangeError, RunDamagedError, StoreDamagedError, TendrilError
-from ..home import RUN, STORE, Kind
+from ..errors import (
+    ConfigError,
+    ExchangeError,
+    RunDamagedError,
+    StoreDamagedError,
+    TendrilError,
+)
+from ..home import NETWORK, RUN, STORE, Kind
 from ..store.atomic import changed_file, check_no_links, sealed, unsealed
 from ..store.chunks import StoredArrays
 from ..store.faults import metadata_faults, shard_faults
@@ -53,8 +59,8 @@ class Listed:
 def files_of(kind: Kind, folder: Path) -> list[Path]:
     """The files of a run or store that are exchanged, all of them checked.
 
-    The state of training stays behind. Raises ConfigError for a symbolic link, and RunDamagedError,
-    StoreIncompleteError and StoreDamagedError.
+    The state of training stays behind. Raises ConfigError for symbolic links and for networks,
+    RunDamagedError, StoreIncompleteError and StoreDamagedError.
     """
     check_no_links(folder)
     check_contents(kind, folder)
@@ -86,6 +92,11 @@ def check_contents(kind: Kind, folder: Path) -> None:
         if not (folder / RESULT).is_file():
             raise RunDamagedError(
                 f"the run must be finished; {folder} has no {RESULT}. Train it to its end first."
+            )
+        if (folder / NETWORK.marker).is_file():
+            raise ConfigError(
+                f"the run must be a dictionary; {folder} is a trained network, which cannot be "
+                "pushed. Copy its folder instead."
             )
         _, digests = read_sealed(folder / RESULT)
         kept = {name: digest for name, digest in digests.items() if name in RUN_FILES}

@@ -79,7 +79,9 @@ def _run(path: Path) -> dict[str, Any]:
         return general | {"state": "unfinished", "steps_done": step_of(path / STATE)}
     result, _ = _unsealed(path / RESULT)
     steps = int(result.get("steps", steps))
-    figures = {n: result[n] for n in ("fvu", "l0") if isinstance(result.get(n), int | float)}
+    figures = {
+        n: result[n] for n in ("fvu", "l0", "accuracy") if isinstance(result.get(n), int | float)
+    }
     return general | {"state": "finished", "steps": steps, "steps_done": steps} | figures
 
 

@@ -36,7 +36,7 @@ def listing(found: Sequence[Mapping[str, Any]], kinds: Sequence[Kind], place: st
 
 def table(entries: Sequence[Mapping[str, Any]], kind: Kind) -> str:
     """A table of one kind. Columns without any content are left out."""
-    heads = [f"{kind.word}s", "what it is", "size", "age", "state", "FVU"]
+    heads = [f"{kind.word}s", "what it is", "size", "age", "state", "FVU", "accuracy"]
     rows = [
         [
             cell(entry["name"]),
@@ -45,6 +45,7 @@ def table(entries: Sequence[Mapping[str, Any]], kind: Kind) -> str:
             short_age(entry["age_seconds"]) if "age_seconds" in entry else "",
             state(entry),
             number(entry["fvu"]) if entry.get("fvu") is not None else "",
+            f"{entry['accuracy']:.2%}" if entry.get("accuracy") is not None else "",
         ]
         for entry in entries
     ]

@@ -123,9 +123,9 @@ def subject_from_file(text: str) -> Subject:
     path = Path(file)
     if path.suffix != ".py" or not function or not path.is_file():
         raise SubjectError(
-            "--subject must be inceptionv1, handmade, planted, planted-hard, "
-            "planted-test, hf:NAME, timm:NAME, "
-            f"torchvision:NAME, or FILE.py:FUNCTION with a file that exists; got {text!r}."
+            "--subject must be inceptionv1, handmade, planted, planted-hard, planted-test, "
+            "hf:NAME, timm:NAME, torchvision:NAME, a run of `tendril train classifier`, or "
+            f"FILE.py:FUNCTION with a file that exists; got {text!r}."
         )
     digest = file_digest(path)
     made = _call(path, function)

@@ -39,6 +39,7 @@ class Strength:
     `success` the fraction of the images that were right before and are wrong after."""
 
     epsilon: float
+    steps: int
     accuracy: float
     error: float
     success: float
@@ -62,12 +63,14 @@ class AttackFindings:
     `masked` are the checks that failed, in sentences; empty if none did.
     """
 
+    attack: Attack
     images: int
     clean: float
+    full: float  # accuracy under the attack
     curve: list[Strength]
     unbounded: float  # accuracy at the largest epsilon there is
     chance: float
-    steps: list[Strength]  # `epsilon` is that of the attack; one entry for each of STEPS
+    steps: list[Strength]  # one entry for each of STEPS, all with the steps' size of the attack
     single_step: float  # accuracy under FGSM without a random start
     noise: float  # accuracy at the worst of DRAWS random points of the ball
     no_gradient: float  # fraction of images whose gradient is exactly 0
@@ -120,8 +123,8 @@ def _strength(
     found = adversarial(logits_of, x_BCHW, class_B, attack, seed)
     after_B = accuracy(logits_of, found, class_B)
     right = float(after_B.double().mean())
-    fooled = float((before_B & ~after_B).sum() / before_B.sum().clamp_min(1))
-    return Strength(attack.epsilon, right, _error(right, len(class_B)), fooled)
+    fooled = int((before_B & ~after_B).sum()) / max(int(before_B.sum()), 1)
+    return Strength(attack.epsilon, attack.steps, right, _error(right, len(class_B)), fooled)
 
 
 def _error(fraction: float, count: int) -> float:
@@ -157,7 +160,6 @@ def check_network(
     steps = [under(replace(attack, steps=n, step_size=size, keep="best")) for n in STEPS]
     fgsm = replace(attack, steps=1, step_size=attack.epsilon, random_start=False, keep="last")
     single = under(fgsm).accuracy
-    full = under(attack)
     noise = _noise(logits_of, x_BCHW, class_B, attack, seed)
     zero = _no_gradient(logits_of, x_BCHW, class_B, attack)
     transfers = []
@@ -167,10 +169,12 @@ def check_network(
             float(accuracy(one, found, class_B).double().mean()) for one in (logits_of, other)
         )
         transfers.append(Transfer(name, right, own))
-    chance = float(torch.bincount(class_B).max() / count)
+    chance = int(torch.bincount(class_B).max()) / count
     findings = AttackFindings(
+        attack=attack,
         images=count,
         clean=clean,
+        full=under(attack).accuracy,
         curve=curve,
         unbounded=unbounded.accuracy,
         chance=chance,
@@ -181,12 +185,12 @@ def check_network(
         transfers=transfers,
         masked=[],
     )
-    return replace(findings, masked=signs_of_masking(findings, full.accuracy))
+    return replace(findings, masked=signs_of_masking(findings))
 
 
-def signs_of_masking(found: AttackFindings, full: float) -> list[str]:
-    """What speaks for masked gradients, in sentences. `full` is the accuracy under the attack."""
-    signs = []
+def signs_of_masking(found: AttackFindings) -> list[str]:
+    """What speaks for masked gradients, in sentences."""
+    signs, full = [], found.full
     slack = NOISE * _error(max(full, 0.5 / found.images), found.images)
     if found.unbounded > NEAR_ZERO:
         signs.append(

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tendril.data.errors import ConfigError, RunDamagedError, WeightsError
-from tendril.data.home import find_run, network_place
+from tendril.data.errors import ConfigError, RunDamagedError, RunNotFoundError, WeightsError
+from tendril.data.home import RUN, find_run, network_place
+from tendril.data.hub.layout import files_of
 from tendril.data.listing.describe import overview
 from tendril.data.listing.entries import list_entries
 from tendril.harvest.__main__ import main as harvest_command
@@ -64,6 +65,7 @@ def test_it_learns_and_its_figures_are_logged(home: Path) -> None:
     (entry,) = list_entries(str(home))
     shown = overview(entry)
     assert shown["state"] == "finished"
+    assert shown["accuracy"] == figures["accuracy"]
     assert shown["label"] == "cnn, width 4, left-right, fgsm linf 0.05"
 
 
@@ -77,8 +79,14 @@ def test_its_run_is_a_subject_by_name_and_path_and_no_dictionary(home: Path) -> 
     assert {"conv1", "relu1", "conv2", "hidden", "logits"} <= subject.sites.keys()
     rgb = torch.rand(2, 1, 28, 28).expand(2, 3, 28, 28)
     assert subject.module(subject.preprocess(rgb)).shape == (2, 2)
-    with pytest.raises(FileNotFoundError, match="there is no run"):
+    with pytest.raises(
+        RunNotFoundError, match="must be a dictionary; cnn-left is a trained network"
+    ):
+        find_run("cnn-left", str(home))
+    with pytest.raises(RunNotFoundError, match="there is no run 'latest'"):
         find_run("latest", str(home))
+    with pytest.raises(ConfigError, match="a trained network, which cannot be pushed"):
+        files_of(RUN, run)
 
 
 def test_a_harvest_of_it_trains_a_dictionary(home: Path, data: dict[str, str]) -> None:
