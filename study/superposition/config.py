@@ -18,9 +18,9 @@ class SuperpositionConfig(StudyConfig):
 
     Trains x' = ReLU(W^T W x + b) at each density of features, once on clean inputs and once half on
     attacked ones, and shows features per dimension, their geometry, interference and vulnerability.
-    Needs no store and no run. The settings are those of Gorton and Lewis, 2025 (arXiv 2508.17456),
-    but for the steps, of which the paper has 150,000: --steps 150000. Training that was stopped
-    goes on where it was; finished models are kept in toys/ and used again.
+    Needs no store and no run, and runs on the CPU. The settings are those of Gorton and Lewis, 2025
+    (arXiv 2508.17456), but for the steps, of which the paper has 150,000: --steps 150000. Training
+    that was stopped goes on where it was; finished models are kept in toys/ and used again.
     """
 
     features: int = 100

@@ -192,15 +192,18 @@ class Superposition:
 
         clean, robust: over densities
         control:       over densities, for clean models with their features in random directions
+        sparsity:      as clean, of log 1 / (1 - S) in place of features per dimension
         difference:    of clean minus robust in both, over densities at which the clean model is in
                        superposition: both sides share the density, which cannot explain it
         """
-        found: dict[str, list[float]] = {"clean": [], "robust": [], "control": [], "difference": []}
+        names = ("clean", "robust", "control", "sparsity", "difference")
+        found: dict[str, list[float]] = {name: [] for name in names}
         for sweep in self.sweeps:
             size_KN, gain_KN = sweep.per_dimension_KN, sweep.gain_AKN[attack]
             for kind, name in enumerate(KINDS):
                 found[name].append(correlation(size_KN[kind], gain_KN[kind]))
             found["control"].append(correlation(size_KN[CLEAN], sweep.control_AN[attack]))
+            found["sparsity"].append(correlation(np.log(self.sparsity_N), gain_KN[CLEAN]))
             shared_N = sweep.shared_N
             apart = (one[CLEAN] - one[ROBUST] for one in (size_KN, gain_KN))
             found["difference"].append(correlation(*(one[shared_N] for one in apart)))
@@ -229,11 +232,15 @@ class Superposition:
 
     def _interference(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
+        flat = self.plateau(CLEAN)
         for name in ("squared", "absolute"):
             ratio_SN = self.interference_ratio(f"{name}_KN")
             known = ratio_SN[np.isfinite(ratio_SN)]
             found[f"interference_{name}"] = _rounded(np.mean(known)) if len(known) else None
             found[f"interference_{name}_most"] = _rounded(np.max(known)) if len(known) else None
+            beyond = ratio_SN[:, flat.last + 1 :] if flat else known[:0]
+            sparse = _rounded(np.mean(beyond)) if beyond.size else None
+            found[f"interference_{name}_beyond"] = sparse
         return found
 
     def records(self) -> list[dict[str, Any]]:

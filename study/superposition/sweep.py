@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from tendril.data.cli import progress_bar
+from tendril.data.errors import ConfigError
 from tendril.data.home import home_folder
 from tendril.data.store.atomic import write_whole
 from tendril.data.store.spec import canonical_json
@@ -50,6 +51,12 @@ def trained_sweep(config: SuperpositionConfig, seed: int) -> State:
                 written = time.monotonic()
 
         train_toys(state, training, seed, traced=traced_steps(config.steps), tell=tell)
+    if not torch.isfinite(state.toys.W_MDF).all():
+        place.unlink(missing_ok=True)
+        raise ConfigError(
+            f"--lr must be small enough for weights to stay finite; got {config.lr:g}, at which "
+            "training diverged. Choose a smaller one; the default is 0.001."
+        )
     write_state(place, state)
     return state
 

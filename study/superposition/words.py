@@ -87,17 +87,11 @@ def comparison(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _correlation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
     for name in ("analytic", "single", "gradient"):
-        least, mean = (figures[f"correlation_{name}_{key}"] for key in ("least", "clean"))
-        control = figures[f"correlation_{name}_control"]
-        said = f"{_number(mean)} (least {_number(least)}; random directions {_number(control)})"
+        least, mean = (_number(figures[f"correlation_{name}_{key}"]) for key in ("least", "clean"))
         words = f"correlation with vulnerability, {ATTACK_WORDS[name]}"
-        rows.append((words, said, "about 0.99" if name == "analytic" else ""))
-    for key, words in OTHER_MEASURES.items():
+        rows.append((words, f"{mean} (least {least})", "about 0.99" if name == "analytic" else ""))
+    for key, words in CONTROLS.items():
         rows.append((words, _number(figures[f"correlation_analytic_{key}"]), ""))
-    within = _number(figures["correlation_analytic_difference"])
-    rows.append(
-        (f"correlation of clean minus robust above {SHARED:g}, analytic attack", within, "")
-    )
     return rows
 
 
@@ -105,7 +99,9 @@ def _interference_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]
     rows = []
     for name in ("squared", "absolute"):
         value, most = figures[f"interference_{name}"], figures[f"interference_{name}_most"]
-        said = "unknown" if value is None else f"{value:.2f} (most {most:.2f})"
+        beyond = figures[f"interference_{name}_beyond"]
+        past = "" if beyond is None else f"beyond the plateau {beyond:.2f}; "
+        said = "unknown" if value is None else f"{value:.2f} ({past}most {most:.2f})"
         rows.append((f"interference of clean over robust, {name}", said, "about 2"))
     for name in ("gradient", "analytic"):
         for kind in KINDS:
@@ -122,10 +118,13 @@ def _interference_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]
     return rows
 
 
-OTHER_MEASURES = {
-    "loss_ratio": "correlation with loss under attack / loss, analytic attack",
-    "loss_per_power": "correlation with loss under attack / mean ||x||^2, analytic attack",
-    "loss": "correlation with loss under attack as it is, analytic attack",
+CONTROLS = {
+    "control": "analytic attack, control: features in random directions",
+    "sparsity": "analytic attack, control: log 1/(1 - S) for features per dimension",
+    "difference": f"analytic attack, clean minus robust at each density above {SHARED:g}",
+    "loss_ratio": "analytic attack, loss under attack / loss for vulnerability",
+    "loss_per_power": "analytic attack, loss under attack / mean ||x||^2 for vulnerability",
+    "loss": "analytic attack, loss under attack for vulnerability",
 }
 ATTACK_WORDS = {
     "gradient": "gradient attack",

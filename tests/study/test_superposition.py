@@ -271,6 +271,20 @@ def test_training_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert read_state(path, densities, robust) is None
 
 
+def test_training_that_diverges_is_an_error(tmp_path: Path) -> None:
+    config = SuperpositionConfig(**SMALL, home=str(tmp_path))
+
+    def diverge(state: State, *rest: Any, **named: Any) -> State:
+        state.toys.W_MDF.fill_(float("nan"))
+        return state
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tendril.study.superposition.sweep.train_toys", diverge)
+        with pytest.raises(ConfigError, match="--lr must be small enough for weights to stay"):
+            trained_sweep(config, 0)
+    assert not state_path(config, 0).exists()
+
+
 def _stopped(state: State, training: Training, seed: int, *, traced: Any, tell: Any) -> State:
     def stop(now: State) -> None:
         tell(now)
