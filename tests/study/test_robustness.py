@@ -12,6 +12,8 @@ from tendril.study.measures.effective_features import ConditionSums, effective_f
 from tendril.study.robustness.config import RobustnessConfig
 from tendril.study.robustness.findings import (
     Measured,
+    NetworkFigures,
+    Robustness,
     effects,
     half_interval,
     verdict_on_error,
@@ -98,6 +100,20 @@ def test_features_must_rise_in_wide_networks_and_fall_in_narrow_ones() -> None:
         (1.0, 1.0, "not decided"),
     ):
         assert f"is {said} here" in verdict_on_features(effects(some(narrow, wide), "features"))
+
+
+def test_networks_that_did_not_learn_are_compared_with_none() -> None:
+    runs = [run(4, e, s, 0.3 + 0.1 * s, 30.0) for e in (0.0, 0.1) for s in (0, 1)]
+    networks = [
+        NetworkFigures(
+            one.network, {"clean": 0.11 if n == 3 else 0.98, "fgsm": 0.0, "pgd": 0.0}, 50
+        )
+        for n, one in enumerate(runs)
+    ]
+    found = Robustness(networks, runs, "linf", 0.1)
+    assert found.failed == [runs[3].network.name]
+    assert found.effects("fvu")[0].networks == (2, 1)
+    assert found.figures()["failed"] == found.failed
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
