@@ -12,6 +12,7 @@ from .inputs import Trained
 CONDITIONS = ("clean", "fgsm", "pgd")
 CONTROLS = ("pca", "ica", "random", "neurons")
 CERTAIN = 0.95  # of the intervals
+LEAST = 0.5  # of the best clean accuracy that a network must reach to be compared
 LOWER, HIGHER, OPEN = "lower", "higher", "open"
 
 
@@ -135,10 +136,18 @@ class Robustness:
     norm: str
     epsilon: float
 
+    @property
+    def failed(self) -> list[str]:
+        """Networks whose clean accuracy is below half of the best one's: their training failed,
+        and they are compared with no other."""
+        best = max(one.accuracy["clean"] for one in self.networks)
+        return [one.trained.name for one in self.networks if one.accuracy["clean"] < LEAST * best]
+
     def effects(self, metric: str) -> list[Effect]:
         """The effect of adversarial training on a figure, by cell. Empty where networks are not
         known to differ in it."""
-        return effects(self.runs, metric)
+        failed = set(self.failed)
+        return effects([one for one in self.runs if one.network.name not in failed], metric)
 
     def figures(self) -> dict[str, Any]:
         """As JSON values."""
@@ -148,6 +157,7 @@ class Robustness:
             "networks": len(self.networks),
             "runs": len(self.runs),
             "images": self.networks[0].images,
+            "failed": self.failed,
             "norm": self.norm,
             "epsilon": round(self.epsilon, 5),
             "accuracies": [

@@ -93,6 +93,11 @@ def context(inputs: RobustnessInputs, found: Robustness) -> dict[str, Any]:
             "so, networks trained against attacks should have less superposition, and "
             "dictionaries should explain them better. Here both kinds are compared."
         ),
+        "warning": (
+            f"Left out of all comparisons, since their training failed: {', '.join(found.failed)}."
+            if found.failed
+            else ""
+        ),
         "verdicts": [verdict_on_error(error), verdict_on_features(features)],
         "accuracies": accuracy_rows(found),
         "effects": effect_rows([*error, *features]),

@@ -1,23 +1,35 @@
 """Plain against robust networks: effective features, effects with intervals, and the study."""
 
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tendril.data.errors import ConfigError
+from tendril.harvest.config import HarvestConfig
+from tendril.harvest.run import harvest
 from tendril.models.dictionaries.baselines import neurons
+from tendril.models.dictionaries.checkpoint import save_dictionary
+from tendril.models.subjects.load import load_subject
+from tendril.study.core.study import run_study
 from tendril.study.measures.effective_features import ConditionSums, effective_features
 from tendril.study.robustness.config import RobustnessConfig
 from tendril.study.robustness.findings import (
     Measured,
+    NetworkFigures,
+    Robustness,
     effects,
     half_interval,
     verdict_on_error,
     verdict_on_features,
 )
 from tendril.study.robustness.inputs import Trained
+from tendril.study.robustness.study import RobustnessStudy
 
 
 def test_effective_features_are_counted_by_entropy() -> None:
@@ -100,8 +112,84 @@ def test_features_must_rise_in_wide_networks_and_fall_in_narrow_ones() -> None:
         assert f"is {said} here" in verdict_on_features(effects(some(narrow, wide), "features"))
 
 
+def test_networks_that_did_not_learn_are_compared_with_none() -> None:
+    runs = [run(4, e, s, 0.3 + 0.1 * s, 30.0) for e in (0.0, 0.1) for s in (0, 1)]
+    networks = [
+        NetworkFigures(
+            one.network, {"clean": 0.11 if n == 3 else 0.98, "fgsm": 0.0, "pgd": 0.0}, 50
+        )
+        for n, one in enumerate(runs)
+    ]
+    found = Robustness(networks, runs, "linf", 0.1)
+    assert found.failed == [runs[3].network.name]
+    assert found.effects("fvu")[0].networks == (2, 1)
+    assert found.figures()["failed"] == found.failed
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(ConfigError, match="names of 2 runs or more"):
         RobustnessConfig(run=("one",)).check()
     with pytest.raises(ConfigError, match="--epsilon must be 0 or more"):
         RobustnessConfig(run=("one", "two"), epsilon=-1.0).check()
+
+
+SUBJECTS = """
+from tests.helpers.splice_subject import Colours
+from tendril.models.subjects.module import subject_from_module
+
+
+def plain():
+    return subject_from_module(Colours(), input_size=8, name="plain")
+
+
+def other():
+    module = Colours()
+    module.two.weight.data *= 0.5
+    return subject_from_module(module, input_size=8, name="other")
+"""
+
+
+def test_the_study_measures_networks_clean_and_attacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of networks that were not trained here no effect is claimed; figures stand on the page."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    (tmp_path / "subjects.py").write_text(SUBJECTS)
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        pixels = rng.integers(60, 100, (8, 8, 3))
+        pixels[..., number % 3] += 60
+        folder = tmp_path / "images" / f"{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:02}.png")
+    for name in ("plain", "other"):
+        subject = f"{tmp_path / 'subjects.py'}:{name}"
+        made = harvest(
+            HarvestConfig(
+                inputs=str(tmp_path / "images"), subject=subject, sites=("relu",), device="cpu",
+                home=str(tmp_path), name=name,
+            )
+        )  # fmt: skip
+        about = {
+            "site": "relu", "subject": dict(load_subject(subject).identity), "held_out": 0.5,
+            "objective": "topk", "k": 1, "seed": 0,
+            "store": Path(made.store).name, "store_path": str(made.store),
+        }  # fmt: skip
+        save_dictionary(tmp_path / "runs" / name, neurons(torch.rand(9, 2), 1), about)
+        (tmp_path / "runs" / name / "result.json").write_text(json.dumps({"fvu": 0.1, "l0": 1}))
+    config = RobustnessConfig(
+        run=("plain", "other"), epsilon=0.2, attack_steps=3, device="cpu", home=str(tmp_path)
+    )
+    made = run_study(RobustnessStudy(), config)
+    accuracies = {one["network"].split(":")[1]: one for one in made.figures["accuracies"]}
+    assert accuracies["plain"]["clean"] == 1 and accuracies["plain"]["pgd"] < 0.5
+    assert accuracies["other"]["clean"] < 1  # red and green seem darker to it
+    first = made.figures["dictionaries"][0]
+    assert first["l0_clean"] == 1 and 0 < first["fvu_clean"] < 1
+    assert made.figures["effects"] == [] and "Nothing can be said" in made.headline
+    assert "Clean and attacked inputs" in made.report.read_text()
+    for run_names, match in ((("plain", "plain"), "all runs given are of one network"),):
+        with pytest.raises(ConfigError, match=match):
+            run_study(RobustnessStudy(), replace(config, run=run_names))
+    with pytest.raises(ConfigError, match="--epsilon must say how strong"):
+        run_study(RobustnessStudy(), replace(config, epsilon=0.0))
