@@ -94,12 +94,12 @@ class Untied(Size):
 
 @dataclass(frozen=True)
 class Bias(Group):
-    """How b_dec is initialised."""
+    """How b_dec is initialised, and whether there is one."""
 
     title: ClassVar[str] = "initialisation"
-    bias: Literal["median", "mean", "zero"] = "median"
-    """Initial b_dec: the geometric median of a batch, its mean, or zero. (A large mean of a site is
-    subtracted before, so that zero is the mean.)"""
+    bias: Literal["median", "mean", "zero", "none"] = "median"
+    """Initial b_dec: the geometric median of a batch, its mean, or zero; none: b_dec is zero and is
+    not trained. (A large mean of a site is subtracted before, so that zero is the mean.)"""
 
 
 @dataclass(frozen=True)

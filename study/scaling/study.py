@@ -14,8 +14,9 @@ from ..core.study import Study
 from . import page
 from .config import ScalingConfig
 from .findings import Scaling
+from .mixture import mixtures
 from .model import lines
-from .runs import predicted, read_dictionary
+from .runs import read_dictionary
 
 
 @final
@@ -49,7 +50,7 @@ class ScalingStudy(Study[ScalingConfig, Sequence[Path], Scaling]):
             config.shifted,
             lines(config) if config.model else [],
             found,
-            [predicted(config, one, found) for one in found],
+            mixtures(config, found),
         )
 
     def figures(self, findings: Scaling) -> dict[str, Any]:
