@@ -28,8 +28,8 @@ from .runs import Dictionary, Shape
 MEASURED = "measured L(n)"
 CLOSE = 0.02
 """Relative difference of sparsity settings that count as equal."""
-LINE = 24
-"""Numbers of latents on a line of the model."""
+LINE = 80
+"""Numbers of latents on a line of the model, at most."""
 PARTS = 1.1
 """Measurement and model part where one is this many times the other."""
 
@@ -73,10 +73,8 @@ class Mixture:
     @property
     def name(self) -> str:
         """In legends."""
-        return (
-            f"{self.objective}, {self.shape.name} {self.shape.dimension}, alpha "
-            f"{self.shape.exponent - 1:.3g}"
-        )
+        what = f"{self.objective} {self.setting}".strip()
+        return f"{what}; {self.shape.name} {self.shape.dimension}, alpha {self.alpha:.3g}"
 
     @property
     def alpha(self) -> float:
@@ -219,19 +217,22 @@ def where_they_part(one: Mixture) -> str:
     first = [p.one.counts.latents_F[0] for p in by_size[last] if p.one.counts]
     most = [_most(p.model) for p in by_size[last] if p.model]
     cost = float(np.mean([p.one.loss / p.model.loss for p in by_size[last] if p.model]))
+    slopes = one.exponents()
     told = (
         f"the most frequent manifold has {np.mean(first):.0f} of {last} latents, the model gives "
         f"it {np.mean(most):.0f}, and the loss is {cost:.2f} times the model's"
     )
+    if slopes:
+        told += f"; D grows as N^{slopes[0].slope:.2f}, the model's as N^{slopes[1].slope:.2f}"
     if not apart:
         return (
             f"Measured and predicted numbers of manifolds agree within {PARTS - 1:.0%} at every N "
             f"from {min(ratio)} to {last}; {told}."
         )
+    where = "every N" if len(apart) == len(ratio) else f"N = {', '.join(map(str, apart))}"
     return (
-        f"Measurement and model part by more than {PARTS - 1:.0%} at N = "
-        f"{', '.join(map(str, apart))}: at N = {last} dictionaries find {ratio[last]:.2f} times as "
-        f"many manifolds as the model; {told}."
+        f"Measurement and model part by more than {PARTS - 1:.0%} at {where}: at N = {last} "
+        f"dictionaries find {ratio[last]:.2f} times as many manifolds as the model; {told}."
     )
 
 

@@ -13,6 +13,7 @@ HEAD = ("objective", "manifolds", "N", "runs", "found", "model", "latents of the
         "loss", "model", "latents of none")  # fmt: skip
 EXPONENTS = ("objective", "manifolds", "alpha", "beta of L(n)", "exponent of D", "model",
              "theory at large N")  # fmt: skip
+STAIRS = 200
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
@@ -69,7 +70,7 @@ def shares_chart(mixtures: Sequence[Mixture]) -> Any:
         series.append(Series(one.name, rank_F, mean_F, points=True, colour=number))
         if one.line:
             series.append(
-                Series(f"model, {one.name}", *staircase(one.line[-1]), dashed=True, colour=number)
+                Series(f"model, {one.name}", *_stairs(one.line[-1]), dashed=True, colour=number)
             )
     return chart(
         series,
@@ -108,6 +109,14 @@ def staircase(one: Allocation) -> tuple[np.ndarray, np.ndarray]:
     y = [float(block.latents) for block in one.blocks for _ in range(2)]
     order = np.argsort(x, kind="stable")
     return np.array(x)[order], np.array(y)[order]
+
+
+def _stairs(one: Allocation) -> tuple[np.ndarray, np.ndarray]:
+    """The latents of each manifold at many places, so that a chart draws a line without marks."""
+    x, y = staircase(one)
+    places = np.geomspace(x[0], x[-1] + 0.5, STAIRS)
+    at = np.searchsorted(x, np.round(places), side="left").clip(max=len(x) - 1)
+    return places, y[at]
 
 
 def _places(points: Sequence[Point]) -> np.ndarray:

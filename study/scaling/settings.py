@@ -17,15 +17,17 @@ class Setting:
 
     Rows are scaled by s before training so that E||x||^2 = D. For raw rows lambda of an L1 penalty
     is lambda / s, and that of active latents, whose squared error is over D, is lambda D / s^2.
+    `training` says how the optimum was sought, which does not change where it is.
     """
 
     name: str
     value: float
+    training: str = ""
 
     @property
     def text(self) -> str:
         """For people."""
-        return f"{self.name} {self.value:.3g}"
+        return f"{self.name} {self.value:.3g}" + (f", {self.training}" if self.training else "")
 
 
 def setting_of(trained: Mapping[str, Any]) -> tuple[Setting | None, Penalty]:
@@ -35,7 +37,9 @@ def setting_of(trained: Mapping[str, Any]) -> tuple[Setting | None, Penalty]:
     if "imported" in trained:
         return None, Penalty()
     if objective in K_SPARSE:
-        return Setting("k", float(trained["k"])), Penalty()
+        annealed = trained.get("k_anneal", 0)
+        how = f"falling over {annealed:.0%} of the steps" if annealed else ""
+        return Setting("k", float(trained["k"]), how), Penalty()
     scale = (trained.get("scales") or {}).get(str(trained.get("site")))
     if not scale:
         return None, Penalty()
