@@ -23,13 +23,17 @@ from ..measures.allocation import (
     log_slope,
 )
 from .config import ScalingConfig
+from .model import REGIMES, regime
 from .runs import Dictionary, Shape
 
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MEASURED = "measured L(n)"
 CLOSE = 0.02
 """Relative difference of sparsity settings that count as equal."""
 LINE = 80
 """Numbers of latents on a line of the model, at most."""
+BETWEEN = 2000
+"""Places at which a measured curve is interpolated, at most."""
 PARTS = 1.1
 """Measurement and model part where one is this many times the other."""
 
@@ -160,9 +164,9 @@ def _allocated(latents: int, shape: Shape, loss: LossCurve) -> Allocation:
     return allocate(latents, shape.exponent - 1, [Kind(loss)], shape.features)
 
 
-def _numbers(low: int, high: int) -> list[int]:
+def _numbers(low: int, high: int, count: int = LINE) -> list[int]:
     """Whole numbers from `low` to `high`, evenly on a logarithmic axis."""
-    spaced = np.round(np.geomspace(low, high, LINE)).astype(int)
+    spaced = np.round(np.geomspace(low, high, count)).astype(int)
     return [int(n) for n in np.unique(spaced)]
 
 
@@ -193,11 +197,15 @@ def same_setting(one: Dictionary, other: Dictionary) -> bool:
 
 
 def measured_curve(losses: dict[int, Float[np.ndarray, " m"]]) -> Measured | None:
-    """L(n) as the mean loss at each n; None without losses. L(0) = 1, the manifold's own energy."""
+    """L(n) as the mean loss at each n, a power law between these; None without losses. L(0) = 1,
+    the manifold's own energy. After the last n it is constant."""
     if not losses:
         return None
     numbers = sorted(losses)
-    return Measured([0, *numbers], [1.0, *(float(losses[n].mean()) for n in numbers)])
+    mean = [float(losses[n].mean()) for n in numbers]
+    n = np.unique([*_numbers(numbers[0], numbers[-1], BETWEEN), *numbers])
+    loss = np.exp(np.interp(np.log(n), np.log(numbers), np.log(mean)))
+    return Measured([0, *map(int, n)], [1.0, *map(float, loss)])
 
 
 def where_they_part(one: Mixture) -> str:
@@ -223,7 +231,8 @@ def where_they_part(one: Mixture) -> str:
         f"it {np.mean(most):.0f}, and the loss is {cost:.2f} times the model's"
     )
     if slopes:
-        told += f"; D grows as N^{slopes[0].slope:.2f}, the model's as N^{slopes[1].slope:.2f}"
+        measured, model = (f"N^({slope_text(slope)})" for slope in slopes)
+        told += f"; D grows as {measured}, the model's as {model}"
     if not apart:
         return (
             f"Measured and predicted numbers of manifolds agree within {PARTS - 1:.0%} at every N "
@@ -238,3 +247,20 @@ def where_they_part(one: Mixture) -> str:
 
 def _most(model: Allocation) -> int:
     return max(block.latents for block in model.blocks) if model.blocks else 0
+
+
+def regime_of(one: Mixture) -> str:
+    """The regime in words; empty where the measured loss follows no power law."""
+    beta = one.beta()
+    if beta is None:
+        return ""
+    words = REGIMES[regime(one.alpha, beta.slope)]
+    return f"Beta is {slope_text(beta)} and alpha {one.alpha:.3g}; by the model {words}. "
+
+
+def slope_text(slope: Slope | None) -> str:
+    """A slope and its standard error; empty for none."""
+    if slope is None:
+        return ""
+    error = "" if slope.error is None else f" {PLUS_MINUS} {slope.error:.2f}"
+    return f"{slope.slope:.2f}{error}"

@@ -5,16 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from ..measures.allocation import Allocation, Slope
+from ..measures.allocation import Allocation
 from ..page.charts import Axis, Series, chart
-from .mixture import Mixture, Point, where_they_part
+from .mixture import PLUS_MINUS, Mixture, Point, regime_of, slope_text, where_they_part
 
 HEAD = ("objective", "manifolds", "N", "runs", "found", "model", "latents of the first", "model",
         "loss", "model", "latents of none")  # fmt: skip
 EXPONENTS = ("objective", "manifolds", "alpha", "beta of L(n)", "exponent of D", "model",
              "theory at large N")  # fmt: skip
 STAIRS = 200
-PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 def mixtures_context(mixtures: Sequence[Mixture]) -> dict[str, Any] | None:
@@ -25,7 +24,7 @@ def mixtures_context(mixtures: Sequence[Mixture]) -> dict[str, Any] | None:
         "table": [HEAD, *(row for one in mixtures for row in _rows(one))],
         "exponents": [EXPONENTS, *(_exponents(one) for one in mixtures if one.line)],
         "sentences": [
-            f"{one.name[0].upper()}{one.name[1:]}: {told}"
+            f"{one.name}: {regime_of(one)}{told}"
             for one in mixtures
             if (told := where_they_part(one))
         ],
@@ -173,16 +172,8 @@ def _exponents(one: Mixture) -> tuple[str, ...]:
         one.objective,
         f"{one.shape.features} {one.shape.name} {one.shape.dimension}",
         f"{one.alpha:.3g}",
-        _slope(beta),
-        _slope(found[0] if found else None),
-        _slope(found[1] if found else None),
+        slope_text(beta),
+        slope_text(found[0] if found else None),
+        slope_text(found[1] if found else None),
         "" if theory is None else f"{theory:.2f}",
-    )
-
-
-def _slope(slope: Slope | None) -> str:
-    if slope is None:
-        return ""
-    return f"{slope.slope:.2f}" + (
-        "" if slope.error is None else f" {PLUS_MINUS} {slope.error:.2f}"
     )
