@@ -139,6 +139,8 @@ class Trainer:
         ranks.broadcast(self.sae.state_dict().values())
         if config.control == "frozen-decoder":
             self.sae.W_dec.requires_grad_(False)
+        if config.bias == "none":
+            self.sae.b_dec.requires_grad_(False)
         trained = [(name, p) for name, p in self.sae.named_parameters() if p.requires_grad]
         self._names = [name for name, _ in trained]
         self._trained = [parameter for _, parameter in trained]
@@ -200,7 +202,10 @@ class Trainer:
 
     def next(self) -> Float[Tensor, "n d"]:
         """The next batch, centred and scaled."""
-        x_ND = next(self._batches)
+        return self.prepared(next(self._batches))
+
+    def prepared(self, x_ND: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Vectors, centred and scaled."""
         if self._centre is not None:
             x_ND = x_ND - self._centre
         return x_ND if self._scale is None else x_ND * self._scale
