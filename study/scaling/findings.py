@@ -7,6 +7,7 @@ from typing import Any, final
 from ..measures.allocation import Allocation
 from .model import Line
 from .runs import Dictionary
+from .toys import curves
 
 
 @final
@@ -40,6 +41,7 @@ class Scaling:
             "lines": len(self.lines),
             "dictionaries": len(self.dictionaries),
             "model": [line.record() for line in self.lines],
+            "toys": [curve.record() for curve in curves(self.toys())],
             "runs": [
                 one.record() | {f"predicted {name}": found.features for name, found in said}
                 for one, said in zip(self.dictionaries, self.predictions, strict=True)

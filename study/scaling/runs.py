@@ -27,7 +27,9 @@ from ..measures.decoder_geometry import (
     random_like,
 )
 from ..measures.manifold_counts import Counts, count_latents
+from .circle import Circle, circle_of
 from .config import ScalingConfig
+from .toys import Toy, toy_of
 
 
 @final
@@ -52,6 +54,7 @@ class Dictionary:
     near, like:  neighbours of its decoder rows that fire, and of random directions with the same
                  second moments
     counts:      latents of each manifold, where manifolds are known
+    toy, circle: loss and picture of a run on one manifold
     """
 
     run: str
@@ -67,6 +70,8 @@ class Dictionary:
     like: Neighbours | None
     shape: Shape | None
     counts: Counts | None
+    toy: Toy | None = None
+    circle: Circle | None = None
 
     @property
     def alive(self) -> int:
@@ -114,9 +119,11 @@ def read_dictionary(config: ScalingConfig, folder: Path) -> Dictionary:
     alive_SD = rows_SD[~(frequency_S <= 0)]
     truth = truth_of(folder, trained, config.home)
     shape = shape_of(truth)
-    counts = None
+    counts, toy, circle = None, None, None
     if truth is not None and shape is not None:
         counts = count_latents(alive_SD, truth.directions_FdD)
+        if shape.features == 1:
+            toy, circle = toy_of(trained, read_figures(folder), truth), circle_of(sae, truth)
     return Dictionary(
         run=folder.name,
         objective=str(trained.get("objective", "")),
@@ -131,6 +138,8 @@ def read_dictionary(config: ScalingConfig, folder: Path) -> Dictionary:
         like=neighbours(random_like(alive_SD)) if len(alive_SD) > 2 else None,
         shape=shape,
         counts=counts,
+        toy=toy,
+        circle=circle,
     )
 
 
@@ -154,14 +163,18 @@ def shape_of(truth: Truth | None) -> Shape | None:
     return Shape(name, d, features, exponent)
 
 
-def measured_curve(found: Sequence[Dictionary], shape: Shape) -> Measured | None:
-    """L(n) of one manifold from runs on it, as the mean FVU of runs with n latents that fire; None
-    without such runs. L(0) = 1."""
+def measured_curve(
+    found: Sequence[Dictionary], shape: Shape, objective: str, setting: str = ""
+) -> Measured | None:
+    """L(n) of one manifold from runs on it of the same objective (and setting, e.g. `lambda 1`), as
+    the mean loss of runs with n latents that fire; None without such runs. L(0) = 1."""
     losses: dict[int, list[float]] = {}
     for one in found:
         alike = one.shape and (one.shape.name, one.shape.dimension) == (shape.name, shape.dimension)
-        if alike and one.shape and one.shape.features == 1 and np.isfinite(one.fvu):
-            losses.setdefault(one.alive, []).append(one.fvu)
+        if not alike or one.toy is None or one.objective != objective:
+            continue
+        if np.isfinite(one.toy.loss) and setting in ("", one.toy.setting):
+            losses.setdefault(one.alive, []).append(one.toy.loss)
     if not losses:
         return None
     numbers = sorted(losses)
@@ -176,7 +189,7 @@ def predicted(
     shape = one.shape
     if shape is None or shape.features == 1 or shape.exponent <= 1 or not one.alive:
         return []
-    measured = measured_curve(found, shape)
+    measured = measured_curve(found, shape, one.objective)
     curves: list[tuple[str, LossCurve]] = [("measured L(n)", measured)] if measured else []
     curves = curves or [(f"beta {beta:g}", PowerLaw(beta, config.shifted)) for beta in config.beta]
     return [
