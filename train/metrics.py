@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +18,6 @@ from tendril.data.store.atomic import write_whole
 from tendril.data.store.moments import moments_of, no_moments
 from tendril.models.dictionaries.sae import Dictionary
 
-from .objectives.base import Objective
 from .outliers import IsOutlier
 
 COLUMNS = ("step", "vectors", "loss", "fvu", "l0", "dead", "lr")
@@ -37,8 +35,6 @@ class Evaluation:
     fvu_without_outliers: float | None = None
     """FVU of the vectors without norm outliers; None if there are no outliers, or no others that
     differ."""
-    loss: float | None = None
-    """Mean loss of the objective, penalty included, where it is known (see `mean_loss`)."""
 
 
 def fvu(x_ND: Float[Tensor, "n d"], x_hat_ND: Float[Tensor, "n d"]) -> float:
@@ -100,23 +96,6 @@ def evaluate(
             else None
         ),
     )
-
-
-@torch.no_grad()
-def mean_loss(
-    objective: Objective[Any], sae: Dictionary, batches: Iterable[Float[Tensor, "n d"]], most: int
-) -> float:
-    """The objective's loss over the first `most` vectors, as at the last step: the penalty has its
-    full weight, and no latent counts as dead. Vectors are centred and scaled."""
-    seen, total = 0, 0.0
-    none_S = torch.zeros(sae.latents, dtype=torch.bool, device=sae.b_dec.device)
-    for batch_ND in batches:
-        x_ND = batch_ND[: most - seen]
-        total += len(x_ND) * float(objective.loss(sae, x_ND, none_S, 1.0).total)
-        seen += len(x_ND)
-        if seen >= most:
-            break
-    return total / seen
 
 
 def begin_metrics(path: Path, step: int, columns: Sequence[str] = COLUMNS) -> None:

@@ -6,7 +6,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -44,14 +44,7 @@ from .checks import (
     warnings_of_result,
 )
 from .config import BASELINES, WANDB, TrainConfig, fields_of, run_label
-from .metrics import (
-    EVALUATION_COLUMNS,
-    Evaluation,
-    append_metrics,
-    begin_metrics,
-    evaluate,
-    mean_loss,
-)
+from .metrics import EVALUATION_COLUMNS, Evaluation, append_metrics, begin_metrics, evaluate
 from .objectives.base import Loss, make_objective
 from .outliers import IsOutlier, used_norms
 from .trainer import ALONE, Ranks, Stream, Trainer
@@ -187,7 +180,6 @@ class Running:
             return
         config, source = self.config, self._source
         dictionary, judged, held = self._evaluated(source.outlier_test)
-        held = replace(held, loss=self._held_out_loss())
         trained = (config.steps, self.trainer.vectors, self.trainer.dead_fraction())
         fvu_train = None
         if source.group:  # orbits are few, so overfitting matters
@@ -204,12 +196,6 @@ class Running:
 
     def _every(self, steps: int) -> bool:
         return bool(steps) and (self.done or self.trainer.step % steps == 0)
-
-    def _held_out_loss(self) -> float:
-        """The objective's loss on held-out vectors."""
-        trainer = self.trainer
-        prepared = (trainer.prepared(x_ND) for x_ND in self._held_out_rows())
-        return mean_loss(trainer.objective, trainer.sae, prepared, self.config.eval_rows)
 
     def _evaluated(self, is_outlier: IsOutlier | None = None) -> tuple[Stored, Stored, Evaluation]:
         """The dictionary for raw vectors, the one that is judged, and its figures.
@@ -347,7 +333,6 @@ def write_result(
             "fvu": held.fvu,
             "fvu_without_outliers": held.fvu_without_outliers,
             "fvu_train": fvu_train,
-            **({} if held.loss is None else {"loss": held.loss}),
             "l0": held.l0,
             "dead": dead,
             "parameters": sum(p.numel() for p in dictionary.parameters()),

@@ -202,10 +202,7 @@ class Trainer:
 
     def next(self) -> Float[Tensor, "n d"]:
         """The next batch, centred and scaled."""
-        return self.prepared(next(self._batches))
-
-    def prepared(self, x_ND: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Vectors, centred and scaled."""
+        x_ND = next(self._batches)
         if self._centre is not None:
             x_ND = x_ND - self._centre
         return x_ND if self._scale is None else x_ND * self._scale

@@ -61,7 +61,7 @@ def drawing(one: Circle, label: str) -> Markup:
     each latent where it is active. The hue of a latent is the angle of its direction."""
     arcs, lanes = _arcs(one)
     reach = RADIUS + GAP + LANE * (lanes + 1) + 4
-    arrows = "".join(_arrow(one, latent) for latent in np.flatnonzero(one.on_AS.any(axis=0)))
+    arrows = "".join(_arrow(one, int(latent)) for latent in np.flatnonzero(one.on_AS.any(axis=0)))
     return Markup(
         f'<svg class="circle" viewBox="{-reach:.0f} {-reach:.0f} {2 * reach:.0f} {2 * reach:.0f}" '
         f'role="img" aria-label="{label}"><circle class="data" r="{RADIUS:g}"/>{arcs}{arrows}'

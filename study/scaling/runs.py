@@ -29,7 +29,7 @@ from ..measures.decoder_geometry import (
 from ..measures.manifold_counts import Counts, count_latents
 from .circle import Circle, circle_of
 from .config import ScalingConfig
-from .toys import Toy, toy_of
+from .toy_loss import Toy, toy_of
 
 
 @final
@@ -123,7 +123,7 @@ def read_dictionary(config: ScalingConfig, folder: Path) -> Dictionary:
     if truth is not None and shape is not None:
         counts = count_latents(alive_SD, truth.directions_FdD)
         if shape.features == 1:
-            toy, circle = toy_of(trained, read_figures(folder), truth), circle_of(sae, truth)
+            toy, circle = toy_of(sae, trained, truth), circle_of(sae, truth)
     return Dictionary(
         run=folder.name,
         objective=str(trained.get("objective", "")),

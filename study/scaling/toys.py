@@ -1,44 +1,21 @@
 """How the loss on one manifold falls with the number of latents, and where it stops falling."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float
 
-from tendril.data.store.truth import ROWS, Truth
-
 from ..measures.allocation import log_slope
+from .runs import Dictionary
 
-if TYPE_CHECKING:
-    from .runs import Dictionary
-
-PENALTY = {"relu_l1": "l1", "tied": "l1", "jumprelu": "l0"}
-"""The field that holds lambda."""
-UNPENALISED = ("topk", "batch_topk")
 TAIL = 16
 """beta is fitted over the largest sizes, a factor of TAIL."""
 FALLS = 0.1
 """A smaller beta over the largest sizes is no fall."""
 LEVEL = 0.1
 """A loss is level where its excess is within this fraction of the smallest excess."""
-MOST_ROWS = 8192
-
-
-@final
-@dataclass(frozen=True)
-class Toy:
-    """The held-out loss of a run on one manifold, where 1 is the loss of no latents.
-
-    loss:  of the objective, penalty included
-    bound: no dictionary of any size has a lower one (without b_dec): every point has a latent of
-           its own
-    """
-
-    setting: str
-    loss: float
-    bound: float
 
 
 @final
@@ -103,35 +80,7 @@ class Curve:
         }
 
 
-def toy_of(trained: Mapping[str, Any], figures: Mapping[str, Any], truth: Truth) -> Toy:
-    """The loss of a run. NaN where its result.json holds none, as before this was measured."""
-    objective = str(trained.get("objective", ""))
-    field = PENALTY.get(objective, "k")
-    weight = float(trained.get(field, 0) or 0)
-    setting = f"{field.replace('l1', 'lambda').replace('l0', 'lambda')} {weight:g}"
-    width, loss = int(trained.get("width", 1)), float(figures.get("loss", np.nan))
-    scale = float(trained.get("scales", {}).get(ROWS, np.nan))
-    if objective == "jumprelu" and trained.get("target_l0"):
-        return Toy(f"target L0 {trained['target_l0']:g}", np.nan, np.nan)
-    if objective not in (*PENALTY, *UNPENALISED):
-        return Toy(setting, np.nan, np.nan)
-    store = truth.store
-    rows_ND = store.read(ROWS, slice(0, min(store.rows, MOST_ROWS))).astype(np.float64)
-    norm_N = scale * np.linalg.norm(rows_ND.reshape(len(rows_ND), -1), axis=1)
-    if field == "l1":
-        return Toy(setting, loss / width, float(_least_l1(norm_N, weight).mean()) / width)
-    if field == "l0":
-        return Toy(setting, loss, float(np.minimum(norm_N**2 / width, weight).mean()))
-    return Toy(setting, float(figures.get("fvu", np.nan)), 0.0)
-
-
-def _least_l1(norm_N: Float[np.ndarray, " n"], weight: float) -> Float[np.ndarray, " n"]:
-    """The least of (r - z)^2 + lambda z over z >= 0: a latent along each point."""
-    z_N = np.maximum(norm_N - weight / 2, 0)
-    return np.asarray((norm_N - z_N) ** 2 + weight * z_N)
-
-
-def curves(toys: "Sequence[Dictionary]") -> list[Curve]:
+def curves(toys: Sequence[Dictionary]) -> list[Curve]:
     """L(n) of every objective, setting and manifold, runs of several seeds together."""
     alike: dict[tuple[Any, ...], list[Dictionary]] = {}
     for one in toys:
@@ -144,7 +93,7 @@ def curves(toys: "Sequence[Dictionary]") -> list[Curve]:
 
 
 def _curve(
-    objective: str, setting: str, shape: str, dimension: int, some: "Sequence[Dictionary]"
+    objective: str, setting: str, shape: str, dimension: int, some: Sequence[Dictionary]
 ) -> Curve:
     sizes = sorted({one.latents for one in some})
     by_size = [[one for one in some if one.latents == n] for n in sizes]
@@ -185,7 +134,7 @@ def _curve(
     )
 
 
-def _figure(one: "Dictionary", key: str) -> float:
+def _figure(one: Dictionary, key: str) -> float:
     assert one.toy
     values = {"loss": one.toy.loss, "bound": one.toy.bound, "fvu": one.fvu, "alive": one.alive}
     return float(values[key])
