@@ -7,6 +7,7 @@ from typing import Any, final
 from .mixture import MEASURED, Mixture, where_they_part
 from .model import Line
 from .runs import Dictionary
+from .toys import curves
 
 
 @final
@@ -35,6 +36,7 @@ class Scaling:
             "lines": len(self.lines),
             "dictionaries": len(self.dictionaries),
             "model": [line.record() for line in self.lines],
+            "toys": [curve.record() for curve in curves(self.toys())],
             "runs": [one.record() | self._predicted(one) for one in self.dictionaries],
             "mixtures": [_mixture(one) for one in self.mixtures],
         }

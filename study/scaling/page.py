@@ -12,6 +12,7 @@ from .findings import Scaling
 from .mixture_section import mixtures_context, staircase
 from .model import DECADES, REGIMES, Line
 from .runs import Dictionary
+from .toys_page import toys_context
 
 MODEL = ("beta", "regime", "features of 1 latent", "features of N latents", "D / N",
          "exponent of D (theory)", "exponent of L (theory)")  # fmt: skip
@@ -147,24 +148,6 @@ def _model_row(line: Line) -> list[str]:
         f"{line.features.slope:.3f} ({line.expected_features:.3f})",
         f"{line.loss.slope:.3f} ({line.expected_loss:.3f})",
     ]
-
-
-def toys_context(toys: Sequence[Dictionary]) -> dict[str, Any] | None:
-    """Loss against the number of latents of one manifold; None without such runs."""
-    if not toys:
-        return None
-    groups: dict[str, list[Dictionary]] = {}
-    for one in toys:
-        assert one.shape
-        name = f"{one.objective}, {one.shape.name} in {one.shape.dimension} dimensions"
-        groups.setdefault(name, []).append(one)
-    series = []
-    for name, some in groups.items():
-        some.sort(key=lambda one: one.alive)
-        x, y = (np.array([getattr(one, key) for one in some], float) for key in ("alive", "fvu"))
-        series.append(Series(name, x, y))
-    picture = chart(series, Axis("latents that fire", log=True), Axis("FVU", log=True))
-    return {"chart": picture, "runs": len(toys)}
 
 
 def _wild(one: Dictionary) -> list[str]:

@@ -29,8 +29,10 @@ from ..measures.decoder_geometry import (
 )
 from ..measures.manifold_counts import Counts, count_latents
 from ..measures.manifold_losses import Losses, manifold_losses
+from .circle import Circle, circle_of
 from .config import ScalingConfig
 from .settings import Setting, setting_of
+from .toy_loss import Toy, toy_of
 
 SYNTHETIC = ("features", "manifolds")
 """Kinds of rows that no network made."""
@@ -60,10 +62,10 @@ class Dictionary:
     counts:      latents of each manifold, where manifolds are known
     setting:     its sparsity, where that can be compared
     losses:      its loss on held-out rows, where manifolds are known
+    toy, circle: loss and picture of a run on one manifold
     """
 
     run: str
-    store: str
     objective: str
     site: str
     subject: str
@@ -76,8 +78,11 @@ class Dictionary:
     like: Neighbours | None
     shape: Shape | None
     counts: Counts | None
+    store: str = ""
     setting: Setting | None = None
     losses: Losses | None = None
+    toy: Toy | None = None
+    circle: Circle | None = None
 
     @property
     def loss(self) -> float:
@@ -133,11 +138,13 @@ def read_dictionary(config: ScalingConfig, folder: Path) -> Dictionary:
     truth = truth_of(folder, trained, config.home)
     shape = shape_of(truth)
     setting, penalty = setting_of(trained)
-    counts = losses = None
+    counts = losses = toy = circle = None
     if truth is not None and shape is not None:
         counts = count_latents(alive_SD, truth.directions_FdD)
         held_out = float(trained.get("held_out", BATCH_DEFAULTS["held_out"]))
         losses = manifold_losses(sae, truth, penalty, held_out)
+        if shape.features == 1:
+            toy, circle = toy_of(sae, trained, truth), circle_of(sae, truth)
     return Dictionary(
         run=folder.name,
         store=str(trained.get("store", "")),
@@ -155,6 +162,8 @@ def read_dictionary(config: ScalingConfig, folder: Path) -> Dictionary:
         counts=counts,
         setting=setting,
         losses=losses,
+        toy=toy,
+        circle=circle,
     )
 
 
