@@ -58,7 +58,9 @@ def toy_of(sae: SAE, trained: Mapping[str, Any], truth: Truth) -> Toy:
     else:
         loss_N = missed_N / width + weight * active_N
         bound_N = np.minimum(norm_N**2 / width, weight)
-    return Toy(f"lambda {weight:g}", float(loss_N.mean()), float(bound_N.mean()))
+    start = float(trained.get("start_l0", 0)) if objective in L0 else 0.0
+    setting = f"lambda {weight:g}" + (f", first L0 {start:g}" if start else "")
+    return Toy(setting, float(loss_N.mean()), float(bound_N.mean()))
 
 
 def held_out_rows(store: Store, fraction: float) -> Float[Tensor, "n d"]:
@@ -76,9 +78,9 @@ def _parts(
     active latents."""
     norm_S = sae.W_dec.norm(dim=1)
     parts = []
-    for x_ND in rows_ND.split(BATCH):
+    for x_ND in torch.split(rows_ND, BATCH):
         z_NS = sae.encode(x_ND)
         missed_N = (x_ND - sae.decode(z_NS)).double().square().sum(dim=1) * scale**2
         parts.append((missed_N, scale * (z_NS @ norm_S).double(), (z_NS > 0).sum(dim=1).double()))
-    missed_N, length_N, active_N = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
-    return missed_N, length_N, active_N
+    missed, length, active = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
+    return missed, length, active

@@ -12,8 +12,8 @@ from .runs import Dictionary
 
 TAIL = 16
 """beta is fitted over the largest sizes, a factor of TAIL."""
-FALLS = 0.1
-"""A smaller beta over the largest sizes is no fall."""
+FALLS = 0.03
+"""With a smaller beta over the largest sizes a loss does not fall."""
 LEVEL = 0.1
 """A loss is level where its excess is within this fraction of the smallest excess."""
 
@@ -26,8 +26,8 @@ class Curve:
     latents_M, loss_M, fvu_M, alive_M: means over the seeds of each size
     beta, error: exponent of the excess L(n) - bound over the largest sizes, and its standard error,
                  over seeds if there are several, else of the fit; None for fewer than two sizes
-    level:       the smallest size from which the excess stays within LEVEL of the smallest; None
-                 while it falls
+    level:       the smallest size whose excess is within LEVEL of the smallest; None while the loss
+                 falls: beta is above FALLS, and the largest size has the smallest loss
     """
 
     objective: str
@@ -56,6 +56,8 @@ class Curve:
             return "too few sizes"
         if self.level is None:
             return f"falls to {int(self.latents_M[-1]):,}"
+        if self.excess_M[-1] > (1 + LEVEL) * self.excess_M.min():
+            return f"least at {int(self.latents_M[self.excess_M.argmin()]):,}, then rises"
         return f"levels off at {self.level:,}"
 
     def record(self) -> dict[str, Any]:
@@ -82,19 +84,20 @@ class Curve:
 
 def curves(toys: Sequence[Dictionary]) -> list[Curve]:
     """L(n) of every objective, setting and manifold, runs of several seeds together."""
-    alike: dict[tuple[Any, ...], list[Dictionary]] = {}
+    alike: dict[tuple[str, str, str, int], list[Dictionary]] = {}
     for one in toys:
         assert one.shape and one.toy
         key = (one.objective, one.toy.setting, one.shape.name, one.shape.dimension)
         alike.setdefault(key, []).append(one)
     order = {"relu_l1": 0, "jumprelu": 1, "topk": 2}
-    keys = sorted(alike, key=lambda key: (order.get(key[0], 3), key[0], key[1], key[2:]))
-    return [_curve(*key, alike[key]) for key in keys]
+    keys = sorted(alike, key=lambda key: (order.get(key[0], 3), *key))
+    return [_curve(alike[key]) for key in keys]
 
 
-def _curve(
-    objective: str, setting: str, shape: str, dimension: int, some: Sequence[Dictionary]
-) -> Curve:
+def _curve(some: Sequence[Dictionary]) -> Curve:
+    """L(n) of runs on one manifold, alike but for latents and seed."""
+    first = some[0]
+    assert first.shape and first.toy
     sizes = sorted({one.latents for one in some})
     by_size = [[one for one in some if one.latents == n] for n in sizes]
 
@@ -102,7 +105,7 @@ def _curve(
         rows = [[_figure(one, key) for one in group] for group in by_size]
         return np.array([float(np.mean(row)) for row in rows])
 
-    latents_M, bound = np.array(sizes, float), _figure(some[0], "bound")
+    latents_M, bound = np.array(sizes, float), first.toy.bound
     seeds = sorted({one.seed for one in some})
     slopes = []
     for seed in seeds:
@@ -114,18 +117,20 @@ def _curve(
     if len(each) > 1:
         beta = float(np.mean(each))
         error = float(np.std(each, ddof=1) / np.sqrt(len(each)))
+    loss_M = mean("loss")
     level = None
-    if beta is not None and beta < FALLS:
-        level = level_of(latents_M, mean("loss") - bound)
+    if beta is not None and (beta < FALLS or loss_M[-1] > loss_M.min()):
+        near_M = loss_M - bound <= (1 + LEVEL) * (loss_M.min() - bound)
+        level = int(latents_M[near_M.argmax()])
     return Curve(
-        objective,
-        setting,
-        shape,
-        dimension,
+        first.objective,
+        first.toy.setting,
+        first.shape.name,
+        first.shape.dimension,
         len(seeds),
         bound,
         latents_M,
-        mean("loss"),
+        loss_M,
         mean("fvu"),
         mean("alive"),
         beta,
@@ -149,10 +154,3 @@ def _beta(
         return None, None
     fit = log_slope(latents_M[kept], excess_M[kept])
     return -fit.slope, fit.error
-
-
-def level_of(latents_M: Float[np.ndarray, " m"], excess_M: Float[np.ndarray, " m"]) -> int:
-    """The smallest size from which the excess stays within LEVEL of the smallest. Sizes ascend."""
-    near_M = excess_M <= (1 + LEVEL) * excess_M.min()
-    first = len(near_M) - int(np.argmin(near_M[::-1])) if not near_M.all() else 0
-    return int(latents_M[min(first, len(near_M) - 1)])

@@ -11,8 +11,11 @@ from .circle import pictures
 from .runs import Dictionary
 from .toys import FALLS, LEVEL, TAIL, Curve, curves
 
-HEAD = ("manifold", "objective", "at the largest size", "beta", "level / 2d", "sizes", "seeds",
-        "loss, first to last size", "bound")  # fmt: skip
+HEAD = ("manifold", "objective", "with further latents", "beta", "level / 2d", "sizes",
+        "alive, last size", "seeds", "loss, first to last size", "bound")  # fmt: skip
+STEPS = [(step * 10.0**power, f"{step * 10.0**power:g}")
+         for power in range(-6, 1) for step in (1, 2, 5)]  # fmt: skip
+"""Labels of a logarithmic axis that may span less than a power of ten."""
 NAMES = {"relu_l1": "ReLU L1", "jumprelu": "JumpReLU", "topk": "TopK", "batch_topk": "BatchTopK"}
 
 
@@ -40,14 +43,15 @@ def manifold(one: Curve) -> str:
 
 
 def _row(one: Curve) -> list[str]:
-    error = "" if one.error is None else f" \N{PLUS-MINUS SIGN} {one.error:.2f}"
+    error = "" if one.error is None else f" \N{PLUS-MINUS SIGN} {one.error:.3f}"
     return [
         manifold(one),
         f"{NAMES.get(one.objective, one.objective)}, {one.setting}",
         one.verdict,
-        "" if one.beta is None else f"{one.beta:.2f}{error}",
+        "" if one.beta is None else f"{one.beta:.3f}{error}",
         f"{one.level / (2 * one.dimension):.2g}" if one.level else "",
         f"{int(one.latents_M[0]):,} to {int(one.latents_M[-1]):,}",
+        f"{one.alive_M[-1]:,.0f}",
         str(one.seeds),
         f"{one.loss_M[0]:.3f} to {one.loss_M[-1]:.4f}" if np.isfinite(one.loss_M[0]) else "unknown",
         f"{one.bound:.4f}" if np.isfinite(one.bound) else "unknown",
@@ -75,6 +79,6 @@ def _charts(found: Sequence[Curve]) -> list[tuple[str, Markup]]:
                 )
                 for one in own
             ]
-            axes = Axis("latents n", log=True), Axis(title, log=True)
+            axes = Axis("latents n", log=True), Axis(title, log=True, labels=STEPS)
             drawn.append((f"{name}: {title}", chart(series, *axes)))
     return drawn

@@ -26,7 +26,7 @@ from tendril.study.scaling.mixture import measured_curve, measured_losses
 from tendril.study.scaling.runs import Dictionary, Shape, read_dictionary
 from tendril.study.scaling.sweeps import runs_called
 from tendril.study.scaling.toy_loss import Toy, toy_of
-from tendril.study.scaling.toys import curves, level_of
+from tendril.study.scaling.toys import curves
 from tendril.train.config import TrainConfig
 from tendril.train.sweep.config import SweepConfig
 from tendril.train.sweep.sweep import sweep
@@ -154,8 +154,8 @@ def test_an_exponent_comes_from_a_line_and_a_plateau_from_a_level() -> None:
     assert two.verdict == "levels off at 16"
     (alone,) = curves(runs_of(lambda n: 0.4 / n, (8,)))
     assert alone.beta is None and alone.level is None and alone.verdict == "too few sizes"
-    assert level_of(np.array([1.0, 2, 4]), np.array([3.0, 2, 1])) == 4
-    assert level_of(np.array([1.0, 2, 4]), np.array([1.0, 2, 1])) == 4, "level from there on"
+    (rising,) = curves(runs_of(lambda n: abs(math.log(n / 16)) / 100 + 0.1, sizes))
+    assert rising.level == 16 and rising.verdict == "least at 16, then rises"
 
 
 def test_the_picture_shows_where_latents_are_active(home: Path) -> None:
