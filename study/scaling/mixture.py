@@ -78,7 +78,16 @@ class Mixture:
     def name(self) -> str:
         """In legends."""
         what = f"{self.objective} {self.setting}".strip()
-        return f"{what}; {self.shape.name} {self.shape.dimension}, alpha {self.alpha:.3g}"
+        return f"{what}; {self.manifolds}, alpha {self.alpha:.3g}"
+
+    @property
+    def manifolds(self) -> str:
+        """E.g. `64 circles` or `21 spheres, d = 6`."""
+        one = self.shape
+        if one.name == "sphere" and one.dimension == 2:
+            return f"{one.features} circles"
+        name = {"torus": "tori"}.get(one.name, f"{one.name}s")
+        return f"{one.features} {name}, d = {one.dimension}"
 
     @property
     def alpha(self) -> float:

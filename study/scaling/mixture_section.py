@@ -22,7 +22,7 @@ def mixtures_context(mixtures: Sequence[Mixture]) -> dict[str, Any] | None:
         return None
     return {
         "table": [HEAD, *(row for one in mixtures for row in _rows(one))],
-        "exponents": [EXPONENTS, *(_exponents(one) for one in mixtures if one.line)],
+        "exponents": [EXPONENTS, *(_exponents(one) for one in mixtures if one.exponents())],
         "sentences": [
             f"{one.name}: {regime_of(one)}{told}"
             for one in mixtures
@@ -95,10 +95,15 @@ def loss_chart(mixtures: Sequence[Mixture]) -> Any:
 def curves_chart(mixtures: Sequence[Mixture]) -> Any:
     """The measured L(n) that the model is given: its convex hull."""
     series = []
+    shown: list[np.ndarray] = []
     for number, one in enumerate(mixtures):
         if one.curve:
             n = np.array([float(size) for size in one.sizes])
-            series.append(Series(one.name, n, one.curve.loss(n), colour=number))
+            loss = one.curve.loss(n)
+            if any(np.array_equal(loss, other) for other in shown):
+                continue  # mixtures that differ in training alone
+            shown.append(loss)
+            series.append(Series(one.name, n, loss, colour=number))
     return chart(series, Axis("latents n", log=True), Axis("L(n)", log=True))
 
 
@@ -139,7 +144,7 @@ def _rows(one: Mixture) -> list[tuple[str, ...]]:
         rows.append(
             (
                 f"{one.objective}, {one.setting}" if one.setting else one.objective,
-                f"{one.shape.features} {one.shape.name} {one.shape.dimension}",
+                one.manifolds,
                 str(size),
                 str(len(points)),
                 spread([float(p.measured) for p in points]),
@@ -170,7 +175,7 @@ def _exponents(one: Mixture) -> tuple[str, ...]:
     theory = min(1.0, (1 + beta.slope) / (1 + one.alpha)) if beta else None
     return (
         one.objective,
-        f"{one.shape.features} {one.shape.name} {one.shape.dimension}",
+        one.manifolds,
         f"{one.alpha:.3g}",
         slope_text(beta),
         slope_text(found[0] if found else None),
