@@ -24,7 +24,7 @@ ARGS ?=
 flag = $(if $($(1)),--$(2) $($(1)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup harvest ls verify train study demo demo-language test test-all check bench clean
+.PHONY: help setup harvest ls verify train study toys demo demo-language test test-all check bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -55,9 +55,22 @@ train: setup ## store -> a dictionary in runs/
 	$(TENDRIL) train $(or $(RECIPE),topk) $(call flag,STORE,store) $(call flag,SITE,site) $(call flag,LATENTS,latents) \
 	  $(call flag,K,k) $(call flag,STEPS,steps) $(call flag,DEVICE,device) $(ARGS)
 
-study: setup ## dictionary -> a report in reports/
-	$(TENDRIL) study $(or $(RECIPE),curves) $(call flag,RUN,run) $(call flag,SUBJECT,subject) $(call flag,WEIGHTS,weights) \
-	  $(call flag,SITE,site) $(call flag,DEVICE,device) $(ARGS)
+# `make study RECIPE=scaling` without a RUN makes toys of its own first: about five minutes
+TOYS := relu-circle relu-sphere relu-shell jumprelu-circle jumprelu-sphere jumprelu-shell topk-circle
+SCALING := $(and $(filter scaling,$(RECIPE)),$(if $(RUN),,yes))
+
+study: setup $(if $(SCALING),toys) ## dictionary -> a report in reports/
+	$(TENDRIL) study $(or $(RECIPE),curves) $(if $(SCALING),--model --run $(TOYS)) $(call flag,RUN,run) \
+	  $(call flag,SUBJECT,subject) $(call flag,WEIGHTS,weights) $(call flag,SITE,site) $(call flag,DEVICE,device) $(ARGS)
+
+toys: setup ## dictionaries of a circle, a sphere and a shell, of many sizes
+	$(TENDRIL) harvest toy_circle
+	$(TENDRIL) harvest toy_sphere
+	$(TENDRIL) harvest toy_shell
+	for toy in circle sphere shell; do \
+	  $(TENDRIL) train toy_relu_l1 --store toy-$$toy --name relu-$$toy && \
+	  $(TENDRIL) train toy_jumprelu --store toy-$$toy --name jumprelu-$$toy || exit 1; done
+	$(TENDRIL) train toy_topk --store toy-circle --name topk-circle
 
 demo: setup ## offline, from images to pages: curve detectors and symmetries of an embedded network
 	$(TENDRIL) harvest demo $(call flag,DEVICE,device)

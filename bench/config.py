@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 PAIRS = 7  # how often ours and the yardstick are timed
 Device = str
-Frequencies = Literal["uniform", "power-law", "correlated"]
+Frequencies = Literal["uniform", "power-law", "correlated", "synth_sae_bench"]
 Setting = Literal[
     "topk",
     "batch_topk",
@@ -117,10 +117,14 @@ class ReadBench:
 
 @dataclass(frozen=True)
 class RecoveryBench:
-    """How many planted directions each objective recovers. Takes half an hour on a core."""
+    """How many planted directions each objective recovers. Takes half an hour on a core.
+
+    Rows come from synthetic stores and are read from their shards, as in any training.
+    """
 
     frequencies: tuple[Frequencies, ...] = ("uniform", "power-law", "correlated")
-    """How features fire: with equal probability, by rank, or in groups."""
+    """How features fire: with equal probability, by rank, or correlated by a Gaussian copula;
+    synth_sae_bench: as in SynthSAEBench, with 2,048 features in 256 dimensions."""
     objectives: tuple[Setting, ...] = (
         "topk",
         "batch_topk",

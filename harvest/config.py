@@ -167,7 +167,8 @@ class SyntheticConfig(StoreConfig):
     depth: int = 3
     """Features: generations of children in a tree."""
     exclusive: bool = False
-    """Features: of the children of a feature, at most one is on."""
+    """Features: of the children of a feature, at most one is on. Manifolds: exactly one is on in
+    each row, which needs --active 1."""
     correlation_rank: int = 0
     """Features: rank of the correlation between features, by a Gaussian copula; 0: independent."""
     correlation: float = 0.1

@@ -92,6 +92,8 @@ def plan_synthetic(config: SyntheticConfig, device: torch.device) -> SyntheticPl
 def settings_of(config: SyntheticConfig) -> dict[str, Any]:
     """The fields of a config that determine its rows."""
     used = OF_BOTH + (OF_FEATURES if config.kind == "features" else OF_MANIFOLDS)
+    if config.exclusive:  # absent otherwise, so that names of stores of manifolds stay
+        used += ("exclusive",)
     return {name: value for name, value in asdict(config).items() if name in used}
 
 
@@ -148,6 +150,11 @@ def check_manifolds(config: SyntheticConfig) -> None:
     d, width = config.dimension, config.width
     if d > width:
         raise ConfigError(f"--dimension must be at most --width, {width}; got {d}.")
+    if config.exclusive and config.active != 1:
+        raise ConfigError(
+            f"--active must be 1 for manifolds of which exactly one is on in a row; got "
+            f"{config.active:g}. Pass --active 1, or leave out --exclusive."
+        )
     if config.shape in ("torus", "circle") and d % 2:
         raise ConfigError(f"--dimension must be even for --shape {config.shape}; got {d}.")
     if config.shape == "interval" and d != 1:

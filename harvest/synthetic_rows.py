@@ -219,10 +219,20 @@ class Features(Source):
 
 @final
 class Manifolds(Source):
-    """Points of manifolds in subspaces; each manifold is on independently of the others."""
+    """Points of manifolds in subspaces. Each manifold is on independently of the others, or, with
+    `exclusive`, exactly one in each row."""
+
+    @property
+    def places(self) -> int:
+        return 1 if self.config.exclusive else super().places
 
     def on(self, index: int) -> Bool[np.ndarray, "p f"]:
         rows, features = self.config.per_input, self.config.features
+        if self.config.exclusive:
+            chance_P = order.uniform(rows, self.config.seed, ON, index)
+            ends_F = self.probability_F.cumsum()
+            one_P = np.searchsorted(ends_F[:-1] / ends_F[-1], chance_P, side="right")
+            return np.asarray(one_P[:, None] == np.arange(features))
         chance = order.uniform(rows * features, self.config.seed, ON, index)
         return np.asarray(chance.reshape(rows, features) < self.probability_F)
 

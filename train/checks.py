@@ -58,10 +58,11 @@ def warnings_of_mean(channels: Channels, where: str, bias: str) -> list[str]:
         return []
     share = channels.severity**2 / (1 + channels.severity**2)
     remedy = "Pass --bias mean" if bias else "Choose a recipe with --bias"
+    start = "is" if bias == "none" else "starts at"
     return [
         f"the mean carries {share:.0%} of the squared norm of {where} (||mean|| / ||std|| is "
-        f"{channels.severity:.3g}), which makes latents die, and b_dec starts at zero. {remedy}, "
-        "or initialise dead latents again (--resample-every)."
+        f"{channels.severity:.3g}), which makes latents die, and b_dec {start} zero. {remedy}, or "
+        "initialise dead latents again (--resample-every)."
     ]
 
 

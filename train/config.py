@@ -99,10 +99,10 @@ ABOVE_0 = (
 )
 AT_LEAST_0 = (
     *("latents", "aux_k", "aux_weight", "l1", "l0", "target_l0", "seed", "threads"),
-    *("resample_every", "eval_every", "bandwidth"),
+    *("resample_every", "eval_every", "bandwidth", "start_l0"),
 )
 # fields that came later, whose default changes nothing: absent from identities, so names stay
-LATER = {"aux_norm": "none"}
+LATER = {"aux_norm": "none", "start_l0": 0.0}
 WANDB = ("wandb_project", "wandb_entity", "wandb_group", "wandb_mode")
 FRACTIONS = ("sparsity_warmup", "k_anneal", "lr_warmup", "lr_decay")
 
@@ -184,8 +184,9 @@ class TrainConfig(
             raise ConfigError(
                 f"--rounds must divide --k; got {self.rounds} and {self.k}. Change one of them."
             )
-        most = f"--target-l0 must be at most {latents}, the number of {what}"
-        _demand(self.target_l0 <= latents, most, self.target_l0)
+        for field in ("target_l0", "start_l0"):
+            most = f"--{flag(field)} must be at most {latents}, the number of {what}"
+            _demand(getattr(self, field) <= latents, most, getattr(self, field))
 
     def latents_for(self, width: int) -> int:
         """S for vectors of this width. The families, for the equivariant objective; of a basis

@@ -94,12 +94,12 @@ class Untied(Size):
 
 @dataclass(frozen=True)
 class Bias(Group):
-    """How b_dec is initialised."""
+    """How b_dec is initialised, and whether there is one."""
 
     title: ClassVar[str] = "initialisation"
-    bias: Literal["median", "mean", "zero"] = "median"
-    """Initial b_dec: the geometric median of a batch, its mean, or zero. (A large mean of a site is
-    subtracted before, so that zero is the mean.)"""
+    bias: Literal["median", "mean", "zero", "none"] = "median"
+    """Initial b_dec: the geometric median of a batch, its mean, or zero; none: b_dec is zero and is
+    not trained. (A large mean of a site is subtracted before, so that zero is the mean.)"""
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,10 @@ class Thresholds(Warmup, Bias):
     bandwidth: float = 0.1
     """Width of the kernel that estimates the gradients of the thresholds, for vectors with a mean
     squared norm of D; 0: that of the paper, 0.001 sqrt(D), e.g. 0.0098 for 96 units."""
+    start_l0: float = 0.0
+    """Number of active latents of a vector before the first step, on average: thresholds start
+    where so many pass. 0: thresholds start at half a bandwidth, which about half of the latents
+    pass, so that most of a dictionary much wider than its vectors dies."""
 
 
 @dataclass(frozen=True)

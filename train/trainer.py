@@ -139,6 +139,8 @@ class Trainer:
         ranks.broadcast(self.sae.state_dict().values())
         if config.control == "frozen-decoder":
             self.sae.W_dec.requires_grad_(False)
+        if config.bias == "none":
+            self.sae.b_dec.requires_grad_(False)
         trained = [(name, p) for name, p in self.sae.named_parameters() if p.requires_grad]
         self._names = [name for name, _ in trained]
         self._trained = [parameter for _, parameter in trained]

@@ -23,7 +23,8 @@ class ScalingConfig(StudyConfig):
     model: bool = False
     """Include the allocation model."""
     run: tuple[str, ...] = ()
-    """Runs: paths, names in runs/, beginnings of names, or latest."""
+    """Runs: paths, names in runs/, beginnings of names, or latest. The name of a sweep stands for
+    all of its runs."""
     alpha: float = 0.5
     """Model: feature i occurs with probability ~ i^-(1 + alpha)."""
     beta: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)

@@ -4,30 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from ..measures.allocation import Allocation
+from .mixture import MEASURED, Mixture, where_they_part
 from .model import Line
 from .runs import Dictionary
+from .toys import curves
 
 
 @final
 @dataclass(frozen=True)
 class Scaling:
-    """Lines of the model, dictionaries, and for each dictionary what the model predicts of it."""
+    """Lines of the model, dictionaries, and those of many manifolds beside the model."""
 
     alpha: float
     shifted: bool
     lines: Sequence[Line]
     dictionaries: Sequence[Dictionary]
-    predictions: Sequence[Sequence[tuple[str, Allocation]]]
+    mixtures: Sequence[Mixture]
 
     def toys(self) -> list[Dictionary]:
         """Runs on a store of one manifold."""
         return [one for one in self.dictionaries if one.shape and one.shape.features == 1]
-
-    def mixtures(self) -> list[tuple[Dictionary, Sequence[tuple[str, Allocation]]]]:
-        """Runs on a store of many manifolds, with predictions."""
-        pairs = zip(self.dictionaries, self.predictions, strict=True)
-        return [(one, said) for one, said in pairs if one.shape and one.shape.features > 1]
 
     def wild(self) -> list[Dictionary]:
         """Runs on activations of a network."""
@@ -40,8 +36,32 @@ class Scaling:
             "lines": len(self.lines),
             "dictionaries": len(self.dictionaries),
             "model": [line.record() for line in self.lines],
-            "runs": [
-                one.record() | {f"predicted {name}": found.features for name, found in said}
-                for one, said in zip(self.dictionaries, self.predictions, strict=True)
-            ],
+            "toys": [curve.record() for curve in curves(self.toys())],
+            "runs": [one.record() | self._predicted(one) for one in self.dictionaries],
+            "mixtures": [_mixture(one) for one in self.mixtures],
         }
+
+    def _predicted(self, one: Dictionary) -> dict[str, Any]:
+        points = [point for mixture in self.mixtures for point in mixture.points]
+        models = [point.model for point in points if point.one is one and point.model]
+        return {f"predicted {MEASURED}": model.features for model in models}
+
+
+def _mixture(one: Mixture) -> dict[str, Any]:
+    exponents, beta = one.exponents(), one.beta()
+    figures: dict[str, Any] = {
+        "store": one.store,
+        "objective": one.objective,
+        "setting": one.setting,
+        "alpha": round(one.alpha, 3),
+        "runs": len(one.points),
+        "beta": round(beta.slope, 3) if beta else None,
+        "part": where_they_part(one),
+    }
+    if exponents:
+        for name, slope in zip(("measured", "model"), exponents, strict=True):
+            figures[f"exponent_{name}"] = round(slope.slope, 3)
+            figures[f"exponent_{name}_error"] = (
+                None if slope.error is None else round(slope.error, 3)
+            )
+    return figures

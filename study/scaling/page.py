@@ -7,17 +7,17 @@ import numpy as np
 
 from tendril.data.store.tables import columns
 
-from ..measures.allocation import Allocation
 from ..page.charts import Axis, Series, chart
 from .findings import Scaling
+from .mixture_section import mixtures_context, staircase
 from .model import DECADES, REGIMES, Line
 from .runs import Dictionary
+from .toys_page import toys_context
 
 MODEL = ("beta", "regime", "features of 1 latent", "features of N latents", "D / N",
          "exponent of D (theory)", "exponent of L (theory)")  # fmt: skip
 RUNS = ("run", "objective", "site", "latents", "alive", "seed", "FVU", "slope of frequency",
         "nearest row (random)", "local dimension (random)")  # fmt: skip
-MIXTURES = ("run", "objective", "alive", "manifolds", "found", "of none", "predicted")
 
 
 def headline(figures: Mapping[str, Any]) -> str:
@@ -71,7 +71,6 @@ def table(figures: Mapping[str, Any]) -> str:
 
 def context(found: Scaling) -> dict[str, Any]:
     """What page.html shows."""
-    mixtures = found.mixtures()
     wild = found.wild()
     return {
         "lead": (
@@ -82,12 +81,7 @@ def context(found: Scaling) -> dict[str, Any]:
         ),
         "model": model_context(found),
         "toys": toys_context(found.toys()),
-        "mixtures": {
-            "table": [MIXTURES, *(_mixture(one, said) for one, said in mixtures)],
-            "chart": mixture_chart(mixtures),
-        }
-        if mixtures
-        else None,
+        "mixtures": mixtures_context(found.mixtures),
         "wild": {"table": [RUNS, *(_wild(one) for one in wild)], "charts": wild_charts(wild)}
         if wild
         else None,
@@ -109,7 +103,7 @@ def model_context(found: Scaling) -> dict[str, Any] | None:
         Series(_beta(line), n, np.array([one.efficiency for one in line.found])) for line, n in per
     ]
     loss = [Series(_beta(line), n, np.array([one.loss for one in line.found])) for line, n in per]
-    shared = [Series(_beta(line), *_staircase(line.found[-1])) for line in found.lines]
+    shared = [Series(_beta(line), *staircase(line.found[-1])) for line in found.lines]
     return {
         "alpha": f"{found.alpha:g}",
         "convention": "(n + 1)^-beta, L(0) = 1" if found.shifted else "n^-beta, L(0) = 2",
@@ -153,60 +147,6 @@ def _model_row(line: Line) -> list[str]:
         f"{100 * last.efficiency:.2g} %",
         f"{line.features.slope:.3f} ({line.expected_features:.3f})",
         f"{line.loss.slope:.3f} ({line.expected_loss:.3f})",
-    ]
-
-
-def _staircase(one: Allocation) -> tuple[np.ndarray, np.ndarray]:
-    """Places and latents at both ends of each block."""
-    x = [float(end) for block in one.blocks for end in (block.first, block.last)]
-    y = [float(block.latents) for block in one.blocks for _ in range(2)]
-    order = np.argsort(x, kind="stable")
-    return np.array(x)[order], np.array(y)[order]
-
-
-def toys_context(toys: Sequence[Dictionary]) -> dict[str, Any] | None:
-    """Loss against the number of latents of one manifold; None without such runs."""
-    if not toys:
-        return None
-    groups: dict[str, list[Dictionary]] = {}
-    for one in toys:
-        assert one.shape
-        name = f"{one.objective}, {one.shape.name} in {one.shape.dimension} dimensions"
-        groups.setdefault(name, []).append(one)
-    series = []
-    for name, some in groups.items():
-        some.sort(key=lambda one: one.alive)
-        x, y = (np.array([getattr(one, key) for one in some], float) for key in ("alive", "fvu"))
-        series.append(Series(name, x, y))
-    picture = chart(series, Axis("latents that fire", log=True), Axis("FVU", log=True))
-    return {"chart": picture, "runs": len(toys)}
-
-
-def mixture_chart(mixtures: Sequence[tuple[Dictionary, Any]]) -> Any:
-    """Manifolds found against latents, measured and predicted."""
-    ordered = sorted(mixtures, key=lambda pair: pair[0].alive)
-    x = np.array([float(one.alive) for one, _ in ordered])
-    measured = np.array([float(one.counts.found) if one.counts else np.nan for one, _ in ordered])
-    names = list(dict.fromkeys(name for _, said in ordered for name, _ in said))
-    series = [Series("measured", x, measured, points=True)]
-    for name in names:
-        y = np.array([float(dict(said)[name].features) if name in dict(said) else np.nan
-                      for _, said in ordered])  # fmt: skip
-        series.append(Series(f"predicted, {name}", x, y, dashed=True))
-    return chart(series, Axis("latents that fire", log=True), Axis("manifolds found", log=True))
-
-
-def _mixture(one: Dictionary, said: Sequence[tuple[str, Allocation]]) -> list[str]:
-    assert one.counts and one.shape
-    told = "; ".join(f"{found.features:,} ({name})" for name, found in said)
-    return [
-        one.run,
-        one.objective,
-        str(one.alive),
-        str(one.shape.features),
-        str(one.counts.found),
-        str(one.counts.none),
-        told,
     ]
 
 

@@ -1,6 +1,6 @@
 """What the dictionaries of runs look like: frequencies, decoder rows, latents a manifold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -8,7 +8,9 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float
 
-from tendril.data.store.truth import FEATURES, Truth, open_truth
+from tendril.data.errors import ConfigError
+from tendril.data.store.reader import BATCH_DEFAULTS
+from tendril.data.store.truth import FEATURES, ROWS, Truth, open_truth
 from tendril.models.dictionaries.checkpoint import (
     LATENTS,
     load_frequency,
@@ -18,7 +20,6 @@ from tendril.models.dictionaries.checkpoint import (
 )
 
 from ..core.stores import stored_run
-from ..measures.allocation import Allocation, Kind, LossCurve, Measured, PowerLaw, allocate
 from ..measures.decoder_geometry import (
     FiringSlope,
     Neighbours,
@@ -27,7 +28,14 @@ from ..measures.decoder_geometry import (
     random_like,
 )
 from ..measures.manifold_counts import Counts, count_latents
+from ..measures.manifold_losses import Losses, manifold_losses
+from .circle import Circle, circle_of
 from .config import ScalingConfig
+from .settings import Setting, setting_of
+from .toy_loss import Toy, toy_of
+
+SYNTHETIC = ("features", "manifolds")
+"""Kinds of rows that no network made."""
 
 
 @final
@@ -52,6 +60,9 @@ class Dictionary:
     near, like:  neighbours of its decoder rows that fire, and of random directions with the same
                  second moments
     counts:      latents of each manifold, where manifolds are known
+    setting:     its sparsity, where that can be compared
+    losses:      its loss on held-out rows, where manifolds are known
+    toy, circle: loss and picture of a run on one manifold
     """
 
     run: str
@@ -67,6 +78,16 @@ class Dictionary:
     like: Neighbours | None
     shape: Shape | None
     counts: Counts | None
+    store: str = ""
+    setting: Setting | None = None
+    losses: Losses | None = None
+    toy: Toy | None = None
+    circle: Circle | None = None
+
+    @property
+    def loss(self) -> float:
+        """Squared error and penalty over the squared norm of rows; FVU where this is unknown."""
+        return self.losses.total if self.losses else self.fvu
 
     @property
     def alive(self) -> int:
@@ -85,6 +106,8 @@ class Dictionary:
             "alive": self.alive,
             "seed": self.seed,
             "fvu": round(self.fvu, 5),
+            "loss": round(self.losses.total, 5) if self.losses else "",
+            "setting": self.setting.text if self.setting else "",
             "slope": round(slope.slope, 3) if slope else "",
             "slope_error": round(slope.error, 3) if slope else "",
             "first_rank": slope.first if slope else "",
@@ -114,11 +137,17 @@ def read_dictionary(config: ScalingConfig, folder: Path) -> Dictionary:
     alive_SD = rows_SD[~(frequency_S <= 0)]
     truth = truth_of(folder, trained, config.home)
     shape = shape_of(truth)
-    counts = None
+    setting, penalty = setting_of(trained)
+    counts = losses = toy = circle = None
     if truth is not None and shape is not None:
         counts = count_latents(alive_SD, truth.directions_FdD)
+        held_out = float(trained.get("held_out", BATCH_DEFAULTS["held_out"]))
+        losses = manifold_losses(sae, truth, penalty, held_out)
+        if shape.features == 1:
+            toy, circle = toy_of(sae, trained, truth), circle_of(sae, truth)
     return Dictionary(
         run=folder.name,
+        store=str(trained.get("store", "")),
         objective=str(trained.get("objective", "")),
         site=str(trained.get("site", "")),
         subject=str((trained.get("subject") or {}).get("name", "")),
@@ -131,13 +160,31 @@ def read_dictionary(config: ScalingConfig, folder: Path) -> Dictionary:
         like=neighbours(random_like(alive_SD)) if len(alive_SD) > 2 else None,
         shape=shape,
         counts=counts,
+        setting=setting,
+        losses=losses,
+        toy=toy,
+        circle=circle,
     )
 
 
 def truth_of(folder: Path, trained: Mapping[str, Any], home: str) -> Truth | None:
-    """The truth of a run's store; None for activations of a network, or where it is gone."""
+    """The truth of a run's store; None for activations of a network. Raises ConfigError where the
+    store of synthetic rows is gone, and where the dictionary is not of its rows."""
     store = stored_run(folder, trained, "", home)
-    return open_truth(store) if store and FEATURES in store.sites else None
+    if store is None and (trained.get("subject") or {}).get("kind") in SYNTHETIC:
+        raise ConfigError(
+            f"the truth of {folder.name} must be there to count its latents; its store "
+            f"{trained.get('store', '')} is gone. Harvest the store again, or leave the run out."
+        )
+    if store is None or FEATURES not in store.sites:
+        return None
+    sites = tuple(trained.get("sites") or (trained["site"],))
+    if sites != (ROWS,):
+        raise ConfigError(
+            f"runs on a synthetic store must be of its site {ROWS}; {folder.name} is of "
+            f"{', '.join(sites)}. Train with --site {ROWS}."
+        )
+    return open_truth(store)
 
 
 def shape_of(truth: Truth | None) -> Shape | None:
@@ -152,34 +199,3 @@ def shape_of(truth: Truth | None) -> Shape | None:
     if active == 0 or first > about["most"] * (1 + 1e-9):  # stretched, or cut off at the top
         exponent = 0.0
     return Shape(name, d, features, exponent)
-
-
-def measured_curve(found: Sequence[Dictionary], shape: Shape) -> Measured | None:
-    """L(n) of one manifold from runs on it, as the mean FVU of runs with n latents that fire; None
-    without such runs. L(0) = 1."""
-    losses: dict[int, list[float]] = {}
-    for one in found:
-        alike = one.shape and (one.shape.name, one.shape.dimension) == (shape.name, shape.dimension)
-        if alike and one.shape and one.shape.features == 1 and np.isfinite(one.fvu):
-            losses.setdefault(one.alive, []).append(one.fvu)
-    if not losses:
-        return None
-    numbers = sorted(losses)
-    return Measured([0, *numbers], [1.0, *(float(np.mean(losses[n])) for n in numbers)])
-
-
-def predicted(
-    config: ScalingConfig, one: Dictionary, found: Sequence[Dictionary]
-) -> list[tuple[str, Allocation]]:
-    """What the model says of a run on many manifolds: by the measured loss of one such manifold
-    if there are runs on it, else by each beta."""
-    shape = one.shape
-    if shape is None or shape.features == 1 or shape.exponent <= 1 or not one.alive:
-        return []
-    measured = measured_curve(found, shape)
-    curves: list[tuple[str, LossCurve]] = [("measured L(n)", measured)] if measured else []
-    curves = curves or [(f"beta {beta:g}", PowerLaw(beta, config.shifted)) for beta in config.beta]
-    return [
-        (name, allocate(one.alive, shape.exponent - 1, [Kind(curve)], shape.features))
-        for name, curve in curves
-    ]

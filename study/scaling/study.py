@@ -1,12 +1,12 @@
 """The study `scaling`: how dictionaries scale when features are manifolds."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
-from tendril.data.home import find_run
 from tendril.models.dictionaries.checkpoint import DICTIONARY
 
 from ..core.report import file_digest, write_records
@@ -14,22 +14,30 @@ from ..core.study import Study
 from . import page
 from .config import ScalingConfig
 from .findings import Scaling
+from .mixture import mixtures
 from .model import lines
-from .runs import predicted, read_dictionary
+from .runs import read_dictionary
+from .sweeps import runs_called
+from .toys import curves
 
 
 @final
 class ScalingStudy(Study[ScalingConfig, Sequence[Path], Scaling]):
     """The allocation model, and dictionaries beside it.
 
-    The report holds model.csv and dictionaries.csv.
+    The report holds model.csv, dictionaries.csv and, of runs on one manifold, toys.csv.
     """
 
     name = "scaling"
     config = ScalingConfig
 
     def find(self, config: ScalingConfig) -> Sequence[Path]:
-        return list(dict.fromkeys(find_run(name, config.home) for name in config.run))
+        found = [runs_called(name, config.home)[1] for name in config.run]
+        return list(dict.fromkeys(folder for folders in found for folder in folders))
+
+    def resolved(self, config: ScalingConfig, inputs: Sequence[Path]) -> ScalingConfig:
+        names = tuple(runs_called(name, config.home)[0] for name in config.run)
+        return replace(config, run=names)
 
     def identity(self, config: ScalingConfig, inputs: Sequence[Path]) -> Mapping[str, Any]:
         return {"dictionaries": [[f.resolve().name, file_digest(f / DICTIONARY)] for f in inputs]}
@@ -49,7 +57,7 @@ class ScalingStudy(Study[ScalingConfig, Sequence[Path], Scaling]):
             config.shifted,
             lines(config) if config.model else [],
             found,
-            [predicted(config, one, found) for one in found],
+            mixtures(config, found),
         )
 
     def figures(self, findings: Scaling) -> dict[str, Any]:
@@ -65,6 +73,8 @@ class ScalingStudy(Study[ScalingConfig, Sequence[Path], Scaling]):
         if findings.lines:
             write_records(folder / "model.csv", [line.record() for line in findings.lines])
         if findings.dictionaries:
+            if toys := findings.toys():
+                write_records(folder / "toys.csv", [curve.record() for curve in curves(toys)])
             write_records(
                 folder / "dictionaries.csv", [one.record() for one in findings.dictionaries]
             )

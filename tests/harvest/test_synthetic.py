@@ -43,6 +43,9 @@ KINDS: dict[str, dict[str, Any]] = {
         **{"kind": "manifolds", "dimension": 2, "subspaces": "orthogonal", "features": 6},
         **{"exponent": 1.5, "active": 1.0, "most": 1.0},
     },
+    "exclusive": {
+        **{"kind": "manifolds", "exclusive": True, "active": 1.0, "most": 1.0, "exponent": 1.5},
+    },
 }
 
 
@@ -103,6 +106,19 @@ def test_features_are_as_frequent_as_planned(tmp_path: Path) -> None:
     assert np.allclose(planned / planned[0], 1 / np.arange(1, 31)) or planned[0] == 0.5
     error = np.sqrt(planned * (1 - planned) / store.rows)
     assert (np.abs(measured - planned) < 5 * error).all()
+
+
+def test_exactly_one_manifold_is_on(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"kind": "manifolds", "active": 1.0, "most": 1.0, "exponent": 1.5}
+    given = config(tmp_path, rows=40_000, exclusive=True, **fields)
+    store = open_store(harvest(given).store)
+    on = open_truth(store).features(slice(0, store.rows))
+    assert on.shape == (store.rows, 1) and on.min() == 0
+    planned = np.arange(1, 21) ** -1.5 / (np.arange(1, 21) ** -1.5).sum()
+    measured = np.bincount(on[:, 0], minlength=20) / store.rows
+    assert (np.abs(measured - planned) < 5 * np.sqrt(planned / store.rows)).all()
+    # other stores of manifolds keep their names
+    assert "exclusive" not in open_store(harvest(config(tmp_path, **fields)).store).spec["subject"]
 
 
 def test_children_need_their_parents_and_exclude_their_siblings(tmp_path: Path) -> None:
@@ -199,6 +215,7 @@ def test_changed_directions_are_found(tmp_path: Path) -> None:
         ({"kind": "manifolds", "shape": "torus", "dimension": 3}, "--dimension must be even"),
         ({"kind": "manifolds", "shape": "interval"}, "--dimension must be 1 for --shape interval"),
         ({"kind": "manifolds", "subspaces": "orthogonal"}, "--features must be at most 6"),
+        ({"kind": "manifolds", "exclusive": True}, "--active must be 1 for manifolds of which"),
         ({"width": 2**20, "features": 2**20}, "must be at most 2,147,483,648, the values"),
     ],
 )

@@ -334,12 +334,24 @@ def test_a_topk_dictionary_starts_in_the_middle_of_its_vectors() -> None:
     x_ND[0] += 1000  # one far off moves the mean, and hardly the median
     starts = {
         bias: TopK(K, Aux(3, 0.0), bias).start(x_ND, S, torch.Generator().manual_seed(0))
-        for bias in ("median", "mean", "zero")
+        for bias in ("median", "mean", "zero", "none")
     }
     assert torch.equal(starts["mean"].b_dec, x_ND.mean(dim=0))
     assert (starts["median"].b_dec - 1).abs().max() < 1
-    assert (starts["zero"].b_dec == 0).all()
+    assert (starts["zero"].b_dec == 0).all() and (starts["none"].b_dec == 0).all()
     torch.testing.assert_close(starts["median"].W_dec.norm(dim=1), torch.ones(S))
     torch.testing.assert_close(
         RELU.start(x_ND, S, torch.Generator()).W_dec.norm(dim=1), torch.full((S,), 0.1)
     )
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0, 3.0])
+def test_thresholds_of_jumprelu_start_where_so_many_latents_pass(start: float) -> None:
+    objective = JumpReLU(0.1, 0.0, 0.02, 0.0, "none", start)
+    x_ND = torch.randn(512, D, generator=torch.Generator().manual_seed(4))
+    sae = objective.start(x_ND, 64, torch.Generator().manual_seed(0))
+    active = float((sae.encode(x_ND) > 0).sum()) / 512
+    assert active == pytest.approx(start or 32, abs=0.01 if start else 1.0)
+    assert sae.threshold is not None and len(sae.threshold.unique()) == 1
+    few = objective.start(x_ND, 2, torch.Generator().manual_seed(0))
+    assert few.threshold is not None and (few.threshold >= 0.01 - 1e-9).all()

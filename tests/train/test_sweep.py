@@ -95,6 +95,38 @@ def test_every_dictionary_is_the_one_trained_alone(home: Path, other: Path, thre
     assert (again.sweep, again.runs, again.trained) == (result.sweep, 10, 0)
 
 
+@pytest.mark.parametrize("objective", ["topk", "batch_topk", "gated", "jumprelu"])
+@pytest.mark.many_steps
+def test_without_b_dec_it_stays_zero_alone_in_a_sweep_and_after_a_stop(
+    home: Path, other: Path, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sweeps of TopK stack runs. A resumed run ends where one without a stop does."""
+    base = sparse.tiny(home, steps=20, order=5, bias="none", checkpoint_every=10)
+    config = SweepConfig((objective,), (32,), ("k=2", "l1=1", "l0=0.1"), (0, 1), base=base)
+    update, taken = Trainer.update, [0]
+
+    def stopping(trainer: Trainer, *args: Any) -> None:
+        update(trainer, *args)
+        taken[0] += 1
+        if taken[0] == 25:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "update", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(config)
+    monkeypatch.undo()
+    sweep(config)
+    for run in config.runs():
+        alone = train(replace(run, home=str(other))).run
+        together = home / "runs" / alone.name
+        for folder in (together, alone):
+            tensors, _ = read_tensors(folder / "dictionary.safetensors")
+            assert (tensors["b_dec"] == 0).all() and (tensors["W_dec"] != 0).any()
+        assert_close(together, alone)
+    trained = train(replace(config.runs()[0], bias="zero")).run
+    assert (read_tensors(trained / "dictionary.safetensors")[0]["b_dec"] != 0).any()
+
+
 def test_a_sweep_reads_the_store_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many batches as steps, and the one that all start from."""
     from tendril.data.store.reader import Batches

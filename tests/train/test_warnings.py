@@ -117,9 +117,11 @@ def test_a_mean_that_carries_most_of_the_norm(
         return [text for text in found if "mean carries" in text]
 
     (found,) = of_mean(bias="zero")
+    assert "b_dec starts at zero" in found
     assert found.startswith("the mean carries 67% of the squared norm of here in ")
     assert "(||mean|| / ||std|| is 1.4" in found
     assert "Pass --bias mean, or initialise dead latents again (--resample-every)" in found
+    assert "b_dec is zero. Pass --bias mean" in of_mean(bias="none")[0]
     assert of_mean() == [], "b_dec starts at the median"
     (tied,) = of_mean(objective="tied")
     assert "Choose a recipe with --bias" in tied

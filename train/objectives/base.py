@@ -157,7 +157,7 @@ def geometric_median(x_ND: Float[Tensor, "n d"], iterations: int = 100) -> Float
 
 
 def middle(x_ND: Float[Tensor, "n d"], bias: str) -> Float[Tensor, " d"]:
-    """The initial b_dec: the geometric median of a batch, its mean, or zero."""
+    """The initial b_dec: the geometric median of a batch, its mean, or zero (also for "none")."""
     if bias == "median":
         return geometric_median(x_ND)
     return x_ND.mean(dim=0) if bias == "mean" else torch.zeros_like(x_ND[0])

@@ -18,6 +18,9 @@ from tendril.models.dictionaries.tied import Tied
 from ..config import TrainConfig
 from .base import Loss, Objective, Shape, middle, only_first, squared, warmed
 
+MOST_VALUES = 2**24
+"""Pre-activations that the first threshold is taken from, at most."""
+
 
 @final
 @dataclass(frozen=True)
@@ -184,7 +187,8 @@ class JumpReLU(Objective[SAE]):
       96, 0.022 for 480. Our default 0.1 is 10 times the paper's for D = 96 and 4.6 times for 480:
       wider kernels see more vectors, which matters in short runs.
     - theta itself is trained and held at or above zero; the paper trains its logarithm, which moves
-      too little in short runs. It starts at half a bandwidth, the paper's at 0.001 of its units.
+      too little in short runs. It starts at half a bandwidth, or where `start_l0` latents of a
+      vector are active; the paper's starts at 0.001 of its units.
     - b_dec, which starts in the middle of the vectors, is subtracted before W_enc too, which
       changes the meaning of b_enc only.
     - dictionary_learning trains theta, too, but does not scale vectors by itself, and applies the
@@ -197,6 +201,7 @@ class JumpReLU(Objective[SAE]):
     bandwidth: float
     warmup: float
     bias: str
+    start_l0: float = 0.0
 
     @property
     def unit_rows(self) -> bool:
@@ -204,11 +209,17 @@ class JumpReLU(Objective[SAE]):
         return True
 
     def start(self, x_ND: Float[Tensor, "n d"], latents: int, generator: torch.Generator) -> SAE:
-        """Unit rows, W_enc their transpose, thresholds half a bandwidth above zero."""
+        """Unit rows, W_enc their transpose, one threshold for all, at least half a bandwidth."""
         sae = SAE(x_ND.shape[1], latents, Sparsity("jumprelu"), pre_bias=True)
+        initialised(sae, generator, bias_D=middle(x_ND, self.bias))
         assert sae.threshold is not None
-        sae.threshold.data.fill_(self.bandwidth / 2)
-        return initialised(sae, generator, bias_D=middle(x_ND, self.bias))
+        threshold = self.bandwidth / 2
+        if self.start_l0:
+            pre_M = sae.pre(x_ND).detach().flatten()[:MOST_VALUES]
+            passing = max(1, min(len(pre_M), round(self.start_l0 / latents * len(pre_M))))
+            threshold = max(threshold, float(pre_M.topk(passing).values[-1]))
+        sae.threshold.data.fill_(threshold)
+        return sae
 
     def loss(
         self, sae: SAE, x_ND: Float[Tensor, "n d"], dead_S: Bool[Tensor, " s"], progress: float
@@ -256,7 +267,7 @@ def jumprelu(config: TrainConfig, shape: Shape) -> JumpReLU:
     """JumpReLU of a config. A bandwidth of 0 is the paper's."""
     bandwidth = config.bandwidth or paper_bandwidth(shape.width)
     numbers = (config.l0, config.target_l0, bandwidth, config.sparsity_warmup)
-    return JumpReLU(*numbers, config.bias)
+    return JumpReLU(*numbers, config.bias, config.start_l0)
 
 
 def counted(

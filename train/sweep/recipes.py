@@ -1,9 +1,13 @@
 """Complete grids, one for each recipe: `tendril train RECIPE --field value`."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from ..config import OBJECTIVES, TrainConfig
 from .config import SweepConfig
+
+TOY_SIZES = (1, 2, 4, 8, 24, 64, 256)
 
 
 def sweep() -> SweepConfig:
@@ -53,6 +57,56 @@ def front_all() -> SweepConfig:
     )
 
 
+def toy_relu_l1() -> SweepConfig:
+    """Dictionaries of one manifold, from 1 to 256 latents: ReLU with an L1 penalty.
+
+    For stores of `tendril harvest toy_circle`, toy_sphere and toy_shell. At lambda 1 the penalty is
+    about half of the loss, so that latents which tile the manifold pay: `tendril study scaling
+    --run` shows how the loss falls. Biases and encoder rows must grow with the number of latents,
+    hence the high learning rate. 15 s on one CPU core; more --sizes need more --steps.
+    """
+    base = _toy("toy-relu-l1", lr=3e-2, decoder_norm=0.05)
+    return SweepConfig(("relu_l1",), TOY_SIZES, ("l1=1",), base=base)
+
+
+def toy_jumprelu() -> SweepConfig:
+    """Dictionaries of one manifold, from 1 to 256 latents: JumpReLU.
+
+    As toy_relu_l1, with a penalty of 0.3 for each active latent. Thresholds start where one latent
+    is active, and the bandwidth is small, since neighbouring latents differ by little: with the
+    usual ones nearly all latents die. There is no b_dec. 25 s on one CPU core.
+    """
+    base = _toy("toy-jumprelu", lr=1e-3, batch_size=256, lr_decay=0.8)
+    base = replace(base, bias="none", bandwidth=0.05, start_l0=1.0)
+    return SweepConfig(("jumprelu",), TOY_SIZES, ("l0=0.3",), base=base)
+
+
+def toy_topk() -> SweepConfig:
+    """Dictionaries of one manifold, from 1 to 256 latents: TopK with one active latent.
+
+    Without b_dec, whose use would make a code of one latent better than its theory: on a circle,
+    m latents leave 1/2 - sin(2 pi/m) / (4 pi/m) of the variance. Dead latents are initialised again.
+    15 s on one CPU core.
+    """
+    base = _toy("toy-topk", lr=1e-2, batch_size=256, bias="none")
+    base = replace(base, dead_after=3000, resample_every=50)
+    return SweepConfig(("topk",), TOY_SIZES, ("k=1",), base=base)
+
+
+def _toy(name: str, **fields: Any) -> TrainConfig:
+    common = TrainConfig(
+        name=name,
+        steps=1000,
+        batch_size=128,
+        lr_decay=1.0,
+        threads=1,
+        log_every=100,
+        checkpoint_every=500,
+        eval_rows=8192,
+    )
+    return replace(common, **fields)
+
+
 def _base(steps: int) -> TrainConfig:
     """Short runs need a high learning rate: after 500 steps at 3e-3 on mixed3b_5x5, TopK at k 8 has
     FVU 0.065 (0.164 at 1e-3), the value that it reaches after eight times as many."""
@@ -60,5 +114,5 @@ def _base(steps: int) -> TrainConfig:
 
 
 SWEEPS: dict[str, Callable[[], SweepConfig]] = {
-    make.__name__: make for make in (sweep, front, front_all)
+    make.__name__: make for make in (sweep, front, front_all, toy_relu_l1, toy_jumprelu, toy_topk)
 }
