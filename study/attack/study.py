@@ -1,5 +1,6 @@
 """The study `attack`: accuracy against the strength of an attack, with checks of the attack."""
 
+import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -42,7 +43,7 @@ class AttackStudy(Study[AttackConfig, AttackInputs, AttackFindings]):
             "subject": dict(inputs.subject.identity),
             "others": [dict(other.identity) for other in inputs.others.values()],
             "images": inputs.source.identity,
-            "classes": int(inputs.class_N.sum()),
+            "classes": hashlib.sha256(inputs.class_N.astype("<i8").tobytes()).hexdigest(),
         }
 
     def title(self, config: AttackConfig, inputs: AttackInputs) -> str:
