@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 from ..measures.allocation import Allocation
+from .curve_family import CurveTest
 from .model import Line
 from .runs import Dictionary
+from .series import Series, series_of
 
 
 @final
@@ -19,6 +22,7 @@ class Scaling:
     lines: Sequence[Line]
     dictionaries: Sequence[Dictionary]
     predictions: Sequence[Sequence[tuple[str, Allocation]]]
+    curves: CurveTest | None = None
 
     def toys(self) -> list[Dictionary]:
         """Runs on a store of one manifold."""
@@ -33,6 +37,11 @@ class Scaling:
         """Runs on activations of a network."""
         return [one for one in self.dictionaries if one.shape is None]
 
+    @cached_property
+    def series(self) -> list[Series]:
+        """Runs on activations of a network that differ in size and seed only."""
+        return series_of(self.wild(), self.curves)
+
     def figures(self) -> dict[str, Any]:
         """As JSON values."""
         return {
@@ -44,4 +53,6 @@ class Scaling:
                 one.record() | {f"predicted {name}": found.features for name, found in said}
                 for one, said in zip(self.dictionaries, self.predictions, strict=True)
             ],
+            "series": [one.record() for one in self.series],
+            "curve_family": [one.record() for one in self.curves.families] if self.curves else [],
         }

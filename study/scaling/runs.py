@@ -28,6 +28,7 @@ from ..measures.decoder_geometry import (
 )
 from ..measures.manifold_counts import Counts, count_latents
 from .config import ScalingConfig
+from .naming import series_name
 
 
 @final
@@ -67,6 +68,10 @@ class Dictionary:
     like: Neighbours | None
     shape: Shape | None
     counts: Counts | None
+    store: str = ""
+    series: str = ""
+    """What it shares with runs of other sizes and seeds."""
+    damaged: bool = False
 
     @property
     def alive(self) -> int:
@@ -131,6 +136,9 @@ def read_dictionary(config: ScalingConfig, folder: Path) -> Dictionary:
         like=neighbours(random_like(alive_SD)) if len(alive_SD) > 2 else None,
         shape=shape,
         counts=counts,
+        store=str(trained.get("store", "")),
+        series=series_name(trained),
+        damaged=trained.get("control", "none") != "none",
     )
 
 

@@ -1,0 +1,166 @@
+"""The section of the direct test: curve latents against the number of latents."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tendril.data.store.tables import columns
+
+from ..measures.allocation import Slope
+from ..measures.curve_growth import SAME, STRONG, TOLERANCE
+from ..page.charts import Axis, Series, chart
+from .curve_family import Family
+from .findings import Scaling
+from .series import Series as Runs
+
+HEAD = ("series", "latents", "alive", "seed", "curve latents", "random", "distinct orientations",
+        "distinct directions", "kinds", "copies of units", "widest gap (chance)", "median gap",
+        "FVU, curve rows", "FVU, rest")  # fmt: skip
+EXPONENTS = ("series", "sizes", "seeds", "living latents", "curve latents",
+             "curve latents against living", "random directions", "FVU")  # fmt: skip
+
+
+def curves_headline(figures: Mapping[str, Any]) -> list[str]:
+    """One sentence for each series whose curve latents were counted."""
+    return [
+        f"{one['series']}: {one['regime']}"
+        for one in figures["series"]
+        if figures["curve_family"] and not one["regime"].startswith("A control")
+    ]
+
+
+def curves_table(figures: Mapping[str, Any]) -> list[str]:
+    """A table of the families for the terminal; none without the test."""
+    if not figures["curve_family"]:
+        return []
+    names = ("run", "latents", "alive", "curves", "random_curves", "distinct_orientations",
+             "distinct_directions", "widest_gap", "fvu_curves")  # fmt: skip
+    rows = [[str(one[name]) for name in names] for one in figures["curve_family"]]
+    return [columns([[name.replace("_", " ") for name in names], *rows])]
+
+
+def curves_context(found: Scaling) -> dict[str, Any] | None:
+    """Table, exponents and charts; None where curve latents were not counted."""
+    test = found.curves
+    if test is None:
+        return None
+    pairs = [(one, family) for one in found.series for family in one.families]
+    kinds = [planted.kind for planted in test.families[0].planted]
+    return {
+        "lead": (
+            f"Curves of every orientation are a manifold that is known to be in this network. "
+            f"Here are the latents at {test.site} of {test.subject} that detect curves by the "
+            f"criteria of the study of curve detectors; {test.units} of its {test.width} units do. "
+            f"A latent lives if it fires on the rows of {test.store} that were read."
+        ),
+        "charts": charts(found.series),
+        "exponents": [EXPONENTS, *(_exponents(one) for one in found.series if one.families)],
+        "table": [HEAD, *(_row(one.name, family) for one, family in pairs)],
+        "key": (
+            f"Random: curve latents among as many random directions with the second moments of "
+            f"the living decoder rows. Distinct orientations: {TOLERANCE:g} degrees apart or more; "
+            f"distinct directions: decoder rows with a cosine below {SAME:g}. Kinds: different "
+            "pairs of preferred radius and style (line or edge). Chance: mean widest gap of as "
+            f"many uniform orientations. Curve rows: {test.rows_curves:,} of {test.rows:,} "
+            f"held-out rows, on which a curve unit reaches {STRONG:g} of the 99 % quantile of "
+            "its activations above 0, and exceeds all other units, each divided by its own."
+        ),
+        "planted": [
+            ("series", "latents", "seed", *(f"{kind}" for kind in kinds)),
+            *(_planted(one.name, family) for one, family in pairs),
+        ]
+        if kinds
+        else None,
+    }
+
+
+def charts(series: Sequence[Runs]) -> list[tuple[str, Any]]:
+    """Curve latents, their fraction, gaps and loss against the number of latents."""
+    counts, parts, gaps, losses = [], [], [], []
+    for number, one in enumerate(series):
+        if not one.families:
+            continue
+        x = np.array([float(size) for size in one.sizes])
+
+        def mean(key: str, one: Runs = one) -> np.ndarray:
+            return np.array([_mean(one.families, size, key) for size in one.sizes])
+
+        curves, alive, random = mean("curves"), mean("alive"), mean("random")
+        counts += [
+            Series(one.name, x, curves, colour=number),
+            Series(f"random like {one.name}", x, random, dashed=True, colour=number),
+        ]
+        parts += [
+            Series(one.name, x, curves / np.maximum(alive, 1), colour=number),
+            Series(f"random like {one.name}", x, random / np.maximum(alive, 1), dashed=True,
+                   colour=number),
+        ]  # fmt: skip
+        wide = np.array(
+            [np.mean([f.tiling.widest for f in one.families if f.latents == s]) for s in one.sizes]
+        )
+        by_chance = np.array(
+            [np.mean([f.tiling.chance for f in one.families if f.latents == s]) for s in one.sizes]
+        )
+        gaps += [
+            Series(one.name, x, wide, colour=number),
+            Series(f"chance, {one.name}", x, by_chance, dashed=True, colour=number),
+        ]
+        losses += [
+            Series(f"curve rows, {one.name}", x, mean("fvu_curves"), colour=number),
+            Series(f"other rows, {one.name}", x, mean("fvu_rest"), dashed=True, colour=number),
+        ]
+    axis = Axis("latents S", log=True)
+    return [
+        ("Curve latents", chart(counts, axis, Axis("curve latents", log=True))),
+        ("Fraction of living latents", chart(parts, axis, Axis("curve / living", log=True))),
+        ("Widest gap", chart(gaps, axis, Axis("degrees", log=True))),
+        ("Loss", chart(losses, axis, Axis("FVU", log=True))),
+    ]
+
+
+def _mean(families: Sequence[Family], latents: int, key: str) -> float:
+    return float(np.mean([getattr(one, key) for one in families if one.latents == latents]))
+
+
+def _row(series: str, one: Family) -> list[str]:
+    tiling = one.tiling
+    return [
+        series,
+        f"{one.latents:,}",
+        f"{one.alive:,}",
+        str(one.seed),
+        f"{one.curves:,}",
+        f"{one.random:,}",
+        str(tiling.distinct),
+        str(tiling.directions),
+        str(one.kinds),
+        str(one.copies),
+        f"{tiling.widest:.0f}° ({tiling.chance:.0f}°)",
+        f"{tiling.median:.1f}°" if one.curves else "",
+        f"{one.fvu_curves:.3f}" if np.isfinite(one.fvu_curves) else "",
+        f"{one.fvu_rest:.3f}" if np.isfinite(one.fvu_rest) else "",
+    ]
+
+
+def _exponents(one: Runs) -> list[str]:
+    slopes = (one.alive, one.by_size, one.curves, one.random, one.loss)
+    sizes = f"{len(one.sizes)}, {one.sizes[0]:,} to {one.sizes[-1]:,}"
+    return [one.name, sizes, str(one.seeds), *map(_text, slopes)]
+
+
+def _text(slope: Slope | None) -> str:
+    if slope is None:
+        return ""
+    error = "" if slope.error is None else f" \N{PLUS-MINUS SIGN} {slope.error:.2f}"
+    return f"{slope.slope:.2f}{error}"
+
+
+def _planted(series: str, one: Family) -> list[str]:
+    cells = [
+        f"{kind.latents:,} on {kind.found} / {kind.features}"
+        if kind.features
+        else f"{kind.latents:,}"
+        for kind in one.planted
+    ]
+    return [series, f"{one.latents:,}", str(one.seed), *cells]

@@ -1,0 +1,187 @@
+"""Runs that differ in size and seed only, and in which regime they seem to be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from ..measures.allocation import Slope, log_slope
+from ..measures.curve_growth import growth
+from .curve_family import CurveTest, Family
+from .naming import BASELINES
+from .runs import Dictionary
+
+FEWEST = 4
+"""Sizes that an exponent needs to say anything about a regime."""
+RANGE = 8.0
+"""The largest of them over the smallest."""
+SIGMAS = 2.0
+
+
+@final
+@dataclass(frozen=True)
+class Series:
+    """Runs of one store, site, objective and sparsity, smallest first.
+
+    families: their curve families, where these were measured
+    alive, loss: exponents of living latents and of FVU against latents
+    curves:   exponent of curve latents against living latents
+    random:   the same for random directions
+    """
+
+    name: str
+    control: bool
+    runs: Sequence[Dictionary]
+    families: Sequence[Family]
+    alive: Slope | None
+    loss: Slope | None
+    curves: Slope | None
+    by_size: Slope | None
+    random: Slope | None
+
+    @property
+    def sizes(self) -> list[int]:
+        """Different numbers of latents."""
+        return sorted({one.latents for one in self.runs})
+
+    @property
+    def seeds(self) -> int:
+        """Different seeds."""
+        return len({one.seed for one in self.runs})
+
+    def record(self) -> dict[str, Any]:
+        """One record for result.json and series.csv."""
+        slopes = {
+            "alive_exponent": self.alive,
+            "fvu_exponent": self.loss,
+            "curve_exponent": self.by_size,
+            "curve_exponent_alive": self.curves,
+            "random_curve_exponent": self.random,
+        }
+        record: dict[str, Any] = {
+            "series": self.name,
+            "runs": len(self.runs),
+            "smallest": self.sizes[0],
+            "largest": self.sizes[-1],
+            "seeds": self.seeds,
+        }
+        for name, slope in slopes.items():
+            record[name] = "" if slope is None else round(slope.slope, 3)
+            known = slope is not None and slope.error is not None
+            record[f"{name}_error"] = round(slope.error or 0.0, 3) if slope and known else ""
+        return record | {"regime": regime_sentence(self)}
+
+
+def series_of(found: Sequence[Dictionary], test: CurveTest | None) -> list[Series]:
+    """Runs on networks by series, in order of appearance."""
+    groups: dict[tuple[str, str], list[Dictionary]] = {}
+    for one in found:
+        groups.setdefault((one.store, one.series), []).append(one)
+    stores: dict[str, set[str]] = {}
+    for store, name in groups:
+        stores.setdefault(name, set()).add(store)
+    families = {family.run: family for family in test.families} if test else {}
+    made = []
+    for (store, name), runs in groups.items():
+        runs = sorted(runs, key=lambda one: (one.latents, one.seed))
+        its = [families[one.run] for one in runs if one.run in families]
+        sizes = [one.latents for one in runs]
+        alive = [family.alive for family in its]
+        made.append(
+            Series(
+                name if len(stores[name]) == 1 else f"{name}, {store}",
+                any(one.objective in BASELINES or one.damaged for one in runs),
+                runs,
+                its,
+                growth(sizes, alive or [one.alive for one in runs]),
+                _loss(runs),
+                growth(alive, [family.curves for family in its]),
+                growth([family.latents for family in its], [family.curves for family in its]),
+                growth([family.latents for family in its], [family.random for family in its]),
+            )
+        )
+    return made
+
+
+def _loss(runs: Sequence[Dictionary]) -> Slope | None:
+    known = [one for one in runs if np.isfinite(one.fvu) and one.fvu > 0]
+    if len({one.latents for one in known}) < 2:
+        return None
+    return log_slope(
+        np.array([float(one.latents) for one in known]), np.array([one.fvu for one in known])
+    )
+
+
+def regime_sentence(series: Series) -> str:
+    """In which regime a series seems to be, how sure that is, and what is missing.
+
+    In the allocation model a manifold that is common enough to have latents at every size has
+    n ~ N^x of N latents, where x = 1 if common manifolds absorb latents (beta < alpha), and
+    x = (1 + alpha) / (1 + beta) < 1 if each further latent finds a feature.
+    """
+    if series.control:
+        return "A control: no regime is asked of it."
+    lacking = _lacking(series)
+    if not series.families:
+        return f"Not known: {'; '.join(lacking)}. {_signs(series)}".strip()
+    slope, last = series.curves, series.families[-1]
+    if slope is None or slope.error is None or lacking:
+        return f"Not known: {'; '.join(lacking) or 'no exponent can be fitted'}."
+    low, high = (slope.slope + sign * SIGMAS * slope.error for sign in (-1, 1))
+    told = (
+        f"curve latents ~ living latents^({slope.slope:.2f} \N{PLUS-MINUS SIGN} {slope.error:.2f})"
+    )
+    if last.curves <= last.random + SIGMAS * np.sqrt(last.random + last.curves):
+        return (
+            f"Not known: at {last.latents:,} latents there are {last.curves} curve latents, and "
+            f"{last.random} among as many random directions, so the count says nothing."
+        )
+    if low <= 0:
+        read = "the curve family does not grow measurably: no sign that it absorbs latents"
+    elif high < 1:
+        read = (
+            "the curve family takes more latents but a falling part of them, as where each further "
+            "latent finds a feature of its own"
+        )
+    else:
+        read = "the curve family keeps its part of the latents, as where manifolds absorb them"
+    return f"{read[0].upper()}{read[1:]} ({told}). {_sure(series)}"
+
+
+def _lacking(series: Series) -> list[str]:
+    """What is missing for an exponent, in phrases."""
+    sizes, lacking = series.sizes, []
+    if not series.families:
+        lacking.append("the latents of a known manifold were not counted (--curves does, for runs "
+                       "on a vision network)")  # fmt: skip
+    if len(sizes) < FEWEST or sizes[-1] < RANGE * sizes[0]:
+        lacking.append(
+            f"{len(sizes)} {'size' if len(sizes) == 1 else 'sizes'} from {sizes[0]:,} to "
+            f"{sizes[-1]:,}, where {FEWEST} over a factor of {RANGE:g} are needed"
+        )
+    if series.families and not any(family.curves for family in series.families):
+        lacking.append("no run has a curve latent")
+    return lacking
+
+
+def _sure(series: Series) -> str:
+    """How sure that is."""
+    seeds = f"{series.seeds} seeds" if series.seeds > 1 else "one seed"
+    return (
+        f"Weak evidence: one manifold of many, {len(series.sizes)} sizes, {seeds}; latents and "
+        "features relate many to many."
+    )
+
+
+def _signs(series: Series) -> str:
+    """How alike neighbouring rows are as sizes grow, beside random directions."""
+    both = [(one.latents, one.near, one.like) for one in series.runs if one.near and one.like]
+    if len(both) < 2:
+        return ""
+    text = [
+        f"{float(np.median(near.cosine_S)):.2f} (random {float(np.median(like.cosine_S)):.2f}) at "
+        f"{latents:,}"
+        for latents, near, like in (both[0], both[-1])
+    ]
+    return f"A sign at most: the median cosine with the most similar row is {' and '.join(text)}."
