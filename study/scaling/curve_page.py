@@ -18,7 +18,7 @@ HEAD = ("series", "latents", "alive", "seed", "curve latents", "random", "distin
         "distinct directions", "kinds", "copies of units", "widest gap (chance)", "median gap",
         "FVU, curve rows", "FVU, rest")  # fmt: skip
 EXPONENTS = ("series", "sizes", "seeds", "living latents", "curve latents",
-             "curve latents against living", "random directions", "FVU")  # fmt: skip
+             "curve against living", "largest four sizes", "random directions", "FVU")  # fmt: skip
 
 
 def curves_headline(figures: Mapping[str, Any]) -> list[str]:
@@ -113,8 +113,8 @@ def charts(series: Sequence[Runs]) -> list[tuple[str, Any]]:
     axis = Axis("latents S", log=True)
     return [
         ("Curve latents", chart(counts, axis, Axis("curve latents", log=True))),
-        ("Fraction of living latents", chart(parts, axis, Axis("curve / living", log=True))),
-        ("Widest gap", chart(gaps, axis, Axis("degrees", log=True))),
+        ("Fraction of living latents", chart(parts, axis, Axis("curve / living", from_zero=True))),
+        ("Widest gap", chart(gaps, axis, Axis("degrees", from_zero=True))),
         ("Loss", chart(losses, axis, Axis("FVU", log=True))),
     ]
 
@@ -144,7 +144,7 @@ def _row(series: str, one: Family) -> list[str]:
 
 
 def _exponents(one: Runs) -> list[str]:
-    slopes = (one.alive, one.by_size, one.curves, one.random, one.loss)
+    slopes = (one.alive, one.by_size, one.curves, one.tail, one.random, one.loss)
     sizes = f"{len(one.sizes)}, {one.sizes[0]:,} to {one.sizes[-1]:,}"
     return [one.name, sizes, str(one.seeds), *map(_text, slopes)]
 

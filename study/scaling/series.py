@@ -27,7 +27,10 @@ class Series:
     families: their curve families, where these were measured
     alive, loss: exponents of living latents and of FVU against latents
     curves:   exponent of curve latents against living latents
-    random:   the same for random directions
+    tail:     the same over the FEWEST largest sizes, which a regime is read from: at few latents
+              any feature gets its first ones
+    by_size:  exponent of curve latents against latents
+    random:   exponent of curve latents among random directions against living latents
     """
 
     name: str
@@ -37,6 +40,7 @@ class Series:
     alive: Slope | None
     loss: Slope | None
     curves: Slope | None
+    tail: Slope | None
     by_size: Slope | None
     random: Slope | None
 
@@ -57,6 +61,7 @@ class Series:
             "fvu_exponent": self.loss,
             "curve_exponent": self.by_size,
             "curve_exponent_alive": self.curves,
+            "curve_exponent_tail": self.tail,
             "random_curve_exponent": self.random,
         }
         record: dict[str, Any] = {
@@ -88,6 +93,8 @@ def series_of(found: Sequence[Dictionary], test: CurveTest | None) -> list[Serie
         its = [families[one.run] for one in runs if one.run in families]
         sizes = [one.latents for one in runs]
         alive = [family.alive for family in its]
+        least = sorted(set(sizes))[-FEWEST:][0]
+        large = [family for family in its if family.latents >= least]
         made.append(
             Series(
                 name if len(stores[name]) == 1 else f"{name}, {store}",
@@ -97,8 +104,9 @@ def series_of(found: Sequence[Dictionary], test: CurveTest | None) -> list[Serie
                 growth(sizes, alive or [one.alive for one in runs]),
                 _loss(runs),
                 growth(alive, [family.curves for family in its]),
+                growth([family.alive for family in large], [family.curves for family in large]),
                 growth([family.latents for family in its], [family.curves for family in its]),
-                growth([family.latents for family in its], [family.random for family in its]),
+                growth(alive, [family.random for family in its]),
             )
         )
     return made
@@ -125,20 +133,23 @@ def regime_sentence(series: Series) -> str:
     lacking = _lacking(series)
     if not series.families:
         return f"Not known: {'; '.join(lacking)}. {_signs(series)}".strip()
-    slope, last = series.curves, series.families[-1]
+    slope, last = series.tail, series.families[-1]
     if slope is None or slope.error is None or lacking:
         return f"Not known: {'; '.join(lacking) or 'no exponent can be fitted'}."
     low, high = (slope.slope + sign * SIGMAS * slope.error for sign in (-1, 1))
-    told = (
-        f"curve latents ~ living latents^({slope.slope:.2f} \N{PLUS-MINUS SIGN} {slope.error:.2f})"
-    )
-    if last.curves <= last.random + SIGMAS * np.sqrt(last.random + last.curves):
+    power = f"{slope.slope:.2f} \N{PLUS-MINUS SIGN} {slope.error:.2f}"
+    sizes = series.sizes[-FEWEST:]
+    told = f"curve latents ~ living latents^({power}) from {sizes[0]:,} to {sizes[-1]:,} latents"
+    spread = SIGMAS * float(np.sqrt(last.random + last.curves))
+    if low > 0 and last.curves <= last.random + spread:
         return (
             f"Not known: at {last.latents:,} latents there are {last.curves} curve latents, and "
-            f"{last.random} among as many random directions, so the count says nothing."
+            f"{last.random} among as many random directions, so their growth says nothing."
         )
-    if low <= 0:
+    if low <= 0 < high:
         read = "the curve family does not grow measurably: no sign that it absorbs latents"
+    elif high <= 0:
+        read = "the curve family does not grow: no sign that it absorbs latents"
     elif high < 1:
         read = (
             "the curve family takes more latents but a falling part of them, as where each further "

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ from tendril.study.measures.curve_growth import (
     tiling,
 )
 from tendril.study.run import study
-from tendril.study.scaling.curve_family import planted_counts
+from tendril.study.scaling.curve_family import CurveTest, Family, _fvu, planted_counts
+from tendril.study.scaling.naming import series_name
+from tendril.study.scaling.runs import Dictionary
+from tendril.study.scaling.series import Series, regime_sentence, series_of
 
 from .test_curves import QUICK, WIDTH, draw_inputs, make_home
 from .test_page import check
@@ -43,7 +47,8 @@ def made_run(
     rows_SD = rows_SD + 0.01 * torch.rand(rows_SD.shape, generator=rng) * rows_SD
     sae = SAE(width, len(rows_SD), Sparsity("relu", 0), pre_bias=False)
     with torch.no_grad():
-        sae.W_dec.copy_(rows_SD / copies)
+        sae.W_dec.copy_(rows_SD)
+        sae.W_dec[: 8 * copies] /= copies
         sae.W_enc.copy_(rows_SD.T)
     run = home / "runs" / f"made-{len(rows_SD)}-{seed}-{fields.get('site', '')}{width}"
     config = {
@@ -84,7 +89,7 @@ def test_curve_latents_are_counted_against_sizes(home: Path) -> None:
     assert all(one["distinct_directions"] == 8 for one in found)  # copies are no new directions
     assert all(one["distinct_orientations"] == 8 for one in found)
     assert found[-1]["widest_gap"] == pytest.approx(45, abs=3)
-    assert found[-1]["fvu_curves"] == pytest.approx(0, abs=0.01)
+    assert 0 < found[-1]["fvu_curves"] < 1e-3 and 0 < found[-1]["fvu_rest"] < 1e-3
     (series,) = result.figures["series"]
     assert series["curve_exponent_alive"] == pytest.approx(1, abs=0.1)
     assert (series["smallest"], series["largest"]) == (10, 130)
@@ -106,7 +111,11 @@ def test_runs_that_do_not_belong_in_one_test(home: Path, tmp_path: Path) -> None
         ({"site": "other"}, ConfigError, "one site; got units"),
         ({"subject": {"name": "another"}, "seed": 5}, ConfigError, "one subject; made-10-0-"),
         ({"subject": {"tokenizer": "x"}, "seed": 6}, ConfigError, "drawn curves to a vision"),
-        ({"group": {"rotations": 4, "reflections": True}, "seed": 7}, ConfigError, "single vectors of one site; made-10-7"),
+        (
+            {"group": {"rotations": 4, "reflections": True}, "seed": 7},
+            ConfigError,
+            "single vectors of one site; made-10-7",
+        ),
         (
             {"store": "gone-1", "store_path": "nowhere", "seed": 8},
             StoreNotFoundError,
@@ -122,6 +131,15 @@ def test_runs_that_do_not_belong_in_one_test(home: Path, tmp_path: Path) -> None
         study("scaling", model=True, curves=True, home=str(tmp_path))
     with pytest.raises(ConfigError, match="--orientation-step must divide"):
         study("scaling", run=(one,), curves=True, orientation_step=7.0, home=str(home))
+
+
+def test_the_loss_of_some_rows() -> None:
+    x = np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0], [2.0, 4.0]])
+    error = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 2.0], [9.0, 9.0]])
+    chosen = np.array([True, False, True, False])
+    # the mean of all rows is (2, 1)
+    assert _fvu(x, error, chosen) == pytest.approx((2 + 4) / (5 + 5))
+    assert np.isnan(_fvu(x, error, np.zeros(4, bool)))
 
 
 def test_orientations_and_directions_merge() -> None:
@@ -167,3 +185,59 @@ def test_latents_of_planted_features_are_counted() -> None:
     found = {one.kind: one for one in planted_counts(rows, planted, "mixed3b_5x5")}
     assert (found["curve"].latents, found["curve"].found, found["curve"].features) == (29, 24, 24)
     assert found["line"].latents == 0 and found["none"].latents == 7
+
+
+def series_with(counts: list[int], random: list[int], alive: list[int]) -> Series:
+    """A series of runs of 100, 200, 400 ... latents, one for each count."""
+    some = tiling([], np.zeros((0, 2)))
+    sizes = [100 * 2**i for i in range(len(counts))]
+    families = [
+        Family(f"run-{s}", s, 0, a, c, some, 1, 0, r, 0.1, 0.1, ())
+        for s, a, c, r in zip(sizes, alive, counts, random, strict=True)
+    ]
+    frequency = np.ones(4)
+    runs = [
+        Dictionary(f"run-{s}", "topk", "site", "net", s, 0, 0.1, frequency, None, None, None, None,
+                   None, "store", "site, topk, k 4")
+        for s in sizes
+    ]  # fmt: skip
+    (made,) = series_of(runs, CurveTest("net", "site", "store", 3, 9, 10, 5, families))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("counts", "random", "alive", "words"),
+    [
+        ([10, 20, 41, 80, 161], [1, 2, 4, 8, 16], [100, 200, 400, 800, 1600], "keeps its part"),
+        ([10, 24, 25, 24, 25], [1, 2, 4, 8, 16], [100, 200, 400, 800, 1600], "not grow measurably"),
+        ([10, 24, 25, 24, 25], [9, 20, 40, 80, 99], [100, 200, 400, 800, 1600], "does not grow"),
+        ([10, 16, 23, 33, 46], [1, 2, 4, 6, 8], [100, 200, 400, 800, 1600], "a falling part"),
+        ([10, 20, 41, 80, 161], [10, 21, 39, 82, 160], [100, 200, 400, 800, 1600], "says nothing"),
+        ([10, 20], [0, 0], [100, 200], "2 sizes from 100 to 200, where 4 over a factor of 8"),
+        ([0, 0, 0, 0], [0, 0, 0, 0], [100, 200, 400, 800], "no run has a curve latent"),
+    ],
+)
+def test_the_sentence_of_the_regime_says_how_sure_it_is(
+    counts: list[int], random: list[int], alive: list[int], words: str
+) -> None:
+    series = series_with(counts, random, alive)
+    text = regime_sentence(series)
+    assert words in text
+    assert ("Not known" in text) == (words[-7:] in ("nothing", "or of 8", " latent"))
+    if "Not known" not in text:
+        assert "many to many" in text and "one seed" in text
+        # the first size is no part of the fit
+        assert f"from 200 to {series.sizes[-1]:,} latents" in text
+
+
+def test_controls_have_no_regime() -> None:
+    series = replace(series_with([10] * 5, [1] * 5, [100] * 5), control=True)
+    assert regime_sentence(series).startswith("A control")
+
+
+def test_runs_are_one_series_if_they_differ_in_size_and_seed_only() -> None:
+    one = {"objective": "topk", "k": 4, "site": "mixed3a", "latents": 9, "seed": 1, "l1": 3.0}
+    assert series_name(one) == series_name({**one, "latents": 99, "seed": 2, "l1": 1.0})
+    assert series_name(one) == "mixed3a, topk, k 4"
+    others = ({"k": 8}, {"objective": "relu_l1"}, {"site": "x"}, {"control": "frozen-decoder"})
+    assert len({series_name({**one, **other}) for other in (*others, {})}) == 5
