@@ -1,7 +1,7 @@
 """The direct test: how many latents does the curve family of a network take as sizes grow?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -56,8 +56,11 @@ class Family:
     tiling:  how finely their orientations tile the circle
     kinds:   different pairs of the radius and the style (line or edge) that they prefer
     copies:  those whose decoder row copies a unit
-    random:  curve latents among as many random directions with the second moments of the
-             dictionary's rows, read with as many active latents
+    weak:    those that pass the criteria when responses of any strength count
+    inside:  living latents with more than half of the squared norm of the decoder row in the
+             curve units
+    random, random_weak, random_inside: the same counts among as many random directions with the
+             second moments of the living decoder rows, read with as many active latents
     fvu_curves, fvu_rest: FVU of the held-out rows on which a curve unit is strong, and of the rest
     planted: latents of planted features, where they are known
     """
@@ -70,7 +73,11 @@ class Family:
     tiling: Tiling
     kinds: int
     copies: int
+    weak: int
+    inside: int
     random: int
+    random_weak: int
+    random_inside: int
     fvu_curves: float
     fvu_rest: float
     planted: Sequence[Planted]
@@ -88,6 +95,10 @@ class Family:
             "alive": self.alive,
             "curves": self.curves,
             "random_curves": self.random,
+            "any_strength": self.weak,
+            "random_any_strength": self.random_weak,
+            "in_curve_units": self.inside,
+            "random_in_curve_units": self.random_inside,
             "distinct_orientations": self.tiling.distinct,
             "distinct_directions": self.tiling.directions,
             "kinds": self.kinds,
@@ -134,7 +145,8 @@ def find_curve_inputs(config: ScalingConfig, runs: Sequence[Path]) -> tuple[Visi
                 "language model. Leave --curves out."
             )
         config_of = trained[run.name]
-        if len(config_of.get("sites") or ()) > 1 or config_of.get("group"):
+        joined = config_of.get("group") and config_of.get("orbits", "joined") == "joined"
+        if len(config_of.get("sites") or ()) > 1 or joined:
             raise ConfigError(
                 f"--curves needs dictionaries of single vectors of one site; {run.name} is a "
                 "crosscoder. Choose other runs, or leave --curves out."
@@ -197,7 +209,8 @@ def rows_of(
     """At most `most` random rows of a part of a store, the same each time; single vectors of
     orbits. Raises ConfigError where the part has none."""
     options: dict[str, Any] = {"part": part, "held_out": held_out, "epochs": 1, "seed": 0}
-    batch = next(iter(store.batches(site, most, **options)))
+    each = len(store.group) if store.group else 1
+    batch = next(iter(store.batches(site, -(-most // each), **options)))
     x_ND = batch.float().numpy()
     return np.ascontiguousarray(x_ND.reshape(-1, x_ND.shape[-1])[:most])
 
@@ -219,6 +232,9 @@ def measure_family(
     rows_SD = sae.W_dec.detach().float().cpu().numpy()
     family = latent_family(units, sae, device)
     members = [member for member in family.members if alive_S[member]]
+    random, random_weak, random_inside = _random_curves(
+        sae, rows_SD[alive_S], active, units, device
+    )
     scores = family.scores
     site = str(trained.get("site", ""))
     return Family(
@@ -230,7 +246,11 @@ def measure_family(
         tiling=tiling([family.orientation(m) for m in members], rows_SD[members]),
         kinds=len({(float(scores.radius[m]), bool(scores.line_edge[m] > 0)) for m in members}),
         copies=sum(copies_a_unit(rows_SD[members])),
-        random=_random_curves(sae, rows_SD[alive_S], active, units, device),
+        weak=sum(bool(alive_S[member]) for member in at_any_strength(family)),
+        inside=inside(rows_SD[alive_S], units.members),
+        random=random,
+        random_weak=random_weak,
+        random_inside=random_inside,
         fvu_curves=_fvu(held_ND, error_ND, strong_N),
         fvu_rest=_fvu(held_ND, error_ND, ~strong_N),
         planted=planted_counts(rows_SD[alive_S], planted, site) if planted else (),
@@ -264,10 +284,11 @@ def _random_curves(
     active: float,
     units: CurveFamily,
     device: torch.device,
-) -> int:
-    """Curve latents among random directions in place of the living latents."""
+) -> tuple[int, int, int]:
+    """Curve latents, those at any strength and those inside the curve units, among random
+    directions in place of the living latents."""
     if len(alive_SD) < 2:
-        return 0
+        return 0, 0, 0
     drawn_SD = random_like(alive_SD)
     unit_SD = drawn_SD / np.maximum(np.linalg.norm(drawn_SD, axis=1, keepdims=True), 1e-30)
     k = min(max(1, round(active)), len(unit_SD))
@@ -276,7 +297,20 @@ def _random_curves(
         control.W_dec.copy_(torch.from_numpy(unit_SD))
         control.W_enc.copy_(control.W_dec.T)
         control.b_dec.copy_(sae.b_dec.cpu())
-    return len(latent_family(units, control.to(device), device).members)
+    family = latent_family(units, control.to(device), device)
+    return len(family.members), len(at_any_strength(family)), inside(unit_SD, units.members)
+
+
+def at_any_strength(family: CurveFamily) -> list[int]:
+    """The members of a family when weak responses count as well: a latent that answers to curves
+    of few radii or one style has a low tuning curve, which is a mean over all."""
+    return replace(family.thresholds, strength=0.0).curves(family.scores)
+
+
+def inside(rows_SD: Float[np.ndarray, "s d"], units: Sequence[int]) -> int:
+    """Rows with more than half of their squared norm in some units."""
+    power_SD = np.square(rows_SD, dtype=np.float64)
+    return int((power_SD[:, list(units)].sum(axis=1) > 0.5 * power_SD.sum(axis=1)).sum())
 
 
 def _planted(subject: str, site: str) -> PlantedFeatures | None:

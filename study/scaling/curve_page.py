@@ -14,11 +14,13 @@ from .curve_family import Family
 from .findings import Scaling
 from .series import Series as Runs
 
-HEAD = ("series", "latents", "alive", "seed", "curve latents", "random", "distinct orientations",
+HEAD = ("series", "latents", "alive", "seed", "curve latents (random)", "at any strength (random)",
+        "in curve units (random)", "distinct orientations",
         "distinct directions", "kinds", "copies of units", "widest gap (chance)", "median gap",
         "FVU, curve rows", "FVU, rest")  # fmt: skip
 EXPONENTS = ("series", "sizes", "seeds", "living latents", "curve latents",
-             "curve against living", "largest four sizes", "random directions", "FVU")  # fmt: skip
+             "curve against living", "largest four sizes", "at any strength", "in curve units",
+             "random directions", "FVU")  # fmt: skip
 
 
 def curves_headline(figures: Mapping[str, Any]) -> list[str]:
@@ -58,13 +60,16 @@ def curves_context(found: Scaling) -> dict[str, Any] | None:
         "exponents": [EXPONENTS, *(_exponents(one) for one in found.series if one.families)],
         "table": [HEAD, *(_row(one.name, family) for one, family in pairs)],
         "key": (
-            f"Random: curve latents among as many random directions with the second moments of "
-            f"the living decoder rows. Distinct orientations: {TOLERANCE:g} degrees apart or more; "
-            f"distinct directions: decoder rows with a cosine below {SAME:g}. Kinds: different "
-            "pairs of preferred radius and style (line or edge). Chance: mean widest gap of as "
-            f"many uniform orientations. Curve rows: {test.rows_curves:,} of {test.rows:,} "
-            f"held-out rows, on which a curve unit reaches {STRONG:g} of the 99 % quantile of "
-            "its activations above 0, and exceeds all other units, each divided by its own."
+            "In brackets: among as many random directions with the second moments of the living "
+            "decoder rows. At any strength: those that pass all criteria but that of a strong "
+            "response. In curve units: living latents with more than half of the squared norm of "
+            "the decoder row in the curve units. Distinct orientations: "
+            f"{TOLERANCE:g} degrees apart or more; distinct directions: decoder rows with a "
+            f"cosine below {SAME:g}. Kinds: different pairs of preferred radius and style (line "
+            "or edge). Chance: mean widest gap of as many uniform orientations. Curve rows: "
+            f"{test.rows_curves:,} of {test.rows:,} held-out rows, on which a curve unit reaches "
+            f"{STRONG:g} of the 99 % quantile of its activations above 0, and exceeds all other "
+            "units, each divided by its own."
         ),
         "planted": [
             ("series", "latents", "seed", *(f"{kind}" for kind in kinds)),
@@ -130,8 +135,9 @@ def _row(series: str, one: Family) -> list[str]:
         f"{one.latents:,}",
         f"{one.alive:,}",
         str(one.seed),
-        f"{one.curves:,}",
-        f"{one.random:,}",
+        f"{one.curves:,} ({one.random:,})",
+        f"{one.weak:,} ({one.random_weak:,})",
+        f"{one.inside:,} ({one.random_inside:,})",
         str(tiling.distinct),
         str(tiling.directions),
         str(one.kinds),
@@ -144,7 +150,16 @@ def _row(series: str, one: Family) -> list[str]:
 
 
 def _exponents(one: Runs) -> list[str]:
-    slopes = (one.alive, one.by_size, one.curves, one.tail, one.random, one.loss)
+    slopes = (
+        one.alive,
+        one.by_size,
+        one.curves,
+        one.tail,
+        one.weak,
+        one.inside,
+        one.random,
+        one.loss,
+    )
     sizes = f"{len(one.sizes)}, {one.sizes[0]:,} to {one.sizes[-1]:,}"
     return [one.name, sizes, str(one.seeds), *map(_text, slopes)]
 

@@ -29,6 +29,8 @@ class Series:
     curves:   exponent of curve latents against living latents
     tail:     the same over the FEWEST largest sizes, which a regime is read from: at few latents
               any feature gets its first ones
+    weak, inside: the same as tail for curve latents at any strength, and for decoder rows inside
+              the curve units
     by_size:  exponent of curve latents against latents
     random:   exponent of curve latents among random directions against living latents
     """
@@ -41,6 +43,8 @@ class Series:
     loss: Slope | None
     curves: Slope | None
     tail: Slope | None
+    weak: Slope | None
+    inside: Slope | None
     by_size: Slope | None
     random: Slope | None
 
@@ -62,6 +66,8 @@ class Series:
             "curve_exponent": self.by_size,
             "curve_exponent_alive": self.curves,
             "curve_exponent_tail": self.tail,
+            "any_strength_exponent_tail": self.weak,
+            "in_curve_units_exponent_tail": self.inside,
             "random_curve_exponent": self.random,
         }
         record: dict[str, Any] = {
@@ -105,6 +111,8 @@ def series_of(found: Sequence[Dictionary], test: CurveTest | None) -> list[Serie
                 _loss(runs),
                 growth(alive, [family.curves for family in its]),
                 growth([family.alive for family in large], [family.curves for family in large]),
+                growth([family.alive for family in large], [family.weak for family in large]),
+                growth([family.alive for family in large], [family.inside for family in large]),
                 growth([family.latents for family in its], [family.curves for family in its]),
                 growth(alive, [family.random for family in its]),
             )
@@ -157,7 +165,20 @@ def regime_sentence(series: Series) -> str:
         )
     else:
         read = "the curve family keeps its part of the latents, as where manifolds absorb them"
-    return f"{read[0].upper()}{read[1:]} ({told}). {_sure(series)}"
+    return f"{read[0].upper()}{read[1:]} ({told}{_others(series)}). {_sure(series)}"
+
+
+def _others(series: Series) -> str:
+    """The exponents of the two other counts."""
+    named = (
+        ("at any strength of response", series.weak),
+        ("by decoder rows in the curve units", series.inside),
+    )
+    return "".join(
+        f"; {name} {slope.slope:.2f} \N{PLUS-MINUS SIGN} {slope.error:.2f}"
+        for name, slope in named
+        if slope is not None and slope.error is not None
+    )
 
 
 def _lacking(series: Series) -> list[str]:

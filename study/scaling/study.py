@@ -39,6 +39,7 @@ class ScalingStudy(Study[ScalingConfig, Inputs, Scaling]):
     """
 
     name = "scaling"
+    version = 2
     config = ScalingConfig
 
     def find(self, config: ScalingConfig) -> Inputs:

@@ -25,7 +25,14 @@ from tendril.study.measures.curve_growth import (
     tiling,
 )
 from tendril.study.run import study
-from tendril.study.scaling.curve_family import CurveTest, Family, _fvu, planted_counts
+from tendril.study.scaling.config import ScalingConfig
+from tendril.study.scaling.curve_family import (
+    CurveTest,
+    Family,
+    _fvu,
+    find_curve_inputs,
+    planted_counts,
+)
 from tendril.study.scaling.naming import series_name
 from tendril.study.scaling.runs import Dictionary
 from tendril.study.scaling.series import Series, regime_sentence, series_of
@@ -88,6 +95,8 @@ def test_curve_latents_are_counted_against_sizes(home: Path) -> None:
     assert [one["curves"] for one in found] == [8, 16, 32, 64, 128]
     assert all(one["distinct_directions"] == 8 for one in found)  # copies are no new directions
     assert all(one["distinct_orientations"] == 8 for one in found)
+    assert [one["in_curve_units"] for one in found] == [8, 16, 32, 64, 128]
+    assert all(one["any_strength"] >= one["curves"] for one in found)
     assert found[-1]["widest_gap"] == pytest.approx(45, abs=3)
     assert 0 < found[-1]["fvu_curves"] < 1e-3 and 0 < found[-1]["fvu_rest"] < 1e-3
     (series,) = result.figures["series"]
@@ -127,6 +136,12 @@ def test_runs_that_do_not_belong_in_one_test(home: Path, tmp_path: Path) -> None
         other = made_run(store, home, 1, **{"seed": 4, **fields})
         with pytest.raises(error, match=message):
             study("scaling", run=(one, other), home=str(home), **FIELDS)
+    # vectors of a store of orbits taken one by one are single vectors
+    group = {"rotations": 4, "reflections": True}
+    each = made_run(store, home, 1, seed=10, group=group, orbits="each")
+    config = ScalingConfig(run=(one, each), home=str(home), curves=True)
+    _, found = find_curve_inputs(config, [home / "runs" / name for name in config.run])
+    assert found.name == store.name
     with pytest.raises(ConfigError, match="--curves needs the runs"):
         study("scaling", model=True, curves=True, home=str(tmp_path))
     with pytest.raises(ConfigError, match="--orientation-step must divide"):
@@ -192,7 +207,7 @@ def series_with(counts: list[int], random: list[int], alive: list[int]) -> Serie
     some = tiling([], np.zeros((0, 2)))
     sizes = [100 * 2**i for i in range(len(counts))]
     families = [
-        Family(f"run-{s}", s, 0, a, c, some, 1, 0, r, 0.1, 0.1, ())
+        Family(f"run-{s}", s, 0, a, c, some, 1, 0, c, c, r, r, r, 0.1, 0.1, ())
         for s, a, c, r in zip(sizes, alive, counts, random, strict=True)
     ]
     frequency = np.ones(4)
