@@ -85,7 +85,9 @@ class Family:
     def record(self) -> dict[str, Any]:
         """One record for result.json and curve_family.csv."""
         of_kinds = {
-            f"planted_{one.kind.replace(' ', '_')}": f"{one.latents} on {one.found}/{one.features}"
+            f"planted_{one.kind}": f"{one.latents} on {one.found}/{one.features}"
+            if one.features
+            else one.latents
             for one in self.planted
         }
         return {

@@ -8,10 +8,11 @@ import numpy as np
 from tendril.data.store.tables import columns
 
 from ..measures.allocation import Slope
-from ..measures.curve_growth import SAME, STRONG, TOLERANCE
+from ..measures.curve_growth import SAME, STRONG, TOLERANCE, growth
 from ..page.charts import Axis, Series, chart
 from .curve_family import Family
 from .findings import Scaling
+from .series import FEWEST
 from .series import Series as Runs
 
 HEAD = ("series", "latents", "alive", "seed", "curve latents (random)", "at any strength (random)",
@@ -74,6 +75,7 @@ def curves_context(found: Scaling) -> dict[str, Any] | None:
         "planted": [
             ("series", "latents", "seed", *(f"{kind}" for kind in kinds)),
             *(_planted(one.name, family) for one, family in pairs),
+            *(_planted_exponents(one, kinds) for one in found.series if one.families),
         ]
         if kinds
         else None,
@@ -179,3 +181,15 @@ def _planted(series: str, one: Family) -> list[str]:
         for kind in one.planted
     ]
     return [series, f"{one.latents:,}", str(one.seed), *cells]
+
+
+def _planted_exponents(one: Runs, kinds: Sequence[str]) -> list[str]:
+    """Exponents of the latents of each kind against living latents, over the largest sizes."""
+    large = [family for family in one.families if family.latents in one.sizes[-FEWEST:]]
+    alive = [family.alive for family in large]
+    counts = [
+        [next((p.latents for p in family.planted if p.kind == kind), 0) for family in large]
+        for kind in kinds
+    ]
+    exponents = [_text(growth(alive, numbers)) for numbers in counts]
+    return [one.name, "exponent", "", *exponents]
