@@ -170,15 +170,16 @@ def regime_sentence(series: Series) -> str:
 
 def _others(series: Series) -> str:
     """The exponents of the two other counts."""
+    last, text = series.families[-1], ""
     named = (
-        ("at any strength of response", series.weak),
-        ("by decoder rows in the curve units", series.inside),
+        ("at any strength of response", series.weak, last.weak <= last.random_weak),
+        ("by decoder rows in the curve units", series.inside, last.inside <= last.random_inside),
     )
-    return "".join(
-        f"; {name} {slope.slope:.2f} \N{PLUS-MINUS SIGN} {slope.error:.2f}"
-        for name, slope in named
-        if slope is not None and slope.error is not None
-    )
+    for name, slope, few in named:
+        if slope is not None and slope.error is not None:
+            text += f"; {name} {slope.slope:.2f} \N{PLUS-MINUS SIGN} {slope.error:.2f}"
+            text += ", but no more than among random directions" if few else ""
+    return text
 
 
 def _lacking(series: Series) -> list[str]:
@@ -199,7 +200,10 @@ def _lacking(series: Series) -> list[str]:
 
 def _sure(series: Series) -> str:
     """How sure that is."""
-    seeds = f"{series.seeds} seeds" if series.seeds > 1 else "one seed"
+    each = [sum(one.latents == size for one in series.runs) for size in series.sizes]
+    seeds = "one seed" if max(each) == 1 else f"{min(each)} to {max(each)} runs a size"
+    if min(each) == max(each) > 1:
+        seeds = f"{each[0]} runs a size"
     return (
         f"Weak evidence: one manifold of many, {len(series.sizes)} sizes, {seeds}; latents and "
         "features relate many to many."
