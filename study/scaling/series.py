@@ -17,6 +17,9 @@ FEWEST = 4
 RANGE = 8.0
 """The largest of them over the smallest."""
 SIGMAS = 2.0
+"""Standard errors that an exponent is judged by."""
+LARGE = 0.5
+"""An exponent that may be 0 and may be this large says nothing."""
 
 
 @final
@@ -154,6 +157,8 @@ def regime_sentence(series: Series) -> str:
             f"Not known: at {last.latents:,} latents there are {last.curves} curve latents, and "
             f"{last.random} among as many random directions, so their growth says nothing."
         )
+    if low <= 0 and high >= LARGE:
+        return f"Not known: the error leaves room for growth and for none ({told})."
     if low <= 0 < high:
         read = "the curve family does not grow measurably: no sign that it absorbs latents"
     elif high <= 0:

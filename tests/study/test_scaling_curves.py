@@ -228,6 +228,7 @@ def series_with(counts: list[int], random: list[int], alive: list[int]) -> Serie
         ([10, 24, 25, 24, 25], [9, 20, 40, 80, 99], [100, 200, 400, 800, 1600], "does not grow"),
         ([10, 16, 23, 33, 46], [1, 2, 4, 6, 8], [100, 200, 400, 800, 1600], "a falling part"),
         ([10, 20, 41, 80, 161], [10, 21, 39, 82, 160], [100, 200, 400, 800, 1600], "says nothing"),
+        ([10, 30, 12, 36, 14], [1] * 5, [100, 200, 400, 800, 1600], "for growth and for none"),
         ([10, 20], [0, 0], [100, 200], "2 sizes from 100 to 200, where 4 over a factor of 8"),
         ([0, 0, 0, 0], [0, 0, 0, 0], [100, 200, 400, 800], "no run has a curve latent"),
     ],
@@ -238,7 +239,7 @@ def test_the_sentence_of_the_regime_says_how_sure_it_is(
     series = series_with(counts, random, alive)
     text = regime_sentence(series)
     assert words in text
-    assert ("Not known" in text) == (words[-7:] in ("nothing", "or of 8", " latent"))
+    assert ("Not known" in text) == (words[-7:] in ("nothing", "or none", "or of 8", " latent"))
     if "Not known" not in text:
         assert "many to many" in text and "one seed" in text
         # the first size is no part of the fit
@@ -254,5 +255,7 @@ def test_runs_are_one_series_if_they_differ_in_size_and_seed_only() -> None:
     one = {"objective": "topk", "k": 4, "site": "mixed3a", "latents": 9, "seed": 1, "l1": 3.0}
     assert series_name(one) == series_name({**one, "latents": 99, "seed": 2, "l1": 1.0})
     assert series_name(one) == "mixed3a, topk, k 4"
+    long = {**one, "steps": 400, "batch_size": 2048}
+    assert series_name(long) == "mixed3a, topk, k 4, 0.82 M vectors"
     others = ({"k": 8}, {"objective": "relu_l1"}, {"site": "x"}, {"control": "frozen-decoder"})
     assert len({series_name({**one, **other}) for other in (*others, {})}) == 5
