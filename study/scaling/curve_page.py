@@ -1,6 +1,7 @@
 """The section of the direct test: curve latents against the number of latents."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from .series import Series as Runs
 
 HEAD = ("series", "latents", "alive", "seed", "curve latents (random)", "at any strength (random)",
         "in curve units (random)", "distinct orientations",
-        "distinct directions", "kinds", "copies of units", "widest gap (chance)", "median gap",
+        "distinct directions", "copies of units", "widest gap (chance)", "median gap",
         "FVU, curve rows", "FVU, rest")  # fmt: skip
 EXPONENTS = ("series", "sizes", "seeds", "living latents", "curve latents",
              "curve against living", "largest four sizes", "at any strength", "in curve units",
@@ -48,7 +49,8 @@ def curves_context(found: Scaling) -> dict[str, Any] | None:
     test = found.curves
     if test is None:
         return None
-    pairs = [(one, family) for one in found.series for family in one.families]
+    series = [replace(one, name=one.name.removeprefix(f"{test.site}, ")) for one in found.series]
+    pairs = [(one, family) for one in series for family in one.families]
     kinds = [planted.kind for planted in test.families[0].planted]
     return {
         "lead": (
@@ -57,8 +59,8 @@ def curves_context(found: Scaling) -> dict[str, Any] | None:
             f"criteria of the study of curve detectors; {test.units} of its {test.width} units do. "
             f"A latent lives if it fires on the rows of {test.store} that were read."
         ),
-        "charts": charts(found.series),
-        "exponents": [EXPONENTS, *(_exponents(one) for one in found.series if one.families)],
+        "charts": charts(series),
+        "exponents": [EXPONENTS, *(_exponents(one) for one in series if one.families)],
         "table": [HEAD, *(_row(one.name, family) for one, family in pairs)],
         "key": (
             "In brackets: among as many random directions with the second moments of the living "
@@ -66,16 +68,15 @@ def curves_context(found: Scaling) -> dict[str, Any] | None:
             "response. In curve units: living latents with more than half of the squared norm of "
             "the decoder row in the curve units. Distinct orientations: "
             f"{TOLERANCE:g} degrees apart or more; distinct directions: decoder rows with a "
-            f"cosine below {SAME:g}. Kinds: different pairs of preferred radius and style (line "
-            "or edge). Chance: mean widest gap of as many uniform orientations. Curve rows: "
-            f"{test.rows_curves:,} of {test.rows:,} held-out rows, on which a curve unit reaches "
-            f"{STRONG:g} of the 99 % quantile of its activations above 0, and exceeds all other "
-            "units, each divided by its own."
+            f"cosine below {SAME:g}. Chance: mean widest gap of as many uniform orientations. "
+            f"Curve rows: {test.rows_curves:,} of {test.rows:,} held-out rows, on which a curve "
+            f"unit reaches {STRONG:g} of the 99 % quantile of its activations above 0, and "
+            "exceeds all other units, each divided by its own."
         ),
         "planted": [
             ("series", "latents", "seed", *(f"{kind}" for kind in kinds)),
             *(_planted(one.name, family) for one, family in pairs),
-            *(_planted_exponents(one, kinds) for one in found.series if one.families),
+            *(_planted_exponents(one, kinds) for one in series if one.families),
         ]
         if kinds
         else None,
@@ -142,7 +143,6 @@ def _row(series: str, one: Family) -> list[str]:
         f"{one.inside:,} ({one.random_inside:,})",
         str(tiling.distinct),
         str(tiling.directions),
-        str(one.kinds),
         str(one.copies),
         f"{tiling.widest:.0f}° ({tiling.chance:.0f}°)",
         f"{tiling.median:.1f}°" if one.curves else "",
