@@ -101,23 +101,24 @@ def series_of(found: Sequence[Dictionary], test: CurveTest | None) -> list[Serie
         runs = sorted(runs, key=lambda one: (one.latents, one.seed))
         its = [families[one.run] for one in runs if one.run in families]
         sizes = [one.latents for one in runs]
-        alive = [family.alive for family in its]
         least = sorted(set(sizes))[-FEWEST:][0]
-        large = [family for family in its if family.latents >= least]
+        grown = its if len(set(sizes)) > 1 else []  # one size has no exponent
+        large = [family for family in grown if family.latents >= least]
+        alive, of_large = [one.alive for one in grown], [one.alive for one in large]
         made.append(
             Series(
-                name if len(stores[name]) == 1 else f"{name}, {store}",
-                any(one.objective in BASELINES or one.damaged for one in runs),
-                runs,
-                its,
-                growth(sizes, alive or [one.alive for one in runs]),
-                _loss(runs),
-                growth(alive, [family.curves for family in its]),
-                growth([family.alive for family in large], [family.curves for family in large]),
-                growth([family.alive for family in large], [family.weak for family in large]),
-                growth([family.alive for family in large], [family.inside for family in large]),
-                growth([family.latents for family in its], [family.curves for family in its]),
-                growth(alive, [family.random for family in its]),
+                name=name if len(stores[name]) == 1 else f"{name}, {store}",
+                control=any(one.objective in BASELINES or one.damaged for one in runs),
+                runs=runs,
+                families=its,
+                alive=growth(sizes, alive or [one.alive for one in runs]),
+                loss=_loss(runs),
+                curves=growth(alive, [one.curves for one in grown]),
+                tail=growth(of_large, [one.curves for one in large]),
+                weak=growth(of_large, [one.weak for one in large]),
+                inside=growth(of_large, [one.inside for one in large]),
+                by_size=growth([one.latents for one in grown], [one.curves for one in grown]),
+                random=growth(alive, [one.random for one in grown]),
             )
         )
     return made

@@ -246,6 +246,16 @@ def test_the_sentence_of_the_regime_says_how_sure_it_is(
         assert f"from 200 to {series.sizes[-1]:,} latents" in text
 
 
+def test_runs_of_one_size_have_no_exponent() -> None:
+    series = series_with([10], [1], [90])
+    assert series.curves is None and series.tail is None
+    assert "1 size from 100 to 100" in regime_sentence(series)
+    two = replace(series.families[0], alive=95, run="b", curves=20)
+    runs = [series.runs[0], replace(series.runs[0], run="b", seed=1)]
+    test = CurveTest("net", "site", "store", 3, 9, 10, 5, [*series.families, two])
+    assert series_of(runs, test)[0].curves is None
+
+
 def test_controls_have_no_regime() -> None:
     series = replace(series_with([10] * 5, [1] * 5, [100] * 5), control=True)
     assert regime_sentence(series).startswith("A control")
