@@ -9,7 +9,7 @@ from ..page.charts import Axis, Series, chart
 from .findings import Scaling
 from .runs import Dictionary
 
-RUNS = ("series", "latents", "alive", "seed", "FVU", "slope of frequency", "ranks",
+RUNS = ("series", "latents", "alive", "seed", "FVU", "slope of frequency",
         "nearest row (random)", "local dimension (random)")  # fmt: skip
 MOST = 7
 """Dictionaries in a chart, at most."""
@@ -58,7 +58,6 @@ def _wild(one: Dictionary, series: str) -> list[str]:
         str(one.seed),
         f"{one.fvu:.3f}",
         f"{slope.slope:.2f} \N{PLUS-MINUS SIGN} {slope.error:.2f}" if slope else "",
-        f"{slope.first:,} to {slope.last:,}" if slope else "",
         f"{np.median(near.cosine_S):.2f} ({np.median(like.cosine_S):.2f})" if near and like else "",
         f"{near.dimension:.1f} ({like.dimension:.1f})" if near and like else "",
     ]
