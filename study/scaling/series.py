@@ -155,23 +155,42 @@ def regime_sentence(series: Series) -> str:
     spread = SIGMAS * float(np.sqrt(last.random + last.curves))
     if low > 0 and last.curves <= last.random + spread:
         return (
-            f"Not known: at {last.latents:,} latents there are {last.curves} curve latents, and "
-            f"{last.random} among as many random directions, so their growth says nothing."
-        )
+            f"By the criteria for curves not known: at {last.latents:,} latents there are "
+            f"{last.curves} curve latents, and {last.random} among as many random directions, so "
+            f"their growth says nothing. {_by_rows(series)}"
+        ).strip()
     if low <= 0 and high >= LARGE:
         return f"Not known: the error leaves room for growth and for none ({told})."
+    return f"{_reading(low, high)} ({told}{_others(series)}). {_sure(series)}"
+
+
+def _reading(low: float, high: float) -> str:
+    """What an exponent between low and high says."""
     if low <= 0 < high:
-        read = "the curve family does not grow measurably: no sign that it absorbs latents"
-    elif high <= 0:
-        read = "the curve family does not grow: no sign that it absorbs latents"
-    elif high < 1:
-        read = (
-            "the curve family takes more latents but a falling part of them, as where each further "
+        return "The curve family does not grow measurably: no sign that it absorbs latents"
+    if high <= 0:
+        return "The curve family does not grow: no sign that it absorbs latents"
+    if high < 1:
+        return (
+            "The curve family takes more latents but a falling part of them, as where each further "
             "latent finds a feature of its own"
         )
-    else:
-        read = "the curve family keeps its part of the latents, as where manifolds absorb them"
-    return f"{read[0].upper()}{read[1:]} ({told}{_others(series)}). {_sure(series)}"
+    return "The curve family keeps its part of the latents, as where manifolds absorb them"
+
+
+def _by_rows(series: Series) -> str:
+    """What decoder rows in the curve units say, where more of them are than by chance."""
+    slope, last = series.inside, series.families[-1]
+    chance = last.random_inside + SIGMAS * float(np.sqrt(last.random_inside + last.inside))
+    if slope is None or slope.error is None or last.inside <= chance:
+        return ""
+    low, high = (slope.slope + sign * SIGMAS * slope.error for sign in (-1, 1))
+    power = f"{slope.slope:.2f} \N{PLUS-MINUS SIGN} {slope.error:.2f}"
+    return (
+        f"By decoder rows: {_reading(low, high).replace('The', 'the', 1)} (rows in the curve units "
+        f"~ living latents^({power}), {last.inside} at {last.latents:,} latents and "
+        f"{last.random_inside} by chance). {_sure(series)}"
+    )
 
 
 def _others(series: Series) -> str:

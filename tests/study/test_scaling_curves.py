@@ -239,11 +239,19 @@ def test_the_sentence_of_the_regime_says_how_sure_it_is(
     series = series_with(counts, random, alive)
     text = regime_sentence(series)
     assert words in text
-    assert ("Not known" in text) == (words[-7:] in ("nothing", "or none", "or of 8", " latent"))
-    if "Not known" not in text:
+    assert ("ot known" in text) == (words[-7:] in ("nothing", "or none", "or of 8", " latent"))
+    if "ot known" not in text:
         assert "many to many" in text and "one seed" in text
         # the first size is no part of the fit
         assert f"from 200 to {series.sizes[-1]:,} latents" in text
+
+
+def test_decoder_rows_speak_where_the_criteria_cannot() -> None:
+    made = series_with([10, 20, 41, 80, 161], [10, 21, 39, 82, 160], [100, 200, 400, 800, 1600])
+    assert "By decoder rows" not in regime_sentence(made)
+    families = [replace(one, random_inside=0) for one in made.families]
+    text = regime_sentence(replace(made, families=families))
+    assert "By decoder rows: the curve family keeps its part" in text and "0 by chance" in text
 
 
 def test_runs_of_one_size_have_no_exponent() -> None:
