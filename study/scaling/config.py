@@ -1,23 +1,26 @@
 """What the study of scaling can be asked. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
 
 from tendril.data.errors import ConfigError
 
-from ..core.config import StudyConfig, at_least
+from ..core.config import VisionConfig, at_least
+from ..measures.curve_search import CurveSearch, Flat
 
 MOST = 1e9
 
 
 @dataclass(frozen=True)
-class ScalingConfig(StudyConfig):
+class ScalingConfig(VisionConfig):
     """How dictionaries scale when features are manifolds: the theory, toys and your own runs.
 
     --model shares out latents among features by the allocation model: how many features D(N) have
     a latent, in which regime. --run takes runs of any kind: of a store of one synthetic manifold,
     the loss against the number of latents; of many synthetic manifolds, the features found beside
-    the model's; of a network, firing frequencies and decoder rows beside controls. The model takes
-    ten seconds on one CPU core; a run of 16,384 latents a few.
+    the model's; of a network, firing frequencies and decoder rows beside controls. --curves counts
+    the curve latents of runs on one site of a vision network, a manifold that is known. The model
+    takes ten seconds on one CPU core, a run of 16,384 latents a few, drawing curves a minute.
     """
 
     model: bool = False
@@ -41,6 +44,12 @@ class ScalingConfig(StudyConfig):
     """Runs: first rank of the slope of firing frequency against rank."""
     last_rank: int = 0
     """Runs: last rank; 0: the last latent that fires."""
+    curves: bool = False
+    """Count the curve latents of the runs, which are of one site of a vision network."""
+    rows: int = 20_000
+    """Curves: rows of the store on which a latent must fire to count, and held-out rows on which
+    the loss is measured, at most."""
+    search: Annotated[CurveSearch, Flat] = field(default_factory=CurveSearch)
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""
@@ -49,7 +58,13 @@ class ScalingConfig(StudyConfig):
                 "`tendril study scaling` needs --model, --run or both; got neither. --model shows "
                 "the theory, --run RUN RUN what dictionaries do."
             )
-        at_least(self, first_rank=1, last_rank=0, features=0, smallest=10)
+        if self.curves and not self.run:
+            raise ConfigError(
+                "--curves needs the runs whose curve latents it counts; got none. Give them with "
+                "--run RUN RUN."
+            )
+        self.search.check()
+        at_least(self, first_rank=1, last_rank=0, features=0, smallest=10, rows=100)
         if not 0 < self.alpha <= 10:
             raise ConfigError(f"--alpha must be above 0 and at most 10; got {self.alpha:g}.")
         if not self.beta or not all(0 < beta <= 10 for beta in self.beta):

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
+from .curve_family import CurveTest
 from .mixture import MEASURED, Mixture, where_they_part
 from .model import Line
 from .runs import Dictionary
-from .toys import curves
+from .series import Series, series_of
+from .toys import curves as toy_curves
 
 
 @final
@@ -20,6 +23,7 @@ class Scaling:
     lines: Sequence[Line]
     dictionaries: Sequence[Dictionary]
     mixtures: Sequence[Mixture]
+    curves: CurveTest | None = None
 
     def toys(self) -> list[Dictionary]:
         """Runs on a store of one manifold."""
@@ -29,6 +33,11 @@ class Scaling:
         """Runs on activations of a network."""
         return [one for one in self.dictionaries if one.shape is None]
 
+    @cached_property
+    def series(self) -> list[Series]:
+        """Runs on activations of a network that differ in size and seed only."""
+        return series_of(self.wild(), self.curves)
+
     def figures(self) -> dict[str, Any]:
         """As JSON values."""
         return {
@@ -36,9 +45,11 @@ class Scaling:
             "lines": len(self.lines),
             "dictionaries": len(self.dictionaries),
             "model": [line.record() for line in self.lines],
-            "toys": [curve.record() for curve in curves(self.toys())],
+            "toys": [curve.record() for curve in toy_curves(self.toys())],
             "runs": [one.record() | self._predicted(one) for one in self.dictionaries],
             "mixtures": [_mixture(one) for one in self.mixtures],
+            "series": [one.record() for one in self.series],
+            "curve_family": [one.record() for one in self.curves.families] if self.curves else [],
         }
 
     def _predicted(self, one: Dictionary) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the page of scaling shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,16 +8,15 @@ import numpy as np
 from tendril.data.store.tables import columns
 
 from ..page.charts import Axis, Series, chart
+from .curve_page import curves_context, curves_headline, curves_table
 from .findings import Scaling
 from .mixture_section import mixtures_context, staircase
 from .model import DECADES, REGIMES, Line
-from .runs import Dictionary
 from .toys_page import toys_context
+from .wild_page import wild_context
 
 MODEL = ("beta", "regime", "features of 1 latent", "features of N latents", "D / N",
          "exponent of D (theory)", "exponent of L (theory)")  # fmt: skip
-RUNS = ("run", "objective", "site", "latents", "alive", "seed", "FVU", "slope of frequency",
-        "nearest row (random)", "local dimension (random)")  # fmt: skip
 
 
 def headline(figures: Mapping[str, Any]) -> str:
@@ -42,6 +41,7 @@ def headline(figures: Mapping[str, Any]) -> str:
             f"The steepest slope of firing frequency against rank is {steepest['slope']:.2f} "
             f"({steepest['run']})."
         )
+    parts += curves_headline(figures)
     return " ".join(parts) or f"{figures['dictionaries']} dictionaries were read."
 
 
@@ -66,12 +66,12 @@ def table(figures: Mapping[str, Any]) -> str:
         names = ("run", "alive", "fvu", "slope", "nearest_cosine", "dimension", "manifolds_found")
         rows_of_runs = [[str(one[name]) for name in names] for one in figures["runs"]]
         parts.append(columns([[name.replace("_", " ") for name in names], *rows_of_runs]))
+    parts += curves_table(figures)
     return "\n\n".join(parts)
 
 
 def context(found: Scaling) -> dict[str, Any]:
     """What page.html shows."""
-    wild = found.wild()
     return {
         "lead": (
             "A feature that is a manifold, such as curves of every orientation, can absorb any "
@@ -82,9 +82,8 @@ def context(found: Scaling) -> dict[str, Any]:
         "model": model_context(found),
         "toys": toys_context(found.toys()),
         "mixtures": mixtures_context(found.mixtures),
-        "wild": {"table": [RUNS, *(_wild(one) for one in wild)], "charts": wild_charts(wild)}
-        if wild
-        else None,
+        "wild": wild_context(found),
+        "curves": curves_context(found),
     }
 
 
@@ -147,44 +146,4 @@ def _model_row(line: Line) -> list[str]:
         f"{100 * last.efficiency:.2g} %",
         f"{line.features.slope:.3f} ({line.expected_features:.3f})",
         f"{line.loss.slope:.3f} ({line.expected_loss:.3f})",
-    ]
-
-
-def _wild(one: Dictionary) -> list[str]:
-    near, like = one.near, one.like
-    return [
-        one.run,
-        one.objective,
-        f"{one.subject} {one.site}".strip(),
-        str(one.latents),
-        str(one.alive),
-        str(one.seed),
-        f"{one.fvu:.3f}",
-        f"{one.slope.slope:.2f} \N{PLUS-MINUS SIGN} {one.slope.error:.2f}" if one.slope else "",
-        f"{np.median(near.cosine_S):.2f} ({np.median(like.cosine_S):.2f})" if near and like else "",
-        f"{near.dimension:.1f} ({like.dimension:.1f})" if near and like else "",
-    ]
-
-
-def wild_charts(wild: Sequence[Dictionary]) -> list[tuple[str, Any]]:
-    """Firing frequency against rank, and cosines of neighbours beside random directions."""
-    firing, near = [], []
-    for number, one in enumerate(wild):
-        falling = np.sort(one.frequency_S[one.frequency_S > 0])[::-1]
-        firing.append(Series(one.run, 1.0 + np.arange(len(falling)), falling, colour=number))
-        for each, dashed in ((one.near, False), (one.like, True)):
-            if each is not None:
-                cosine = np.sort(each.cosine_S)[::-1]
-                place = (np.arange(len(cosine)) + 0.5) / len(cosine)
-                name = f"random like {one.run}" if dashed else one.run
-                near.append(Series(name, place, cosine, dashed=dashed, colour=number))
-    return [
-        (
-            "Firing frequency",
-            chart(firing, Axis("rank", log=True), Axis("fraction of vectors", log=True)),
-        ),
-        (
-            "Most similar other row",
-            chart(near, Axis("fraction of latents"), Axis("cosine")),
-        ),
     ]

@@ -31,6 +31,7 @@ from ..measures.manifold_counts import Counts, count_latents
 from ..measures.manifold_losses import Losses, manifold_losses
 from .circle import Circle, circle_of
 from .config import ScalingConfig
+from .naming import series_name
 from .settings import Setting, setting_of
 from .toy_loss import Toy, toy_of
 
@@ -79,6 +80,9 @@ class Dictionary:
     shape: Shape | None
     counts: Counts | None
     store: str = ""
+    series: str = ""
+    """What it shares with runs of other sizes and seeds."""
+    damaged: bool = False
     setting: Setting | None = None
     losses: Losses | None = None
     toy: Toy | None = None
@@ -164,6 +168,8 @@ def read_dictionary(config: ScalingConfig, folder: Path) -> Dictionary:
         losses=losses,
         toy=toy,
         circle=circle,
+        series=series_name(trained),
+        damaged=trained.get("control", "none") != "none",
     )
 
 
