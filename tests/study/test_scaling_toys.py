@@ -1,6 +1,8 @@
 """Runs on one manifold: L(n), its exponent or plateau, and pictures of circles."""
 
 import math
+import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from tendril.data.errors import RunNotFoundError
 from tendril.data.store.reader import open_store
 from tendril.data.store.truth import open_truth
 from tendril.harvest.config import SyntheticConfig
+from tendril.harvest.recipes import RECIPES
 from tendril.harvest.run import harvest
 from tendril.models.dictionaries.checkpoint import load_sae
 from tendril.models.dictionaries.sae import SAE
@@ -27,6 +30,7 @@ from tendril.study.scaling.toy_loss import Toy, toy_of
 from tendril.study.scaling.toys import curves
 from tendril.train.config import TrainConfig
 from tendril.train.sweep.config import SweepConfig
+from tendril.train.sweep.recipes import SWEEPS
 from tendril.train.sweep.sweep import sweep
 
 from .test_page import check
@@ -179,3 +183,31 @@ def test_a_name_of_no_run_and_no_sweep(home: Path) -> None:
     name, folders = runs_called("tiles", str(home))
     assert name.startswith("sweep-tiles-") and len(folders) == 4
     assert runs_called(folders[0].name, str(home)) == (folders[0].name, [folders[0]])
+
+
+def make_says(*words: str) -> str:
+    """The commands of make, without running them."""
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "study", *words],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_make_trains_what_its_study_of_scaling_reads() -> None:
+    said = make_says("RECIPE=scaling")
+    study_words = said[said.index("tendril study scaling") :].replace("\\", "").split()
+    shapes = re.findall(r"for toy in (.*?);", said)[0].split()
+    harvested = re.findall(r"tendril harvest (\S+)", said)
+    assert harvested == [f"toy_{shape}" for shape in shapes] and set(harvested) <= set(RECIPES)
+    trained = re.findall(r"tendril train (\S+) --store (\S+) --name (\S+)", said)
+    assert {recipe for recipe, _, _ in trained} <= set(SWEEPS) and len(trained) == 3
+    names = [name for _, _, name in trained]
+    expanded = {name.replace("$toy", shape) for name in names for shape in shapes}
+    assert set(study_words[study_words.index("--run") + 1 :]) == expanded
+    assert "--model" in study_words
+    assert "harvest" not in make_says("RECIPE=scaling", "RUN=mine")
+    assert "harvest" not in make_says()
