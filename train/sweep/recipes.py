@@ -7,7 +7,7 @@ from typing import Any
 from ..config import OBJECTIVES, TrainConfig
 from .config import SweepConfig
 
-TOY_SIZES = (1, 2, 4, 8, 24, 64, 256)
+TOY_SIZES = (1, 2, 4, 6, 8, 12, 24, 64, 256)
 
 
 def sweep() -> SweepConfig:
