@@ -166,7 +166,7 @@ def shape_of(truth: Truth | None) -> Shape | None:
 def measured_curve(
     found: Sequence[Dictionary], shape: Shape, objective: str, setting: str = ""
 ) -> Measured | None:
-    """L(n) of one manifold from runs on it of the same objective (and setting, e.g. `lambda 1`), as
+    """L(n) of one manifold from runs on it of the same objective (and `Toy.setting`), as
     the mean loss of runs with n latents that fire; None without such runs. L(0) = 1."""
     losses: dict[int, list[float]] = {}
     for one in found:

@@ -77,7 +77,11 @@ def test_a_circle_is_tiled_as_the_formula_says(home: Path) -> None:
         b_dec = load_sae(home / "runs" / runs[m]["run"]).b_dec
         assert (b_dec == 0).all(), "b_dec would do better than the formula"
     (lasso, tiles) = result.figures["toys"]
-    assert (lasso["objective"], lasso["seeds"], lasso["setting"]) == ("relu_l1", 2, "lambda 0.5")
+    assert (lasso["objective"], lasso["seeds"], lasso["setting"]) == (
+        "relu_l1",
+        2,
+        "lambda 0.5, 100 steps",
+    )
     assert tiles["beta"] > 1 and tiles["verdict"] == "falls to 64" and tiles["level"] == ""
     check(text := result.report.read_text())
     assert text.count('<svg class="circle"') == 2 + 2, "4 and 24 of ReLU, 4 and 8 of TopK"
@@ -113,7 +117,14 @@ def test_the_loss_of_a_run_is_that_of_its_objective_on_held_out_rows(home: Path)
 
 def test_bounds_of_other_objectives(home: Path) -> None:
     truth = open_truth(open_store(next((home / "store").iterdir())))
-    common = {"width": 3, "scales": {"rows": 3**0.5}, "held_out": 0.05, "l1": 1.0, "k": 1}
+    common = {
+        "width": 3,
+        "scales": {"rows": 3**0.5},
+        "held_out": 0.05,
+        "l1": 1.0,
+        "k": 1,
+        "steps": 9,
+    }
     sae = SAE(3, 8, Sparsity("relu"), pre_bias=False)  # says zero
     jump = toy_of(sae, {"objective": "jumprelu", "l0": 0.3} | common, truth)
     assert (jump.loss, jump.bound) == (pytest.approx(1, rel=1e-3), pytest.approx(0.3))
@@ -122,7 +133,7 @@ def test_bounds_of_other_objectives(home: Path) -> None:
     aimed = toy_of(sae, {"objective": "jumprelu", "l0": 1.0, "target_l0": 2.0} | common, truth)
     assert math.isnan(aimed.loss) and aimed.setting == "target L0 2"
     assert math.isnan(toy_of(sae, {"objective": "gated"} | common, truth).loss)
-    assert toy_of(sae, {"objective": "topk"} | common, truth).setting == "k 1"
+    assert toy_of(sae, {"objective": "topk"} | common, truth).setting == "k 1, 9 steps"
 
 
 def runs_of(
