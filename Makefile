@@ -55,7 +55,7 @@ train: setup ## store -> a dictionary in runs/
 	$(TENDRIL) train $(or $(RECIPE),topk) $(call flag,STORE,store) $(call flag,SITE,site) $(call flag,LATENTS,latents) \
 	  $(call flag,K,k) $(call flag,STEPS,steps) $(call flag,DEVICE,device) $(ARGS)
 
-# `make study RECIPE=scaling` without a RUN makes toys of its own first: about five minutes
+# `make study RECIPE=scaling` without a RUN makes toys of its own first: two minutes on an idle core
 TOYS := relu-circle relu-sphere relu-shell jumprelu-circle jumprelu-sphere jumprelu-shell topk-circle
 SCALING := $(and $(filter scaling,$(RECIPE)),$(if $(RUN),,yes))
 

@@ -26,9 +26,10 @@ class Toy:
     """The held-out loss of a run on one manifold, where 1 is the loss of no latents. NaN for an
     objective whose loss is not known here.
 
-    loss:  of the objective, penalty included
-    bound: no dictionary of any size has a lower one (without b_dec): every point has a latent of
-           its own
+    setting: what was the same in runs that are compared: lambda or k, and the steps of training
+    loss:    of the objective, penalty included
+    bound:   no dictionary of any size has a lower one (without b_dec): every point has a latent of
+             its own
     """
 
     setting: str
@@ -45,10 +46,11 @@ def toy_of(sae: SAE, trained: Mapping[str, Any], truth: Truth) -> Toy:
     if objective in L0 and trained.get("target_l0"):
         return Toy(f"target L0 {trained['target_l0']:g}", np.nan, np.nan)
     rows_ND, width = held_out_rows(truth.store, float(trained["held_out"])), int(trained["width"])
+    steps = f"{int(trained['steps']):,} steps"
     scale = float(trained["scales"][ROWS])  # so that E||x||^2 is the width
     missed_N, length_N, active_N = _parts(sae, rows_ND, scale)
     if objective in UNPENALISED:
-        return Toy(f"k {trained['k']}", float(missed_N.mean()) / width, 0.0)
+        return Toy(f"k {trained['k']}, {steps}", float(missed_N.mean()) / width, 0.0)
     weight = float(trained["l1" if objective in L1 else "l0"])
     norm_N = scale * rows_ND.double().norm(dim=1).numpy()
     if objective in L1:
@@ -59,8 +61,8 @@ def toy_of(sae: SAE, trained: Mapping[str, Any], truth: Truth) -> Toy:
         loss_N = missed_N / width + weight * active_N
         bound_N = np.minimum(norm_N**2 / width, weight)
     start = float(trained.get("start_l0", 0)) if objective in L0 else 0.0
-    setting = f"lambda {weight:g}" + (f", first L0 {start:g}" if start else "")
-    return Toy(setting, float(loss_N.mean()), float(bound_N.mean()))
+    began = f", first L0 {start:g}" if start else ""
+    return Toy(f"lambda {weight:g}{began}, {steps}", float(loss_N.mean()), float(bound_N.mean()))
 
 
 def held_out_rows(store: Store, fraction: float) -> Float[Tensor, "n d"]:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from tendril.data.errors import RunNotFoundError
 from tendril.data.store.reader import open_store
 from tendril.data.store.truth import open_truth
 from tendril.harvest.config import SyntheticConfig
+from tendril.harvest.recipes import RECIPES
 from tendril.harvest.run import harvest
 from tendril.models.dictionaries.checkpoint import load_sae
 from tendril.models.dictionaries.sae import SAE
@@ -29,6 +32,7 @@ from tendril.study.scaling.toy_loss import Toy, toy_of
 from tendril.study.scaling.toys import curves
 from tendril.train.config import TrainConfig
 from tendril.train.sweep.config import SweepConfig
+from tendril.train.sweep.recipes import SWEEPS
 from tendril.train.sweep.sweep import sweep
 
 from .test_page import check
@@ -75,7 +79,11 @@ def test_a_circle_is_tiled_as_the_formula_says(home: Path) -> None:
         b_dec = load_sae(home / "runs" / runs[m]["run"]).b_dec
         assert (b_dec == 0).all(), "b_dec would do better than the formula"
     (lasso, tiles) = result.figures["toys"]
-    assert (lasso["objective"], lasso["seeds"], lasso["setting"]) == ("relu_l1", 2, "lambda 0.5")
+    assert (lasso["objective"], lasso["seeds"], lasso["setting"]) == (
+        "relu_l1",
+        2,
+        "lambda 0.5, 100 steps",
+    )
     assert tiles["beta"] > 1 and tiles["verdict"] == "falls to 64" and tiles["level"] == ""
     check(text := result.report.read_text())
     assert text.count('<svg class="circle"') == 2 + 2, "4 and 24 of ReLU, 4 and 8 of TopK"
@@ -112,7 +120,14 @@ def test_the_loss_of_a_run_is_that_of_its_objective_on_held_out_rows(home: Path)
 
 def test_bounds_of_other_objectives(home: Path) -> None:
     truth = open_truth(open_store(next((home / "store").iterdir())))
-    common = {"width": 3, "scales": {"rows": 3**0.5}, "held_out": 0.05, "l1": 1.0, "k": 1}
+    common = {
+        "width": 3,
+        "scales": {"rows": 3**0.5},
+        "held_out": 0.05,
+        "l1": 1.0,
+        "k": 1,
+        "steps": 9,
+    }
     sae = SAE(3, 8, Sparsity("relu"), pre_bias=False)  # says zero
     jump = toy_of(sae, {"objective": "jumprelu", "l0": 0.3} | common, truth)
     assert (jump.loss, jump.bound) == (pytest.approx(1, rel=1e-3), pytest.approx(0.3))
@@ -121,7 +136,7 @@ def test_bounds_of_other_objectives(home: Path) -> None:
     aimed = toy_of(sae, {"objective": "jumprelu", "l0": 1.0, "target_l0": 2.0} | common, truth)
     assert math.isnan(aimed.loss) and aimed.setting == "target L0 2"
     assert math.isnan(toy_of(sae, {"objective": "gated"} | common, truth).loss)
-    assert toy_of(sae, {"objective": "topk"} | common, truth).setting == "k 1"
+    assert toy_of(sae, {"objective": "topk"} | common, truth).setting == "k 1, 9 steps"
 
 
 def runs_of(
@@ -182,3 +197,31 @@ def test_a_name_of_no_run_and_no_sweep(home: Path) -> None:
     name, folders = runs_called("tiles", str(home))
     assert name.startswith("sweep-tiles-") and len(folders) == 4
     assert runs_called(folders[0].name, str(home)) == (folders[0].name, [folders[0]])
+
+
+def make_says(*words: str) -> str:
+    """The commands of make, without running them."""
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "study", *words],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_make_trains_what_its_study_of_scaling_reads() -> None:
+    said = make_says("RECIPE=scaling")
+    study_words = said[said.index("tendril study scaling") :].replace("\\", "").split()
+    shapes = re.findall(r"for toy in (.*?);", said)[0].split()
+    harvested = re.findall(r"tendril harvest (\S+)", said)
+    assert harvested == [f"toy_{shape}" for shape in shapes] and set(harvested) <= set(RECIPES)
+    trained = re.findall(r"tendril train (\S+) --store (\S+) --name (\S+)", said)
+    assert {recipe for recipe, _, _ in trained} <= set(SWEEPS) and len(trained) == 3
+    names = [name for _, _, name in trained]
+    expanded = {name.replace("$toy", shape) for name in names for shape in shapes}
+    assert set(study_words[study_words.index("--run") + 1 :]) == expanded
+    assert "--model" in study_words
+    assert "harvest" not in make_says("RECIPE=scaling", "RUN=mine")
+    assert "harvest" not in make_says()

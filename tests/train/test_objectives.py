@@ -5,10 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tendril.data.errors import ConfigError
 from tendril.models.dictionaries.gated import Gated
 from tendril.models.dictionaries.sae import SAE, Dictionary
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.models.dictionaries.tied import Tied
+from tendril.train.config import TrainConfig
 from tendril.train.objectives.base import Loss, Objective, annealed, warmed
 from tendril.train.objectives.batch_topk import BatchTopK, prefixes
 from tendril.train.objectives.k_sparse import Aux, TopK
@@ -355,3 +357,9 @@ def test_thresholds_of_jumprelu_start_where_so_many_latents_pass(start: float) -
     assert sae.threshold is not None and len(sae.threshold.unique()) == 1
     few = objective.start(x_ND, 2, torch.Generator().manual_seed(0))
     assert few.threshold is not None and (few.threshold >= 0.01 - 1e-9).all()
+
+
+@pytest.mark.parametrize(("value", "said"), [(5.0, "at most 4, the"), (-1.0, "0 or more")])
+def test_no_more_latents_can_start_active_than_there_are(value: float, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"--start-l0 must be {said}"):
+        TrainConfig(objective="jumprelu", latents=4, start_l0=value).check(6)

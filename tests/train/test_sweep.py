@@ -95,7 +95,14 @@ def test_every_dictionary_is_the_one_trained_alone(home: Path, other: Path, thre
     assert (again.sweep, again.runs, again.trained) == (result.sweep, 10, 0)
 
 
-@pytest.mark.parametrize("objective", ["topk", "batch_topk", "gated", "jumprelu"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "topk",
+        "jumprelu",
+        *(pytest.param(o, marks=pytest.mark.slow) for o in ("batch_topk", "gated")),
+    ],
+)
 @pytest.mark.many_steps
 def test_without_b_dec_it_stays_zero_alone_in_a_sweep_and_after_a_stop(
     home: Path, other: Path, objective: str, monkeypatch: pytest.MonkeyPatch

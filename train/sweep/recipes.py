@@ -7,7 +7,7 @@ from typing import Any
 from ..config import OBJECTIVES, TrainConfig
 from .config import SweepConfig
 
-TOY_SIZES = (1, 2, 4, 8, 24, 64, 256)
+TOY_SIZES = (1, 2, 4, 6, 8, 12, 24, 64, 256)
 
 
 def sweep() -> SweepConfig:
@@ -85,8 +85,8 @@ def toy_topk() -> SweepConfig:
     """Dictionaries of one manifold, from 1 to 256 latents: TopK with one active latent.
 
     Without b_dec, whose use would make a code of one latent better than its theory: on a circle,
-    m latents leave 1/2 - sin(2 pi/m) / (4 pi/m) of the variance. Dead latents are initialised again.
-    15 s on one CPU core.
+    m latents leave 1/2 - sin(2 pi/m) / (4 pi/m) of the variance. Dead latents are initialised
+    again. 15 s on one CPU core.
     """
     base = _toy("toy-topk", lr=1e-2, batch_size=256, bias="none")
     base = replace(base, dead_after=3000, resample_every=50)
