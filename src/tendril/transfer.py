@@ -1,10 +1,9 @@
 """`tendril push NAME ADDRESS` and `tendril pull ADDRESS`: runs and stores to and from others."""
 
 import inspect
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -99,9 +98,12 @@ def commands_of(kind: str, folder: Path) -> list[str]:
     """The commands that make a run or store again, as far as they are on record."""
     if kind == "store":
         return list(filter(None, [harvest_command_of(folder)]))
+    from .models.dictionaries.checkpoint import CONFIG, RESULT, check_files, read_json
     from .train.command import store_of, train_command
 
-    trained: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    if (folder / RESULT).is_file():  # else it is said that the run is not finished
+        check_files(folder, CONFIG)
+    trained = read_json(folder / CONFIG)
     store = store_of(folder, trained)
     return list(filter(None, [harvest_command_of(store) if store else "", train_command(trained)]))
 
