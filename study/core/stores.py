@@ -21,6 +21,9 @@ from tendril.models.dictionaries.checkpoint import DICTIONARY, RESULT, read_conf
 from .config import outlier_remark
 from .report import file_digest
 
+MOST_WARNINGS = 6
+"""Of more warnings a page shows the first alone."""
+
 
 def store_of_run(run: Path, home: str, store: str = "") -> Store:
     """The store that a run was trained on, or the one named. Raises StoreNotFoundError."""
@@ -35,13 +38,23 @@ def store_of_run(run: Path, home: str, store: str = "") -> Store:
 
 
 def training_warnings(runs: Iterable[Path]) -> list[str]:
-    """What training has warned of, as result.json of the runs says: remarks for their readers."""
-    return [
-        f"Training of {run.name} has warned: {text}"
+    """What training has warned of, as result.json of the runs says: remarks for their readers.
+
+    Of many warnings the first stands for all.
+    """
+    found = [
+        (run.name, text)
         for run in runs
         if (run / RESULT).is_file()
         for text in read_figures(run).get("warnings", [])
     ]
+    if len(found) > MOST_WARNINGS:
+        (name, text), warned = found[0], len({name for name, _ in found})
+        return [
+            f"Training of {warned} runs has warned, e.g. that of {name}: {text} All warnings stand "
+            "in result.json of the runs."
+        ]
+    return [f"Training of {name} has warned: {text}" for name, text in found]
 
 
 def trained_sites(run: Path, store: Store, width: int) -> tuple[str, ...]:

@@ -73,13 +73,18 @@ def effect_rows(found: Sequence[Effect]) -> list[list[str]]:
                 str(width),
                 names[one.metric],
                 f"{math.exp(one.log_ratio):.3f}",
-                f"{low:.3f}-{high:.3f}" if math.isfinite(one.half) else "one network",
+                f"{_ratio(low)}-{_ratio(high)}" if math.isfinite(one.half) else "one network",
                 f"{100 * one.seed_noise:.1f} %" if math.isfinite(one.seed_noise) else "",
                 f"{one.networks[0]} and {one.networks[1]}",
                 one.direction,
             ]
         )
     return rows
+
+
+def _ratio(value: float) -> str:
+    """A ratio; one that is far from 1 as a bound."""
+    return "<0.01" if value < 0.01 else ">100" if value > 100 else f"{value:.3g}"
 
 
 def context(inputs: RobustnessInputs, found: Robustness) -> dict[str, Any]:

@@ -175,3 +175,13 @@ def test_a_run_of_an_earlier_version_has_no_warnings(home: Path) -> None:
     write_figures(result.run, figures, ("config.json", "dictionary.safetensors"))
     assert training_warnings([result.run, home]) == []
     assert train(sparse.tiny(home)).warnings == []
+
+
+def test_of_many_warnings_a_page_shows_one(tmp_path: Path) -> None:
+    runs = [tmp_path / f"run-{number}" for number in range(7)]
+    for run in runs:
+        run.mkdir()
+        (run / "result.json").write_text('{"warnings": ["It is so."]}')
+    assert len(training_warnings(runs[:6])) == 6
+    (told,) = training_warnings(runs)
+    assert "7 runs has warned, e.g. that of run-0: It is so." in told
