@@ -12,6 +12,7 @@ from .inputs import Trained
 CONDITIONS = ("clean", "fgsm", "pgd")
 CONTROLS = ("pca", "ica", "random", "neurons")
 CERTAIN = 0.95  # of the intervals
+EXACT = 1e-4  # FVU below which a dictionary has enough latents for every vector
 LEAST = 0.5  # of the best clean accuracy that a network must reach to be compared
 LOWER, HIGHER, OPEN = "lower", "higher", "open"
 
@@ -207,7 +208,7 @@ def effects(runs: Sequence[Measured], metric: str) -> list[Effect]:
                 (len(plain), len(robust)),
             )
         )
-    return found
+    return sorted(found, key=lambda one: (one.cell[1] in CONTROLS, one.cell))
 
 
 def _by_network(
@@ -217,7 +218,7 @@ def _by_network(
     found: dict[str, list[float]] = {}
     for one in runs:
         value = one.value(metric)
-        if chosen(one) and value > 0:
+        if chosen(one) and value > (EXACT if metric == "fvu" else 0):
             found.setdefault(one.network.name, []).append(math.log(value))
     return list(found.values())
 

@@ -12,6 +12,7 @@ from ..page.charts import Axis, Series, chart
 from .findings import (
     CONDITIONS,
     CONTROLS,
+    EXACT,
     Effect,
     Measured,
     Robustness,
@@ -50,6 +51,7 @@ def terminal_table(figures: Mapping[str, Any]) -> str:
         for o in figures["accuracies"]
     ]  # fmt: skip
     effects = [_effect(one) for one in figures["effects"] if one["metric"] != "units"]
+    effects = [one for one in effects if one.metric == "fvu" or not _control(one)]
     return "\n\n".join([columns([heads, *rows]), columns(effect_rows(effects))])
 
 
@@ -82,6 +84,10 @@ def effect_rows(found: Sequence[Effect]) -> list[list[str]]:
     return rows
 
 
+def _control(one: Effect) -> bool:
+    return one.cell[1] in CONTROLS
+
+
 def _ratio(value: float) -> str:
     """A ratio; one that is far from 1 as a bound."""
     return "<0.01" if value < 0.01 else ">100" if value > 100 else f"{value:.3g}"
@@ -105,7 +111,8 @@ def context(inputs: RobustnessInputs, found: Robustness) -> dict[str, Any]:
         ),
         "verdicts": [verdict_on_error(error), verdict_on_features(features)],
         "accuracies": accuracy_rows(found),
-        "effects": effect_rows([*error, *features]),
+        "effects": effect_rows([one for one in (*error, *features) if not _control(one)]),
+        "controls": effect_rows([one for one in error if _control(one)]),
         "units": effect_rows(units) if units else None,
         "charts": charts(found),
         "conditions": condition_rows(found),
@@ -190,6 +197,8 @@ def _lines(runs: Sequence[Measured], metric: str) -> list[Series]:
         if len(at) < 2:
             continue
         y = [np.mean([o.value(metric) for o in some if o.network.epsilon == e]) for e in at]
+        if metric == "fvu" and min(y) < EXACT:
+            continue
         series.append(
             Series(
                 f"{objective} {setting}, width {width}",
