@@ -57,6 +57,19 @@ def front_all() -> SweepConfig:
     )
 
 
+def scaling() -> SweepConfig:
+    """TopK from 96 to 12,288 latents: does a wider dictionary find new features?
+
+    `tendril study scaling --run` shows what becomes of its latents, and with --curves, for a vision
+    network, whether the curve family absorbs them. All sizes see as many vectors. 96 units: two to
+    five minutes on one CPU core, three quarters of it for the largest; 256 units three times as
+    long.
+    """
+    sizes = tuple(96 * 2**i for i in range(8))
+    base = replace(_base(steps=400), k=16)
+    return SweepConfig(("topk",), sizes, ("k=16",), base=base)
+
+
 def toy_relu_l1() -> SweepConfig:
     """Dictionaries of one manifold, from 1 to 256 latents: ReLU with an L1 penalty.
 
@@ -114,5 +127,6 @@ def _base(steps: int) -> TrainConfig:
 
 
 SWEEPS: dict[str, Callable[[], SweepConfig]] = {
-    make.__name__: make for make in (sweep, front, front_all, toy_relu_l1, toy_jumprelu, toy_topk)
+    make.__name__: make
+    for make in (sweep, front, front_all, scaling, toy_relu_l1, toy_jumprelu, toy_topk)
 }
