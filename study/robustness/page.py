@@ -159,7 +159,9 @@ def condition_rows(found: Robustness) -> list[list[str]]:
     groups: dict[tuple[Any, ...], list[Measured]] = {}
     for one in found.runs:
         groups.setdefault((*one.cell, one.network.epsilon), []).append(one)
-    for (site, objective, setting, width, epsilon), some in sorted(groups.items(), key=repr):
+    for (site, objective, setting, width, epsilon), some in sorted(
+        groups.items(), key=lambda pair: pair[0]
+    ):
         means = [
             np.mean([one.figures[c][name] for one in some])
             for name in ("l0", "fvu")

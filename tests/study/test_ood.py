@@ -53,6 +53,8 @@ def test_areas_and_rates_are_those_of_scikit_learn_ties_included() -> None:
     accepted = np.quantile(inside, 0.95, method="inverted_cdf")
     assert false_positives(inside, outside) == pytest.approx((outside <= accepted).mean())
     assert false_positives(inside, inside) >= 0.95
+    apart = np.arange(100.0)  # 95 of them are at most 94
+    assert false_positives(apart, np.array([93.5, 94.0, 94.5, 200.0])) == 0.5
     draws = [auroc(rng.normal(size=60), rng.normal(1, 1, 40)) for _ in range(2000)]
     assert auroc_error(float(np.mean(draws)), 60, 40) == pytest.approx(np.std(draws), rel=0.15)
 
