@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from tendril.models.dictionaries.sae import SAE
 
+from ..core.trained import BASELINES
 from ..measures.circle import Circle
 from ..measures.curve_family import CurveFamily
 from ..measures.curve_scores import Gap, gaps
@@ -25,8 +26,6 @@ from ..measures.gap_chance import (
     widest_chance,
 )
 from .decompose import Decomposition
-
-BASELINES = ("pca", "ica", "random", "neurons")
 
 
 @final

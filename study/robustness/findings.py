@@ -7,10 +7,10 @@ from typing import Any, final
 
 import numpy as np
 
+from ..core.trained import BASELINES
 from .inputs import Trained
 
 CONDITIONS = ("clean", "fgsm", "pgd")
-CONTROLS = ("pca", "ica", "random", "neurons")
 CERTAIN = 0.95  # of the intervals
 EXACT = 1e-4  # FVU below which a dictionary has enough latents for every vector
 LEAST = 0.5  # of the best clean accuracy that a network must reach to be compared
@@ -46,7 +46,7 @@ class Measured:
     @property
     def control(self) -> bool:
         """True for PCA, random directions and other dictionaries that learned no sparse code."""
-        return self.objective in CONTROLS
+        return self.objective in BASELINES
 
     @property
     def cell(self) -> tuple[str, str, str, int]:
@@ -208,7 +208,7 @@ def effects(runs: Sequence[Measured], metric: str) -> list[Effect]:
                 (len(plain), len(robust)),
             )
         )
-    return sorted(found, key=lambda one: (one.cell[1] in CONTROLS, one.cell))
+    return sorted(found, key=lambda one: (one.cell[1] in BASELINES, one.cell))
 
 
 def _by_network(
@@ -241,8 +241,8 @@ def half_interval(plain: np.ndarray, robust: np.ndarray) -> float:
 def verdict_on_error(found: Sequence[Effect]) -> str:
     """Is the error at a fixed number of active latents, or their number at a fixed penalty, lower
     in robust networks?"""
-    learned = [one for one in found if one.cell[1] not in CONTROLS]
-    controls = [one for one in found if one.cell[1] in CONTROLS]
+    learned = [one for one in found if one.cell[1] not in BASELINES]
+    controls = [one for one in found if one.cell[1] in BASELINES]
     if not learned:
         return _missing("error")
     counts = {name: sum(one.direction == name for one in learned) for name in (LOWER, HIGHER, OPEN)}
@@ -265,7 +265,7 @@ def verdict_on_error(found: Sequence[Effect]) -> str:
 def verdict_on_features(found: Sequence[Effect]) -> str:
     """Does robust training raise effective features in wide networks and lower them in narrow
     ones?"""
-    learned = [one for one in found if one.cell[1] not in CONTROLS]
+    learned = [one for one in found if one.cell[1] not in BASELINES]
     widths = sorted({one.cell[3] for one in learned})
     if not learned or len(widths) < 2:
         return _missing("effective features, at two widths")

@@ -12,6 +12,7 @@ from tendril.models.sites.splice import splicing, to_vectors
 from tendril.models.subjects.subject import site_modules
 
 from ..core.image_batches import ImageBatches
+from ..core.trained import sparsity_of
 from ..measures.effective_features import ConditionSums
 from .findings import CONDITIONS, Measured, NetworkFigures
 from .inputs import Network, RobustnessInputs
@@ -52,7 +53,7 @@ def measured(
                 network=network.trained,
                 site=site,
                 objective=str(trained.get("objective", "")),
-                setting=setting(trained),
+                setting=sparsity.text if (sparsity := sparsity_of(trained)) else "",
                 latents=dictionaries[run].latents,
                 neurons=int(dictionaries[run].W_dec.shape[1]),
                 seed=int(trained.get("seed", 0)),
@@ -61,15 +62,6 @@ def measured(
             )
         )
     return NetworkFigures(network.trained, accuracy, count), runs
-
-
-def setting(trained: Any) -> str:
-    """The sparsity that a run was trained at, e.g. `k 16`; runs of one setting are compared."""
-    objective = str(trained.get("objective", ""))
-    field = {"relu_l1": "l1", "gated": "l1", "tied": "l1", "jumprelu": "l0"}.get(objective, "k")
-    if objective == "jumprelu" and trained.get("target_l0"):
-        field = "target_l0"
-    return f"{field} {float(trained.get(field) or 0):g}"
 
 
 def conditions(

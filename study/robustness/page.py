@@ -8,10 +8,10 @@ import numpy as np
 
 from tendril.data.store.tables import columns
 
+from ..core.trained import BASELINES
 from ..page.charts import Axis, Series, chart
 from .findings import (
     CONDITIONS,
-    CONTROLS,
     EXACT,
     Effect,
     Measured,
@@ -85,7 +85,7 @@ def effect_rows(found: Sequence[Effect]) -> list[list[str]]:
 
 
 def _control(one: Effect) -> bool:
-    return one.cell[1] in CONTROLS
+    return one.cell[1] in BASELINES
 
 
 def _ratio(value: float) -> str:
@@ -206,7 +206,7 @@ def _lines(runs: Sequence[Measured], metric: str) -> list[Series]:
                 f"{objective} {setting}, width {width}",
                 np.array(at),
                 np.array(y),
-                dashed=objective in CONTROLS,
+                dashed=objective in BASELINES,
                 colour=widths.index(width),
             )
         )

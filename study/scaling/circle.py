@@ -161,8 +161,8 @@ def pictures(toys: Sequence[Any]) -> list[tuple[str, list[tuple[str, Markup]]]]:
     rows = []
     for objective in sorted({one.objective for one in drawn}, key=lambda o: o != "relu_l1"):
         own = [one for one in drawn if one.objective == objective]
-        settings = [one.toy.setting for one in own]
-        own = [one for one in own if one.toy.setting == settings[0]]
+        settings = [one.setting for one in own]
+        own = [one for one in own if one.setting == settings[0]]
         shown = []
         for size in chosen([one.latents for one in own]):
             one = min((o for o in own if o.latents == size), key=lambda o: o.seed)

@@ -12,6 +12,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
+from ..core.trained import TrainedSparsity
 from ..measures.allocation import (
     Allocation,
     Kind,
@@ -127,8 +128,7 @@ def mixtures(config: ScalingConfig, found: Sequence[Dictionary]) -> list[Mixture
     groups: dict[tuple[str, str, str], list[Dictionary]] = {}
     for one in found:
         if one.shape and one.counts and one.shape.features > 1:
-            setting = one.setting.text if one.setting else ""
-            groups.setdefault((one.store, one.objective, setting), []).append(one)
+            groups.setdefault((one.store, one.objective, one.setting), []).append(one)
     return [_mixture(config, *key, some, found) for key, some in groups.items()]
 
 
@@ -190,19 +190,23 @@ def measured_losses(
         if one.shape is None or like.shape is None or one.shape.features > 1:
             continue
         alike = (one.shape.name, one.shape.dimension) == (like.shape.name, like.shape.dimension)
-        if not alike or one.objective != like.objective or not same_setting(one, like):
+        if (
+            not alike
+            or one.objective != like.objective
+            or not same_sparsity(one.sparsity, like.sparsity)
+        ):
             continue
         if np.isfinite(loss := one.loss) and one.alive:
             losses.setdefault(one.alive, []).append(loss)
     return {n: np.array(values) for n, values in losses.items()}
 
 
-def same_setting(one: Dictionary, other: Dictionary) -> bool:
-    """True if two dictionaries were trained with the same sparsity."""
-    if one.setting is None or other.setting is None:
+def same_sparsity(one: TrainedSparsity | None, other: TrainedSparsity | None) -> bool:
+    """True if two dictionaries were trained with the same sparsity for raw rows."""
+    if one is None or other is None:
         return False
-    a, b = one.setting.value, other.setting.value
-    return one.setting.name == other.setting.name and abs(a - b) <= CLOSE * max(abs(a), abs(b))
+    a, b = one.raw, other.raw
+    return one.field == other.field and abs(a - b) <= CLOSE * max(abs(a), abs(b))
 
 
 def measured_curve(losses: dict[int, Float[np.ndarray, " m"]]) -> Measured | None:

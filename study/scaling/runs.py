@@ -20,6 +20,7 @@ from tendril.models.dictionaries.checkpoint import (
 )
 
 from ..core.stores import stored_run
+from ..core.trained import K_SPARSE, TrainedSparsity, series_name, setting_text, sparsity_of
 from ..measures.decoder_geometry import (
     FiringSlope,
     Neighbours,
@@ -28,12 +29,9 @@ from ..measures.decoder_geometry import (
     random_like,
 )
 from ..measures.manifold_counts import Counts, count_latents
-from ..measures.manifold_losses import Losses, manifold_losses
+from ..measures.manifold_losses import Losses, Penalty, manifold_losses
 from .circle import Circle, circle_of
 from .config import ScalingConfig
-from .naming import series_name
-from .settings import Setting, setting_of
-from .toy_loss import Toy, toy_of
 
 SYNTHETIC = ("features", "manifolds")
 """Kinds of rows that no network made."""
@@ -61,9 +59,9 @@ class Dictionary:
     near, like:  neighbours of its decoder rows that fire, and of random directions with the same
                  second moments
     counts:      latents of each manifold, where manifolds are known
-    setting:     its sparsity, where that can be compared
+    sparsity:    how sparse it was trained to be, and `setting` how it was trained, in words
     losses:      its loss on held-out rows, where manifolds are known
-    toy, circle: loss and picture of a run on one manifold
+    circle:      its picture, of a run on one circle
     """
 
     run: str
@@ -83,15 +81,16 @@ class Dictionary:
     series: str = ""
     """What it shares with runs of other sizes and seeds."""
     damaged: bool = False
-    setting: Setting | None = None
+    sparsity: TrainedSparsity | None = None
+    setting: str = ""
     losses: Losses | None = None
-    toy: Toy | None = None
     circle: Circle | None = None
 
     @property
     def loss(self) -> float:
         """Squared error and penalty over the squared norm of rows; FVU where this is unknown."""
-        return self.losses.total if self.losses else self.fvu
+        known = self.losses is not None and np.isfinite(self.losses.total)
+        return self.losses.total if self.losses and known else self.fvu
 
     @property
     def alive(self) -> int:
@@ -110,8 +109,8 @@ class Dictionary:
             "alive": self.alive,
             "seed": self.seed,
             "fvu": round(self.fvu, 5),
-            "loss": round(self.losses.total, 5) if self.losses else "",
-            "setting": self.setting.text if self.setting else "",
+            "loss": round(self.loss, 5) if self.losses else "",
+            "setting": self.setting,
             "slope": round(slope.slope, 3) if slope else "",
             "slope_error": round(slope.error, 3) if slope else "",
             "first_rank": slope.first if slope else "",
@@ -141,14 +140,12 @@ def read_dictionary(config: ScalingConfig, folder: Path) -> Dictionary:
     alive_SD = rows_SD[~(frequency_S <= 0)]
     truth = truth_of(folder, trained, config.home)
     shape = shape_of(truth)
-    setting, penalty = setting_of(trained)
-    counts = losses = toy = circle = None
+    counts = losses = circle = None
     if truth is not None and shape is not None:
         counts = count_latents(alive_SD, truth.directions_FdD)
         held_out = float(trained.get("held_out", BATCH_DEFAULTS["held_out"]))
-        losses = manifold_losses(sae, truth, penalty, held_out)
-        if shape.features == 1:
-            toy, circle = toy_of(sae, trained, truth), circle_of(sae, truth)
+        losses = manifold_losses(sae, truth, penalty_of(trained), held_out)
+        circle = circle_of(sae, truth)
     return Dictionary(
         run=folder.name,
         store=str(trained.get("store", "")),
@@ -164,13 +161,26 @@ def read_dictionary(config: ScalingConfig, folder: Path) -> Dictionary:
         like=neighbours(random_like(alive_SD)) if len(alive_SD) > 2 else None,
         shape=shape,
         counts=counts,
-        setting=setting,
+        sparsity=sparsity_of(trained),
+        setting=setting_text(trained),
         losses=losses,
-        toy=toy,
         circle=circle,
         series=series_name(trained),
         damaged=trained.get("control", "none") != "none",
     )
+
+
+def penalty_of(trained: Mapping[str, Any]) -> Penalty:
+    """What the objective of a run adds to the squared error of raw rows."""
+    objective, sparsity = trained.get("objective"), sparsity_of(trained)
+    if objective in K_SPARSE:
+        return Penalty()
+    if sparsity and np.isfinite(sparsity.raw):
+        if objective in ("relu_l1", "tied"):
+            return Penalty("l1", sparsity.raw)
+        if sparsity.field == "l0":
+            return Penalty("l0", sparsity.raw)
+    return Penalty("unknown")
 
 
 def truth_of(folder: Path, trained: Mapping[str, Any], home: str) -> Truth | None:

@@ -6,10 +6,10 @@ from typing import Any, final
 
 import numpy as np
 
+from ..core.trained import BASELINES
 from ..measures.allocation import Slope, log_slope
 from ..measures.curve_growth import growth
 from .curve_family import CurveTest, Family
-from .naming import BASELINES
 from .runs import Dictionary
 
 FEWEST = 4

@@ -86,8 +86,8 @@ def curves(toys: Sequence[Dictionary]) -> list[Curve]:
     """L(n) of every objective, setting and manifold, runs of several seeds together."""
     alike: dict[tuple[str, str, str, int], list[Dictionary]] = {}
     for one in toys:
-        assert one.shape and one.toy
-        key = (one.objective, one.toy.setting, one.shape.name, one.shape.dimension)
+        assert one.shape
+        key = (one.objective, one.setting, one.shape.name, one.shape.dimension)
         alike.setdefault(key, []).append(one)
     order = {"relu_l1": 0, "jumprelu": 1, "topk": 2}
     keys = sorted(alike, key=lambda key: (order.get(key[0], 3), *key))
@@ -97,7 +97,7 @@ def curves(toys: Sequence[Dictionary]) -> list[Curve]:
 def _curve(some: Sequence[Dictionary]) -> Curve:
     """L(n) of runs on one manifold, alike but for latents and seed."""
     first = some[0]
-    assert first.shape and first.toy
+    assert first.shape and first.losses
     sizes = sorted({one.latents for one in some})
     by_size = [[one for one in some if one.latents == n] for n in sizes]
 
@@ -105,7 +105,7 @@ def _curve(some: Sequence[Dictionary]) -> Curve:
         rows = [[_figure(one, key) for one in group] for group in by_size]
         return np.array([float(np.mean(row)) for row in rows])
 
-    latents_M, bound = np.array(sizes, float), first.toy.bound
+    latents_M, bound = np.array(sizes, float), first.losses.bound
     seeds = sorted({one.seed for one in some})
     slopes = []
     for seed in seeds:
@@ -124,7 +124,7 @@ def _curve(some: Sequence[Dictionary]) -> Curve:
         level = int(latents_M[near_M.argmax()])
     return Curve(
         first.objective,
-        first.toy.setting,
+        first.setting,
         first.shape.name,
         first.shape.dimension,
         len(seeds),
@@ -140,9 +140,8 @@ def _curve(some: Sequence[Dictionary]) -> Curve:
 
 
 def _figure(one: Dictionary, key: str) -> float:
-    assert one.toy
-    values = {"loss": one.toy.loss, "bound": one.toy.bound, "fvu": one.fvu, "alive": one.alive}
-    return float(values[key])
+    assert one.losses
+    return float({"loss": one.losses.total, "fvu": one.fvu, "alive": one.alive}[key])
 
 
 def _beta(

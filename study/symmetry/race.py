@@ -22,6 +22,7 @@ from tendril.models.dictionaries.baselines import neurons
 from tendril.models.dictionaries.crosscoder import reading_first
 from tendril.models.dictionaries.sae import SAE, Stored
 
+from ..core.trained import BASELINES
 from ..measures.family_quality import (
     FamilyQuality,
     assigned,
@@ -198,7 +199,7 @@ def method_of(run: OrbitRun, about: str, *, tied: bool) -> str:
     used.pop("latents" if tied else "families", None)
     if trained.get("objective") not in PENALISED:
         used.pop("l1", None)
-    if trained.get("objective") in ("neurons", "pca", "ica", "random"):
+    if trained.get("objective") in BASELINES:
         used = {"k": used["k"]} if "k" in used else {}
     return ", ".join([kind, *(f"{name} {value:g}" for name, value in used.items())])
 

@@ -15,14 +15,14 @@ from tendril.harvest.config import SyntheticConfig
 from tendril.harvest.run import harvest
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
+from tendril.study.core.trained import TrainedSparsity, sparsity_of
 from tendril.study.measures.allocation import Kind, Measured, allocate
 from tendril.study.measures.manifold_counts import Counts
 from tendril.study.measures.manifold_losses import Penalty, manifold_losses
 from tendril.study.run import study
 from tendril.study.scaling.config import ScalingConfig
-from tendril.study.scaling.mixture import MEASURED, mixtures, where_they_part
-from tendril.study.scaling.runs import Dictionary, Shape
-from tendril.study.scaling.settings import Setting, setting_of
+from tendril.study.scaling.mixture import MEASURED, mixtures, same_sparsity, where_they_part
+from tendril.study.scaling.runs import Dictionary, Shape, penalty_of
 from tendril.train.config import TrainConfig
 from tendril.train.loop import train
 
@@ -32,6 +32,7 @@ CIRCLES: dict[str, Any] = {
     **{"kind": "manifolds", "dimension": 2, "active": 1.0, "most": 1.0, "exponent": 1.5},
     **{"exclusive": True, "subspaces": "orthogonal", "device": "cpu"},
 }
+K_1 = TrainedSparsity("k", 1.0, 1.0)
 
 
 def circle_loss(n: int) -> float:
@@ -44,7 +45,7 @@ def dictionary(
     features: int,
     counts: Sequence[int],
     loss: float,
-    setting: Setting | None = None,
+    sparsity: TrainedSparsity = K_1,
     **fields: Any,
 ) -> Dictionary:
     """A dictionary of circles, all of whose latents fire."""
@@ -62,7 +63,8 @@ def dictionary(
         like=None,
         shape=Shape("sphere", 2, features, 1.5),
         counts=Counts(latents_F, 0),
-        setting=setting or Setting("k", 1.0),
+        sparsity=sparsity,
+        setting=sparsity.text,
         **{**given, **fields},
     )
 
@@ -104,8 +106,8 @@ def test_a_dictionary_that_spreads_its_latents_parts_from_the_model() -> None:
 def test_only_runs_trained_alike_give_the_loss_of_one_manifold() -> None:
     many = dictionary(16, 30, [4, 4, 4, 4], 0.3)
     others = [
-        dictionary(4, 1, [4], 0.2, Setting("k", 2.0)),
-        dictionary(4, 1, [4], 0.2, Setting("lambda", 1.0)),
+        dictionary(4, 1, [4], 0.2, TrainedSparsity("k", 2.0, 2.0)),
+        dictionary(4, 1, [4], 0.2, TrainedSparsity("l1", 1.0, 1.0)),
         dictionary(4, 1, [4], 0.2, objective="batch_topk"),
     ]
     (found,) = mixtures(ScalingConfig(model=True, beta=(0.5,)), [many, *others])
@@ -117,21 +119,22 @@ def test_only_runs_trained_alike_give_the_loss_of_one_manifold() -> None:
     assert found.points[0].model == alone
 
 
-def test_settings_are_those_of_raw_rows() -> None:
+def test_sparsities_are_compared_for_raw_rows() -> None:
     """Rows of 128 dimensions and of 2, both of norm 1: lambda 4 and 0.5 are the same."""
     wide: Any = {"site": "rows", "scales": {"rows": 128**0.5}, "width": 128, "objective": "relu_l1"}
     narrow = wide | {"scales": {"rows": 2**0.5}, "width": 2}
-    (one, _), (other, penalty) = setting_of(wide | {"l1": 4.0}), setting_of(narrow | {"l1": 0.5})
-    assert one and other and one.value == pytest.approx(other.value)
-    assert penalty == Penalty("l1", other.value)
-    both = [setting_of(f | {"objective": "jumprelu", "l0": 0.1, "target_l0": 0.0})[0]
-            for f in (wide, narrow)]  # fmt: skip
-    assert both[0] and both[1] and both[0].value == pytest.approx(0.1) == both[1].value
-    falling: Any = {"objective": "topk", "k": 1, "k_anneal": 0.5}
-    found, _ = setting_of(wide | falling)
-    assert found and found.text == "k 1, falling over 50% of the steps"
-    assert setting_of(wide | {"objective": "gated"})[0] is None
-    assert setting_of(wide | {"imported": {}}) == (None, Penalty())
+    one, other = sparsity_of(wide | {"l1": 4.0}), sparsity_of(narrow | {"l1": 0.5})
+    assert one and other and one.raw == pytest.approx(other.raw) and one.text == "l1 4"
+    assert same_sparsity(one, other) and penalty_of(narrow | {"l1": 0.5}) == Penalty("l1", one.raw)
+    jump: Any = {"objective": "jumprelu", "l0": 0.1, "target_l0": 0.0}
+    both = [sparsity_of(fields | jump) for fields in (wide, narrow)]
+    assert both[0] and both[1] and both[0].raw == pytest.approx(0.1) == both[1].raw
+    assert penalty_of(wide | jump | {"target_l0": 2.0}) == Penalty("unknown")
+    assert penalty_of(wide | {"objective": "gated", "l1": 1.0}) == Penalty("unknown")
+    imported = wide | {"l1": 4.0, "imported": {}}
+    assert penalty_of(imported) == Penalty("unknown")
+    assert not same_sparsity(sparsity_of(imported), one)
+    assert sparsity_of({"objective": "made elsewhere"}) is None and not same_sparsity(None, None)
 
 
 def test_losses_of_each_manifold(tmp_path: Path) -> None:
@@ -176,7 +179,7 @@ def test_runs_beside_the_model(tmp_path: Path) -> None:
     runs = tuple(f"{name}-{n}-" for name in ("one", "many") for n in (4, 8, 12))
     result = study("scaling", run=runs, home=str(tmp_path))
     (mixture,) = result.figures["mixtures"]
-    assert mixture["alpha"] == 0.5 and mixture["setting"] == "k 1" and mixture["runs"] == 3
+    assert mixture["alpha"] == 0.5 and mixture["setting"] == "k 1, 0.015 M vectors" and mixture["runs"] == 3
     assert "exponent_measured" in mixture and " 12" in mixture["part"]
     last = result.figures["runs"][-1]
     assert last["loss"] == pytest.approx(last["fvu"], abs=0.02)

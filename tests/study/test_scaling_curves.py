@@ -16,6 +16,7 @@ from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.models.subjects.synthetic.planted_networks import features_of
+from tendril.study.core.trained import series_name
 from tendril.study.measures.curve_growth import (
     distinct_rows,
     growth,
@@ -33,7 +34,6 @@ from tendril.study.scaling.curve_family import (
     find_curve_inputs,
     planted_counts,
 )
-from tendril.study.scaling.naming import series_name
 from tendril.study.scaling.runs import Dictionary
 from tendril.study.scaling.series import Series, regime_sentence, series_of
 

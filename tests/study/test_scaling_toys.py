@@ -22,13 +22,13 @@ from tendril.harvest.run import harvest
 from tendril.models.dictionaries.checkpoint import load_sae
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
+from tendril.study.measures.manifold_losses import Losses, Penalty, manifold_losses
 from tendril.study.run import study
 from tendril.study.scaling.circle import circle_of, drawing
 from tendril.study.scaling.config import ScalingConfig
 from tendril.study.scaling.mixture import measured_curve, measured_losses
 from tendril.study.scaling.runs import Dictionary, Shape, read_dictionary
 from tendril.study.scaling.sweeps import runs_called
-from tendril.study.scaling.toy_loss import Toy, toy_of
 from tendril.study.scaling.toys import curves
 from tendril.train.config import TrainConfig
 from tendril.train.sweep.config import SweepConfig
@@ -82,12 +82,12 @@ def test_a_circle_is_tiled_as_the_formula_says(home: Path) -> None:
     assert (lasso["objective"], lasso["seeds"], lasso["setting"]) == (
         "relu_l1",
         2,
-        "lambda 0.5, 100 steps",
+        "l1 0.5, 0.026 M vectors",
     )
     assert tiles["beta"] > 1 and tiles["verdict"] == "falls to 64" and tiles["level"] == ""
     check(text := result.report.read_text())
     assert text.count('<svg class="circle"') == 2 + 2, "4 and 24 of ReLU, 4 and 8 of TopK"
-    assert "tiles" in text and "lambda 0.5" in text and "circle" in text
+    assert "tiles" in text and "l1 0.5" in text and "circle" in text
     head, *rows = (result.report.parent / "toys.csv").read_text().splitlines()
     assert head.startswith("objective,setting,shape") and len(rows) == 2
     again = study("scaling", run=("sweep-tiles", "lasso"), home=str(home))
@@ -106,37 +106,27 @@ def test_the_loss_of_a_run_is_that_of_its_objective_on_held_out_rows(home: Path)
         missed_N = (rows_ND - sae.decode(z_NS)).square().sum(dim=1) * scale**2
         penalty_N = 0.5 * scale * (z_NS @ sae.W_dec.norm(dim=1))
         loss = float((missed_N + penalty_N).mean().detach())
-        assert one.toy is not None and one.toy.loss == pytest.approx(loss / 3, rel=0.02)
-        assert one.toy.bound == pytest.approx((0.5 * scale - 0.5**2 / 4) / 3, rel=1e-3)
-        assert one.toy.bound < one.toy.loss < 1
+        assert one.losses is not None and one.loss == pytest.approx(loss / 3, rel=0.02)
+        assert one.losses.bound == pytest.approx((0.5 * scale - 0.5**2 / 4) / 3, rel=1e-3)
+        assert one.losses.bound < one.loss < 1
     found = [read_dictionary(ScalingConfig(run=("x",), home=str(home)), f) for f in folders]
     other = dataclasses.replace(found[0], objective="topk")
     measured = measured_curve(measured_losses(found, found[0]))
     assert measured is not None and not measured_losses(found, other)
     first = np.mean([one.loss for one in found if one.alive == 4])
-    assert found[0].toy and found[0].loss == pytest.approx(found[0].toy.loss, rel=0.01)
     assert float(measured.loss(np.array([4.0]))[0]) == pytest.approx(float(first))
 
 
 def test_bounds_of_other_objectives(home: Path) -> None:
     truth = open_truth(open_store(next((home / "store").iterdir())))
-    common = {
-        "width": 3,
-        "scales": {"rows": 3**0.5},
-        "held_out": 0.05,
-        "l1": 1.0,
-        "k": 1,
-        "steps": 9,
-    }
     sae = SAE(3, 8, Sparsity("relu"), pre_bias=False)  # says zero
-    jump = toy_of(sae, {"objective": "jumprelu", "l0": 0.3} | common, truth)
-    assert (jump.loss, jump.bound) == (pytest.approx(1, rel=1e-3), pytest.approx(0.3))
-    costly = toy_of(sae, {"objective": "jumprelu", "l0": 3.0} | common, truth)
+    cheap = manifold_losses(sae, truth, Penalty("l0", 0.3), 0.05)
+    assert (cheap.total, cheap.bound) == (pytest.approx(1, rel=1e-3), pytest.approx(0.3))
+    costly = manifold_losses(sae, truth, Penalty("l0", 3.0), 0.05)
     assert costly.bound == pytest.approx(1, rel=1e-3), "no latent is worth it"
-    aimed = toy_of(sae, {"objective": "jumprelu", "l0": 1.0, "target_l0": 2.0} | common, truth)
-    assert math.isnan(aimed.loss) and aimed.setting == "target L0 2"
-    assert math.isnan(toy_of(sae, {"objective": "gated"} | common, truth).loss)
-    assert toy_of(sae, {"objective": "topk"} | common, truth).setting == "k 1, 9 steps"
+    assert manifold_losses(sae, truth, Penalty(), 0.05).bound == 0
+    unknown = manifold_losses(sae, truth, Penalty("unknown"), 0.05)
+    assert unknown.fvu == pytest.approx(1) and np.isnan([unknown.total, unknown.bound]).all()
 
 
 def runs_of(
@@ -151,7 +141,9 @@ def runs_of(
             latents=n,
             seed=seed,
             frequency_S=np.ones(n),
-            toy=Toy("lambda 1", 0.5 + loss(n) * (1 + noise * float(draws.normal())), 0.5),
+            losses=Losses(
+                0.5 + loss(n) * (1 + noise * float(draws.normal())), 0.5, 0.1, np.ones(1), 9
+            ),
             **common,
         )
         for n in sizes

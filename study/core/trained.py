@@ -1,0 +1,70 @@
+"""How a run was trained, in words: what runs that are compared have in common."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+BASELINES = ("pca", "ica", "random", "neurons")
+"""Objectives that learn no sparse code."""
+K_SPARSE = ("topk", "batch_topk", "matryoshka", *BASELINES)
+WITH_L1 = ("relu_l1", "tied", "gated")
+
+
+@final
+@dataclass(frozen=True)
+class TrainedSparsity:
+    """How sparse a dictionary was trained to be.
+
+    field: the field of the run's config that says so: k, l1, l0 or target_l0
+    value: its value
+    raw:   the value for raw rows; NaN where it is not known, as for imported dictionaries
+
+    Rows are scaled by s before training so that E||x||^2 = D. For raw rows the weight of an L1
+    penalty is l1 / s, and that of active latents, whose squared error is over D, is l0 D / s^2.
+    """
+
+    field: str
+    value: float
+    raw: float
+
+    @property
+    def text(self) -> str:
+        """For people, e.g. `k 16`."""
+        return f"{self.field} {self.value:.4g}"
+
+
+def sparsity_of(trained: Mapping[str, Any]) -> TrainedSparsity | None:
+    """The sparsity of a run, by its config; None for an objective without one."""
+    objective = str(trained.get("objective", ""))
+    field = "k" if objective in K_SPARSE else "l1" if objective in WITH_L1 else ""
+    if objective == "jumprelu":
+        field = "target_l0" if trained.get("target_l0") else "l0"
+    if trained.get(field) is None:
+        return None
+    value = float(trained[field])
+    scale = float((trained.get("scales") or {}).get(str(trained.get("site"))) or "nan")
+    width = float(trained.get("width") or "nan")
+    raw = {"l1": value / scale, "l0": value * width / scale**2}.get(field, value)
+    return TrainedSparsity(field, value, float("nan") if "imported" in trained else raw)
+
+
+def setting_text(trained: Mapping[str, Any]) -> str:
+    """The sparsity, length and kind of a training, e.g. `k 16, 6.1 M vectors`."""
+    sparsity = sparsity_of(trained)
+    parts = [sparsity.text] if sparsity else []
+    if annealed := float(trained.get("k_anneal") or 0):
+        parts.append(f"falling over {annealed:.0%} of the steps")
+    if sparsity and sparsity.field == "l0" and trained.get("start_l0"):
+        parts.append(f"first L0 {trained['start_l0']:g}")
+    if vectors := int(trained.get("steps") or 0) * int(trained.get("batch_size") or 0):
+        parts.append(f"{vectors / 1e6:.2g} M vectors")
+    if (control := trained.get("control") or "none") != "none":
+        parts.append(str(control))
+    return ", ".join(parts)
+
+
+def series_name(trained: Mapping[str, Any]) -> str:
+    """What runs of other sizes and seeds share with a run: site, objective and setting."""
+    objective = str(trained.get("objective") or "unknown objective")
+    parts = (str(trained.get("site", "")), objective, setting_text(trained))
+    return ", ".join(part for part in parts if part)
