@@ -36,6 +36,7 @@ from torch.nn import functional
 
 from tendril.data.errors import ConfigError, SubjectError
 
+from .epsilon import check_epsilon
 from .sites.splice import first_tensor
 from .subjects.subject import Subject
 
@@ -189,18 +190,6 @@ def check_attack(attack: Attack, x_BCHW: Tensor) -> None:
         raise ConfigError(
             f"the images of an attack must have pixels in 0..1; got values from {low:.3g} to "
             f"{high:.3g}. {scale}."
-        )
-
-
-def check_epsilon(epsilon: float, norm: Norm, pixels: int) -> None:
-    """Raise ConfigError for an epsilon that is larger than any change of an image with so many
-    numbers in 0..1: it is of another scale, most likely that of 0..255."""
-    largest = 1.0 if norm == "linf" else math.sqrt(pixels)
-    if epsilon > largest:
-        raise ConfigError(
-            f"epsilon must be in units of pixels in 0..1, at most {largest:.3g} for the norm "
-            f"{norm}; got {epsilon:g}. If it is meant for pixels in 0..255, give "
-            f"{epsilon / 255:.4g}."
         )
 
 

@@ -1,10 +1,10 @@
 """What the study of attacks can be asked. Imports no torch."""
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import Literal
 
 from tendril.data.errors import ConfigError
+from tendril.models.epsilon import check_epsilon
 
 from ..core.config import StudyConfig, at_least
 
@@ -71,13 +71,4 @@ class AttackConfig(StudyConfig):
                 f"their classes; got {self.subject!r} and {self.inputs!r}."
             )
         for value in (self.epsilon, *self.epsilons):
-            self.check_strength(value)
-
-    def check_strength(self, value: float, pixels: int = 0) -> None:
-        """Raise ConfigError for an epsilon that is not in units of pixels in 0..1."""
-        most = 1.0 if self.norm == "linf" else sqrt(pixels) if pixels else float("inf")
-        if not 0 <= value <= most:
-            raise ConfigError(
-                f"epsilons must be in units of pixels in 0..1, from 0 to {most:.3g} for the norm "
-                f"{self.norm}; got {value:g}. For pixels in 0..255, give {abs(value) / 255:.4g}."
-            )
+            check_epsilon(value, self.norm, name="--epsilon")

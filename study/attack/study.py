@@ -12,6 +12,7 @@ import torch
 from tendril.data.cli import note
 from tendril.data.home import NETWORK, network_place
 from tendril.models.attacks import Attack, predicting
+from tendril.models.epsilon import check_epsilon
 
 from ..core.report import write_records
 from ..core.study import Study, run_name
@@ -35,7 +36,7 @@ class AttackStudy(Study[AttackConfig, AttackInputs, AttackFindings]):
         inputs = find_inputs(config)
         pixels = 3 * inputs.subject.input_size**2
         for value in (config.epsilon, *config.epsilons):
-            config.check_strength(value, pixels)
+            check_epsilon(value, config.norm, pixels, "--epsilon")
         return inputs
 
     def identity(self, config: AttackConfig, inputs: AttackInputs) -> Mapping[str, Any]:

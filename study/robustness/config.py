@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from tendril.models.epsilon import check_epsilon
+
 from ..core.config import VisionConfig, at_least, several_runs
 
 
@@ -38,4 +40,5 @@ class RobustnessConfig(VisionConfig):
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""
         several_runs(self.run, 2)
-        at_least(self, epsilon=0, attack_steps=1, limit=10, batch_size=1)
+        check_epsilon(self.epsilon, self.norm, name="--epsilon")
+        at_least(self, attack_steps=1, limit=10, batch_size=1)

@@ -13,8 +13,9 @@ from tendril.data.home import NETWORK
 from tendril.data.inputs.images import ImageSource, open_images
 from tendril.data.store.provenance import located
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
-from tendril.models.attacks import Attack, check_epsilon
+from tendril.models.attacks import Attack
 from tendril.models.dictionaries.checkpoint import CONFIG, read_config, read_json
+from tendril.models.epsilon import check_epsilon
 from tendril.models.subjects.subject import Subject
 
 from ..core.image_batches import harvested_images, some_images

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from tendril.models.attacks import Attack, check_epsilon, fgsm
+from tendril.models.attacks import Attack, fgsm
 from tendril.models.dictionaries.sae import SAE
+from tendril.models.epsilon import check_epsilon
 from tendril.models.sites.splice import Substitute
 from tendril.models.subjects.subject import Subject
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from tendril.models.epsilon import check_epsilon
+
 from ..core.config import StudyConfig, VisionConfig, at_least, several_runs
 
 
@@ -54,5 +56,6 @@ class SpliceConfig(VisionConfig):
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""
         several_runs(self.run)
-        at_least(self, epsilon=0, attack_steps=1)
+        at_least(self, attack_steps=1)
+        check_epsilon(self.epsilon, self.norm, name="--epsilon")
         at_least(self, batch_size=1, **({} if self.limit is None else {"limit": 1}))

@@ -155,8 +155,8 @@ def test_an_attack_in_training_leaves_the_network_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("change", "scale", "message"),
     [
-        ({"epsilon": 8.0}, 1, "units of pixels in 0..1, at most 1 for the norm linf; got 8"),
-        ({"epsilon": 127.5, "norm": "l2"}, 1, "at most 13.9 for the norm l2; got 127.5"),
+        ({"epsilon": 8.0}, 1, "units of pixels in 0..1, from 0 to 1 for the norm linf; got 8"),
+        ({"epsilon": 127.5, "norm": "l2"}, 1, "from 0 to 13.9 for the norm l2; got 127.5"),
         ({"epsilon": 8.0}, 1, "pixels in 0..255, give 0.03137"),
         ({"epsilon": 0.1}, 255, "bytes: divide them by 255"),
         ({"epsilon": -0.1}, 1, "epsilon must be a finite number of at least 0; got -0.1"),

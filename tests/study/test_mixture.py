@@ -179,7 +179,11 @@ def test_runs_beside_the_model(tmp_path: Path) -> None:
     runs = tuple(f"{name}-{n}-" for name in ("one", "many") for n in (4, 8, 12))
     result = study("scaling", run=runs, home=str(tmp_path))
     (mixture,) = result.figures["mixtures"]
-    assert mixture["alpha"] == 0.5 and mixture["setting"] == "k 1, 0.015 M vectors" and mixture["runs"] == 3
+    assert (
+        mixture["alpha"] == 0.5
+        and mixture["setting"] == "k 1, 0.015 M vectors"
+        and mixture["runs"] == 3
+    )
     assert "exponent_measured" in mixture and " 12" in mixture["part"]
     last = result.figures["runs"][-1]
     assert last["loss"] == pytest.approx(last["fvu"], abs=0.02)

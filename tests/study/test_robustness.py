@@ -129,7 +129,10 @@ def test_networks_that_did_not_learn_are_compared_with_none() -> None:
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(ConfigError, match="names of 2 runs or more"):
         RobustnessConfig(run=("one",)).check()
-    with pytest.raises(ConfigError, match="--epsilon must be 0 or more"):
+    with pytest.raises(
+        ConfigError,
+        match="--epsilon must be in units of pixels in 0..1, from 0 to 1 for the norm linf; got -1",
+    ):
         RobustnessConfig(run=("one", "two"), epsilon=-1.0).check()
 
 

@@ -179,7 +179,7 @@ def test_a_resnet_has_its_layers_and_width(name: str, layers: int) -> None:
 
 BAD = [
     ({"epsilon": 8.0, "attack": "pgd"}, "--epsilon must be in units of pixels in 0..1"),
-    ({"epsilon": 100.0, "attack": "pgd", "norm": "l2"}, "at most 28 for the norm l2; got 100"),
+    ({"epsilon": 100.0, "attack": "pgd", "norm": "l2"}, "from 0 to 28 for the norm l2; got 100"),
     ({"attack": "pgd"}, "--attack fgsm or pgd and an --epsilon above 0 belong together"),
     ({"epsilon": 0.1}, "belong together; got --attack none --epsilon 0.1"),
     ({"epochs": 0}, "--epochs must be at least 1; got 0"),

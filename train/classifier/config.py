@@ -1,12 +1,12 @@
 """The configuration of a classifier. No torch here: `--help` must answer at once."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
 from tendril.data.cli import check_finite
 from tendril.data.errors import ConfigError
+from tendril.models.epsilon import check_epsilon
 
 FORMAT = 1  # raised when the same config would give another network
 GREY, RGB = 1, 3
@@ -131,22 +131,12 @@ class ClassifierConfig:
                 f"mnist-test.parquet; got {self.inputs!r} and {self.test_inputs!r}."
             )
         for name in ("epsilon", "test_epsilon"):
-            check_units(f"--{_flag(name)}", getattr(self, name), self.norm)
+            check_epsilon(getattr(self, name), self.norm, name=f"--{_flag(name)}")
         if (self.attack != "none") != (self.epsilon > 0):
             raise ConfigError(
                 "--attack fgsm or pgd and an --epsilon above 0 belong together; got --attack "
                 f"{self.attack} --epsilon {self.epsilon:g}. Give both, or neither."
             )
-
-
-def check_units(flag: str, epsilon: float, norm: str, pixels: int = 0) -> None:
-    """Raise ConfigError for an epsilon that is not in units of pixels in 0..1."""
-    most = 1.0 if norm == "linf" else math.sqrt(pixels) if pixels else math.inf
-    if not 0 <= epsilon <= most:
-        raise ConfigError(
-            f"{flag} must be in units of pixels in 0..1, from 0 to {most:.3g} for the norm {norm}; "
-            f"got {epsilon:g}. For pixels in 0..255, give {abs(epsilon) / 255:.4g}."
-        )
 
 
 def _flag(name: str) -> str:

@@ -15,7 +15,6 @@ from tendril.data.errors import ConfigError
 from tendril.data.home import NETWORK, runs_folder
 from tendril.data.store.atomic import check_not_link
 from tendril.data.store.spec import canonical_json, slug
-from tendril.models.attacks import check_epsilon
 from tendril.models.dictionaries.checkpoint import (
     CONFIG,
     RESULT,
@@ -27,6 +26,7 @@ from tendril.models.dictionaries.checkpoint import (
     write_json,
     write_tensors,
 )
+from tendril.models.epsilon import check_epsilon
 from tendril.models.subjects.classifiers import ClassifierSpec, build_classifier
 from tendril.models.subjects.subject import weights_digest
 
