@@ -131,7 +131,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         RobustnessConfig(run=("one",)).check()
     with pytest.raises(
         ConfigError,
-        match="--epsilon must be in units of pixels in 0..1, from 0 to 1 for the norm linf; got -1",
+        match=r"--epsilon .*, from 0 to 1 for the norm linf; got -1\.",
     ):
         RobustnessConfig(run=("one", "two"), epsilon=-1.0).check()
 
