@@ -8,7 +8,9 @@ from pathlib import PurePosixPath
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
+
+from ..errors import ConfigError
 
 FILE = "labels/zarr.json"
 NO_CLASS = -1
@@ -24,6 +26,22 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.number_B)
+
+    def are(self, classes: Sequence[str], flag: str) -> Bool[np.ndarray, " b"]:
+        """Which inputs are of the classes given by name or number. Raises ConfigError, which names
+        the flag, for other classes."""
+        return np.isin(self.number_B, [self._number(one, flag) for one in classes])
+
+    def _number(self, given: str, flag: str) -> int:
+        if given in self.names:
+            return self.names.index(given)
+        if given.isdecimal() and int(given) < len(self.names):
+            return int(given)
+        some = ", ".join(self.names[:10])
+        raise ConfigError(
+            f"{flag} must be classes of the images, by name or number; got {given!r}. The classes "
+            f"are {some}{' ...' if len(self.names) > 10 else ''}."
+        )
 
     def attributes(self) -> dict[str, Any]:
         """The attributes of the group `labels` of a store, as FORMAT.md describes them."""

@@ -11,7 +11,6 @@ from tendril.data import order
 from tendril.data.cli import note
 from tendril.data.errors import ConfigError, InputsNotFoundError
 from tendril.data.inputs.images import DEAD_LEAVES, ImageSource, open_images
-from tendril.data.store.labels import Labels
 from tendril.data.store.provenance import same_identity
 from tendril.data.store.reader import BATCH_DEFAULTS
 from tendril.models.dictionaries.checkpoint import read_config
@@ -125,19 +124,7 @@ def _of_classes(images: ImageSource, classes: Sequence[str]) -> np.ndarray:
             f"--left-out needs images whose classes are known, from folders or a column of labels; "
             f"{images.origin} has none. Leave --left-out out."
         )
-    return np.isin(labels.number_B, [_class(labels, one) for one in classes])
-
-
-def _class(labels: Labels, name: str) -> int:
-    if name in labels.names:
-        return labels.names.index(name)
-    if name.isdecimal() and int(name) < len(labels.names):
-        return int(name)
-    some = ", ".join(labels.names[:10])
-    raise ConfigError(
-        f"--left-out must be classes of the images, by name or number; got {name!r}. The classes "
-        f"are {some}{' ...' if len(labels.names) > 10 else ''}."
-    )
+    return labels.are(classes, "--left-out")
 
 
 def _name(inputs: str) -> str:

@@ -21,7 +21,7 @@ from tendril.models.subjects.load import load_subject
 from tendril.train.__main__ import main
 from tendril.train.classifier.config import ClassifierConfig
 from tendril.train.classifier.loop import train_classifier
-from tendril.train.classifier.pixels import augmented, epoch_order, step_generator
+from tendril.train.classifier.pixels import augmented, epoch_order, load_pictures, step_generator
 from tendril.train.classifier.trainer import Trainer
 
 from ..helpers.labelled import save_pictures
@@ -105,6 +105,27 @@ def test_a_harvest_of_it_trains_a_dictionary(home: Path, data: dict[str, str]) -
     origin = json.loads((home / "store" / store / "zarr.json").read_text())
     place = str(origin["attributes"]).partition("'subject': '../../runs/")
     assert place[1], origin["attributes"]  # found again from the store, wherever the home lies
+
+
+def test_classes_are_left_out_by_name_or_number(tmp_path: Path) -> None:
+    names = ("left", "right", "also right")
+    words = {
+        "inputs": save_pictures(tmp_path / "three.parquet", 90, names=names),
+        "test_inputs": save_pictures(tmp_path / "test.parquet", 60, seed=1, names=names),
+    }
+    config = ClassifierConfig(**words | SMALL, epochs=3, left_out=("2",), home=str(tmp_path))
+    made = train_classifier(config)
+    assert made.run.name.startswith("cnn-three-without-2-")
+    assert made.figures["label"] == "cnn, width 4, three, without 2"
+    assert made.figures["images"] == 40 and made.figures["accuracy"] > 0.9
+    read = {"limit": None, "size": 28, "channels": "auto", "flag": "--inputs"}
+    data = load_pictures(words["inputs"], **read, left_out=("right",))  # type: ignore[arg-type]
+    assert data.class_N.tolist() == [0] * 30 + [2] * 30
+    with pytest.raises(ConfigError, match=r"by name or number; got 'up'\. The classes are left, "):
+        train_classifier(replace(config, left_out=("up",)))
+    with pytest.raises(ConfigError, match="must leave images of two classes or more"):
+        train_classifier(replace(config, left_out=("0", "2")))
+    assert "left_out" not in replace(config, left_out=()).identity()
 
 
 @pytest.mark.parametrize("attack", ["none", "pgd"])

@@ -28,6 +28,9 @@ class ClassifierConfig:
     """Images to test on, with the same classes."""
     limit: int | None = None
     """Number of training images, drawn at random with a fixed seed; by default all."""
+    left_out: tuple[str, ...] = ()
+    """Classes, by name or number, whose images the network is neither trained nor tested on, for
+    `tendril study ood --left-out`. Classes keep their numbers."""
     network: Literal["cnn", "resnet8", "resnet14", "resnet20"] = "cnn"
     """A small CNN for MNIST, or a CIFAR ResNet of so many layers."""
     width: int = 16
@@ -103,6 +106,8 @@ class ClassifierConfig:
         """The fields that determine the network."""
         fields = dataclasses.asdict(self)
         without = set(NOT_IDENTITY)
+        if not self.left_out:
+            without.add("left_out")
         if self.attack == "none":
             without |= {"norm", "epsilon", "ramp"}
         if self.attack != "pgd":

@@ -94,6 +94,7 @@ def train_classifier(config: ClassifierConfig) -> ClassifierResult:
         size=config.side,
         channels=config.channels,
         flag="--inputs",
+        left_out=config.left_out,
     )
     check_epsilon(max(config.epsilon, config.tested), config.norm, data.pixels_NCHW[0].numel())
     run = run_folder(config, data)
@@ -114,6 +115,8 @@ def run_folder(config: ClassifierConfig, data: Pictures) -> Path:
     identity = config.identity() | {"kind": "classifier", "data": data.identity}
     digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
     usual = f"{config.network}-{Path(data.origin).stem}"
+    if config.left_out:
+        usual += f"-without-{'-'.join(config.left_out)}"
     if config.attack != "none":
         usual += f"-{config.attack}-{config.norm}-{config.epsilon:.3g}"
     return runs_folder(config.home) / f"{slug(config.name or usual)}-{digest[:12]}"
@@ -123,7 +126,12 @@ def _test_images(config: ClassifierConfig, data: Pictures) -> Pictures:
     """The images to test on. Raises ConfigError if their classes are others."""
     channels = "grey" if data.pixels_NCHW.shape[1] == 1 else "rgb"
     found = load_pictures(
-        config.test_inputs, limit=None, size=config.side, channels=channels, flag="--test-inputs"
+        config.test_inputs,
+        limit=None,
+        size=config.side,
+        channels=channels,
+        flag="--test-inputs",
+        left_out=config.left_out,
     )
     if found.names != data.names:
         raise ConfigError(
@@ -235,8 +243,10 @@ def _write_config(
     attack = ""
     if config.attack != "none":
         attack = f", {config.attack} {config.norm} {config.epsilon:.3g}"
+    without = f", without {', '.join(config.left_out)}" if config.left_out else ""
+    about = f"{config.network}, width {config.width}, {Path(data.origin).stem}{without}{attack}"
     written = {
-        "label": f"{config.network}, width {config.width}, {Path(data.origin).stem}{attack}",
+        "label": about,
         "kind": "classifier",
         **{name: value for name, value in asdict(config).items() if name not in NOT_KEPT},
         "network": asdict(spec),

@@ -60,9 +60,15 @@ class Pictures:
 
 
 def load_pictures(
-    inputs: str, *, limit: int | None, size: int, channels: str, flag: str
+    inputs: str,
+    *,
+    limit: int | None,
+    size: int,
+    channels: str,
+    flag: str,
+    left_out: tuple[str, ...] = (),
 ) -> Pictures:
-    """All images of a source with their classes.
+    """All images of a source with their classes, but those of the classes `left_out`.
 
     Images are scaled and cropped to squares of `size` pixels, as in a harvest. `channels` is grey,
     rgb, or auto: grey if all images are. Raises ConfigError for images without classes, and sides
@@ -77,7 +83,8 @@ def load_pictures(
     if size > LARGEST:
         raise ConfigError(f"--size must be at most {LARGEST} pixels; got {size}. Give --size 32.")
     pixels_NHWC = np.zeros((len(source), size, size, RGB), np.uint8)
-    known_N = source.labels.number_B != NO_CLASS
+    wanted_N = ~source.labels.are(left_out, "--left-out")
+    known_N = wanted_N & (source.labels.number_B != NO_CLASS)
     with progress_bar(total=len(source), desc=f"reading {inputs}", unit=" images") as bar:
         for index in range(len(source)):
             picture = readable(source, index, size) if known_N[index] else None
@@ -86,11 +93,17 @@ def load_pictures(
             else:
                 pixels_NHWC[index] = picture
             bar.update()
+    if lost := int((wanted_N & ~known_N).sum()):
+        note(f"{lost:,} images of {inputs} are left out: unreadable or no class.")
     if not known_N.all():
-        note(f"{int((~known_N).sum()):,} images of {inputs} are left out: unreadable or no class.")
         pixels_NHWC = pixels_NHWC[known_N]
     if not len(pixels_NHWC):
         raise ConfigError(f"{flag} must have readable images with classes; {inputs} has none.")
+    if left_out and len(np.unique(source.labels.number_B[known_N])) < 2:
+        raise ConfigError(
+            f"--left-out must leave images of two classes or more of {inputs}; got --left-out "
+            f"{' '.join(left_out)}. Leave out fewer classes."
+        )
     grey = bool((pixels_NHWC == pixels_NHWC[..., :1]).all()) if channels == "auto" else None
     kept = GREY if grey or channels == "grey" else RGB
     pixels_NCHW = torch.from_numpy(
