@@ -73,7 +73,7 @@ class HarvestConfig(StoreConfig):
     limit: int | None = None
     """Number of images, drawn at random with a fixed seed; by default all."""
     per_input: int | Literal["all"] = 10
-    """Positions kept of each image."""
+    """Positions kept of each image; a site with one vector an image has one position."""
     positions: Literal["norm", "uniform"] = "norm"
     """How positions are drawn: in proportion to the norm of the activation, or uniformly."""
     tokens: Literal["auto", "patches", "class", "all"] = "auto"

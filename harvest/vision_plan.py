@@ -191,7 +191,9 @@ def plan_vision(config: HarvestConfig, device: torch.device) -> VisionPlan:
     if config.rotations:
         _check_convolutional(subject, sites)
     one = tokens_of(subject.module).keep == CLASS and has_tokens(subject, sites[0])
-    config = replace(config, per_input="all") if one else config  # there is a single position
+    single = math.prod(describe_sites(subject, sites)[sites[0]].grid) == 1
+    if single and config.per_input != 0:
+        config = replace(config, per_input="all")
     everywhere = config.per_input == "all"
     drawn = {"rule": config.positions, "per_input": config.per_input}
     inputs: dict[str, Any] = source.identity | {"size": subject.input_size}

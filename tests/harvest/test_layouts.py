@@ -1,5 +1,6 @@
 """Rows of sites in several layouts; deep verification finds a planted layout fault."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tendril.data.errors import StoreDamagedError, SubjectError
+from tendril.data.errors import ConfigError, StoreDamagedError, SubjectError
 from tendril.data.inputs.images import open_images
 from tendril.data.store.reader import open_store
 from tendril.harvest.config import HarvestConfig, LanguageConfig, VerifyConfig
@@ -155,3 +156,15 @@ def test_a_layer_that_flattens_contexts_and_tokens_is_refused(tmp_path: Path) ->
         SubjectError, match=r"got \[16, 16\] for one context and \[32, 16\] for two"
     ):
         plan.layout()
+
+
+def test_a_site_of_one_vector_an_image_needs_no_number_of_positions(
+    photos: Path, tmp_path: Path
+) -> None:
+    given = config(photos, tmp_path, "vector")
+    made = harvest(dataclasses.replace(given, per_input=HarvestConfig(inputs="").per_input))
+    assert made.rows == 9 and open_store(made.store).spec["positions"] == {"rule": "all"}
+    again = harvest(given)
+    assert again.store == made.store and again.reused
+    with pytest.raises(ConfigError, match="--per-input must be `all` or a number from 1 to 1"):
+        harvest(dataclasses.replace(given, per_input=0))
