@@ -81,4 +81,5 @@ STUDIES: Mapping[str, Entry] = {
         "superposition.config:SuperpositionConfig", "superposition.study:SuperpositionStudy"
     ),
     "compare": Entry("compare.config:CompareConfig", "compare.study:CompareStudy", ("scipy",)),
+    "match": Entry("match.config:MatchConfig", "match.study:MatchStudy", ("scipy",)),
 }

@@ -1,0 +1,1 @@
+"""Latents of dictionaries of successive layers, matched (SAE Match)."""

@@ -1,0 +1,120 @@
+"""What the study of matched layers shows: links, chains, and the cost of skipped layers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from tendril.data.store.tables import columns
+
+from ..page.charts import Axis, Series, chart
+from .findings import HOLDS, Matched
+from .skipping import skip_rows
+
+HEADER = ("from", "to", "matched by", "pairs alive", "correlation", "best possible", "unfolded",
+          "random pairs", f"above {HOLDS:g}", "same partner", "gap")  # fmt: skip
+BINS = 40
+COLUMN, ROW, NODE = 210.0, 26.0, 7.0
+
+
+def rows(figures: Mapping[str, Any]) -> list[list[str]]:
+    """A row of figures a link."""
+    found = []
+    for one in figures["links"]:
+        values = [one[name] for name in (
+            "correlation", "correlation_by_activations", "correlation_unfolded",
+            "correlation_random", "above_half", "same_as_by_activations")]  # fmt: skip
+        texts = [f"{value:.2f}" if value != "" else "" for value in values]
+        about = [one["first"], one["second"], one["by"], f"{one['living_pairs']} of {one['pairs']}"]
+        found.append([*about, *texts, f"{one['gap']:.2g}"])
+    return found
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """Links, and skipped layers, as text."""
+    parts = [columns([HEADER, *rows(figures)])]
+    if figures["skipped"]:
+        parts.append(columns(skip_rows(figures["skipped"])))
+    return "\n\n".join(parts)
+
+
+def headline(figures: Mapping[str, Any]) -> str:
+    """Chains, and the correlation of their links beside random pairs."""
+    first = figures["links"][0]
+    said = (
+        f"{figures['chains_above_half']} of {figures['chains']} chains of living latents have a "
+        f"correlation above {HOLDS:g} at every link; the first link's mean is "
+        f"{first['correlation']}, that of random pairs {first['correlation_random']}."
+    )
+    if figures["skipped"]:
+        one = figures["skipped"][-1]
+        said += (
+            f" With {one['second']} replaced by the matched code of {one['first']}, cross-entropy "
+            f"rises by {one['matched']:.2f} (random partners {one['random partners']:.2f})."
+        )
+    return said
+
+
+def context(found: Matched, shown: int) -> dict[str, Any]:
+    """What page.html shows."""
+    figures = found.figures()
+    return {
+        "lead": headline(figures),
+        "links": [list(HEADER), *rows(figures)],
+        "histogram": _histogram(found),
+        "chains": drawing(found, shown),
+        "shown": min(shown, len(found.chains.weakest_C)),
+        "all_chains": len(found.chains.weakest_C),
+        "direct": figures["direct"],
+        "holds": HOLDS,
+        "skipped": skip_rows(found.skipped) if found.skipped else [],
+        "unthresholded": any(link.by == "weights" for link in found.links),
+    }
+
+
+def _histogram(found: Matched) -> Markup:
+    """How many pairs have which correlation, for each link."""
+    edges = np.linspace(-0.2, 1.0, BINS + 1)
+    middle = (edges[1:] + edges[:-1]) / 2
+    series = []
+    for link in found.links:
+        known = link.correlation_S[np.isfinite(link.correlation_S)]
+        counts, _ = np.histogram(np.clip(known, edges[0], edges[-1]), edges)
+        series.append(Series(f"{link.first} to {link.second}", middle, counts.astype(float)))
+    return chart(series, Axis("correlation of a pair"), Axis("pairs", from_zero=True))
+
+
+def drawing(found: Matched, shown: int) -> Markup:
+    """Chains as rows of latents, one column a layer; the heavier a line, the stronger the link."""
+    latents_CL, links_CK = found.chains.latents_CL[:shown], found.chains.links_CK[:shown]
+    if not len(latents_CL):
+        return Markup("")
+    layers = latents_CL.shape[1]
+    texts = any(found.words)
+    height, width = ROW * (len(latents_CL) + 1), COLUMN * layers
+    parts = [
+        f'<text x="{COLUMN * i:g}" y="-4" font-weight="600">{escape(site)}</text>'
+        for i, site in enumerate(found.sites)
+    ]
+    for c, (latents, strengths) in enumerate(zip(latents_CL, links_CK, strict=True)):
+        y = ROW * (c + 0.6)
+        for k, r in enumerate(strengths):
+            start, end = COLUMN * k + NODE * 2, COLUMN * (k + 1) - NODE
+            under = y + (8 if texts else 0)
+            parts.append(
+                f'<path class="ink" style="stroke-width:{0.5 + 3 * max(float(r), 0):.2f};'
+                f'stroke-opacity:{0.25 + 0.6 * max(float(r), 0):.2f}" '
+                f'd="M{start:.0f} {under:.0f}H{end:.0f}"><title>correlation {r:.3f}</title></path>'
+            )
+        for i, latent in enumerate(latents):
+            words = found.words[i].get(int(latent), "") if found.words else ""
+            parts.append(
+                f'<text x="{COLUMN * i:g}" y="{y:.0f}"><tspan class="number">{int(latent)}</tspan>'
+                f'<tspan dx="6" class="soft">{escape(words[:26])}</tspan></text>'
+            )
+    return Markup(
+        f'<svg class="chains" style="min-width:{width:.0f}px" viewBox="-4 -20 {width:.0f} '
+        f'{height + 20:.0f}" role="img" aria-label="Chains of matched latents">{"".join(parts)}'
+        "</svg>"
+    )

@@ -1,0 +1,192 @@
+"""The study `match`: which latent of the next layer continues each latent of this one."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from tendril.models.dictionaries.checkpoint import read_config
+from tendril.models.dictionaries.sae import SAE
+
+from ..core.language_inputs import language_subject_of, tokenizer_of_store
+from ..core.language_text import held_out_fraction, held_out_text
+from ..core.report import write_csv, write_records
+from ..core.stores import training_warnings
+from ..core.study import Study
+from ..core.token_text import readable
+from . import page
+from .config import MatchConfig
+from .findings import Link, Matched, chains_of, direct_agreement, link_of
+from .inputs import (
+    MatchInputs,
+    codes,
+    compared_rows,
+    dictionaries,
+    find_match_inputs,
+    labelled,
+    mean_when_on,
+)
+from .skipping import Skip, skipped
+
+EXAMPLES = 4
+"""Tokens that stand for a latent."""
+
+
+@final
+class MatchStudy(Study[MatchConfig, MatchInputs, Matched]):
+    """Match latents of successive layers. The report holds links.csv, pairs.csv and chains.csv."""
+
+    name = "match"
+    config = MatchConfig
+
+    def find(self, config: MatchConfig) -> MatchInputs:
+        return find_match_inputs(config)
+
+    def identity(self, config: MatchConfig, inputs: MatchInputs) -> Mapping[str, Any]:
+        return inputs.identity()
+
+    def remarks(self, config: MatchConfig, inputs: MatchInputs) -> list[str]:
+        return training_warnings(inputs.runs)
+
+    def title(self, config: MatchConfig, inputs: MatchInputs) -> str:
+        return f"Latents of {labelled(inputs.sites)} matched"
+
+    def label(self, config: MatchConfig, inputs: MatchInputs) -> str:
+        return f"{inputs.store.name}-{inputs.sites[0]}-{inputs.sites[-1]}"
+
+    def compute(self, config: MatchConfig, inputs: MatchInputs, device: torch.device) -> Matched:
+        saes, store = dictionaries(inputs), inputs.store
+        rows = compared_rows(inputs, config.rows)
+        found = [
+            codes(store, site, sae, rows, device)
+            for site, sae in zip(inputs.sites, saes, strict=True)
+        ]
+        links = [
+            link_of(config, (inputs.sites[i], inputs.sites[j]), (saes[i], saes[j]),
+                    (found[i], found[j]))
+            for i, j in pairwise(range(len(saes)))
+        ]  # fmt: skip
+        chains = chains_of(links)
+        words: list[dict[int, str]] = [{} for _ in saes]
+        if inputs.language:
+            shown = chains.latents_CL[: config.shown]
+            words = [_words(inputs, rows, z, shown[:, i]) for i, z in enumerate(found)]
+        return Matched(
+            inputs.sites,
+            [run.resolve().name for run in inputs.runs],
+            [sae.latents for sae in saes],
+            len(rows),
+            links,
+            chains,
+            direct_agreement(config, links, saes, found),
+            _skipped(config, inputs, links, saes, found, device),
+            words,
+            str(store.spec["subject"].get("name", "")),
+            store.name,
+        )
+
+    def figures(self, findings: Matched) -> dict[str, Any]:
+        return findings.figures()
+
+    def headline(self, figures: Mapping[str, Any]) -> str:
+        return page.headline(figures)
+
+    def table(self, figures: Mapping[str, Any]) -> str:
+        return page.table(figures)
+
+    def write_tables(self, findings: Matched, folder: Path) -> None:
+        write_records(folder / "links.csv", [link.record() for link in findings.links])
+        pairs = (
+            (link.first, link.second, i, int(j), _text(r), same)
+            for link in findings.links
+            for i, (j, r, same) in enumerate(
+                zip(link.partner_S, link.correlation_S, _agree(link), strict=True)
+            )
+            if j >= 0
+        )
+        columns = ("first", "second", "latent", "partner", "correlation", "same_as_by_activations")
+        write_csv(folder / "pairs.csv", columns, pairs)
+        rows = (
+            [*map(int, latents), *(f"{r:.4f}" for r in links)]
+            for latents, links in zip(
+                findings.chains.latents_CL, findings.chains.links_CK, strict=True
+            )
+        )
+        names = [*findings.sites, *(f"correlation_{i + 1}" for i in range(len(findings.links)))]
+        write_csv(folder / "chains.csv", names, rows)
+
+    def page(
+        self, config: MatchConfig, inputs: MatchInputs, findings: Matched
+    ) -> Mapping[str, Any]:
+        return page.context(findings, config.shown)
+
+
+def _agree(link: Link) -> list[int | str]:
+    return [""] * len(link.partner_S) if link.agree_S is None else [int(a) for a in link.agree_S]
+
+
+def _text(value: float) -> str:
+    return f"{value:.4f}" if np.isfinite(value) else ""
+
+
+def _words(
+    inputs: MatchInputs,
+    rows: np.ndarray,
+    z_NS: sparse.csr_array,
+    latents: Sequence[int] | np.ndarray,
+) -> dict[int, str]:
+    """The tokens that latents are most active on, most active first."""
+    tokens = inputs.store.column("token")[rows]
+    tokenizer = tokenizer_of_store(inputs.store)
+    columns = sparse.csc_array(z_NS)
+    found = {}
+    for latent in map(int, latents):
+        place = slice(columns.indptr[latent], columns.indptr[latent + 1])
+        strongest = np.argsort(-columns.data[place], kind="stable")
+        seen = dict.fromkeys(int(tokens[n]) for n in columns.indices[place][strongest])
+        found[latent] = " ".join(
+            f"“{piece.strip() or piece!r}”" for piece in readable(tokenizer, list(seen)[:EXAMPLES])
+        )
+    return found
+
+
+def _skipped(
+    config: MatchConfig,
+    inputs: MatchInputs,
+    links: Sequence[Link],
+    saes: Sequence[SAE],
+    found: Sequence[sparse.csr_array],
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """What it costs to skip each layer but the first; empty where that cannot be asked."""
+    if not config.contexts or not inputs.language or len({sae.width for sae in saes}) > 1:
+        return []
+    subject = language_subject_of(inputs.store, inputs.sites[0], config.subject)
+    if subject.kind != "causal":
+        return []
+    subject.module.to(device)
+    fraction = held_out_fraction([read_config(run) for run in inputs.runs])
+    text = held_out_text(inputs.store, fraction, config.contexts)
+    scales = [_scales(sae, z_NS) for sae, z_NS in zip(saes, found, strict=True)]
+    return [
+        skipped(
+            subject,
+            Skip((inputs.sites[i], inputs.sites[j]), (saes[i], saes[j]), links[i].partner_S,
+                 (scales[i], scales[j])),
+            text,
+            config.batch_size,
+            device,
+        )
+        for i, j in pairwise(range(len(saes)))
+    ]  # fmt: skip
+
+
+def _scales(sae: SAE, z_NS: sparse.csr_array) -> np.ndarray:
+    if sae.threshold is None:
+        return mean_when_on(z_NS)
+    found: np.ndarray = sae.threshold.detach().double().cpu().numpy()
+    return found
