@@ -1,12 +1,23 @@
 """Matching the latents of successive layers: a planted permutation, chains, and the study."""
 
+import re
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
+from tendril.data.errors import ConfigError
+from tendril.data.store.reader import Store
+from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
+from tendril.study.core.study import run_study
+from tendril.study.match.config import MatchConfig
+from tendril.study.match.findings import chains_of, direct_agreement, link_of
+from tendril.study.match.study import MatchStudy
 from tendril.study.measures.layer_matching import (
     assign,
     assign_rows,
@@ -14,6 +25,11 @@ from tendril.study.measures.layer_matching import (
     fold,
     pair_correlations,
 )
+
+from ..helpers import language_home
+from .test_page import check
+
+SITES = tuple(f"blocks.{layer}.hook_resid_post" for layer in range(3))
 
 
 def jumprelu(width: int, latents: int, seed: int) -> SAE:
@@ -100,3 +116,95 @@ def test_correlations_are_those_of_numpy() -> None:
     pairs = pair_correlations(sparse.csr_array(a), sparse.csr_array(b), partner_S)
     np.testing.assert_allclose(pairs[[0, 2]], [expected[0, 1], expected[2, 0]])
     assert np.isnan(pairs[[1, 3]]).all(), "a constant latent, and no partner"
+
+
+def reordered(sae: SAE, order: np.ndarray, noise: float = 0.0) -> SAE:
+    """Latent order[i] of the result is latent i of `sae`, with noise on its weights."""
+    other, back = sae.plain(), torch.from_numpy(np.argsort(order))
+    with torch.no_grad():
+        for name in ("W_dec", "b_enc", "threshold"):
+            getattr(other, name).copy_(getattr(sae, name)[back])
+        other.W_enc.copy_(sae.W_enc[:, back])
+        for weights in (other.W_enc, other.W_dec):
+            weights.add_(noise * torch.randn(weights.shape, generator=torch.Generator()))
+    return other
+
+
+@pytest.mark.parametrize("by", ["weights", "activations"])
+def test_a_planted_chain_over_three_layers_is_found(by: Any) -> None:
+    draws = np.random.default_rng(0)
+    first = jumprelu(8, 30, 3)
+    orders = [draws.permutation(30), draws.permutation(30)]
+    saes = [first, reordered(first, orders[0], 0.02)]
+    saes.append(reordered(saes[1], orders[1], 0.02))
+    x_ND = torch.from_numpy(draws.normal(size=(400, 8))).float()
+    codes = [sparse.csr_array(sae.encode(x_ND).detach().numpy()) for sae in saes]
+    config = MatchConfig(run=("a", "b", "c"), by=by)
+    links = [
+        link_of(config, ("one", "two"), (saes[i], saes[i + 1]), (codes[i], codes[i + 1]))
+        for i in (0, 1)
+    ]
+    for link, order in zip(links, orders, strict=True):
+        record = link.record()
+        known_S = np.isfinite(link.correlation_S)  # some are never active
+        assert (link.partner_S == order)[known_S if by == "activations" else slice(None)].all()
+        assert link.by == by and known_S.sum() > 20
+        assert record["correlation"] > 0.95 and record["same_as_by_activations"] == 1
+        assert abs(record["correlation_random"]) < 0.3
+    chains = chains_of(links)
+    assert len(chains.latents_CL) > 20 and (np.diff(chains.weakest_C) <= 0).all()
+    for a, b, c in chains.latents_CL:
+        assert (b, c) == (orders[0][a], orders[1][b])
+    assert direct_agreement(config, links, saes, codes) == 1
+
+
+def layers(home: Path) -> tuple[Store, list[np.ndarray]]:
+    """Dictionaries of three layers that give nearly every vector back, in another order each."""
+    store = language_home.make_store(home, sites=("resid_post.0", "resid_post.1", "resid_post.2"))
+    width = language_home.D
+    plain = SAE(width, 2 * width, Sparsity("jumprelu"), pre_bias=False)
+    assert plain.threshold is not None
+    with torch.no_grad():
+        both = torch.cat([torch.eye(width), -torch.eye(width)])
+        plain.W_enc.copy_(both.T)
+        plain.W_dec.copy_(both)
+        plain.threshold.fill_(1e-3)
+    orders = [np.random.default_rng(i).permutation(2 * width) for i in range(3)]
+    for number, (site, order) in enumerate(zip(SITES, orders, strict=True)):
+        told = {
+            "site": site, "store": store.name, "held_out": 0.4,
+            "subject": store.spec["subject"], "store_path": f"../../store/{store.name}",
+        }  # fmt: skip
+        save_dictionary(home / "runs" / f"layer-{number}", reordered(plain, order), told)
+    return store, orders
+
+
+def test_the_study_draws_chains_and_skips_layers(tmp_path: Path) -> None:
+    _, orders = layers(tmp_path)
+    runs = ("layer-0", "layer-1", "layer-2")
+    config = MatchConfig(run=runs, home=str(tmp_path), device="cpu", rows=200, batch_size=3)
+    made = run_study(MatchStudy(), config)
+    figures = made.figures
+    assert [link["by"] for link in figures["links"]] == ["weights", "weights"]
+    pairs = (made.report.parent / "pairs.csv").read_text().splitlines()[1:]
+    partner = {int(row.split(",")[2]): int(row.split(",")[3]) for row in pairs[:32]}
+    assert partner == dict(zip(orders[0].tolist(), orders[1].tolist(), strict=True))
+    for skip in figures["skipped"]:
+        assert abs(skip["own code"]) < 0.01 and skip["clean"] > 1
+        assert skip["matched"] == pytest.approx(skip["the layer before"], abs=0.01)
+    assert any(s["random partners"] != pytest.approx(s["matched"]) for s in figures["skipped"])
+    check(page := made.report.read_text())
+    assert "Skipped layers" in page and '<svg class="chains"' in page and "“" in page, re.findall(
+        "chains.*?</svg>", page, re.S
+    )[0][:600]
+    assert run_study(MatchStudy(), config).reused
+    turned = run_study(MatchStudy(), MatchConfig(run=runs[:2], by="activations", contexts=0,
+                                                 home=str(tmp_path), device="cpu"))  # fmt: skip
+    (link,) = turned.figures["links"]
+    assert link["by"] == "activations" and link["same_as_by_activations"] == 1
+    assert not turned.figures["skipped"]
+    with pytest.raises(ConfigError, match="runs of different sites"):
+        run_study(MatchStudy(), MatchConfig(run=("layer-0", "layer-0"), home=str(tmp_path)))
+    other = language_home.make_store(tmp_path, sites=("resid_post.0",), name="one-site")
+    with pytest.raises(ConfigError, match=r"lacks blocks\.1\.hook_resid_post"):
+        run_study(MatchStudy(), MatchConfig(run=runs, store=other.name, home=str(tmp_path)))
