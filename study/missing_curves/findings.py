@@ -26,7 +26,7 @@ from ..measures.gap_chance import (
 )
 from .decompose import Decomposition
 
-BASELINES = ("pca", "ica", "random", "neurons")
+BASELINES = ("pca", "ica", "nmf", "random", "neurons")
 
 
 @final

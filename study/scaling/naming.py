@@ -9,7 +9,7 @@ SPARSITY = {
     "jumprelu": "target_l0",
 }
 """The field of a run's config that sets its sparsity."""
-BASELINES = ("random", "pca", "ica", "neurons")
+BASELINES = ("random", "pca", "ica", "nmf", "neurons")
 
 
 def series_name(trained: Mapping[str, Any]) -> str:
