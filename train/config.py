@@ -20,7 +20,7 @@ from . import groups as g
 ObjectiveName = Literal[
     "topk", "batch_topk", "matryoshka", "relu_l1", "tied", "gated", "jumprelu", "equivariant"
 ]
-BaselineName = Literal["pca", "ica", "random", "neurons"]
+BaselineName = Literal["pca", "ica", "nmf", "random", "neurons"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 
 FORMAT = 3  # raised when the same config would give another dictionary, or names would change
@@ -64,6 +64,7 @@ OBJECTIVES: dict[str, Entry] = {
     ),
     "pca": _fitted("PCA"),
     "ica": _fitted("ICA"),
+    "nmf": _fitted("NMF"),
     "random": _fitted("random", g.Size),
     "neurons": _fitted("neurons"),
 }
@@ -89,7 +90,7 @@ def users_of(field: str) -> list[str]:
 
 
 SPARSITIES = ("k", "l1", "l0", "target_l0")  # fields that set how many latents are active
-FIXED_SIZE = ("pca", "ica", "neurons")  # baselines whose size the width of the site gives
+FIXED_SIZE = ("pca", "ica", "nmf", "neurons")  # baselines whose size the width of the site gives
 # fields that lead to the store and its sites, which are in a run's identity themselves
 SOURCE = {"store", "site", "sites", "paired_store"}
 ABOVE_0 = (
@@ -155,8 +156,8 @@ class TrainConfig(
 
     def _check_objective(self, width: int) -> None:
         check_choice("--objective", self.objective, OBJECTIVES)
-        if self.objective == "ica":
-            need("the recipe ica", "sklearn")
+        if self.objective in ("ica", "nmf"):
+            need(f"the recipe {self.objective}", "sklearn")
         if (len(self.sites) > 1 or self.paired_store) and self.objective not in JOINT:
             what = "--paired-store" if self.paired_store else "several --sites"
             raise ConfigError(
@@ -190,9 +191,11 @@ class TrainConfig(
 
     def latents_for(self, width: int) -> int:
         """S for vectors of this width. The families, for the equivariant objective; of a basis
-        both signs of each direction."""
+        both signs of each direction, where it has them."""
         if self.objective == "equivariant":
             return self.families
+        if self.objective == "nmf":
+            return width
         if self.objective in FIXED_SIZE:
             return 2 * width
         return self.latents or 8 * width

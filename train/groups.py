@@ -9,6 +9,8 @@ from typing import ClassVar, Literal, get_args
 Control = Literal[
     "none",
     "frozen-decoder",
+    "soft-frozen-decoder",
+    "frozen-encoder",
     "shuffled-units",
     "relabelled",
     "shuffled",
@@ -16,7 +18,8 @@ Control = Literal[
     "wrong-side",
 ]
 CONTROLS: tuple[Control, ...] = get_args(Control)
-WITHOUT_ORBITS: tuple[Control, ...] = ("frozen-decoder", "shuffled-units")
+FROZEN: tuple[Control, ...] = ("frozen-decoder", "soft-frozen-decoder", "frozen-encoder")
+"""Controls that hold a part of the dictionary where it started."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Controls(Group):
     title: ClassVar[str] = "control"
     control: Control = "none"
     """What is damaged, as a control. frozen-decoder: directions stay random, the rest is trained.
+    soft-frozen-decoder: each keeps a cosine of at least 0.8 to its random start. frozen-encoder:
+    encoder directions stay random; biases, thresholds and the decoder are trained.
     shuffled-units: the values of each unit come from other rows than those of the next unit. Of
     orbits: relabelled (one permutation of the elements), shuffled (one for each row), the
     reflected half of another anchor, or (equivariant) copies through the wrong side of the

@@ -12,7 +12,7 @@ from tendril.data.group.dihedral import Dihedral
 from tendril.data.store.reader import Store
 
 from .config import BASELINES, TrainConfig, check_choice, fields_of, users_of
-from .groups import CONTROLS, WITHOUT_ORBITS, Control
+from .groups import CONTROLS, FROZEN, Control
 
 SHUFFLES = 4093  # permutations of the elements, one a row and then from the first again
 
@@ -59,9 +59,12 @@ def check_orbits(config: TrainConfig, store: Store) -> None:
     """Raise ConfigError if a config asks for orbits that a store cannot give."""
     group, control = store.group, config.control
     check_choice("--control", control, CONTROLS)
-    if control in WITHOUT_ORBITS:
-        _check_plain_control(config, store)
+    if control == "shuffled-units":
+        _check_single_vectors(store)
         return
+    if control in FROZEN:
+        _check_frozen(config)
+        control = "none"  # of orbits
     _check_single_elements(config, store)
     if group is None and (config.objective == "equivariant" or control != "none"):
         what = f"--control {control}" if control != "none" else "an equivariant group crosscoder"
@@ -92,22 +95,28 @@ def check_orbits(config: TrainConfig, store: Store) -> None:
         )
 
 
-def _check_plain_control(config: TrainConfig, store: Store) -> None:
-    """Raise ConfigError if a control that needs no orbits cannot be used."""
-    control, objective = config.control, config.objective
-    if control == "shuffled-units" and store.group is not None:
+def _check_single_vectors(store: Store) -> None:
+    """Raise ConfigError if units cannot be shuffled."""
+    if store.group is not None:
         raise ConfigError(
             f"--control shuffled-units needs a store of single vectors; {store.name} holds orbits "
             f"of {store.group.name}. Choose --control shuffled."
         )
-    if control == "frozen-decoder" and objective in (*BASELINES, "tied", "equivariant"):
+
+
+def _check_frozen(config: TrainConfig) -> None:
+    """Raise ConfigError if an objective has nothing of its own to freeze."""
+    control, objective = config.control, config.objective
+    part = "encoder" if control == "frozen-encoder" else "decoder"
+    if objective in BASELINES or (objective == "tied" and control != "soft-frozen-decoder"):
+        why = ", whose encoder and decoder are one matrix" if objective == "tied" else ""
         raise ConfigError(
-            "--control frozen-decoder needs an objective with a decoder of its own; got "
-            f"{objective!r}. Choose topk, for example."
+            f"--control {control} needs an objective with {'an' if part == 'encoder' else 'a'} "
+            f"{part} of its own; got {objective!r}{why}. Choose topk, for example."
         )
-    if control == "frozen-decoder" and config.resample_every:
+    if control != "soft-frozen-decoder" and config.resample_every:
         raise ConfigError(
-            "--resample-every must be 0 with --control frozen-decoder, whose directions do not "
+            f"--resample-every must be 0 with --control {control}, whose {part} directions do not "
             f"change; got {config.resample_every}."
         )
 
@@ -116,7 +125,8 @@ def _check_single_elements(config: TrainConfig, store: Store) -> None:
     """Raise ConfigError if a config asks for single elements that a store cannot give."""
     if config.orbits == "joined":
         return
-    if store.group is None or config.objective == "equivariant" or config.control != "none":
+    damaged = config.control not in ("none", *FROZEN)
+    if store.group is None or config.objective == "equivariant" or damaged:
         what = (
             f"{store.name} has no group"
             if store.group is None

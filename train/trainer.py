@@ -17,6 +17,7 @@ from tendril.models.dictionaries.checkpoint import check_fields, check_values
 from tendril.models.dictionaries.sae import Dictionary
 
 from .config import TrainConfig
+from .groups import FROZEN
 from .metrics import fvu
 from .objectives.base import Loss, Objective
 
@@ -137,8 +138,11 @@ class Trainer:
         latents = config.latents_for(x_ND.shape[1])
         self.sae: Dictionary = objective.start(x_ND.cpu(), latents, generator).to(device)
         ranks.broadcast(self.sae.state_dict().values())
-        if config.control == "frozen-decoder":
-            self.sae.W_dec.requires_grad_(False)
+        self._start: Tensor | None = None  # decoder rows that the trained ones must stay near
+        if config.control in FROZEN:
+            from .frozen import freeze
+
+            self._start = freeze(self.sae, config.control)
         if config.bias == "none":
             self.sae.b_dec.requires_grad_(False)
         trained = [(name, p) for name, p in self.sae.named_parameters() if p.requires_grad]
@@ -192,6 +196,7 @@ class Trainer:
         self._adam.step()
         if unit_rows:
             normalise_rows(self.sae.W_dec)
+        self._hold()
         self.objective.settle(self.sae, loss)
         self._quiet_S += len(x_ND) * self._ranks.ranks
         self._quiet_S[loss.fired_S] = 0
@@ -217,6 +222,13 @@ class Trainer:
             return nullcontext()
         return torch.autocast("cuda", torch.bfloat16)
 
+    def _hold(self) -> None:
+        """Keep decoder rows near their start, if the control is soft-frozen-decoder."""
+        if self._start is not None:
+            from .frozen import hold_near
+
+            hold_near(self.sae.W_dec, self._start)
+
     def _resample(self, x_ND: Float[Tensor, "n d"], loss: Loss) -> None:
         """Initialise dead latents again, if it is time; the draw is a function of seed and step."""
         every = self.config.resample_every
@@ -230,6 +242,7 @@ class Trainer:
         error_ND = x_ND - x_hat_ND
         norm = self.objective.new_norm
         given_S = resample(self.sae, self._adam, x_ND, error_ND, dead_S, generator, norm)
+        self._hold()
         self.objective.settle(self.sae, loss)
         self._quiet_S[given_S] = 0
 

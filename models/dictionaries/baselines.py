@@ -6,11 +6,12 @@ With a full basis and k = D the reconstruction is exact.
 
     pca      principal directions, from the covariance in float64
     ica      independent components (FastICA), with decoder rows of norm 1
+    nmf      components of non-negative matrix factorisation, one latent each
     random   random unit directions, one latent each
     neurons  the standard basis; one latent per dimension if no vector has negative entries
 
-Source: Cunningham et al. (2309.08600), section 3.2, compare with the same four. Here all of them
-keep the k largest latents, so that they have the same L0 as a TopK dictionary.
+Source: Cunningham et al. (2309.08600), section 3.2, compare with the same, NMF apart. Here all of
+them keep the k largest latents, so that they have the same L0 as a TopK dictionary.
 """
 
 import warnings
@@ -24,6 +25,8 @@ from tendril.data.errors import ConfigError
 
 from .sae import SAE, random_directions
 from .sparsity import Sparsity
+
+NMF_ROWS, NMF_BATCH, NMF_PASSES = 16_384, 4096, 200
 
 
 def pca(x_RD: Float[Tensor, "r d"], k: int) -> SAE:
@@ -57,6 +60,40 @@ def ica(x_RD: Float[Tensor, "r d"], k: int, seed: int = 0) -> SAE:
             ) from error
     norms = np.linalg.norm(model.mixing_, axis=0)
     return _signed(model.mixing_.T / norms[:, None], model.components_.T * norms, model.mean_, k)
+
+
+def nmf(x_RD: Float[Tensor, "r d"], k: int, seed: int = 0) -> SAE:
+    """Non-negative matrix factorisation: x = h W with h, W >= 0, by scikit-learn's MiniBatchNMF.
+
+    There are D components, fitted on the first NMF_ROWS vectors; rows of W_dec are those of W with
+    norm 1, and b_dec is zero. The codes h of the fit solve a problem for each vector. A dictionary
+    reads its codes linearly: W_enc and b_enc are the least-squares fit of h to x.
+
+    Source: Lee and Seung (Nature 401, 1999); Lefevre et al. (1106.4198) for the mini-batches.
+    Raises ConfigError for vectors with negative entries.
+    """
+    from sklearn.decomposition import MiniBatchNMF
+    from sklearn.exceptions import ConvergenceWarning
+
+    least = float(x_RD.min())
+    if least < 0:
+        raise ConfigError(
+            f"NMF needs vectors without negative values; got {least:.3g}. Choose pca or ica, or a "
+            "site after a ReLU."
+        )
+    x = x_RD[:NMF_ROWS].double().cpu().numpy()
+    width, scale = x.shape[1], max(float(x.mean()), 1e-300)
+    model = MiniBatchNMF(width, batch_size=NMF_BATCH, max_iter=NMF_PASSES, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # each pass improves it a little
+        h_RC = model.fit_transform(x / scale)
+    norm_C = np.linalg.norm(model.components_, axis=1)
+    rows_CD = model.components_ / np.where(norm_C > 0, norm_C, 1)[:, None]
+    with_one = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    reader, *_ = np.linalg.lstsq(with_one, h_RC * norm_C * scale, rcond=None)
+    sae = SAE(width, width, Sparsity("topk", min(k, width)), pre_bias=True)
+    sae.b_enc.data.copy_(torch.from_numpy(reader[-1]))
+    return _filled(sae, rows_CD, reader[:-1], np.zeros(width))
 
 
 def random(x_RD: Float[Tensor, "r d"], k: int, latents: int, seed: int = 0) -> SAE:

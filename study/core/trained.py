@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-BASELINES = ("pca", "ica", "random", "neurons")
+BASELINES = ("pca", "ica", "nmf", "random", "neurons")
 """Objectives that learn no sparse code."""
 K_SPARSE = ("topk", "batch_topk", "matryoshka", *BASELINES)
 WITH_L1 = ("relu_l1", "tied", "gated")

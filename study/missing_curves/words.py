@@ -19,10 +19,13 @@ CAVEATS = (
 CONTROLS = {
     "random": "random: a dictionary of random rows",
     "frozen-decoder": "frozen-decoder: its decoder rows stayed as they were drawn",
+    "soft-frozen-decoder": "soft-frozen-decoder: its decoder rows stayed near where they began",
+    "frozen-encoder": "frozen-encoder: its encoder columns stayed as they were drawn",
     "shuffled-units": "shuffled-units: trained on rows in which each unit's values come from other "
     "inputs",
     "pca": "pca: principal components",
     "ica": "ica: independent components",
+    "nmf": "nmf: components of non-negative matrix factorisation",
     "neurons": "neurons: the units themselves",
 }
 """What a kind of control is, in words."""

@@ -31,7 +31,13 @@ from ..measures.symmetry_analysis import SymmetryAnalysis, analyse_blocks, raw_a
 from ..measures.symmetry_thresholds import SymmetryThresholds
 
 JOINED = "joined"  # orbits as a whole, the usual training
-BASELINES = {"neurons": "units", "random": "random directions", "pca": "PCA", "ica": "ICA"}
+BASELINES = {
+    "neurons": "units",
+    "random": "random directions",
+    "pca": "PCA",
+    "ica": "ICA",
+    "nmf": "NMF",
+}
 SOURCES = {"one": "encoder reads the identity", "random": "encoder reads a random element"}
 HELD_OUT = 0.05  # of runs whose config.json does not say
 

@@ -19,7 +19,7 @@ from tendril.study.compare.findings import read_run
 from tendril.train.config import TrainConfig
 from tendril.train.dry_run import dry_run
 from tendril.train.exchange import export_run
-from tendril.train.groups import CONTROLS, WITHOUT_ORBITS
+from tendril.train.groups import CONTROLS, FROZEN
 from tendril.train.loop import run_folder, train
 from tendril.train.orbits import Damage
 from tendril.train.vectors import source_of, store_of
@@ -115,7 +115,7 @@ def test_controls_leave_more_unexplained(home: Path) -> None:
     fvu = {
         control: train(tiny(home, control=control, steps=400, lr=5e-3, site="early")).fvu
         for control in CONTROLS
-        if control not in WITHOUT_ORBITS
+        if control not in (*FROZEN, "shuffled-units")
     }
     fvu["all poses"] = train(tiny(home, poses="all", steps=400, lr=5e-3, site="early")).fvu
     best = fvu.pop("none")

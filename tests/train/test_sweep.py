@@ -360,7 +360,7 @@ def test_a_dry_run_makes_nothing_and_tells_what_is_left(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "runs", "baselines"), [("front", 24, 8), ("front_all", 126, 6 + 18 + 18 + 6)]
+    ("recipe", "runs", "baselines"), [("front", 42, 20), ("front_all", 126, 6 + 18 + 18 + 18 + 6)]
 )
 def test_the_recipes_are_grids_of_the_size_they_tell(
     recipe: str, runs: int, baselines: int

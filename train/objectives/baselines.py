@@ -19,6 +19,8 @@ def fit(config: TrainConfig, source: Source, device: torch.device) -> tuple[SAE,
         sae = baselines.pca(x_RD, config.k)
     elif config.objective == "ica":
         sae = baselines.ica(x_RD, config.k, config.seed)
+    elif config.objective == "nmf":
+        sae = baselines.nmf(x_RD, config.k, config.seed)
     elif config.objective == "random":
         latents = config.latents_for(source.width)
         sae = baselines.random(x_RD, config.k, latents, config.seed)

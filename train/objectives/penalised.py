@@ -55,7 +55,9 @@ class ReluL1(Objective[SAE]):
     def start(self, x_ND: Float[Tensor, "n d"], latents: int, generator: torch.Generator) -> SAE:
         """Short rows in random directions, W_enc their transpose, biases zero."""
         sae = SAE(x_ND.shape[1], latents, Sparsity("relu"), pre_bias=False)
-        return initialised(sae, generator, decoder_norm=self.decoder_norm)
+        initialised(sae, generator, decoder_norm=self.decoder_norm)
+        only_first(sae, self.blocks, self.sources)
+        return sae
 
     def loss(
         self, sae: SAE, x_ND: Float[Tensor, "n d"], dead_S: Bool[Tensor, " s"], progress: float

@@ -11,6 +11,7 @@ import tyro
 from tendril.data.errors import ConfigError
 
 from ..config import FIXED_SIZE, OBJECTIVES, SPARSITIES, TrainConfig, check_choice, fields_of, near
+from ..groups import FROZEN, Control
 
 
 @final
@@ -19,7 +20,8 @@ class SweepConfig:
     """Runs that differ in objective, size, sparsity and seed, trained in one pass."""
 
     objectives: tuple[str, ...] = ("topk",)
-    """Objectives and baselines of the grid."""
+    """Objectives and baselines of the grid. OBJECTIVE:CONTROL trains it in part, with control
+    frozen-decoder, soft-frozen-decoder or frozen-encoder, e.g. topk topk:frozen-decoder."""
     sizes: tuple[int, ...] = ()
     """Numbers of latents; by default --latents alone."""
     sparsities: tuple[str, ...] = ("k=8,16,32",)
@@ -49,7 +51,7 @@ class SweepConfig:
             varied[field] = varied.get(field, ()) + values  # k=4 k=8 is k=4,8
         sizes = self.sizes or (self.base.latents,)
         for name, size in itertools.product(self.objectives, sizes):
-            objective = _objective(name)
+            objective, control = _objective(name, self.base.control)
             if objective in FIXED_SIZE and size != sizes[0]:
                 continue
             own = [field for field in varied if field in fields_of(objective)]
@@ -61,12 +63,22 @@ class SweepConfig:
                     seeds = self.seeds[:1]
                 for seed in seeds:
                     fields = dict(zip(own, point, strict=True))
-                    yield {"objective": objective, "latents": size, "seed": seed} | fields
+                    grid = {"objective": objective, "latents": size, "seed": seed}
+                    yield grid | {"control": control} | fields
 
 
-def _objective(name: str) -> Any:
+def _objective(text: str, control: Control) -> tuple[Any, Any]:
+    """The objective and the control of OBJECTIVE or OBJECTIVE:CONTROL."""
+    name, _, own = text.partition(":")
     check_choice("--objectives", name, OBJECTIVES)
-    return name
+    if own:
+        check_choice(f"the control in --objectives {text}", own, FROZEN)
+    if own and control != "none":
+        raise ConfigError(
+            f"--control must be none where --objectives name controls; got {control!r} and "
+            f"{text!r}. Leave one of them out."
+        )
+    return name, own or control
 
 
 def _values(text: str) -> tuple[str, tuple[int | float, ...]]:

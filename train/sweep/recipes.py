@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..config import OBJECTIVES, TrainConfig
+from ..groups import FROZEN
 from .config import SweepConfig
 
 TOY_SIZES = (1, 2, 4, 6, 8, 12, 24, 64, 256)
@@ -23,17 +24,23 @@ def sweep() -> SweepConfig:
 
 
 def front() -> SweepConfig:
-    """Compare four objectives at four sparsities each, and PCA and the units.
+    """Compare four objectives at four sparsities each with dictionaries that are not trained.
 
-    24 dictionaries of eight times the width, 1.2 M vectors each (three seeds
-    at the third sparsity, one at the others), and 8 baselines; a table and a
-    plot of FVU against L0. On mixed3b_5x5 (width 96): 60 MB of disk and about
-    10 core-minutes. More --steps train better dictionaries; --dry-run
-    estimates time and disk.
+    TopK, BatchTopK, ReLU-L1 and JumpReLU; TopK with a decoder or an encoder
+    that stays random, and a decoder that stays near its random start; random
+    directions, PCA, NMF and the units. 42 dictionaries of eight times the
+    width, 1.2 M vectors each (three seeds at the third sparsity, one at the
+    others), and 20 baselines; a table and a plot of FVU against L0. On
+    mixed3b_5x5 (width 96): 0.1 GB of disk and about 20 core-minutes. More
+    --steps train better dictionaries; --dry-run estimates time and disk.
     """
     return SweepConfig(
         base=_base(steps=600),
-        objectives=("topk", "batch_topk", "relu_l1", "jumprelu", "pca", "neurons"),
+        objectives=(
+            *("topk", "batch_topk", "relu_l1", "jumprelu"),
+            *(f"topk:{control}" for control in FROZEN),
+            *("random", "pca", "nmf", "neurons"),
+        ),
         sparsities=("k=4,8,16,32", "l1=0.5,1,2,4", "target_l0=4,8,16,32"),
         seeds=(0, 1, 2),
         spread="middle",
@@ -43,7 +50,7 @@ def front() -> SweepConfig:
 def front_all() -> SweepConfig:
     """Compare all objectives and baselines: six sparsities, three seeds each.
 
-    126 dictionaries, 8 M vectors each, and 48 baselines, for one --site. On
+    126 dictionaries, 8 M vectors each, and 66 baselines, for one --site. On
     mixed3b_5x5 (width 96) about 6 core-hours and 0.3 GB of disk; on mixed3b
     (width 480) days on a CPU, 7 GB of disk and as much memory. --objectives
     trains a part; the whole command then only makes the table of all.

@@ -11,6 +11,7 @@ from typing import Any, final
 from tendril.data.store.atomic import sealed, write_whole
 
 from ..config import BASELINES, SPARSITIES, TrainConfig, fields_of
+from ..groups import FROZEN
 from ..loop import TrainResult
 from .plot import Curve, plot_front
 
@@ -24,6 +25,7 @@ class Row:
 
     run: str
     objective: str
+    control: str
     latents: int
     sparsity: str
     seed: int
@@ -40,6 +42,7 @@ class Point:
     """One setting: medians over its seeds, and their smallest and largest values."""
 
     objective: str
+    control: str
     latents: int
     sparsity: str
     seeds: int
@@ -70,6 +73,7 @@ def row_of(config: TrainConfig, result: TrainResult) -> Row:
     return Row(
         run=result.run.name,
         objective=config.objective,
+        control=config.control,
         latents=config.latents,
         sparsity=" ".join(f"{name}={getattr(config, name):g}" for name in own),
         seed=config.seed,
@@ -83,9 +87,10 @@ def row_of(config: TrainConfig, result: TrainResult) -> Row:
 
 def points_of(rows: Sequence[Row]) -> list[Point]:
     """The points of runs; runs that differ only in their seeds share one."""
-    same: dict[tuple[str, int, str], list[Row]] = {}
+    same: dict[tuple[str, str, int, str], list[Row]] = {}
     for row in rows:
-        same.setdefault((row.objective, row.latents, row.sparsity), []).append(row)
+        setting = (row.objective, row.control, row.latents, row.sparsity)
+        same.setdefault(setting, []).append(row)
     return [
         Point(
             *setting,
@@ -101,19 +106,20 @@ def points_of(rows: Sequence[Row]) -> list[Point]:
 
 
 def curves_of(points: Sequence[Point]) -> list[Curve]:
-    """The points of each objective and size, by L0. Points that logarithmic axes cannot show (of a
-    dictionary that is all dead) are only in the table."""
+    """The points of each objective, size and control, by L0. Points that logarithmic axes
+    cannot show (of a dictionary that is all dead) are only in the table."""
     points = [point for point in points if min(point.l0_range[0], point.fvu_range[0]) > 0]
     sizes = {point.latents for point in points if point.objective not in BASELINES}
     together: dict[str, list[Point]] = {}
     for point in points:
         size = f" {point.latents}" if len(sizes) > 1 and point.objective not in BASELINES else ""
-        together.setdefault(point.objective + size, []).append(point)
+        control = "" if point.control == "none" else f", {point.control}"
+        together.setdefault(point.objective + size + control, []).append(point)
     return [
         Curve(
             name=name,
             objective=group[0].objective,
-            baseline=group[0].objective in BASELINES,
+            baseline=group[0].objective in BASELINES or group[0].control in FROZEN,
             l0=[point.l0 for point in group],
             l0_ranges=[point.l0_range for point in group],
             fvu=[point.fvu for point in group],
