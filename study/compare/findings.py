@@ -95,7 +95,7 @@ def read_run(folder: Path) -> ComparedRun:
     )
 
 
-FITTED = ("pca", "ica", "neurons")
+FITTED = ("pca", "ica", "nmf", "neurons")
 """Objectives without initial weights; equal seeds say nothing about them."""
 SPARSITIES = ("k", "target_l0", "l0", "l1")
 
