@@ -98,7 +98,7 @@ def components(home: Path) -> Features:
 def config(home: Path, **fields: object) -> PatchingConfig:
     given: dict[str, object] = {
         "run": ("exact",), "pairs": 16, "fitted": 6, "names": NAMES, "features": 20, "greedy": 4,
-        "candidates": 8, "change": "name", "device": "cpu", "home": str(home),
+        "candidates": 8, "acdc": 4, "change": "name", "device": "cpu", "home": str(home),
     }  # fmt: skip
     return PatchingConfig(**(given | fields))  # type: ignore[arg-type]
 

@@ -1,7 +1,6 @@
 """ACDC orders against a literal form of Algorithm 4.1 and against all subsets of features."""
 
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,7 +114,7 @@ def test_the_order_is_the_best_of_all_subsets_for_the_right_dictionary(
     order_F = order_of(kept_for_all(patching, thresholds(patching, 20)), patching.size_PF.mean(0))
     own_PF = order_of(kept_for_each(patching, thresholds(patching, 20)), patching.size_PF)
     found, own = curve(patching, order_F, 5), curve(patching, own_PF, 5)
-    best = [min(kl.mean() for s, kl in subsets.items() if len(s) == n) for n in range(6)]
+    best = [min(float(kl.mean()) for s, kl in subsets.items() if len(s) == n) for n in range(6)]
     own_best = np.mean(
         [[min(kl[p] for s, kl in subsets.items() if len(s) == n) for n in range(6)]
          for p in range(len(pairs))], axis=0)  # fmt: skip
