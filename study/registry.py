@@ -71,6 +71,7 @@ STUDIES: Mapping[str, Entry] = {
     "patching": Entry(
         "patching.config:PatchingConfig", "patching.study:PatchingStudy", ("transformers",)
     ),
+    "causes": Entry("causes.config:CausesConfig", "causes.study:CausesStudy", ("transformers",)),
     "features": Entry("features.config:FeaturesConfig", "features.study:FeaturesStudy"),
     "interpret": Entry(
         "interpret.config:InterpretConfig", "interpret.study:InterpretStudy", ("transformers",)

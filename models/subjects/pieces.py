@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tendril.data.cli import note
 
+from .glass import CHUNKS
 from .language import LanguageSubject
 
 PIECE = 1 << 16  # characters in a piece; a few more, to the next cut
@@ -46,6 +47,8 @@ PATTERNS = frozenset(
         r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     }
 )
+
+MARKED = frozenset({CHUNKS})  # of text in which "▁" stands for each space
 
 
 def pieces_of(subject: LanguageSubject) -> Callable[[str], Iterator[str]]:
@@ -94,7 +97,10 @@ def _keeps_space(tokenizer: Mapping[str, Any]) -> bool | None:
     model = tokenizer["model"]
     if model.get("dropout") or not _added_allow(tokenizer["added_tokens"]):
         return None
-    if all(part["type"] in LOCAL for part in normalizers) and _separates(splitters):
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    marked = normalizers[-1:] == [spaces]  # then the splitter sees "▁" for each space
+    local = all(part["type"] in LOCAL for part in normalizers[: -1 if marked else None])
+    if local and (_is_split(splitters, MARKED) if marked else _separates(splitters)):
         return True
     if any(not token["special"] for token in tokenizer["added_tokens"]) or not _stops(model):
         return None
@@ -102,7 +108,7 @@ def _keeps_space(tokenizer: Mapping[str, Any]) -> bool | None:
         return True
     prepends = [
         {"type": "Prepend", "prepend": SPACE},
-        {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
+        spaces,
     ]
     return False if normalizers == prepends and not splitters else None
 
@@ -142,9 +148,17 @@ def _separates(splitters: list[Mapping[str, Any]]) -> bool:
     if first["type"] == "Metaspace":
         return first["replacement"] == SPACE and bool(first["split"]) and not others
     if first["type"] == "Split":
-        pattern = first["pattern"].get("Regex")
-        return pattern in PATTERNS and first["behavior"] == "Isolated" and not first["invert"]
+        return _is_split([first], PATTERNS)
     return first["type"] == "ByteLevel" and bool(first["use_regex"])
+
+
+def _is_split(splitters: list[Mapping[str, Any]], patterns: frozenset[str]) -> bool:
+    """True for one pre-tokenizer that makes a word of each match of one of some patterns."""
+    if len(splitters) != 1 or splitters[0]["type"] != "Split":
+        return False
+    (split,) = splitters
+    isolated = split["behavior"] == "Isolated" and not split["invert"]
+    return isolated and split["pattern"].get("Regex") in patterns
 
 
 def _is_byte_map(part: Mapping[str, Any]) -> bool:

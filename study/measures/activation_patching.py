@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal, final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
@@ -22,6 +23,7 @@ from tendril.models.sites.splice import splicing, to_parts, to_vectors
 from tendril.models.subjects.language import LanguageSubject
 from tendril.models.subjects.subject import site_modules
 
+RESAMPLED = 500  # sets of pairs drawn for an interval
 STEPS = 8  # between the base prompt and the counterfactual one, where gradients are taken
 
 
@@ -101,6 +103,16 @@ def principal_components(store: Store, site: str, rows: int, device: torch.devic
     directions_FD = vectors_DD.flip(1).T.float().contiguous().to(device)
     mean_D = mean_D.float().to(device)
     return Features(lambda x_ND: (x_ND - mean_D) @ directions_FD.T, directions_FD)
+
+
+def random_basis(width: int, seed: int, device: torch.device) -> Features:
+    """D random directions at right angles: a control of principal components and dictionaries.
+
+    With all of them any vector becomes any other.
+    """
+    drawn_DD = torch.randn(width, width, generator=torch.Generator().manual_seed(seed))
+    directions_FD = torch.linalg.qr(drawn_DD)[0].T.contiguous().to(device)
+    return Features(lambda x_ND: x_ND @ directions_FD.T, directions_FD)
 
 
 @final
@@ -249,10 +261,14 @@ def greedily_each(patching: Patching, candidates: int, count: int) -> Int[Tensor
 @final
 @dataclass(frozen=True)
 class Curve:
-    """Remaining mean KL in nats and mean L2 norm of the edit, by number of features changed."""
+    """Remaining mean KL in nats and mean L2 norm of the edit, by number of features changed.
+
+    `each_NP` is the KL of each pair.
+    """
 
     kl: Sequence[float]
     size: Sequence[float]
+    each_NP: Float[np.ndarray, "n p"] | None = None
 
     def needed(self, fraction: float, whole: float = 0.0) -> int | None:
         """The least number of features that removes this fraction of the KL that changing the
@@ -260,16 +276,35 @@ class Curve:
         wanted = self.kl[0] - fraction * (self.kl[0] - whole)
         return next((n for n, kl in enumerate(self.kl) if kl <= wanted), None)
 
+    def interval(
+        self, fraction: float, whole_P: Float[np.ndarray, " p"], seed: int = 0
+    ) -> tuple[int | None, int | None]:
+        """A 95 % interval of `needed` over pairs: percentiles of RESAMPLED sets of as many pairs,
+        drawn with replacement. None where no number of features that was tried is enough.
+
+        `whole_P` is each pair's KL with the whole site changed. The order of the features stays.
+        """
+        assert self.each_NP is not None, "a curve without the KL of each pair"
+        pairs = len(whole_P)
+        drawn_RP = np.random.default_rng(seed).integers(pairs, size=(RESAMPLED, pairs))
+        kl_NR = self.each_NP[:, drawn_RP].mean(axis=2)
+        reached_NR = kl_NR <= kl_NR[0] - fraction * (kl_NR[0] - whole_P[drawn_RP].mean(axis=1))
+        never = len(kl_NR)
+        needed_R = np.where(reached_NR.any(axis=0), reached_NR.argmax(axis=0), never)
+        low, high = np.quantile(needed_R, (0.025, 0.975), method="inverted_cdf").tolist()
+        return None if low == never else int(low), None if high == never else int(high)
+
 
 def curve(patching: Patching, order_F: Int[Tensor, "*p f"], most: int) -> Curve:
     """Patch the first 0, 1, ..., `most` features of an order for all pairs [F], or of one order a
     pair [P, F]."""
-    kl, size = [], []
+    each, size = [], []
     places = torch.arange(order_F.shape[-1], device=order_F.device).expand(order_F.shape)
     never = torch.full_like(order_F[..., :1], patching.count)
     rank = never.expand(*order_F.shape[:-1], patching.count).scatter(-1, order_F, places)
     for n in range(min(most, order_F.shape[-1]) + 1):
         edit_PTD = patching.edit(rank < n)
-        kl.append(float(patching.kl(edit_PTD).double().mean()))
+        each.append(patching.kl(edit_PTD).double())
         size.append(float(edit_PTD.flatten(1).norm(dim=1).double().mean()))
-    return Curve(kl, size)
+    kl = [float(kl_P.mean()) for kl_P in each]
+    return Curve(kl, size, torch.stack(each).cpu().numpy())

@@ -14,8 +14,9 @@ class PatchingConfig(LanguageConfig):
 
     Generates pairs of prompts that differ in a name (Lily saw Tim in the park. Lily said, "Hello,)
     and replaces features of one prompt by those of the other: latents of dictionaries against
-    principal components, in a greedy order and by attribution. Makes a page of curves and tables.
-    Half a minute a run for a small model.
+    principal components and random directions, in orders by ACDC (Cunningham et al. 2309.08600),
+    greedily and by attribution. Makes a page of curves and tables. Half a minute to two minutes a
+    run for a small model; runs without sparsity take longest.
     """
 
     run: tuple[str, ...] = ("latest",)
@@ -43,17 +44,20 @@ class PatchingConfig(LanguageConfig):
     greedy: int = 24
     """Number of features that are chosen greedily, for all pairs and for each; 0 for no greedy
     orders."""
+    acdc: int = 12
+    """Number of thresholds of ACDC, which leaves out each feature without which KL rises by less;
+    0 for no orders by ACDC."""
     rows: int = 131_072
     """Rows of the store that the principal components are fitted on, at most."""
     seed: int = 0
-    """Seed of the pairs."""
+    """Seed of the pairs, of the random directions and of the resampled pairs of intervals."""
     batch_size: int = 512
     """Prompts that pass through the model at once."""
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""
         several_runs(self.run)
-        at_least(self, fitted=1, features=1, candidates=1, rows=1, batch_size=1, greedy=0)
+        at_least(self, fitted=1, features=1, candidates=1, rows=1, batch_size=1, greedy=0, acdc=0)
         if self.pairs <= self.fitted:
             raise ConfigError(
                 f"--pairs must be more than the {self.fitted} that decide the order (--fitted); "

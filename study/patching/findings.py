@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from tendril.models.subjects.language import LanguageSubject
 
+from ..measures.acdc import kept_for_all, kept_for_each, order_of, thresholds
 from ..measures.activation_patching import (
     Curve,
     Features,
@@ -20,9 +24,12 @@ from ..measures.activation_patching import (
 )
 from .config import PatchingConfig
 
-PCA = "pca"
+PCA, RANDOM = "pca", "random"
 FRACTIONS = ("50%", "80%")  # of the KL that changing the whole site removes
+Z95 = 1.96  # of the normal distribution
 ORDERS = {
+    "acdc": "ACDC, one order for all",
+    "own_acdc": "ACDC, each pair its own",
     "greedy": "greedy, one order for all",
     "own_greedy": "greedy, each pair its own",
     "attribution": "attribution, one order for all",
@@ -61,6 +68,12 @@ def curves_of(
         "attribution": curve(reported, shared_F, config.features),
         "own_attribution": curve(reported, own_PF, config.features),
     }
+    if config.acdc:
+        tau_Q = thresholds(fitted, config.acdc)
+        shared_F = order_of(kept_for_all(fitted, tau_Q), fitted.size_PF.mean(dim=0))
+        own_PF = order_of(kept_for_each(reported, tau_Q), reported.size_PF)
+        curves["acdc"] = curve(reported, shared_F, config.features)
+        curves["own_acdc"] = curve(reported, own_PF, config.features)
     if config.greedy:
         chosen_F = greedily(fitted, config.candidates, config.greedy)
         each_PF = greedily_each(reported, config.candidates, config.greedy)
@@ -69,32 +82,67 @@ def curves_of(
     return curves
 
 
-def curve_figures(one: Curve, whole: float) -> dict[str, Any]:
-    """A curve as JSON values, with the features needed for each of FRACTIONS.
+def curve_figures(one: Curve, whole_P: Float[np.ndarray, " p"], seed: int) -> dict[str, Any]:
+    """A curve as JSON values; for each of FRACTIONS the features needed, a 95 % interval of that
+    number over pairs, and the size of their edit.
 
-    `whole` is the KL that remains with the whole site changed.
+    `whole_P` is the KL of each pair that remains with the whole site changed.
     """
-    needed = {text: one.needed(int(text.rstrip("%")) / 100, whole) for text in FRACTIONS}
-    return {"kl": list(one.kl), "size": list(one.size), "needed": needed}
+    parts = {text: int(text.rstrip("%")) / 100 for text in FRACTIONS}
+    whole = float(whole_P.mean())
+    needed = {text: one.needed(part, whole) for text, part in parts.items()}
+    return {
+        "kl": list(one.kl),
+        "size": list(one.size),
+        "needed": needed,
+        "interval": {t: list(one.interval(part, whole_P, seed)) for t, part in parts.items()},
+        "edit": {text: None if n is None else one.size[n] for text, n in needed.items()},
+    }
 
 
-def answer_figures(
-    subject: LanguageSubject, site: str, pairs: Pairs, features: Features, config: PatchingConfig
-) -> dict[str, float]:
+def answer_figures(patching: Patching, subject: LanguageSubject, pairs: Pairs) -> dict[str, float]:
     """KL with nothing and with the whole site changed, and how often the model prefers the right
     answer to that of the pair's other prompt. Any features serve: the whole site has none."""
-    patching = Patching(subject, site, pairs, features, config.positions, config.batch_size)
-    rows, whole_PTD = torch.arange(len(pairs)), patching.whole_PTD
-    found = {
+    whole_PTD = patching.whole_PTD
+    right_P2 = prefers_right(subject, pairs)
+    return {
         "kl_before": float(patching.kl(torch.zeros_like(whole_PTD)).mean()),
         "kl_whole": float(patching.kl(whole_PTD).mean()),
         "size_whole": float(whole_PTD.flatten(1).norm(dim=1).mean()),
+        "right_base": float(right_P2[:, 0].float().mean()),
+        "right_counterfactual": float(right_P2[:, 1].float().mean()),
     }
-    for side, (name, prompts_PT) in enumerate(
-        {"right_base": pairs.base_PT, "right_counterfactual": pairs.counter_PT}.items()
-    ):
-        with torch.no_grad():
-            logits_PV = subject.module(prompts_PT).logits[rows, pairs.last_P]
+
+
+@torch.no_grad()
+def prefers_right(subject: LanguageSubject, pairs: Pairs) -> Bool[Tensor, "p 2"]:
+    """True where the model prefers the right answer to that of the pair's other prompt, for the
+    base and for the counterfactual prompt."""
+    rows = torch.arange(len(pairs), device=pairs.last_P.device)
+    found = []
+    for side, prompts_PT in enumerate((pairs.base_PT, pairs.counter_PT)):
+        logits_PV = subject.module(prompts_PT).logits[rows, pairs.last_P]
         answer_P2 = logits_PV.gather(1, pairs.answers_P2)
-        found[name] = float((answer_P2[:, side] > answer_P2[:, 1 - side]).float().mean())
-    return found
+        found.append(answer_P2[:, side] > answer_P2[:, 1 - side])
+    return torch.stack(found, dim=1)
+
+
+def ability(subject: LanguageSubject, swapped: Pairs) -> dict[str, Any]:
+    """Can the model do the task: of the two names in a prompt, does it prefer the one that does not
+    speak?
+
+    `swapped` are pairs in which the other one speaks. Chance is a half; a 95 % interval (Wilson) of
+    the fraction over the prompts of all pairs is given, and the model `can` if it lies above.
+    """
+    right = prefers_right(subject, swapped).flatten()
+    count, fraction = len(right), float(right.float().mean())
+    middle = (fraction + Z95**2 / (2 * count)) / (1 + Z95**2 / count)
+    spread = fraction * (1 - fraction) / count + Z95**2 / (4 * count**2)
+    half = Z95 * spread**0.5 / (1 + Z95**2 / count)
+    return {
+        "prompts": count,
+        "right": fraction,
+        "low": middle - half,
+        "high": middle + half,
+        "can": middle - half > 0.5,
+    }

@@ -8,9 +8,14 @@ import numpy as np
 from tendril.data.store.tables import columns
 
 from ..page.charts import Axis, Series, chart
-from .findings import FRACTIONS, ORDERS, PCA, Findings
+from .findings import FRACTIONS, ORDERS, PCA, RANDOM, Findings
 
 MEANING = {
+    "acdc": "ACDC (Algorithm 4.1 of the paper) starts with all features patched and leaves out "
+    "each feature without which the mean KL rises by less than a threshold. The thresholds are "
+    "swept; the more of them keep a feature, the earlier it comes. Decided on pairs set aside for "
+    "that.",
+    "own_acdc": "The same for each pair by itself.",
     "greedy": "Each next feature is the one that leaves the least KL together with those before "
     "it, on pairs set aside for that.",
     "own_greedy": "The same for each pair by itself: the fewest features that were found.",
@@ -18,7 +23,7 @@ MEANING = {
     "prompt and the counterfactual one attribute to them, averaged over pairs set aside for that.",
     "own_attribution": "By the same gradients, for each pair by itself.",
 }
-BEST = ("own_greedy", "own_attribution")  # orders for the headline, the better one first
+BEST = ("acdc", "own_greedy", "own_attribution")  # orders for the headline, the better one first
 
 
 def terminal_table(figures: Mapping[str, Any]) -> str:
@@ -28,13 +33,12 @@ def terminal_table(figures: Mapping[str, Any]) -> str:
         f"{_where(figures)}. KL before {figures['kl_before']:.3f}, with the whole site changed "
         f"{_kl_whole(figures)}. The model prefers the right name to the other prompt's in "
         f"{figures['right_base']:.0%} of the base prompts and "
-        f"{figures['right_counterfactual']:.0%} of the counterfactual ones.\n"
+        f"{figures['right_counterfactual']:.0%} of the counterfactual ones. "
+        f"{_able(figures)}\n"
     )
-    rows = [["features needed", *(f"{way} {part}" for way in ORDERS for part in FRACTIONS)]]
-    for name, ways in figures["curves"].items():
-        needed = [ways.get(way, {"needed": {}})["needed"] for way in ORDERS]
-        rows.append([name, *(_count(one.get(part)) for one in needed for part in FRACTIONS)])
-    return head + columns(rows)
+    curves = figures["curves"]
+    ways = [way for way in ORDERS if any(way in one for one in curves.values())]
+    return head + columns(needed_rows(curves, ways))
 
 
 def headline(figures: Mapping[str, Any]) -> str:
@@ -61,10 +65,11 @@ def context(findings: Findings) -> dict[str, Any]:
     return {
         "lead": (
             "How few features must be changed for the model to answer one prompt as it answers "
-            "another? Latents of dictionaries, against principal components of the same vectors."
+            "another? Latents of dictionaries, against principal components of the same vectors "
+            "and random directions."
         ),
         "numbers": _tiles(figures),
-        "needed": needed_rows(curves, ways),
+        "grids": [needed_rows(curves, ways), edit_rows(curves, ways)],
         "sections": [
             {
                 "heading": f"{ORDERS[way][0].upper()}{ORDERS[way][1:]}",
@@ -79,12 +84,17 @@ def context(findings: Findings) -> dict[str, Any]:
             "features of the base prompt, c* those of the counterfactual prompt, and f their "
             "directions. KL is that of the next token after the prompt, in nats.",
             f"{figures['fitted']} other pairs decided the orders that all pairs share. Principal "
-            f"components were fitted on rows of {figures['store']} that training may use.",
+            f"components were fitted on rows of {figures['store']} that training may use; the "
+            "random directions are at right angles to each other.",
+            "Intervals are the 2.5 and 97.5 percentiles over 500 sets of as many pairs, drawn with "
+            "replacement; the order of the features stays.",
+            _able(figures),
         ],
         "caveats": [
             "Dictionaries do not reconstruct exactly, so all their latents together leave some KL. "
-            "All principal components together leave what changing the whole site leaves.",
-            "A greedy order is no proof of the least number of features: a better set may exist.",
+            "All principal components, or all random directions, leave what changing the whole "
+            "site leaves.",
+            "An order is no proof of the least number of features: a better set may exist.",
             "The prompts are generated from a few templates and say little about other text.",
         ],
     }
@@ -115,17 +125,43 @@ def _where(figures: Mapping[str, Any]) -> str:
 
 
 def needed_rows(curves: Mapping[str, Any], ways: Sequence[str]) -> list[list[str]]:
-    """A row an order and a fraction: how many features of each kind remove it."""
+    """A row an order and a fraction: how many features of each kind remove it, with an interval."""
     rows = [["features needed", *curves]]
     for way in ways:
         for part in FRACTIONS:
-            needed = [one.get(way, {"needed": {}})["needed"].get(part) for one in curves.values()]
-            rows.append([f"{ORDERS[way]}: {part}", *map(_count, needed)])
+            found = [_needed(one[way], part) if way in one else "-" for one in curves.values()]
+            rows.append([f"{ORDERS[way]}: {part}", *found])
     return rows
 
 
-def _count(needed: int | None) -> str:
-    return "-" if needed is None else str(needed)
+def edit_rows(curves: Mapping[str, Any], ways: Sequence[str]) -> list[list[str]]:
+    """A row an order and a fraction: the mean L2 norm of the edits that remove it."""
+    rows = [["L2 norm of the edit", *curves]]
+    for way in ways:
+        for part in FRACTIONS:
+            sizes = [one[way]["edit"][part] if way in one else None for one in curves.values()]
+            found = ["-" if size is None else f"{size:.3g}" for size in sizes]
+            rows.append([f"{ORDERS[way]}: {part}", *found])
+    return rows
+
+
+def _needed(one: Mapping[str, Any], part: str) -> str:
+    """A number of features with its interval; ">" says that more than were tried are needed."""
+    most = len(one["kl"]) - 1
+    low, high = (f">{most}" if n is None else f"{n}" for n in one["interval"][part])
+    count = one["needed"][part]
+    return f"{f'>{most}' if count is None else count} ({low}-{high})"
+
+
+def _able(figures: Mapping[str, Any]) -> str:
+    """Whether the model can do the task at all."""
+    able = figures["able"]
+    verdict = "can do" if able["can"] else "has not been shown to do"
+    return (
+        f"Of the two names in a prompt it prefers the one that does not speak or give in "
+        f"{able['right']:.0%} of {able['prompts']} prompts (95 % interval {able['low']:.0%} to "
+        f"{able['high']:.0%}; chance 50 %): the model {verdict} the task of these prompts."
+    )
 
 
 def _chart(curves: Mapping[str, Any], way: str, *, by_size: bool) -> str:
@@ -134,7 +170,7 @@ def _chart(curves: Mapping[str, Any], way: str, *, by_size: bool) -> str:
         if way in ways:
             kl = np.array(ways[way]["kl"])
             across = np.array(ways[way]["size"]) if by_size else np.arange(len(kl), dtype=float)
-            series.append(Series(name, across, kl, dashed=name == PCA, colour=number))
+            series.append(Series(name, across, kl, dashed=name in (PCA, RANDOM), colour=number))
     x_name = "mean L2 norm of the edit" if by_size else "features changed"
     return chart(
         series,

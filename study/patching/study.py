@@ -13,13 +13,28 @@ from tendril.models.dictionaries.checkpoint import load_sae
 from ..core.language_inputs import LanguageInputs, find_language_inputs
 from ..core.report import write_csv
 from ..core.study import Study
-from ..measures.activation_patching import Pairs, features_of, principal_components
+from ..measures.activation_patching import (
+    Pairs,
+    Patching,
+    features_of,
+    principal_components,
+    random_basis,
+)
 from . import page
 from .config import PatchingConfig
-from .findings import PCA, Findings, answer_figures, curve_figures, curves_of
+from .findings import (
+    PCA,
+    RANDOM,
+    Findings,
+    ability,
+    answer_figures,
+    curve_figures,
+    curves_of,
+)
 from .prompts import generated_pairs
 
 EXAMPLES = 8  # pairs of prompts shown
+ASKED = 48  # pairs that show whether the model can do the task; three names make as many
 
 
 @final
@@ -29,6 +44,8 @@ class PatchingInputs:
 
     found: LanguageInputs
     pairs: Pairs
+    swapped: Pairs
+    """Pairs whose other name speaks, to see whether the model can do the task."""
 
 
 @final
@@ -36,10 +53,11 @@ class PatchingStudy(Study[PatchingConfig, PatchingInputs, Findings]):
     """Patch features from counterfactual prompts into base prompts.
 
     The report holds curves.csv (KL and size of the edit by number of features) and needed.csv.
-    Source: Cunningham et al. 2309.08600, section 5.
+    Source: Cunningham et al. 2309.08600, sections 4 and 5.
     """
 
     name = "patching"
+    version = 2
     config = PatchingConfig
 
     def find(self, config: PatchingConfig) -> PatchingInputs:
@@ -47,10 +65,11 @@ class PatchingStudy(Study[PatchingConfig, PatchingInputs, Findings]):
         found = find_language_inputs(
             self.name, runs, config.home, store=config.store, subject=config.subject
         )
-        pairs = generated_pairs(
-            found.subject, config.pairs, config.seed, config.change, config.names, config.prompts
-        )
-        return PatchingInputs(found, pairs)
+        given = (config.names, config.prompts)
+        pairs = generated_pairs(found.subject, config.pairs, config.seed, config.change, *given)
+        asked = min(config.pairs, ASKED)
+        swapped = generated_pairs(found.subject, asked, config.seed, "speaker", *given)
+        return PatchingInputs(found, pairs, swapped)
 
     def identity(self, config: PatchingConfig, inputs: PatchingInputs) -> Mapping[str, Any]:
         return inputs.found.identity()
@@ -75,12 +94,14 @@ class PatchingStudy(Study[PatchingConfig, PatchingInputs, Findings]):
         subject.module.to(device)
         kinds = {run.resolve().name: features_of(load_sae(run).to(device)) for run in found.runs}
         kinds[PCA] = principal_components(found.store, site, config.rows, device)
+        kinds[RANDOM] = random_basis(found.store.width(site), config.seed, device)
         parts = pairs.part(0, config.fitted), pairs.part(config.fitted, len(pairs))
         curves = {
             name: curves_of(subject, site, parts, features, config)
             for name, features in kinds.items()
         }
-        answers = answer_figures(subject, site, parts[1], kinds[PCA], config)
+        whole = Patching(subject, site, parts[1], kinds[PCA], config.positions, config.batch_size)
+        whole_P = whole.kl(whole.whole_PTD).double().cpu().numpy()
         figures = {
             "subject": subject.name,
             "site": site,
@@ -90,9 +111,10 @@ class PatchingStudy(Study[PatchingConfig, PatchingInputs, Findings]):
             "prompts": config.prompts,
             "change": config.change,
             "positions": config.positions,
-            **answers,
+            "able": ability(subject, inputs.swapped.to(device)),
+            **answer_figures(whole, subject, parts[1]),
             "curves": {
-                name: {way: curve_figures(one, answers["kl_whole"]) for way, one in ways.items()}
+                name: {way: curve_figures(one, whole_P, config.seed) for way, one in ways.items()}
                 for name, ways in curves.items()
             },
         }
@@ -113,12 +135,13 @@ class PatchingStudy(Study[PatchingConfig, PatchingInputs, Findings]):
             folder / "curves.csv", ("features", "order", "changed", "kl", "size"), points(curves)
         )
         rows = (
-            (name, way, fraction, needed)
+            (name, way, part, needed, *one["interval"][part], one["edit"][part])
             for name, ways in curves.items()
             for way, one in ways.items()
-            for fraction, needed in one["needed"].items()
+            for part, needed in one["needed"].items()
         )
-        write_csv(folder / "needed.csv", ("features", "order", "fraction", "needed"), rows)
+        names = ("features", "order", "fraction", "needed", "low", "high", "edit")
+        write_csv(folder / "needed.csv", names, rows)
 
     def page(
         self, config: PatchingConfig, inputs: PatchingInputs, findings: Findings

@@ -98,7 +98,7 @@ def components(home: Path) -> Features:
 def config(home: Path, **fields: object) -> PatchingConfig:
     given: dict[str, object] = {
         "run": ("exact",), "pairs": 16, "fitted": 6, "names": NAMES, "features": 20, "greedy": 4,
-        "candidates": 8, "change": "name", "device": "cpu", "home": str(home),
+        "candidates": 8, "acdc": 4, "change": "name", "device": "cpu", "home": str(home),
     }  # fmt: skip
     return PatchingConfig(**(given | fields))  # type: ignore[arg-type]
 
@@ -215,13 +215,13 @@ def test_the_study_and_its_page(home: Path) -> None:
     made = result.figures
     assert result.report == planned.report
     assert made["kl_whole"] == pytest.approx(0, abs=1e-5)
-    assert set(made["curves"]) == {"exact", "pca"}
+    assert set(made["curves"]) == {"exact", "pca", "random"}
     needed = {name: ways["own_attribution"]["needed"] for name, ways in made["curves"].items()}
     assert needed["exact"]["80%"] < needed["pca"]["80%"]
     assert "exact" in result.table
-    assert result.headline.startswith("Features needed for 50% of the KL (greedy, each pair")
+    assert result.headline.startswith("Features needed for 50% of the KL (ACDC, one order for all")
     page = result.report.read_text()
-    assert page.count("<figure") == 8, "two charts an order"
+    assert page.count("<figure") == 12, "two charts an order"
     curves = (result.report.parent / "curves.csv").read_text().splitlines()
     assert curves[0] == "features,order,changed,kl,size"
     assert curves[1].startswith("exact,attribution,0,")
