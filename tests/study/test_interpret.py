@@ -80,6 +80,12 @@ def fresh(home, tmp_path):
     return tmp_path
 
 
+def exactly_one(latents: int) -> dict:
+    """The mean of scores that are all 1."""
+    ends = {"low": 1.0, "high": 1.0}
+    return {"mean": 1.0, "standard_error": 0.0, "latents": latents, "undefined": 0, **ends}
+
+
 def answers(home: Path) -> int:
     return len(list((home / "answers").rglob("*.json")))
 
@@ -97,7 +103,7 @@ def test_planted_classes_are_named_and_scores_are_exactly_those_of_the_rule(fres
             assert one[f"{kind}_balanced_accuracy"] == 1.0
             assert one[f"{kind}_precision"] == one[f"{kind}_recall"] == 1.0
         assert one["fuzzing_shuffled"] == 0.5  # the judge says no to everything
-    assert told["detection"] == {"mean": 1.0, "standard_error": 0.0, "latents": 3}
+    assert told["detection"] == exactly_one(3)
     assert told["fuzzing_shuffled"]["mean"] == told["fuzzing_shuffled_mean"] == 0.5
     assert "1.00 in detection" in done.headline
     hold_against_text(fresh, report, latents)
@@ -252,7 +258,7 @@ def test_a_latent_without_an_answer_is_told_and_the_others_go_on(fresh, capsys):
         told = done.figures
         assert told["failed"] == 2  # its own tests, and those of the latent that it was lent to
         assert told["interpreted"] == 3
-        assert told["detection"] == {"mean": 1.0, "standard_error": 0.0, "latents": 2}
+        assert told["detection"] == exactly_one(2)
         page = done.report.read_text()
         assert "no judgement (detection) after 2 tries" in page and "maybe, who knows" in page
         assert "2 of 3 latents got no answer" in capsys.readouterr().err
