@@ -131,6 +131,7 @@ class Asker:
     _hold: float = 0.0
     """When the server may be asked again, on the clock of `monotonic`."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _of_question: dict[str, threading.Lock] = field(default_factory=dict)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     def key(self, messages: Messages, more: Mapping[str, Any] = NOTHING) -> str:
@@ -179,11 +180,26 @@ class Asker:
         Raises UnansweredError after `tries` timeouts, server errors or answers that cannot be
         read, and EndpointError where the endpoint is down.
         """
-        answer = self.kept_reply(messages, parse, more)
-        if answer is not None:
-            with self._lock:
-                self.tally.kept += 1
-            return answer
+        with self._alone(messages, more):
+            answer = self.kept_reply(messages, parse, more)
+            if answer is not None:
+                with self._lock:
+                    self.tally.kept += 1
+                return answer
+            return self._asked(messages, parse, more)
+
+    def _alone(self, messages: Messages, more: Mapping[str, Any]) -> threading.Lock:
+        """A lock of this question, so that two threads do not both ask it."""
+        key = self.key(messages, more)
+        with self._lock:
+            return self._of_question.setdefault(key, threading.Lock())
+
+    def _asked(
+        self,
+        messages: Messages,
+        parse: Callable[[Reply], Value],
+        more: Mapping[str, Any],
+    ) -> Value:
         said, problem, waits = messages, "", _Waits(self.tries)
         larger = 1
         while waits.more():

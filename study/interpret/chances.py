@@ -48,7 +48,7 @@ def chances_of(listed: object, text: str) -> Chances:
             digits = NUMBER.fullmatch(word.strip()) is not None
             if digits or after_number:
                 place = len(b"".join(pieces[:before]).decode())
-                place += len(word) - len(word.lstrip()) - begin
+                place += (len(word) - len(word.lstrip()) if digits else 0) - begin
                 found.append(Chance(place, word.strip(), _numbers(one["top_logprobs"])))
             after_number, before = digits, before + 1
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -246,19 +246,17 @@ class InterpretFindings:
                 "explanation_of": named["explanation_of"],
                 "part": "top" if place < len(result.fragments.top) else "random",
                 "context": example.context,
-                "position": example.start + offset,
+                "position": position,
                 "true": round(true, 5),
                 "simulated": round(number, 5),
                 "run": named["run"],
             }
             for named, _, result in self._results()
             if isinstance(result, Simulated)
-            for place, (example, simulation) in enumerate(
-                zip(result.examples, result.simulations, strict=True)
+            for place, (example, tokens) in enumerate(
+                zip(result.examples, result.tokens(), strict=True)
             )
-            for offset, (true, number) in enumerate(
-                zip(example.values, simulation.numbers, strict=True)
-            )
+            for position, true, number in tokens
         ]
 
     def intruders(self) -> list[dict[str, Any]]:

@@ -36,15 +36,15 @@ token and on what comes before it. On most tokens it is 0.
 Write all lines again, with the activation that you expect, a whole number from 0 to {HIGHEST}, in \
 place of the question mark. Write nothing else. For the explanation "names of colours" and the lines
 
-1\tthe\t?
-2\tred\t?
-3\tdoor\t?
+1\t the\t?
+2\t red\t?
+3\t door\t?
 
 the answer is
 
-1\tthe\t0
-2\tred\t{HIGHEST}
-3\tdoor\t0"""
+1\t the\t0
+2\t red\t{HIGHEST}
+3\t door\t0"""
 
 
 @final
@@ -93,9 +93,23 @@ class Simulated:
         return self.both.undefined
 
     def _pairs(self, first: int) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-        truth = [v for e in self.examples[first:] for v in e.values]
-        guess = [v for s in self.simulations[first:] for v in s.numbers]
-        return np.array(truth, np.float64), np.array(guess, np.float64)
+        pairs = [pair for tokens in self.tokens()[first:] for _, *pair in tokens]
+        both = np.array(pairs, np.float64).reshape(-1, 2)
+        return both[:, 0], both[:, 1]
+
+    def tokens(self) -> list[list[tuple[int, float, float]]]:
+        """Position, true and simulated activation of the tokens of each fragment. Tokens whose rows
+        are not valid are left out: their activation is not known."""
+        return [
+            [
+                (example.start + offset, true, number)
+                for offset, (true, number, valid) in enumerate(
+                    zip(example.values, one.numbers, example.valid, strict=True)
+                )
+                if valid
+            ]
+            for example, one in zip(self.examples, self.simulations, strict=True)
+        ]
 
     @property
     def examples(self) -> list[TextExample]:
@@ -118,8 +132,9 @@ class Simulated:
 
 
 def shown(example: TextExample, read: Callable[[int], str]) -> list[str]:
-    """The tokens of a fragment as they are listed, each on its line."""
-    return [plain(read(token)).strip() or BLANK for token in example.tokens]
+    """The tokens of a fragment as they are listed, each on its line; a space begins a word."""
+    words = [plain(read(token)) for token in example.tokens]
+    return [word if word.strip() else BLANK for word in words]
 
 
 def simulation_messages(explanation: str, words: Sequence[str]) -> Messages:
@@ -155,9 +170,10 @@ def read_simulation(reply: Reply, words: Sequence[str], fills: bool = False) -> 
                 f"its line {line[0].strip()[:40]!r} is not the line {place + 1} of {len(words)}"
             )
         value = VALUE.fullmatch(line[2])
-        if value is None or _letters(value[1] or "") != _letters(words[place]):
+        word = words[place].strip()
+        if value is None or _letters(value[1] or "") != _letters(word):
             raise UnusableAnswerError(
-                f"its line {place + 1} is not {words[place]!r} with a number from 0 to {HIGHEST}"
+                f"its line {place + 1} is not {word!r} with a number from 0 to {HIGHEST}"
             )
         written.append((value[2], line.start(2) + value.start(2)))
     if len(written) != len(words):
