@@ -13,6 +13,10 @@ from tendril.data.cli import note
 
 RENAMED = {"max_tokens": "max_completion_tokens"}
 """Second names of parameters. One that is refused under both is left out."""
+LOGPROBS = ("logprobs", "top_logprobs")
+"""Parameters that belong together: where one is refused, so is the other."""
+FEWER = 5
+"""The number of log-probabilities that is asked for where more are refused."""
 VALUE = re.compile(r"too (large|small|many)|at most|at least|maximum|exceed|less than|greater than")
 """What an error says that refuses a value, which the user must change, and no parameter."""
 
@@ -24,13 +28,15 @@ class Adapting:
     def __init__(self, name: str) -> None:
         self._name = name
         self._sent: dict[str, str | None] = {}
+        self._values: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def sent(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters under the names that the endpoint takes."""
         with self._lock:
             names = {name: self._sent.get(name, name) for name in parameters}
-        return {new: parameters[old] for old, new in names.items() if new is not None}
+            values = {name: self._values.get(name, value) for name, value in parameters.items()}
+        return {new: values[old] for old, new in names.items() if new is not None}
 
     def learn(self, parameters: Mapping[str, Any], tried: Mapping[str, Any], error: str) -> bool:
         """Read the refusal of `tried`, which `sent` gave for `parameters`.
@@ -47,6 +53,11 @@ class Adapting:
             ]
             if any(name not in names.values() for name in tried):
                 return True  # another thread has learned it since
+            if any(name in tried and tried[name] != v for name, v in self._values.items()):
+                return True
+            if any(old in LOGPROBS for old, _ in refused):
+                self._fewer_logprobs(tried, said)
+                return True
             for old, new in refused:
                 other = RENAMED.get(old)
                 wanted = other is not None and new == old and _named(other, said)
@@ -57,6 +68,15 @@ class Adapting:
                 note(f"{self._name} refuses {new}; {left} from now on.")
                 return True
         return False
+
+    def _fewer_logprobs(self, tried: Mapping[str, Any], said: str) -> None:
+        """Ask for fewer log-probabilities where an error says so, else for none."""
+        if VALUE.search(said) and tried.get("top_logprobs", 0) > FEWER:
+            self._values["top_logprobs"] = FEWER
+            note(f"{self._name} refuses top_logprobs; {FEWER} are asked for from now on.")
+            return
+        self._sent.update(dict.fromkeys(LOGPROBS))
+        note(f"{self._name} refuses logprobs; they are left out from now on.")
 
 
 def _named(parameter: str, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Ask a model (an endpoint, see endpoint.py, or a causal model on this machine) and keep answers.
+"""Ask a model (an endpoint, see endpoint.py, or one on this machine, see local.py); keep answers.
 
 Every question is asked once. Its answer is kept in `answers/` under the SHA-256 of (model,
 messages, parameters), in a file that is written whole or not at all, so a run that was killed asks
@@ -9,20 +9,20 @@ kept. Where a server limits requests, all threads wait.
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, TypeVar, final
 
-import torch
-
 from tendril.data.cli import progress_bar
-from tendril.data.errors import ConfigError, EndpointError
+from tendril.data.errors import EndpointError
 from tendril.data.store.atomic import check_not_link, write_whole
 from tendril.data.store.spec import canonical_json
-from tendril.models.subjects.language import LanguageSubject
+
+from .chances import Chance, Chances
 
 LONGEST_WAIT = 60.0  # seconds
 LARGER = 8  # times max_tokens that an answer may have after it was cut
@@ -31,6 +31,8 @@ LOST = 3
 """After so many requests in a row without any answer the endpoint counts as down."""
 FOLDER_MODE, FILE_MODE = 0o700, 0o600  # answers may quote private text; only their owner reads them
 REMINDER = "This answer cannot be read: {problem}. Answer once more, in the form asked for."
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 Messages = tuple[tuple[str, str], ...]
 """A conversation: (role, content), with the role `system`, `user` or `assistant`."""
@@ -73,11 +75,13 @@ class UnansweredError(Exception):
 @final
 @dataclass(frozen=True)
 class Reply:
-    """A model's answer, and the tokens that it counted (0 if it did not say)."""
+    """A model's answer, the tokens that it counted (0 if it did not say), and what other numbers it
+    might have written, where it was asked for log-probabilities and gave them."""
 
     text: str
     tokens_in: int = 0
     tokens_out: int = 0
+    chances: Chances = ()
 
 
 @final
@@ -93,6 +97,9 @@ class Model:
     name: str
     complete: Callable[[Messages, dict[str, Any]], Reply]
     parallel: int = 1
+    fills: bool = False
+    """True if the parameter `slots` is taken: beginnings of lines that end in a number each, of
+    which the model gives nothing but the numbers."""
     redact: Callable[[str], str] = str
     """Removes the endpoint's key from a text; `complete` has applied it to all that it gives."""
 
@@ -124,43 +131,81 @@ class Asker:
     _hold: float = 0.0
     """When the server may be asked again, on the clock of `monotonic`."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _of_question: dict[str, threading.Lock] = field(default_factory=dict)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
-    def key(self, messages: Messages) -> str:
+    def key(self, messages: Messages, more: Mapping[str, Any] = NOTHING) -> str:
         """SHA-256 of everything that determines an answer."""
-        about = {"model": self.model.name, "messages": messages, "parameters": self.parameters}
+        parameters = {**self.parameters, **more}
+        about = {"model": self.model.name, "messages": messages, "parameters": parameters}
         return hashlib.sha256(canonical_json(about).encode()).hexdigest()
 
     def kept(self, messages: Messages, parse: Callable[[str], Value]) -> Value | None:
-        """The answer that was kept, as `parse` reads it, or None. A file that is damaged, or holds
+        """The answer that was kept, as `parse` reads it, or None."""
+        return self.kept_reply(messages, lambda reply: parse(reply.text))
+
+    def kept_reply(
+        self,
+        messages: Messages,
+        parse: Callable[[Reply], Value],
+        more: Mapping[str, Any] = NOTHING,
+    ) -> Value | None:
+        """The reply that was kept, as `parse` reads it, or None. A file that is damaged, or holds
         the answer to another question, counts as none."""
-        asked = {"model": self.model.name, "parameters": self.parameters}
+        asked = {"model": self.model.name, "parameters": {**self.parameters, **more}}
         try:
-            record = json.loads(self._place(messages).read_text("utf-8"))
+            record = json.loads(self._place(messages, more).read_text("utf-8"))
             same = asked == {name: record[name] for name in asked}
             if not same or [list(one) for one in messages] != record["messages"]:
                 return None
-            return parse(self.model.redact(checked_text(record["answer"])))
+            text = checked_text(record["answer"])
+            chances = [_chance(*one) for one in record.get("chances", [])]
+            clean = self.model.redact(text)
+            return parse(Reply(clean, chances=tuple(chances) if clean == text else ()))
         except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return None  # UnusableAnswerError is a ValueError, too
 
     def ask(self, messages: Messages, parse: Callable[[str], Value]) -> Value:
-        """The answer as `parse` reads it, kept or new.
+        """The answer as `parse` reads it, kept or new. Raises as `ask_reply` does."""
+        return self.ask_reply(messages, lambda reply: parse(reply.text))
+
+    def ask_reply(
+        self,
+        messages: Messages,
+        parse: Callable[[Reply], Value],
+        more: Mapping[str, Any] = NOTHING,
+    ) -> Value:
+        """The reply as `parse` reads it, kept or new; `more` are parameters of this question.
 
         Raises UnansweredError after `tries` timeouts, server errors or answers that cannot be
         read, and EndpointError where the endpoint is down.
         """
-        answer = self.kept(messages, parse)
-        if answer is not None:
-            with self._lock:
-                self.tally.kept += 1
-            return answer
+        with self._alone(messages, more):
+            answer = self.kept_reply(messages, parse, more)
+            if answer is not None:
+                with self._lock:
+                    self.tally.kept += 1
+                return answer
+            return self._asked(messages, parse, more)
+
+    def _alone(self, messages: Messages, more: Mapping[str, Any]) -> threading.Lock:
+        """A lock of this question, so that two threads do not both ask it."""
+        key = self.key(messages, more)
+        with self._lock:
+            return self._of_question.setdefault(key, threading.Lock())
+
+    def _asked(
+        self,
+        messages: Messages,
+        parse: Callable[[Reply], Value],
+        more: Mapping[str, Any],
+    ) -> Value:
         said, problem, waits = messages, "", _Waits(self.tries)
         larger = 1
         while waits.more():
             self._wait(waits)
             try:
-                reply = self.model.complete(said, self._larger(larger))
+                reply = self.model.complete(said, self._larger(larger, more))
             except PassingError as error:
                 problem, said = str(error), messages
                 waits.failed(error)
@@ -170,7 +215,7 @@ class Asker:
                         self._hold = max(self._hold, monotonic() + min(error.after, LONGEST_WAIT))
                 continue
             except CutError as error:
-                allowed = self._larger(larger).get("max_tokens")
+                allowed = self._larger(larger, more).get("max_tokens")
                 problem, said = f"{error} ({allowed}); raise --max-tokens", messages
                 larger = min(2 * larger, LARGER)
                 waits.failed()
@@ -178,22 +223,23 @@ class Asker:
                 continue
             self._count(reply)
             try:
-                value = parse(reply.text)
+                value = parse(reply)
             except UnusableAnswerError as error:
                 problem = f"the answer {_short(reply.text)} cannot be read: {error}"
                 reminder = REMINDER.format(problem=error)
                 said = (*messages, ("assistant", reply.text), ("user", reminder))
                 waits.failed()
                 continue
-            self._keep(messages, reply)
+            self._keep(messages, reply, more)
             return value
         self._give_up(problem, answered=waits.answered)
         raise UnansweredError(f"after {waits.attempts} tries: {problem}")
 
-    def _larger(self, times: int) -> dict[str, Any]:
+    def _larger(self, times: int, more: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters, with `times` as many tokens as were asked for."""
-        limit = self.parameters.get("max_tokens")
-        return self.parameters | ({"max_tokens": times * limit} if limit else {})
+        parameters = {**self.parameters, **more}
+        limit = parameters.get("max_tokens")
+        return parameters | ({"max_tokens": times * limit} if limit else {})
 
     def each(
         self, label: str, work: Callable[[Thing], Value], things: Iterable[Thing]
@@ -218,19 +264,21 @@ class Asker:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _place(self, messages: Messages) -> Path:
-        key = self.key(messages)
+    def _place(self, messages: Messages, more: Mapping[str, Any]) -> Path:
+        key = self.key(messages, more)
         return self.folder / key[:2] / f"{key}.json"
 
-    def _keep(self, messages: Messages, reply: Reply) -> None:
-        record = {
+    def _keep(self, messages: Messages, reply: Reply, more: Mapping[str, Any]) -> None:
+        record: dict[str, Any] = {
             "model": self.model.name,
             "messages": messages,
-            "parameters": self.parameters,
+            "parameters": {**self.parameters, **more},
             "answer": reply.text,
             "tokens": [reply.tokens_in, reply.tokens_out],
         }
-        place = self._place(messages)
+        if reply.chances:
+            record["chances"] = [[c.start, c.token, c.numbers] for c in reply.chances]
+        place = self._place(messages, more)
         write_private(self.folder, place, (json.dumps(record, indent=1) + "\n").encode())
 
     def _wait(self, waits: "_Waits") -> None:
@@ -295,6 +343,10 @@ class _Waits:
         return max(backoff * 2.0 ** min(self._failures - 1, 30), self._after)
 
 
+def _chance(start: int, token: str, numbers: list[list[Any]]) -> Chance:
+    return Chance(int(start), str(token), tuple((str(t), float(p)) for t, p in numbers))
+
+
 def checked_text(text: object) -> str:
     """Raise ValueError unless `text` is a string that can be written as UTF-8."""
     if not isinstance(text, str):
@@ -315,56 +367,6 @@ def write_private(folder: Path, path: Path, content: bytes) -> None:
         place.chmod(FOLDER_MODE)
     write_whole(path, content)
     path.chmod(FILE_MODE)
-
-
-def local_model(subject: LanguageSubject, device: torch.device) -> Model:
-    """A causal model of transformers that decodes greedily.
-
-    Messages go through the tokenizer's chat template, or one after the other where it has none. A
-    model without one does not end its answers, so that only with one an answer can be cut.
-    Raises ConfigError for an encoder, and, when asked, for messages that exceed its context.
-    """
-    if subject.kind != "causal" or not subject.head:
-        raise ConfigError(f"--local must be a model that writes text; {subject.name} does not.")
-    module: Any = subject.module.to(device)
-    tokenizer: Any = subject.tokenizer
-    chat = bool(getattr(tokenizer, "chat_template", None))
-    stop = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
-    ends = {stop} if isinstance(stop, int) else {*(stop or ()), tokenizer.eos_token_id}
-
-    @torch.inference_mode()
-    def complete(messages: Messages, parameters: dict[str, Any]) -> Reply:
-        said = [{"role": role, "content": content} for role, content in messages]
-        if chat:
-            text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-        else:
-            text = "\n\n".join(content for _, content in messages) + "\n\n"
-        tokens = tokenizer(text, add_special_tokens=True)["input_ids"]
-        room = subject.context - parameters["max_tokens"] if subject.context else len(tokens)
-        if len(tokens) > room:
-            raise ConfigError(
-                f"a request and its answer must fit into the {subject.context} tokens that "
-                f"{subject.name} takes; got {len(tokens)} and --max-tokens "
-                f"{parameters['max_tokens']}. Choose another model, or a smaller --per-request, "
-                "--shown, --example-tokens or --max-tokens."
-            )
-        tokens_1T = torch.tensor([tokens], device=device)
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        written = module.generate(
-            tokens_1T,
-            attention_mask=torch.ones_like(tokens_1T),
-            max_new_tokens=parameters["max_tokens"],
-            do_sample=False,
-            use_cache=True,  # subjects are loaded without it
-            pad_token_id=pad,
-        )[0, len(tokens) :]
-        answer = str(tokenizer.decode(written, skip_special_tokens=True))
-        if chat and len(written) >= parameters["max_tokens"] and int(written[-1]) not in ends:
-            raise CutError("the answer was cut at the limit of tokens", len(tokens), len(written))
-        return Reply(answer, len(tokens), len(written))
-
-    name = f"{subject.name}-{str(subject.identity['weights'])[:12]}"
-    return Model(f"{name}-{subject.identity.get('compute', 'float32')}", complete)
 
 
 def _short(text: str) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 
 from .asking import CutError, Reply, checked_text
+from .chances import chances_of
 
 TAGS = "think|thinking|thought|thoughts|reasoning|analysis|scratchpad"
 BLOCK = re.compile(rf"<({TAGS})>.*?</\1>", re.DOTALL | re.IGNORECASE)
@@ -40,7 +41,9 @@ def read_completion(body: bytes) -> Reply:
         text = without_reasoning(text)
     except CutError as error:
         raise CutError(str(error), *tokens) from None
-    return Reply(text, *tokens)
+    logprobs = choice.get("logprobs")
+    listed = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return Reply(text, tokens[0], tokens[1], chances_of(listed, text))
 
 
 def content_text(content: object) -> str:

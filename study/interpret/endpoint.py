@@ -1,7 +1,7 @@
 """A model behind an OpenAI-compatible endpoint.
 
 Parameters that it refuses are renamed or left out (adapting.py). Its answers are read in
-completion.py.
+completion.py and embedding.py.
 """
 
 import http.client
@@ -21,6 +21,7 @@ from tendril.data.errors import ConfigError, EndpointError
 from .adapting import Adapting
 from .asking import CutError, Messages, Model, PassingError, Reply
 from .completion import read_completion
+from .embedding import read_embeddings
 from .redact import check_key, redacting
 
 PASSING = (408, 409, 425, 429)  # and all from 500 on
@@ -45,6 +46,39 @@ def endpoint_model(
 ) -> Model:
     """A model behind POST <endpoint>/chat/completions, as in the API of OpenAI, vLLM, llama.cpp,
     Ollama and others."""
+
+    def about(messages: Messages) -> dict[str, Any]:
+        return {"messages": [{"role": role, "content": content} for role, content in messages]}
+
+    return _model(
+        endpoint, "chat/completions", name, key, about, read_completion, timeout, parallel
+    )
+
+
+def embedding_endpoint(
+    endpoint: str, name: str, key: str = "", *, timeout: float = 120.0, parallel: int = 1
+) -> Model:
+    """A model behind POST <endpoint>/embeddings. Its messages are ("input", text) each, its answer
+    their vectors, as in embedding.py."""
+
+    def about(messages: Messages) -> dict[str, Any]:
+        return {"input": [text for _, text in messages]}
+
+    return _model(endpoint, "embeddings", name, key, about, read_embeddings, timeout, parallel)
+
+
+def _model(
+    endpoint: str,
+    path: str,
+    name: str,
+    key: str,
+    about: Callable[[Messages], dict[str, Any]],
+    read: Callable[[bytes], Reply],
+    timeout: float,
+    parallel: int,
+) -> Model:
+    """A model behind POST <endpoint>/<path>: `about` makes the body of messages, `read` reads that
+    of the response."""
     check_key(key)
     redact = redacting(key)
     if redact(endpoint) != endpoint or redact(name) != name:
@@ -52,7 +86,7 @@ def endpoint_model(
             "--endpoint and --model must not hold the endpoint's key, because pages and logs show "
             "them. Name the variable that holds the key with --key-env."
         )
-    url = f"{endpoint.rstrip('/')}/chat/completions"
+    url = f"{endpoint.rstrip('/')}/{path}"
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -61,12 +95,11 @@ def endpoint_model(
     adapting = Adapting(name)
 
     def complete(messages: Messages, parameters: dict[str, Any]) -> Reply:
-        said = [{"role": role, "content": content} for role, content in messages]
         for _ in range(2 * len(parameters) + 1):
             sent = adapting.sent(parameters)
-            body = json.dumps({"model": name, "messages": said, **sent}).encode()
+            body = json.dumps({"model": name, **about(messages), **sent}).encode()
             request = urllib.request.Request(url, body, headers, method="POST")
-            reply = _sent(opener, request, name, timeout, redact)
+            reply = _sent(opener, request, name, timeout, redact, read)
             # Raised here, so that its context holds no exception whose text was not redacted.
             if isinstance(reply, _Refusal):
                 if adapting.learn(parameters, sent, reply.text):
@@ -74,10 +107,11 @@ def endpoint_model(
                 raise reply.error
             if isinstance(reply, Exception):
                 raise reply
-            return replace(reply, text=redact(reply.text))
+            clean = redact(reply.text)
+            return reply if clean == reply.text else replace(reply, text=clean, chances=())
         raise PassingError("the endpoint refuses all parameters")
 
-    return Model(name, complete, parallel, redact)
+    return Model(name, complete, parallel, redact=redact)
 
 
 def _sent(
@@ -86,12 +120,13 @@ def _sent(
     name: str,
     timeout: float,
     redact: Callable[[str], str],
+    read: Callable[[bytes], Reply],
 ) -> Reply | _Refusal | EndpointError | PassingError | CutError:
     """The reply to a request, or the exception to raise, whose message does not hold the key."""
     try:
         with opener.open(request, timeout=timeout) as response:
             body = response.read(LARGEST + 1)
-        return _reply(body, redact)
+        return _reply(body, redact, read)
     except urllib.error.HTTPError as error:
         with error:
             return _refused(error, request.full_url, name, redact)
@@ -151,12 +186,12 @@ def seconds_after(headers: Message) -> float:
         return 0.0
 
 
-def _reply(body: bytes, redact: Callable[[str], str]) -> Reply:
+def _reply(body: bytes, redact: Callable[[str], str], read: Callable[[bytes], Reply]) -> Reply:
     """A reply from the JSON of a completion. Anything else may be a passing fault of the server."""
     try:
         if len(body) > LARGEST:
             raise ValueError
-        return read_completion(body)
+        return read(body)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise PassingError(
             f"the endpoint's answer is no completion: {_start(body, redact)!r}"

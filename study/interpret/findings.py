@@ -1,88 +1,56 @@
-"""What an automatic interpretation finds: scores of each latent's sentence, and their means.
-
-Source of the scores: Paulo et al. (2410.13928), detection and fuzzing.
-"""
+"""What an automatic interpretation finds: scores of each latent's sentence, and their means."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 
-from tendril.data import order
-
-from ..measures.text_examples import LatentExamples, TextExample
+from ..measures.score_statistics import interval, rank_correlation
+from ..measures.simulation_fragments import SimulationFragments
+from ..measures.text_examples import LatentExamples
 from .asking import Tally
+from .config import Kind
+from .embedding import Embedded
+from .intruder import Intruded
+from .judging import Judged
+from .simulation import Simulated
 
-Kind = Literal["detection", "fuzzing"]
-KINDS: tuple[Kind, ...] = ("detection", "fuzzing")
-
-
-@final
-@dataclass(frozen=True)
-class Item:
-    """One example that the judge is asked about, its marked tokens (if any), and whether `yes` is
-    the right answer."""
-
-    example: TextExample
-    marks: tuple[bool, ...]
-    truth: bool
-
-
-@final
-@dataclass(frozen=True)
-class Score:
-    """A judge's answers compared with the truth. A figure is None where it is not defined:
-    precision without a `yes`, AUROC without grades."""
-
-    balanced_accuracy: float
-    precision: float | None
-    recall: float
-    auroc: float | None
-    items: int
-
-
-@final
-@dataclass(frozen=True)
-class Judged:
-    """What a judge was asked about a latent, its grades, and their score."""
-
-    items: Sequence[Item]
-    grades: Sequence[float]
-    score: Score
-
-    @property
-    def right(self) -> list[bool]:
-        """Which answers are right."""
-        return [(g >= 0.5) == i.truth for g, i in zip(self.grades, self.items, strict=True)]
+Result = Judged | Simulated | Intruded | Embedded
+MOMENTS = ("skew", "kurtosis")
 
 
 @final
 @dataclass(frozen=True)
 class Interpretation:
     """One latent: its sentence, how well it predicts (`own`), and how well the sentence of the
-    latent `other` does (`shuffled`). `failed` says why something is missing."""
+    latent `other` does (`shuffled`). `failed` says why something is missing. `skew` and excess
+    `kurtosis` are of its activations over all tokens."""
 
     examples: LatentExamples
     frequency: float
     explanation: str = ""
-    own: Mapping[Kind, Judged] = field(default_factory=dict)
+    own: Mapping[Kind, Result] = field(default_factory=dict)
     other: int | None = None
-    shuffled: Mapping[Kind, Judged] = field(default_factory=dict)
+    shuffled: Mapping[Kind, Result] = field(default_factory=dict)
     failed: str = ""
+    fragments: SimulationFragments = field(default_factory=SimulationFragments)
+    skew: float | None = None
+    kurtosis: float | None = None
 
     @property
     def latent(self) -> int:
         """Its number in the dictionary."""
         return self.examples.latent
 
-    def accuracy(self, kind: Kind, shuffled: bool = False) -> float:
-        """Balanced accuracy; NaN where there is none."""
-        judged = (self.shuffled if shuffled else self.own).get(kind)
-        return judged.score.balanced_accuracy if judged else math.nan
+    def score(self, kind: Kind, shuffled: bool = False) -> float:
+        """The score of one kind; NaN where there is none."""
+        result = (self.shuffled if shuffled else self.own).get(kind)
+        value = result.value if result else None
+        return math.nan if value is None else value
 
-    def row(self) -> dict[str, Any]:
+    def row(self, kinds: Sequence[Kind], run: str) -> dict[str, Any]:
         """The latent as a row of latents.csv."""
         row: dict[str, Any] = {
             "latent": self.latent,
@@ -91,68 +59,171 @@ class Interpretation:
             "maximum": self.examples.maximum,
             "explanation": self.explanation,
         }
-        for kind in KINDS:
-            score = self.own[kind].score if kind in self.own else None
-            for name in ("balanced_accuracy", "precision", "recall", "auroc"):
-                row[f"{kind}_{name}"] = _rounded(getattr(score, name, None))
-            row[f"{kind}_items"] = score.items if score else 0
-        for kind in KINDS:
-            row[f"{kind}_shuffled"] = _rounded(self.accuracy(kind, True))
-        return row | {"shuffled_from": self.other, "failed": self.failed}
+        for kind in kinds:
+            blank = dict.fromkeys(COLUMNS[kind])
+            row |= blank | (self.own[kind].figures(kind) if kind in self.own else {})
+        for kind in kinds:
+            row[f"{kind}_shuffled"] = rounded(self.score(kind, True))
+        row |= {"shuffled_from": self.other, "failed": self.failed}
+        return row | {"skew": rounded(self.skew), "kurtosis": rounded(self.kurtosis), "run": run}
+
+
+JUDGED = ("balanced_accuracy", "precision", "recall", "auroc", "items")
+COLUMNS: Mapping[Kind, Sequence[str]] = {
+    **{
+        kind: [
+            f"{kind}_{n}" for n in ("balanced_accuracy", "precision", "recall", "auroc", "items")
+        ]
+        for kind in ("detection", "fuzzing")
+    },
+    "simulation": [
+        f"simulation_{name}"
+        for name in ("correlation", "random_only", "rank_correlation", "undefined", "weighed")
+    ],
+    "intruder": ["intruder_accuracy", "intruder_trials"],
+    "embedding": ["embedding_auroc", "embedding_items"],
+}
+
+
+@final
+@dataclass(frozen=True)
+class Dictionary:
+    """The latents of one run that were interpreted, and `too_rare`: those with too few examples to
+    be tested."""
+
+    run: str
+    latents: Sequence[Interpretation]
+    too_rare: Sequence[int]
+
+    def means(self, kinds: Sequence[Kind], seed: int) -> dict[str, Any]:
+        """The mean of each score over the latents that have one, and its control."""
+        found: dict[str, Any] = {}
+        for kind in kinds:
+            for name, shuffled in ((kind, False), (f"{kind}_shuffled", True)):
+                results = [(o.shuffled if shuffled else o.own).get(kind) for o in self.latents]
+                values = [None if one is None else one.value for one in results if one is not None]
+                found[name] = mean_of(values, seed)
+        if "simulation" in kinds:
+            own = [one.own.get("simulation") for one in self.latents]
+            simulated = [one for one in own if isinstance(one, Simulated)]
+            found["simulation_random_only"] = mean_of(
+                [one.random_only.value for one in simulated], seed
+            )
+            found["simulation_weighed"] = sum(s.weighed for o in simulated for s in o.simulations)
+            found["simulation_answers"] = sum(len(one.simulations) for one in simulated)
+            found["simulation_too_few"] = sum(not one.fragments for one in self.latents)
+        return found
+
+    def rank_correlations(self, kinds: Sequence[Kind]) -> dict[str, Any]:
+        """Spearman's correlation over latents of each score with skew and kurtosis; None where it
+        is undefined or has fewer than four latents."""
+        found: dict[str, Any] = {}
+        for kind in kinds:
+            for name in MOMENTS:
+                pairs = [
+                    (one.score(kind), moment)
+                    for one in self.latents
+                    if not math.isnan(one.score(kind))
+                    and (moment := getattr(one, name)) is not None
+                ]
+                both = np.array(pairs, np.float64).reshape(-1, 2)
+                value = rank_correlation(both[:, 0], both[:, 1]).value if len(both) > 3 else None
+                found[f"{kind}_{name}"] = {"value": rounded(value), "latents": len(both)}
+        return found
 
 
 @final
 @dataclass(frozen=True)
 class InterpretFindings:
-    """All latents that were interpreted, and `too_rare`: those with too few examples to be tested.
+    """The latents of a run that were interpreted, and of `controls`, on the same footing.
 
     `read` gives the text of a token; `estimate` and `tally` say what was to be asked and what
     was.
     """
 
-    run: str
+    kinds: Sequence[Kind]
+    seed: int
     store: str
     model: str
-    latents: Sequence[Interpretation]
-    too_rare: Sequence[int]
+    main: Dictionary
+    controls: Sequence[Dictionary]
     estimate: Mapping[str, Any]
     tally: Tally
     read: Callable[[int], str]
+    encoder: str = ""
+
+    @property
+    def dictionaries(self) -> list[Dictionary]:
+        """The run's, then the controls."""
+        return [self.main, *self.controls]
 
     def figures(self) -> dict[str, Any]:
         """Means over the latents that were scored, with standard errors, and each latent's own
         figures."""
+        latents = self.main.latents
+        everyone = [one for part in self.dictionaries for one in part.latents]
         figures: dict[str, Any] = {
-            "run": self.run,
+            "run": self.main.run,
             "store": self.store,
             "model": self.model,
-            "interpreted": sum(bool(one.explanation) for one in self.latents),
-            "failed": sum(bool(one.failed) for one in self.latents),
+            "interpreted": sum(bool(one.explanation) for one in latents),
+            "failed": sum(bool(one.failed) for one in everyone),
+            "score": list(self.kinds),
         }
-        for kind in KINDS:
-            for name, shuffled in ((kind, False), (f"{kind}_shuffled", True)):
-                mean = _mean([value for _, value in accuracies(self.latents, kind, shuffled)])
-                figures[name] = mean
+        means = self.main.means(self.kinds, self.seed)
+        for name, mean in means.items():
+            figures[name] = mean
+            if isinstance(mean, dict) or mean is None:
                 figures[f"{name}_mean"] = mean["mean"] if mean else None
-            scores = [one.own[kind].score for one in self.latents if kind in one.own]
-            if any(score.auroc is not None for score in scores):
-                figures[f"{kind}_auroc"] = _mean([s.auroc for s in scores if s.auroc is not None])
+        for kind in self.kinds:
+            own = [one.own[kind] for one in latents if kind in one.own]
+            aurocs = [one.score.auroc for one in own if isinstance(one, Judged)]
+            if any(value is not None for value in aurocs):
+                figures[f"{kind}_auroc"] = mean_of(aurocs, self.seed)
         return {
             **figures,
-            "latents": [one.row() for one in self.latents],
-            "too_rare": list(self.too_rare),
+            "dictionaries": [
+                {
+                    "run": part.run,
+                    "latents": len(part.latents),
+                    "too_rare": len(part.too_rare),
+                    "failed": sum(bool(one.failed) for one in part.latents),
+                    **part.means(self.kinds, self.seed),
+                    "rank_correlations": part.rank_correlations(self.kinds),
+                }
+                for part in self.dictionaries
+            ],
+            "latents": [one.row(self.kinds, self.main.run) for one in latents],
+            "too_rare": list(self.main.too_rare),
             "estimate": dict(self.estimate),
+            **({"encoder": self.encoder} if self.encoder else {}),
             **asdict(self.tally),
         }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every latent of every dictionary as a row of latents.csv."""
+        return [one.row(self.kinds, p.run) for p in self.dictionaries for one in p.latents]
+
+    def _results(self) -> Iterable[tuple[dict[str, Any], Kind, Result]]:
+        """Every result with what names it in a table."""
+        for part in self.dictionaries:
+            for one in part.latents:
+                for shuffled, results in ((False, one.own), (True, one.shuffled)):
+                    for kind, result in results.items():
+                        whose = one.other if shuffled else one.latent
+                        named = {"latent": one.latent, "kind": kind, "explanation_of": whose}
+                        if kind == "intruder":
+                            named["explanation_of"] = None
+                        yield named | {"run": part.run}, kind, result
 
     def judgements(self) -> list[dict[str, Any]]:
         """Every answer of the judge as a row of judgements.csv: the example, what was right, and
         what was said."""
         return [
             {
-                "latent": one.latent,
+                "latent": named["latent"],
                 "kind": kind,
-                "explanation_of": one.other if shuffled else one.latent,
+                "explanation_of": named["explanation_of"],
                 "context": item.example.context,
                 "position": item.example.start,
                 "peak": round(item.example.peak, 5),
@@ -160,97 +231,78 @@ class InterpretFindings:
                 "truth": int(item.truth),
                 "grade": grade,
                 "right": int(right),
+                "run": named["run"],
             }
-            for one in self.latents
-            for shuffled, all_judged in ((False, one.own), (True, one.shuffled))
-            for kind, judged in all_judged.items()
+            for named, kind, judged in self._results()
+            if isinstance(judged, Judged)
             for item, grade, right in zip(judged.items, judged.grades, judged.right, strict=True)
         ]
 
+    def simulations(self) -> list[dict[str, Any]]:
+        """Every simulated activation as a row of simulations.csv, beside the true one."""
+        return [
+            {
+                "latent": named["latent"],
+                "explanation_of": named["explanation_of"],
+                "part": "top" if place < len(result.fragments.top) else "random",
+                "context": example.context,
+                "position": position,
+                "true": round(true, 5),
+                "simulated": round(number, 5),
+                "run": named["run"],
+            }
+            for named, _, result in self._results()
+            if isinstance(result, Simulated)
+            for place, (example, tokens) in enumerate(
+                zip(result.examples, result.tokens(), strict=True)
+            )
+            for position, true, number in tokens
+        ]
 
-def accuracies(
+    def intruders(self) -> list[dict[str, Any]]:
+        """Every question about an intruder as a row of intruders.csv. `control`: the other four are
+        examples of four latents."""
+        found = []
+        for part in self.dictionaries:
+            for one in part.latents:
+                for control, results in ((0, one.own), (1, one.shuffled)):
+                    result = results.get("intruder")
+                    if not isinstance(result, Intruded):
+                        continue
+                    for trial, answer in zip(result.trials, result.answers, strict=True):
+                        record = {"latent": one.latent, "control": control}
+                        record |= {"intruder": trial.place + 1, "answer": answer + 1}
+                        found.append(record | {"run": part.run})
+        return found
+
+
+def scores(
     latents: Iterable[Interpretation], kind: Kind, shuffled: bool = False
 ) -> list[tuple[int, float]]:
-    """(latent, balanced accuracy) of those that have one."""
-    each = ((one.latent, one.accuracy(kind, shuffled)) for one in latents)
+    """(latent, score) of those that have one."""
+    each = ((one.latent, one.score(kind, shuffled)) for one in latents)
     return [(latent, value) for latent, value in each if not math.isnan(value)]
 
 
-def score_of(truths: Sequence[bool], grades: Sequence[float], graded: bool) -> Score:
-    """Score grades against the truth. A grade of 0.5 or more is a `yes`.
-
-    Balanced accuracy is (recall + specificity) / 2, so chance is 0.5 whatever the fraction of
-    true items. The AUROC, computed if `graded`, is the probability that a true item is graded
-    above a false one (ties count half).
-    """
-    truth, grade = np.array(truths, bool), np.array(grades, float)
-    assert truth.any() and not truth.all(), "both kinds of items are needed"
-    said = grade >= 0.5
-    recall = float(said[truth].mean())
-    specificity = float((~said[~truth]).mean())
-    above = grade[truth][:, None] - grade[~truth]
-    return Score(
-        (recall + specificity) / 2,
-        float(truth[said].mean()) if said.any() else None,
-        recall,
-        float(((above > 0) + 0.5 * (above == 0)).mean()) if graded else None,
-        len(truth),
-    )
-
-
-def items_of(examples: LatentExamples, kind: Kind, mark_threshold: float, seed: int) -> list[Item]:
-    """What a judge is asked about one latent, in a random order (a pure function of `seed`, the
-    latent and the kind).
-
-    Detection: the active examples and as many silent ones, without marks. Fuzzing: of the active
-    examples, by falling peak, every second one with its own marks, the others with as many marks
-    drawn from tokens on which the latent is silent; an example without such tokens is left out.
-
-    Wrong marks thus stand in active examples, as in the variant `active` of Delphi's fuzzing. Its
-    default puts them into examples in which the latent is silent, which the words alone can give
-    away. Scores must not be compared with those of Delphi's defaults. Two things also differ from
-    its `active`: wrong marks there are true ones moved by one token, besides marks at the old
-    place, and each example appears twice, with right and with wrong marks.
-    """
-    key = (seed, examples.latent, 10 if kind == "detection" else 11)
-    if kind == "detection":
-        count = min(len(examples.active), len(examples.silent))
-        chosen = order.sample(len(examples.active), count, *key, 1)
-        active = [examples.active[i] for i in chosen]
-        items = [Item(one, _none(one), True) for one in active]
-        items += [Item(one, _none(one), False) for one in examples.silent[:count]]
-    else:
-        items = []
-        for place, example in enumerate(examples.active):
-            right = example.marks(mark_threshold)
-            marks = wrong_marks(example, sum(right), *key, place) if place % 2 else right
-            if any(marks):
-                items.append(Item(example, marks, place % 2 == 0))
-    return [items[i] for i in order.permutation(len(items), *key)]
-
-
-def wrong_marks(example: TextExample, count: int, *key: int) -> tuple[bool, ...]:
-    """Marks on at most `count` tokens, drawn from the valid ones on which the latent is silent."""
-    pairs = zip(example.values, example.valid, strict=True)
-    free = [i for i, (value, valid) in enumerate(pairs) if valid and value <= 0]
-    drawn = {free[i] for i in order.sample(len(free), count, *key)}
-    return tuple(i in drawn for i in range(len(example.values)))
-
-
-def _none(example: TextExample) -> tuple[bool, ...]:
-    return (False,) * len(example.tokens)
-
-
-def _mean(values: Sequence[float]) -> dict[str, Any] | None:
-    if not values:
-        return None
-    error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+def mean_of(values: Sequence[float | None], seed: int) -> dict[str, Any] | None:
+    """The mean of the values that are defined, its standard error, its bootstrap interval over
+    latents, and the number of values that are undefined. None where all are."""
+    known = [value for value in values if value is not None]
+    undefined = len(values) - len(known)
+    if not known:
+        return {"mean": None, "latents": 0, "undefined": undefined} if undefined else None
+    error = float(np.std(known, ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None
+    within = interval(known, seed)
     return {
-        "mean": round(float(np.mean(values)), 4),
-        "standard_error": None if error is None else round(error, 4),
-        "latents": len(values),
+        "mean": round(float(np.mean(known)), 4),
+        "standard_error": rounded(error),
+        "low": rounded(within[0]) if within else None,
+        "high": rounded(within[1]) if within else None,
+        "latents": len(known),
+        "undefined": undefined,
     }
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """A figure of a table; None for NaN."""
     return None if value is None or math.isnan(value) else round(value, 4)

@@ -7,7 +7,7 @@ Language Models (2410.13928); Cunningham et al. (2309.08600).
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -29,8 +29,8 @@ from ..core.language_inputs import tokenizer_of_store
 from ..core.report import write_records
 from ..core.stores import (
     StoredText,
+    common_store,
     dictionary_digests,
-    store_of_run,
     text_of,
     text_remarks,
     trained_sites,
@@ -39,41 +39,57 @@ from ..core.stores import (
 )
 from ..core.study import Study
 from ..core.token_text import readable
+from ..measures.simulation_fragments import SimulationFragments, fragments_of, moments_of
 from ..measures.text_examples import examples_of, firing_of
 from . import page
-from .asking import Asker, Model, local_model
+from .asking import Asker, Model
 from .config import LEAST_TESTED, InterpretConfig
-from .endpoint import endpoint_model
-from .findings import Interpretation, InterpretFindings
-from .questions import Questions, cost_sentence, estimate, interpret
+from .embedding import local_encoder
+from .endpoint import embedding_endpoint, endpoint_model
+from .findings import Dictionary, Interpretation, InterpretFindings
+from .local import local_model
 from .redact import NAME
+from .scoring import Questions, cost_sentence, estimate, interpret
 
 ANSWERS = "answers"  # the folder beside reports/ where answers are kept
 
 
 @final
 @dataclass(frozen=True)
-class InterpretInputs:
-    """A run, the text of its store, the latents to interpret, and the model that does."""
+class Chosen:
+    """A run, its dictionary, the text without the rows that its training dropped, and the latents
+    to interpret."""
 
     run: Path
     dictionary: SAE
-    store: Store
     text: StoredText
-    sites: tuple[str, ...]
     latents: tuple[int, ...]
+
+
+@final
+@dataclass(frozen=True)
+class InterpretInputs:
+    """The run and its controls, their store, and the models that are asked."""
+
+    runs: tuple[Chosen, ...]
+    store: Store
+    sites: tuple[str, ...]
     model: Model
+    encoder: Model | None
+
+    @property
+    def run(self) -> Path:
+        """The run that the report is about."""
+        return self.runs[0].run
 
 
 @final
 @dataclass(frozen=True)
 class Plan:
-    """What is to be asked: `latents` with their examples, of whom, and what it costs."""
+    """What is to be asked about the latents of each dictionary, and what it costs."""
 
     questions: Questions
-    asker: Asker
-    latents: Sequence[Interpretation]
-    too_rare: Sequence[int]
+    dictionaries: Sequence[Dictionary]
     cost: Mapping[str, Any]
 
 
@@ -81,36 +97,49 @@ class Plan:
 class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings]):
     """Explain and score latents of a language model's dictionary.
 
-    The report holds latents.csv, and judgements.csv with every answer of the judge. Where some
+    The report holds latents.csv, and judgements.csv, simulations.csv and intruders.csv with every
+    answer. Where some
     latents got no answer the report says which; the same command asks for those again. Raises
     EndpointError where none got one.
     """
 
     name = "interpret"
-    version = 3
+    version = 4
     config = InterpretConfig
 
     def find(self, config: InterpretConfig) -> InterpretInputs:
-        run = find_run(config.run, config.home)
-        dictionary = load_sae(run)
-        store = store_of_run(run, config.home, config.store)
-        sites = trained_sites(run, store, dictionary.width)
-        text = without_dropped(text_of(store), store, sites, read_config(run))
-        latents = tuple(choose_latents(config, run))
-        return InterpretInputs(run, dictionary, store, text, sites, latents, model_of(config))
+        runs = [find_run(run, config.home) for run in (config.run, *config.controls)]
+        store = common_store(runs, config.home, config.store)
+        chosen: list[Chosen] = []
+        sites: tuple[str, ...] = ()
+        for place, run in enumerate(dict.fromkeys(runs)):
+            dictionary = load_sae(run)
+            its = trained_sites(run, store, dictionary.width)
+            if sites and its != sites:
+                raise ConfigError(
+                    f"--controls must be runs of {' + '.join(sites)}, as {runs[0].name} is; "
+                    f"{run.name} is of {' + '.join(its)}. Choose others."
+                )
+            sites = its
+            text = without_dropped(text_of(store), store, sites, read_config(run))
+            wanted = config if place == 0 else replace(config, latents=())
+            chosen.append(Chosen(run, dictionary, text, tuple(choose_latents(wanted, run))))
+        return InterpretInputs(tuple(chosen), store, sites, model_of(config), encoder_of(config))
 
     def identity(self, config: InterpretConfig, inputs: InterpretInputs) -> Mapping[str, Any]:
+        latents = {one.run.resolve().name: list(one.latents) for one in inputs.runs}
         return {
-            "dictionary": dictionary_digests([inputs.run]),
+            "dictionary": dictionary_digests([one.run for one in inputs.runs]),
             "store": inputs.store.name,
             "model": inputs.model.name,
-            "latents": list(inputs.latents),
+            "latents": latents,
+            **({"encoder": inputs.encoder.name} if inputs.encoder else {}),
             **dropped_identity(read_config(inputs.run)),
         }
 
     def remarks(self, config: InterpretConfig, inputs: InterpretInputs) -> list[str]:
-        found = text_remarks(inputs.store, inputs.text, read_config(inputs.run))
-        return found + training_warnings([inputs.run])
+        found = text_remarks(inputs.store, inputs.runs[0].text, read_config(inputs.run))
+        return found + training_warnings([one.run for one in inputs.runs])
 
     def title(self, config: InterpretConfig, inputs: InterpretInputs) -> str:
         return f"Latents of {inputs.run.resolve().name} in words"
@@ -120,22 +149,32 @@ class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings])
 
     def estimate(self, config: InterpretConfig, inputs: InterpretInputs) -> Mapping[str, Any]:
         plan = plan_of(config, inputs, resolve_device(config.device))
-        counts = {"latents": len(plan.latents), "too_rare": len(plan.too_rare)}
+        counts = {
+            "latents": sum(len(one.latents) for one in plan.dictionaries),
+            "too_rare": sum(len(one.too_rare) for one in plan.dictionaries),
+        }
         return {"run": inputs.run.resolve().name, **counts, **plan.cost}
 
     def compute(
         self, config: InterpretConfig, inputs: InterpretInputs, device: torch.device
     ) -> InterpretFindings:
         plan = plan_of(config, inputs, device)
+        found = interpret(plan.questions, [one.latents for one in plan.dictionaries])
+        main, *controls = (
+            replace(one, latents=latents)
+            for one, latents in zip(plan.dictionaries, found, strict=True)
+        )
         return InterpretFindings(
-            run=inputs.run.resolve().name,
+            kinds=config.kinds,
+            seed=config.seed,
             store=inputs.store.name,
             model=inputs.model.name,
-            latents=interpret(plan.questions, plan.asker, plan.latents),
-            too_rare=plan.too_rare,
+            main=main,
+            controls=controls,
             estimate=plan.cost,
-            tally=plan.asker.tally,
+            tally=plan.questions.asker.tally,
             read=plan.questions.read,
+            encoder=inputs.encoder.name if inputs.encoder else "",
         )
 
     def figures(self, findings: InterpretFindings) -> dict[str, Any]:
@@ -151,8 +190,10 @@ class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings])
         return not figures["failed"]
 
     def write_tables(self, findings: InterpretFindings, folder: Path) -> None:
-        write_records(folder / "latents.csv", [one.row() for one in findings.latents])
-        write_records(folder / "judgements.csv", findings.judgements())
+        write_records(folder / "latents.csv", findings.rows())
+        for name in ("judgements", "simulations", "intruders"):
+            if records := getattr(findings, name)():
+                write_records(folder / f"{name}.csv", records)
 
     def page(
         self, config: InterpretConfig, inputs: InterpretInputs, findings: InterpretFindings
@@ -165,18 +206,42 @@ def model_of(config: InterpretConfig) -> Model:
     if config.local:
         subject = language_subject(config.local, config.compute)
         return local_model(subject, resolve_device(config.device))
-    key = ""
-    if config.key_env:
-        key = os.environ.get(config.key_env, "")
-        if not key:
-            shown = f"${config.key_env}" if NAME.fullmatch(config.key_env) else "the one named"
-            raise ConfigError(
-                f"--key-env must name a variable that holds the endpoint's key; {shown} is not "
-                "set. Set it, or leave the flag out if no key is needed."
-            )
     return endpoint_model(
-        config.endpoint, config.model, key, timeout=config.timeout, parallel=config.parallel
+        config.endpoint,
+        config.model,
+        key_of(config),
+        timeout=config.timeout,
+        parallel=config.parallel,
     )
+
+
+def encoder_of(config: InterpretConfig) -> Model | None:
+    """The model that embeds texts, if a score needs one. Raises as `model_of` does."""
+    if "embedding" not in config.kinds:
+        return None
+    if config.encoder:
+        return local_encoder(language_subject(config.encoder), resolve_device(config.device))
+    return embedding_endpoint(
+        config.embedding_endpoint or config.endpoint,
+        config.embedding_model,
+        key_of(config),
+        timeout=config.timeout,
+        parallel=config.parallel,
+    )
+
+
+def key_of(config: InterpretConfig) -> str:
+    """The endpoint's key; empty for none. Raises ConfigError where its variable is not set."""
+    if not config.key_env:
+        return ""
+    key = os.environ.get(config.key_env, "")
+    if not key:
+        shown = f"${config.key_env}" if NAME.fullmatch(config.key_env) else "the one named"
+        raise ConfigError(
+            f"--key-env must name a variable that holds the endpoint's key; {shown} is not "
+            "set. Set it, or leave the flag out if no key is needed."
+        )
+    return key
 
 
 def choose_latents(config: InterpretConfig, run: Path) -> list[int]:
@@ -201,29 +266,36 @@ def plan_of(config: InterpretConfig, inputs: InterpretInputs, device: torch.devi
     """Find the examples and count what is to be asked about them; tells the cost on stderr."""
     tokenizer = tokenizer_of_store(inputs.store, config.subject)
     read = readable(tokenizer, range(len(tokenizer))).__getitem__
-    latents, too_rare = find_examples(config, inputs, device)
+    dictionaries = [find_examples(config, inputs, one, device) for one in inputs.runs]
+    if not dictionaries[0].latents:
+        raise ConfigError(
+            f"a latent needs {config.shown} activating examples to be explained, and "
+            f"{LEAST_TESTED} more of each kind, active and silent, to be tested; of the "
+            f"{len(inputs.runs[0].latents)} latents none has them in {inputs.store.name}. Choose "
+            "other --latents, fewer --example-tokens, or a larger --store."
+        )
+    if too_rare := sum(len(one.too_rare) for one in dictionaries):
+        note(f"{too_rare} latents have too few active or silent examples and are left out.")
     parameters = {"temperature": 0, "max_tokens": config.max_tokens}
     answers = home_folder(config.home) / ANSWERS
     asker = Asker(inputs.model, answers, parameters, config.tries, config.backoff)
-    questions = Questions(config, read)
-    cost = estimate(questions, asker, latents)
+    encoder = replace(asker, model=inputs.encoder, parameters={}) if inputs.encoder else None
+    questions = Questions(config, read, asker, encoder)
+    cost = estimate(questions, [one.latents for one in dictionaries])
     note(cost_sentence(cost, inputs.model.name))
-    return Plan(questions, asker, latents, too_rare, cost)
+    return Plan(questions, dictionaries, cost)
 
 
 def find_examples(
-    config: InterpretConfig, inputs: InterpretInputs, device: torch.device
-) -> tuple[list[Interpretation], list[int]]:
-    """The latents with their examples, and those with too few for any score.
-
-    Raises ConfigError where none has enough.
-    """
-    frequency_S = load_frequency(inputs.run)
+    config: InterpretConfig, inputs: InterpretInputs, chosen: Chosen, device: torch.device
+) -> Dictionary:
+    """The latents of a run with their examples, and those with too few for any score."""
+    frequency_S = load_frequency(chosen.run)
     firing = firing_of(
-        inputs.store, inputs.sites, inputs.text, inputs.dictionary, inputs.latents, device
+        inputs.store, inputs.sites, chosen.text, chosen.dictionary, chosen.latents, device
     )
     enough, too_rare = [], []
-    for member, latent in enumerate(inputs.latents):
+    for member, latent in enumerate(chosen.latents):
         examples = examples_of(
             firing,
             member,
@@ -236,15 +308,28 @@ def find_examples(
         )
         if min(len(examples.active), len(examples.silent)) < LEAST_TESTED:
             too_rare.append(latent)
-        else:
-            enough.append(Interpretation(examples, float(frequency_S[latent])))
-    if not enough:
-        raise ConfigError(
-            f"a latent needs {config.shown} activating examples to be explained, and "
-            f"{LEAST_TESTED} more of each kind, active and silent, to be tested; of the "
-            f"{len(inputs.latents)} latents none has them in {inputs.store.name}. Choose other "
-            "--latents, fewer --example-tokens, or a larger --store."
+            continue
+        fragments = SimulationFragments()
+        if "simulation" in config.kinds:
+            fragments = fragments_of(
+                firing,
+                member,
+                config.example_tokens,
+                shown=config.shown,
+                top=config.top,
+                count=config.simulated,
+                random=config.random_examples,
+                min_peak=config.min_peak,
+                seed=config.seed,
+            )
+        skew, kurtosis = moments_of(firing, member)
+        enough.append(
+            Interpretation(
+                examples,
+                float(frequency_S[latent]),
+                fragments=fragments,
+                skew=skew,
+                kurtosis=kurtosis,
+            )
         )
-    if too_rare:
-        note(f"{len(too_rare)} latents have too few active or silent examples and are left out.")
-    return enough, too_rare
+    return Dictionary(chosen.run.resolve().name, enough, too_rare)

@@ -3,6 +3,9 @@ along a direction of their own."""
 
 from pathlib import Path
 
+from tendril.data import _torchvision  # noqa: F401  before transformers asks for torchvision
+
+# isort: split
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers

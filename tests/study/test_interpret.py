@@ -21,18 +21,15 @@ from torch.nn import functional
 from tendril.data.cli import print_outcome
 from tendril.data.errors import ConfigError, EndpointError
 from tendril.data.store.reader import open_store
-from tendril.harvest.config import LanguageConfig
-from tendril.harvest.run import harvest
 from tendril.models.dictionaries.checkpoint import load_sae
 from tendril.study.__main__ import main
 from tendril.study.core.report import read_sealed
-from tendril.study.core.study import StudyResult, run_study
 from tendril.study.interpret.config import InterpretConfig
-from tendril.study.interpret.study import InterpretStudy
 from tendril.train.config import TrainConfig
 from tendril.train.loop import train
 
 from ..helpers import planted_language as planted
+from ..helpers.interpreting import config, link_home, make_home, study_interpret
 from ..helpers.rule_server import Difficult, Rules, serving
 
 ROOT = Path(__file__).parents[2]
@@ -41,43 +38,18 @@ REQUESTS = 1 + 2 * (4 + 2)  # of a latent below: explain; detect and fuzz, twice
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A store of a model with planted classes, and a run whose latents are these."""
-    home = tmp_path_factory.mktemp("home")
-    directions = planted.save_model(home / "tiny")
-    planted.write_text(home / "text.txt", contexts=200, words=32)
-    made = harvest(
-        LanguageConfig(
-            inputs=str(home / "text.txt"),
-            subject=str(home / "tiny"),
-            sites=(planted.SITE,),
-            context=33,
-            dtype="float32",
-            device="cpu",
-            home=str(home),
-        )
-    )
-    planted.save_run(home / "runs" / "known", Path(made.store), directions)
-    torch.save(directions, home / "directions.pt")
-    return home
-
-
-def study_interpret(config: InterpretConfig) -> StudyResult:
-    return run_study(InterpretStudy(), config)
-
-
-def config(home: Path, rules: Rules, **fields) -> InterpretConfig:
-    asked = {"tested": 10, "per_request": 5, "example_tokens": 16, "backoff": 0.01, "timeout": 20.0}
-    return InterpretConfig(
-        run="known", endpoint=rules.url, model="rule", home=str(home), **(asked | fields)
-    )
+    return make_home(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture
 def fresh(home, tmp_path):
-    """The same home without answers and reports."""
-    for name in ("store", "runs", "tiny", "text.txt"):
-        (tmp_path / name).symlink_to(home / name)
-    return tmp_path
+    return link_home(home, tmp_path)
+
+
+def exactly_one(latents: int) -> dict:
+    """The mean of scores that are all 1."""
+    ends = {"low": 1.0, "high": 1.0}
+    return {"mean": 1.0, "standard_error": 0.0, "latents": latents, "undefined": 0, **ends}
 
 
 def answers(home: Path) -> int:
@@ -97,7 +69,7 @@ def test_planted_classes_are_named_and_scores_are_exactly_those_of_the_rule(fres
             assert one[f"{kind}_balanced_accuracy"] == 1.0
             assert one[f"{kind}_precision"] == one[f"{kind}_recall"] == 1.0
         assert one["fuzzing_shuffled"] == 0.5  # the judge says no to everything
-    assert told["detection"] == {"mean": 1.0, "standard_error": 0.0, "latents": 3}
+    assert told["detection"] == exactly_one(3)
     assert told["fuzzing_shuffled"]["mean"] == told["fuzzing_shuffled_mean"] == 0.5
     assert "1.00 in detection" in done.headline
     hold_against_text(fresh, report, latents)
@@ -252,7 +224,7 @@ def test_a_latent_without_an_answer_is_told_and_the_others_go_on(fresh, capsys):
         told = done.figures
         assert told["failed"] == 2  # its own tests, and those of the latent that it was lent to
         assert told["interpreted"] == 3
-        assert told["detection"] == {"mean": 1.0, "standard_error": 0.0, "latents": 2}
+        assert told["detection"] == exactly_one(2)
         page = done.report.read_text()
         assert "no judgement (detection) after 2 tries" in page and "maybe, who knows" in page
         assert "2 of 3 latents got no answer" in capsys.readouterr().err
@@ -312,7 +284,8 @@ def test_an_endpoint_that_echoes_the_key_shows_it_nowhere(fresh, monkeypatch, ca
 @pytest.mark.slow
 def test_killed_and_started_again_asks_nothing_twice(fresh):
     fields = ["--run", "known", "--model", "rule", "--home", str(fresh), "--example-tokens", "16"]
-    fields += ["--tested", "10", "--parallel", "2"]
+    fields += ["--tested", "10", "--parallel", "2", "--score", "detection", "fuzzing", "simulation"]
+    requests = REQUESTS + 2 * 10  # five strong and five random fragments, for two sentences
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with serving(Rules(planted.CLASSES)) as rules:
         rules.slow = 0.15
@@ -334,15 +307,15 @@ def test_killed_and_started_again_asks_nothing_twice(fresh):
         first.wait()
         time.sleep(0.4)  # what was under way ends
         kept, asked = answers(fresh), len(rules.asked)
-        assert 12 <= kept < 3 * REQUESTS
+        assert 12 <= kept < 3 * requests
         rules.slow = 0.0
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert (told["kept"], told["requested"]) == (kept, 3 * REQUESTS - kept)
-    assert len(rules.asked) - asked == 3 * REQUESTS - kept
+    assert (told["kept"], told["requested"]) == (kept, 3 * requests - kept)
+    assert len(rules.asked) - asked == 3 * requests - kept
     said = [json.dumps(body, sort_keys=True) for body in rules.asked]
     assert len(said) - len(set(said)) <= 2  # only what was under way when it was killed
     assert told["detection_mean"] == 1.0

@@ -18,7 +18,7 @@ from tendril.data.errors import ConfigError, EndpointError
 from tendril.study.interpret.asking import Asker, PassingError, UnansweredError
 from tendril.study.interpret.config import InterpretConfig
 from tendril.study.interpret.endpoint import endpoint_model
-from tendril.study.interpret.questions import read_explanation, read_grades
+from tendril.study.interpret.prompts import read_explanation, read_grades
 from tendril.study.interpret.redact import redacting
 from tendril.study.interpret.study import model_of
 

@@ -10,10 +10,10 @@ from tendril.study.interpret.asking import (
     Asker,
     UnansweredError,
     UnusableAnswerError,
-    local_model,
 )
-from tendril.study.interpret.findings import items_of, score_of
-from tendril.study.interpret.questions import (
+from tendril.study.interpret.judging import items_of, score_of
+from tendril.study.interpret.local import local_model
+from tendril.study.interpret.prompts import (
     explain_messages,
     marked,
     read_explanation,
