@@ -23,7 +23,8 @@ from ..cli import note
 from ..errors import ConfigError, StoreLockedError
 from ..store.atomic import check_not_link, is_alive, locked
 from ..store.spec import canonical_json
-from .texts import Count, IdSource, TextSource
+from .text_files import Blocks, Count
+from .texts import IdSource, TextSource
 
 VERSION = 2  # of packing; to be raised if contexts change (2: None is left out)
 BATCH = 256  # documents in a call of the tokenizer
@@ -211,7 +212,7 @@ def tokenised(
     text: TextSource,
     tokenise: Callable[[list[str]], list[list[int]]],
     tokenizer: str,
-    pieces: Callable[[str], Iterable[str]] = lambda text: (text,),
+    pieces: Callable[[str | Blocks], Iterable[str]] = lambda text: ("".join(text),),
 ) -> TokenSource:
     """A source of tokens from a source of text. `tokenizer` is the digest of the tokenizer.
 
@@ -219,14 +220,14 @@ def tokenised(
     documents are tokenised part by part, as contexts are asked for.
     """
 
-    def in_pieces(document: str) -> Iterator[int]:
+    def in_pieces(document: str | Blocks) -> Iterator[int]:
         for piece in pieces(document):
             yield from tokenise([piece])[0]
 
     def documents() -> Iterator[Iterable[int]]:
         for batch in _batches(text.documents()):
-            if len(batch[0]) > LONG:
-                yield in_pieces(batch[0])
+            if isinstance(batch, Blocks) or len(batch[0]) > LONG:
+                yield in_pieces(batch if isinstance(batch, Blocks) else batch[0])
             else:
                 yield from tokenise(batch)
 
@@ -240,11 +241,17 @@ def given_ids(ids: IdSource, tokenizer: str) -> TokenSource:
     return TokenSource(key, ids.origin, ids.documents, ids.left_out)
 
 
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+def _batches(documents: Iterable[str | Blocks]) -> Iterator[list[str] | Blocks]:
     """At most BATCH documents, and LONG characters, in a call; longer documents alone."""
     batch: list[str] = []
     characters = 0
     for document in documents:
+        if isinstance(document, Blocks):
+            if batch:
+                yield batch
+            batch, characters = [], 0
+            yield document
+            continue
         if batch and characters + len(document) > LONG:
             yield batch
             batch, characters = [], 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tendril.data.inputs import tokens
+from tendril.data.inputs import text_files, tokens
 from tendril.data.inputs.texts import TextSource, open_text
 from tendril.data.inputs.tokens import Cut, contexts_of, tokenised
 from tendril.models.subjects import pieces as module
@@ -179,6 +179,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE", 7)
     monkeypatch.setattr(tokens, "LONG", 50)
     monkeypatch.setattr(tokens, "BLOCK", 11)
+    monkeypatch.setattr(text_files, "WHOLE", 60)  # longer files come in blocks
+    monkeypatch.setattr(text_files, "BLOCK", 13)
 
 
 def _agree(tokenizer: Any, texts: list[str]) -> int:
@@ -237,7 +239,9 @@ def test_contexts_are_those_of_whole_documents(
         (tmp_path / "text" / f"{number}.txt").write_text(some_text(number, words))
     text, cut = open_text(str(tmp_path / "text")), Cut(16, (1,), (2,), (1,), (1, 2))
     tokenise = tokens_of(subject)
-    documents = tokenise(list(text.documents()))
+    read = list(text.documents())
+    assert [isinstance(one, str) for one in read] == [True, False, True, True, False, False]
+    documents = tokenise(["".join(one) for one in read])
     expected = contexts_of(
         tokens.TokenSource({}, "here", lambda: iter(documents)), cut, limit, tmp_path / "a"
     )
