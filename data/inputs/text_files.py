@@ -60,7 +60,7 @@ class Blocks:
                     return
 
 
-Document = TypeVar("Document", str | Blocks, list[int])
+Document = TypeVar("Document")
 Read = Callable[[Mapping[str, Any], str], Document | None]
 """A row, and the words that name it -> its document, or None if it has none."""
 
