@@ -9,9 +9,10 @@ import pytest
 
 from tendril.data.errors import UnreadableInputsError
 from tendril.data.inputs import text_files
+from tendril.data.inputs.packing import Cut
 from tendril.data.inputs.text_files import Blocks
 from tendril.data.inputs.texts import open_text
-from tendril.data.inputs.tokens import Cut, contexts_of, tokenised
+from tendril.data.inputs.tokens import contexts_of, tokenised
 from tendril.models.subjects.pieces import CUT
 
 MB = 1 << 20

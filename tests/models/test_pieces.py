@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tendril.data.inputs import text_files, tokens
+from tendril.data.inputs import packing, text_files, tokens
+from tendril.data.inputs.packing import Cut
 from tendril.data.inputs.texts import TextSource, open_text
-from tendril.data.inputs.tokens import Cut, contexts_of, tokenised
+from tendril.data.inputs.tokens import contexts_of, tokenised
 from tendril.models.subjects import pieces as module
 from tendril.models.subjects.language import LanguageSubject, tokenizer_of
 from tendril.models.subjects.pieces import PATTERNS, pieces_of
@@ -178,7 +179,7 @@ def _subject(tokenizer: Any) -> LanguageSubject:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE", 7)
     monkeypatch.setattr(tokens, "LONG", 50)
-    monkeypatch.setattr(tokens, "BLOCK", 11)
+    monkeypatch.setattr(packing, "BLOCK", 11)
     monkeypatch.setattr(text_files, "WHOLE", 60)  # longer files come in blocks
     monkeypatch.setattr(text_files, "BLOCK", 13)
 
