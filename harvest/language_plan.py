@@ -11,8 +11,9 @@ import torch
 from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.home import home_folder, store_location
 from tendril.data.inputs.files import irregular_files
+from tendril.data.inputs.packing import Cut
 from tendril.data.inputs.texts import open_ids, open_text
-from tendril.data.inputs.tokens import Contexts, Cut, TokenSource, contexts_of, given_ids, tokenised
+from tendril.data.inputs.tokens import Contexts, TokenSource, contexts_of, given_ids, tokenised
 from tendril.data.store.dtypes import ITEM_BYTES
 from tendril.data.store.folder import SCHEME
 from tendril.data.store.layout import Layout, plan_layout

@@ -5,19 +5,17 @@ A source yields documents, always the same ones in the same order.
 
 import ast
 import difflib
-import hashlib
-import json
 import re
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 from .. import order
 from ..errors import ConfigError, InputsNotFoundError, UnreadableInputsError
-from .files import is_regular, listed, read_file, say_skipped
+from .files import is_regular, listed, say_skipped
 from .hugging_face import (
     HUGGING_FACE,
     holds_parquet,
@@ -26,35 +24,17 @@ from .hugging_face import (
     name_and_split,
     open_table,
 )
+from .text_files import LINES, Blocks, Count, Document, Read, documents_of, key_of_files
 
 SUFFIXES = (".txt", ".md", ".rst")
-LINES = (".jsonl", ".ndjson")
 DOCSTRINGS = "docstrings"
 CODE = (">>>", "...")  # prefixes of lines of example code
 MIX = 0xD0C5  # the key of the order of the standard library's files
 SHORTEST = 80  # characters in a docstring; shorter ones are skipped
 SURROGATE = re.compile("[\ud800-\udfff]")  # halves of a pair of UTF-16, which no text may hold
 SHOWN = 10  # keys of a row in a message
-SAMPLE = 4096  # bytes in which the encoding of a file shows
-BYTE_ORDER = (  # UTF-32 first: its mark begins with that of UTF-16
-    (b"\xff\xfe\x00\x00", "UTF-32"),
-    (b"\x00\x00\xfe\xff", "UTF-32"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
-)
 
 HELD: dict[str, "TextSource"] = {}  # what this program holds, by the name it has (memory.py)
-Document = TypeVar("Document", str, list[int])
-Read = Callable[[Mapping[str, Any], str], Document | None]
-"""A row, and the words that name it -> its document, or None if it has none."""
-
-
-@final
-@dataclass
-class Count:
-    """The rows without text (None) among those read so far. They are left out."""
-
-    rows: int = 0
 
 
 @final
@@ -63,12 +43,13 @@ class TextSource:
     """Documents in order.
 
     `key` identifies them as far as possible without reading them, and `origin` is their place on
-    this machine. `left_out` counts the rows without text; reading from the start resets it.
+    this machine. The text of a long file comes in blocks. `left_out` counts the rows without text;
+    reading from the start resets it.
     """
 
     key: dict[str, Any]
     origin: str
-    documents: Callable[[], Iterator[str]]
+    documents: Callable[[], Iterator[str | Blocks]]
     left_out: Count = field(default_factory=Count)
 
 
@@ -120,7 +101,7 @@ def open_text(inputs: str, column: str = "text", streaming: bool = False) -> Tex
     if inputs in HELD or inputs == DOCSTRINGS:
         return HELD[inputs] if inputs in HELD else _docstrings()
 
-    def text_of(row: Mapping[str, Any], where: str) -> str | None:
+    def text_of(row: Mapping[str, Any], where: str) -> Any:  # mypy would join its types to object
         return _text_of(_cell(row, column, where), where, column)
 
     return TextSource(*_opened(inputs, column, streaming, text_of))
@@ -175,93 +156,15 @@ def _near(place: Path) -> str:
 def _files(
     files: list[Path], origin: Path, column: str, read: Read[Document]
 ) -> tuple[dict[str, Any], str, Callable[[], Iterator[Document]], Count]:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as content:
-            whole = hashlib.file_digest(content, "sha256").hexdigest()
-        digest.update(f"{file.suffix}:{whole}:".encode(errors="surrogateescape"))
-
     left_out = Count()
 
     def documents() -> Iterator[Document]:
         left_out.rows = 0
         for file in files:
-            text = _decoded(file)
-            if file.suffix.lower() in LINES:
-                yield from _lines(text, file, column, read, left_out)
-            elif (document := read({column: text}, str(file))) is not None:
-                yield document
+            yield from documents_of(file, column, read, left_out)
 
-    key = {"kind": "files", "column": column, "digest": digest.hexdigest()}
+    key = {"kind": "files", "column": column, "digest": key_of_files(files)}
     return key, str(origin), documents, left_out
-
-
-def _decoded(file: Path) -> str:
-    content = read_file(file)
-    if encoding := _wide_encoding(content[:SAMPLE]):
-        raise UnreadableInputsError(
-            f"{file} must be UTF-8; got {encoding}. Convert it, e.g. with "
-            f"`iconv -f {encoding} -t UTF-8`."
-        )
-    try:
-        return content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        what = f"{file} must be UTF-8; got the byte 0x{content[error.start]:02x} at {error.start:,}"
-        if b"\0" in content[:SAMPLE]:
-            raise UnreadableInputsError(
-                f"{what}, and zero bytes: it is probably no text. Give --inputs a file of text."
-            ) from error
-        raise UnreadableInputsError(
-            f"{what}. Convert it, e.g. with `iconv -f LATIN1 -t UTF-8`."
-        ) from error
-
-
-def _wide_encoding(start: bytes) -> str:
-    """UTF-16 or UTF-32, as iconv calls it, if a file begins like one; else an empty string.
-
-    Without a byte-order mark they show in zero bytes at the same places of each four, because most
-    characters of most texts are below U+0100. Such bytes are valid UTF-8 too, so they would become
-    text full of U+0000.
-    """
-    for mark, encoding in BYTE_ORDER:
-        if start.startswith(mark):
-            return encoding
-    zeros = [start[place::4].count(0) * 4 / max(len(start), 8) for place in range(4)]
-    for encoding, full in (("UTF-16LE", "1010"), ("UTF-16BE", "0101"), ("UTF-32LE", "1000")):
-        if all(
-            share < 0.05 if one == "1" else share > 0.4
-            for share, one in zip(zeros, full, strict=True)
-        ):
-            return encoding
-    return ""
-
-
-def _lines(
-    text: str, file: Path, column: str, read: Read[Document], left_out: Count
-) -> Iterator[Document]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # ValueError also of integers too long
-            why = getattr(error, "msg", "") or str(error)
-            if isinstance(error, RecursionError):
-                why = "its brackets are nested too deeply"
-            raise UnreadableInputsError(
-                f"{file} must have a JSON object on each line; line {number} is not JSON "
-                f"({why}). Correct or remove it."
-            ) from error
-        if not isinstance(row, dict):
-            raise ConfigError(
-                f"line {number} of {file} must be a JSON object with its text under {column!r}; "
-                f"got {type(row).__name__}. Correct or remove it."
-            )
-        found = read(row, f"line {number} of {file}")
-        if found is None:
-            left_out.rows += 1
-        else:
-            yield found
 
 
 def _cell(row: Mapping[str, Any], column: str, where: str) -> Any:
@@ -275,14 +178,14 @@ def _cell(row: Mapping[str, Any], column: str, where: str) -> Any:
     return row[column]
 
 
-def _text_of(text: Any, where: str, column: str) -> str | None:
+def _text_of(text: Any, where: str, column: str) -> str | Blocks | None:
     """The text of a cell, or None if the cell says that it has none.
 
     Raises ConfigError for something other than text, and UnreadableInputsError if the text has a
     lone surrogate, which no tokenizer takes.
     """
-    if text is None:
-        return None
+    if text is None or isinstance(text, Blocks):
+        return text
     if not isinstance(text, str):
         raise ConfigError(
             f"{where} must have a string under {column!r}; got {type(text).__name__}. "
@@ -303,7 +206,7 @@ def _ids_of(cell: Any, where: str, vocabulary: int) -> list[int] | None:
     ids = cell.tolist() if hasattr(cell, "tolist") else cell
     if not isinstance(ids, list | tuple):
         raise ConfigError(
-            f"{where} must have a list of token ids; got {type(ids).__name__}. Name the column of "
+            f"{where} must have a list of token ids; got {_kind(ids)}. Name the column of "
             "ids with --column, or leave out --token-ids."
         )
     for token in ids:
@@ -318,6 +221,11 @@ def _ids_of(cell: Any, where: str, vocabulary: int) -> list[int] | None:
                 f"model; got {token:,}. Give the ids of this model's tokenizer, or the text."
             )
     return list(ids)
+
+
+def _kind(value: object) -> str:
+    """The type of a cell in words."""
+    return "str" if isinstance(value, Blocks) else type(value).__name__
 
 
 def _instead_of(value: object) -> str:

@@ -10,8 +10,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, final
@@ -19,18 +19,20 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from ..cli import note
+from ..cli import note, progress_bar
 from ..errors import ConfigError, StoreLockedError
 from ..store.atomic import check_not_link, is_alive, locked
 from ..store.spec import canonical_json
-from .texts import Count, IdSource, TextSource
+from .packing import NOBODY, Cut, Items, pack, tokens_and_roles
+from .text_files import Blocks, Count
+from .texts import IdSource, TextSource
 
 VERSION = 2  # of packing; to be raised if contexts change (2: None is left out)
 BATCH = 256  # documents in a call of the tokenizer
 LONG = 1 << 20  # characters in a call; a longer document is tokenised in pieces
-BLOCK = 1 << 14  # tokens of a long document that are packed at a time
 LEFT_OUT = "left_out"  # file with the number of rows without text, if there are any
 ASIDE = re.compile(r"[0-9a-f]{16}\.\d+")  # temporary folders: a key and a process
+COPIED = 1 << 22  # bytes of a file that are copied at a time
 HASHED = 1 << 12  # contexts whose digest is computed at a time
 
 
@@ -50,33 +52,12 @@ class TokenSource:
 
 @final
 @dataclass(frozen=True)
-class Cut:
-    """How tokens become contexts.
-
-    A context has `length` tokens. It begins with `prefix` and ends with `suffix`. `between`
-    separates documents and belongs to the second one. `special` lists the tokens that stand for
-    no text.
-    """
-
-    length: int
-    prefix: tuple[int, ...] = ()
-    suffix: tuple[int, ...] = ()
-    between: tuple[int, ...] = ()
-    special: tuple[int, ...] = ()
-
-    @property
-    def body(self) -> int:
-        """The number of tokens of text in a context."""
-        return self.length - len(self.prefix) - len(self.suffix)
-
-
-@final
-@dataclass(frozen=True)
 class Contexts:
     """Packed text: tokens, and the number of the document that each token belongs to.
 
-    The prefix and suffix of a context belong to the adjacent document. `digest` identifies the
-    tokens and documents. `left_out` rows of the source had no text.
+    The prefix and suffix of a context belong to the adjacent document; padding belongs to none
+    (-1). `digest` identifies tokens, documents and roles. `left_out` rows of the source had no
+    text. `roles_BT` are the roles of chats: numbers of ROLES, or -1 for a token of no message.
     """
 
     tokens_BT: Int32[np.ndarray, "b t"]
@@ -84,6 +65,7 @@ class Contexts:
     cut: Cut
     digest: str
     left_out: int = 0
+    roles_BT: Int32[np.ndarray, "b t"] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens_BT)
@@ -91,58 +73,15 @@ class Contexts:
     def kept(self, inputs: range, skip_special: bool, skip_first: int) -> Bool[np.ndarray, "b t"]:
         """True for the positions to keep in some contexts.
 
-        Leaves out special tokens and the first `skip_first` positions.
+        Leaves out padding, special tokens and the first `skip_first` positions.
         """
         tokens_BT = self.tokens_BT[inputs.start : inputs.stop]
-        kept_BT = np.ones(tokens_BT.shape, bool)
+        kept_BT: Bool[np.ndarray, "b t"]
+        kept_BT = np.asarray(self.documents_BT[inputs.start : inputs.stop]) != NOBODY
         if skip_special:
             kept_BT &= ~np.isin(tokens_BT, self.cut.special)
         kept_BT[:, :skip_first] = False
         return kept_BT
-
-
-def pack(
-    documents: Iterable[Iterable[int]], cut: Cut
-) -> Iterator[tuple[Int32[np.ndarray, " t"], Int32[np.ndarray, " t"]]]:
-    """Yield contexts as (tokens, documents): documents end to end, cut every `cut.body` tokens.
-
-    The rest at the end that does not fill a context is dropped. A document may be an iterator: it
-    is read as contexts are asked for, and to its end before the next document.
-    """
-    tokens: list[int] = []
-    owners: list[int] = []
-    for number, document in enumerate(documents):
-        ahead = cut.between if number else ()
-        for block in _blocks(document):
-            tokens += [*ahead, *block]
-            owners += [number] * (len(ahead) + len(block))
-            ahead = ()
-            whole = len(tokens) // cut.body * cut.body
-            for start in range(0, whole, cut.body):
-                end = start + cut.body
-                yield _framed(tokens[start:end], owners[start:end], cut)
-            del tokens[:whole], owners[:whole]
-
-
-def _blocks(document: Iterable[int]) -> Iterator[Sequence[int]]:
-    """At least one block, also of an empty document, whose separator counts."""
-    if isinstance(document, Sequence):
-        yield document
-        return
-    rest = iter(document)
-    yield list(islice(rest, BLOCK))
-    while block := list(islice(rest, BLOCK)):
-        yield block
-
-
-def _framed(
-    body: list[int], owners: list[int], cut: Cut
-) -> tuple[Int32[np.ndarray, " t"], Int32[np.ndarray, " t"]]:
-    first, last = [owners[0]] * len(cut.prefix), [owners[-1]] * len(cut.suffix)
-    return (
-        np.array([*cut.prefix, *body, *cut.suffix], np.int32),
-        np.array([*first, *owners, *last], np.int32),
-    )
 
 
 def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) -> Contexts:
@@ -159,7 +98,7 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
         )
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit must be at least 1 context; got {limit}.")
-    about = {"version": VERSION, "source": source.key, "cut": asdict(cut), "limit": limit}
+    about = {"version": VERSION, "source": source.key, "cut": cut.identity(), "limit": limit}
     place = folder / hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
     check_not_link(folder)
     _sweep(folder)
@@ -170,7 +109,7 @@ def contexts_of(source: TokenSource, cut: Cut, limit: int | None, folder: Path) 
         if place.exists():
             note(f"warning: the packed text in {place} is damaged. It is packed again.")
             shutil.rmtree(place)
-        _keep(place, islice(pack(source.documents(), cut), limit), cut, source)
+        _keep(place, islice(pack(source.documents(), cut), limit), cut, source, limit)
         kept = _kept(place, cut)
         assert kept is not None, "packed text was written a moment ago"
     if kept.left_out:
@@ -187,20 +126,44 @@ def _kept(place: Path, cut: Cut) -> Contexts | None:
             left_out = int(count)
             if check and check != _check_of(left_out):  # earlier versions wrote none
                 return None
-        tokens_BT, documents_BT = (
-            np.load(place / f"{name}.npy", mmap_mode="r") for name in ("tokens", "documents")
-        )
-        contexts = Contexts(tokens_BT, documents_BT, cut, (place / "digest").read_text(), left_out)
-        for part in (tokens_BT, documents_BT):
-            if part.dtype != np.int32 or part.shape != (len(tokens_BT), cut.length):
-                return None
+        parts = [np.load(place / f"{name}.npy", mmap_mode="r") for name in _names(cut)]
+        if any(p.dtype != np.int32 or p.shape != (len(parts[0]), cut.length) for p in parts):
+            return None
         digest = hashlib.sha256()
-        for start in range(0, len(contexts), HASHED):
-            at = slice(start, start + HASHED)
-            digest.update(np.stack([tokens_BT[at], documents_BT[at]], axis=1).tobytes())
+        for some in _read_together([place / f"{name}.npy" for name in _names(cut)], parts):
+            digest.update(some.tobytes())
+        contexts = Contexts(
+            parts[0],
+            parts[1],
+            cut,
+            (place / "digest").read_text(),
+            left_out,
+            parts[2] if cut.roles else None,
+        )
     except Exception:  # numpy raises errors of many kinds for a damaged header
         return None
     return contexts if digest.hexdigest() == contexts.digest else None
+
+
+def _names(cut: Cut) -> tuple[str, ...]:
+    """The files of packed text, without their suffix."""
+    return ("tokens", "documents", "roles") if cut.roles else ("tokens", "documents")
+
+
+def _read_together(
+    files: Sequence[Path], parts: Sequence[Int32[np.ndarray, "b t"]]
+) -> Iterator[Int32[np.ndarray, "b n t"]]:
+    """Rows of several .npy files, HASHED of each at a time. They are read and not taken from the
+    mapped arrays, whose pages would stay in memory."""
+    count, length = parts[0].shape
+    with ExitStack() as stack:
+        opened = [stack.enter_context(file.open("rb")) for file in files]
+        for file, part in zip(opened, parts, strict=True):
+            file.seek(getattr(part, "offset", 0))
+        for start in range(0, count, HASHED):
+            some = min(HASHED, count - start)
+            read = [np.fromfile(file, np.int32, some * length) for file in opened]
+            yield np.stack([one.reshape(some, length) for one in read], axis=1)
 
 
 def _check_of(left_out: int) -> str:
@@ -211,7 +174,7 @@ def tokenised(
     text: TextSource,
     tokenise: Callable[[list[str]], list[list[int]]],
     tokenizer: str,
-    pieces: Callable[[str], Iterable[str]] = lambda text: (text,),
+    pieces: Callable[[str | Blocks], Iterable[str]] = lambda text: ("".join(text),),
 ) -> TokenSource:
     """A source of tokens from a source of text. `tokenizer` is the digest of the tokenizer.
 
@@ -219,14 +182,14 @@ def tokenised(
     documents are tokenised part by part, as contexts are asked for.
     """
 
-    def in_pieces(document: str) -> Iterator[int]:
+    def in_pieces(document: str | Blocks) -> Iterator[int]:
         for piece in pieces(document):
             yield from tokenise([piece])[0]
 
     def documents() -> Iterator[Iterable[int]]:
         for batch in _batches(text.documents()):
-            if len(batch[0]) > LONG:
-                yield in_pieces(batch[0])
+            if isinstance(batch, Blocks) or len(batch[0]) > LONG:
+                yield in_pieces(batch if isinstance(batch, Blocks) else batch[0])
             else:
                 yield from tokenise(batch)
 
@@ -240,11 +203,17 @@ def given_ids(ids: IdSource, tokenizer: str) -> TokenSource:
     return TokenSource(key, ids.origin, ids.documents, ids.left_out)
 
 
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+def _batches(documents: Iterable[str | Blocks]) -> Iterator[list[str] | Blocks]:
     """At most BATCH documents, and LONG characters, in a call; longer documents alone."""
     batch: list[str] = []
     characters = 0
     for document in documents:
+        if isinstance(document, Blocks):
+            if batch:
+                yield batch
+            batch, characters = [], 0
+            yield document
+            continue
         if batch and characters + len(document) > LONG:
             yield batch
             batch, characters = [], 0
@@ -259,34 +228,42 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
 
 def _keep(
     place: Path,
-    contexts: Iterator[tuple[Int32[np.ndarray, " t"], Int32[np.ndarray, " t"]]],
+    contexts: Iterator[tuple[Items, Int32[np.ndarray, " t"]]],
     cut: Cut,
     source: TokenSource,
+    limit: int | None,
 ) -> None:
     """Write contexts to a temporary folder as they come, and rename it at the end."""
     aside = place.with_name(f"{place.name}.{os.getpid()}")
     aside.mkdir(parents=True, exist_ok=True)
-    digest, count = hashlib.sha256(), 0
+    digest, count, names = hashlib.sha256(), 0, _names(cut)
+    about = {"desc": "pack", "unit": " contexts", "delay": 2.0, "dynamic_ncols": True}
     try:
         with (
             locked(aside),
-            (aside / "tokens").open("wb") as tokens,
-            (aside / "documents").open("wb") as documents,
+            ExitStack() as stack,
+            progress_bar(total=limit, leave=False, **about) as bar,
         ):
-            for tokens_T, documents_T in contexts:
-                tokens.write(tokens_T.tobytes())
-                documents.write(documents_T.tobytes())
-                digest.update(tokens_T.tobytes())
-                digest.update(documents_T.tobytes())
+            files = [stack.enter_context((aside / name).open("wb")) for name in names]
+            for items_T, documents_T in contexts:
+                tokens_T, roles_T = tokens_and_roles(items_T)
+                for part_T, file in zip((tokens_T, documents_T, roles_T), files, strict=False):
+                    file.write(part_T.tobytes())
+                    digest.update(part_T.tobytes())
                 count += 1
+                bar.update()
         left_out = source.left_out.rows
         if not count:
             empty = f" ({left_out:,} rows without text were left out)" if left_out else ""
+            if cut.packing != "joined":
+                raise ConfigError(
+                    f"the text of {source.origin} has no tokens{empty}. Give --inputs more text."
+                )
             raise ConfigError(
                 f"the text of {source.origin} is shorter than one context of {cut.length} "
                 f"tokens{empty}. Give --inputs more text, or use a smaller --context."
             )
-        for name in ("tokens", "documents"):
+        for name in names:
             _as_npy(aside / name, (count, cut.length))
         if left_out:
             (aside / LEFT_OUT).write_text(f"{left_out}\n{_check_of(left_out)}")
@@ -312,6 +289,8 @@ def _sweep(folder: Path) -> None:
 
 def _as_npy(raw: Path, shape: tuple[int, int]) -> None:
     """Turn a file of raw int32 into a .npy file, which np.load can map into memory."""
-    values = np.memmap(raw, np.int32, "r", shape=shape)
-    np.save(raw.with_suffix(".npy"), values)
+    header = {"descr": "<i4", "fortran_order": False, "shape": shape}
+    with raw.open("rb") as values, raw.with_suffix(".npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        shutil.copyfileobj(values, file, COPIED)
     raw.unlink()

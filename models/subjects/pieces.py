@@ -25,6 +25,7 @@ from tendril.data import _torchvision  # noqa: F401  before transformers asks fo
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tendril.data.cli import note
+from tendril.data.inputs.text_files import Blocks
 
 from .glass import CHUNKS
 from .language import LanguageSubject
@@ -51,29 +52,36 @@ PATTERNS = frozenset(
 MARKED = frozenset({CHUNKS})  # of text in which "▁" stands for each space
 
 
-def pieces_of(subject: LanguageSubject) -> Callable[[str], Iterator[str]]:
+def pieces_of(subject: LanguageSubject) -> Callable[[str | Blocks], Iterator[str]]:
     """A function that cuts a text into pieces whose tokens, end to end, are those of the text.
 
-    The text stays whole if this cannot be shown for the tokenizer; a note says so.
+    A text that comes in blocks is read as pieces are asked for. The text stays whole if this cannot
+    be shown for the tokenizer; a note says so.
     """
     keeps_space = None
     if _is_plain(subject.tokenizer):
         keeps_space = _keeps_space(json.loads(subject.tokenizer.backend_tokenizer.to_str()))
 
-    def pieces(text: str) -> Iterator[str]:
+    def pieces(text: str | Blocks) -> Iterator[str]:
         if keeps_space is None:
+            whole = text if isinstance(text, str) else "".join(text)
             note(
                 f"The tokenizer of {subject.name} may join words across spaces, so a document of "
-                f"{len(text):,} characters is tokenised in one piece. If memory is short, split "
+                f"{len(whole):,} characters is tokenised in one piece. If memory is short, split "
                 "it into several documents."
             )
-            yield text
+            yield whole
             return
-        start = 0
-        while cut := CUT.search(text, start + PIECE):
-            yield text[start : cut.start()]
-            start = cut.start() if keeps_space else cut.end()
-        yield text[start:]
+        held, looked = "", 0  # what is not cut yet, and how far it was searched
+        for block in (text,) if isinstance(text, str) else text:
+            held += block
+            start = 0
+            while cut := CUT.search(held, max(start + PIECE, looked)):
+                yield held[start : cut.start()]
+                start = cut.start() if keeps_space else cut.end()
+            held = held[start:] if start else held
+            looked = max(len(held) - 1, 0)  # its last character may be the space of a cut
+        yield held
 
     return pieces
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 from tendril.data.errors import SubjectError
-from tendril.data.inputs.tokens import Cut
+from tendril.data.inputs.packing import Cut
 
 from .language import LanguageSubject
 

@@ -13,8 +13,9 @@ from tendril.data import order
 from tendril.data.cli import progress_bar
 from tendril.data.errors import ConfigError
 from tendril.data.home import home_folder
+from tendril.data.inputs.packing import Cut
 from tendril.data.inputs.texts import open_text
-from tendril.data.inputs.tokens import Cut, TokenSource, contexts_of, tokenised
+from tendril.data.inputs.tokens import TokenSource, contexts_of, tokenised
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
 from tendril.models.dictionaries.checkpoint import read_config
 from tendril.models.sites.language_splice import TokenBatch

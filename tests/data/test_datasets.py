@@ -12,8 +12,9 @@ from PIL import Image
 from tendril.data.errors import ConfigError, InputsNotFoundError
 from tendril.data.inputs.hugging_face import name_and_split
 from tendril.data.inputs.images import open_images
+from tendril.data.inputs.packing import Cut
 from tendril.data.inputs.texts import open_ids, open_text
-from tendril.data.inputs.tokens import Cut, contexts_of, given_ids, tokenised
+from tendril.data.inputs.tokens import contexts_of, given_ids, tokenised
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from tendril.data.errors import TendrilError
-from tendril.data.inputs.tokens import LEFT_OUT, Contexts, Cut, TokenSource, contexts_of
+from tendril.data.inputs.packing import Cut
+from tendril.data.inputs.tokens import LEFT_OUT, Contexts, TokenSource, contexts_of
 from tendril.data.store.reader import Store, open_store
 from tendril.data.store.verify import verify_store
 

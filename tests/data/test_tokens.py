@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tendril.data.errors import ConfigError, InputsNotFoundError, UnreadableInputsError
+from tendril.data.inputs.packing import Cut, pack
 from tendril.data.inputs.texts import open_text
-from tendril.data.inputs.tokens import Cut, TokenSource, contexts_of, pack, tokenised
+from tendril.data.inputs.tokens import TokenSource, contexts_of, tokenised
 
 Documents = st.lists(st.lists(st.integers(10, 99), max_size=12), max_size=12)
 Frames = st.tuples(

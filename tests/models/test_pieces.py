@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tendril.data.inputs import tokens
+from tendril.data.inputs import packing, text_files, tokens
+from tendril.data.inputs.packing import Cut
 from tendril.data.inputs.texts import TextSource, open_text
-from tendril.data.inputs.tokens import Cut, contexts_of, tokenised
+from tendril.data.inputs.tokens import contexts_of, tokenised
 from tendril.models.subjects import pieces as module
 from tendril.models.subjects.language import LanguageSubject, tokenizer_of
 from tendril.models.subjects.pieces import PATTERNS, pieces_of
@@ -178,7 +179,9 @@ def _subject(tokenizer: Any) -> LanguageSubject:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE", 7)
     monkeypatch.setattr(tokens, "LONG", 50)
-    monkeypatch.setattr(tokens, "BLOCK", 11)
+    monkeypatch.setattr(packing, "BLOCK", 11)
+    monkeypatch.setattr(text_files, "WHOLE", 60)  # longer files come in blocks
+    monkeypatch.setattr(text_files, "BLOCK", 13)
 
 
 def _agree(tokenizer: Any, texts: list[str]) -> int:
@@ -237,7 +240,9 @@ def test_contexts_are_those_of_whole_documents(
         (tmp_path / "text" / f"{number}.txt").write_text(some_text(number, words))
     text, cut = open_text(str(tmp_path / "text")), Cut(16, (1,), (2,), (1,), (1, 2))
     tokenise = tokens_of(subject)
-    documents = tokenise(list(text.documents()))
+    read = list(text.documents())
+    assert [isinstance(one, str) for one in read] == [True, False, True, True, False, False]
+    documents = tokenise(["".join(one) for one in read])
     expected = contexts_of(
         tokens.TokenSource({}, "here", lambda: iter(documents)), cut, limit, tmp_path / "a"
     )
