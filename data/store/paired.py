@@ -23,6 +23,7 @@ class PairedStores:
         self.parts = dict(parts)
         self.first = next(iter(self.parts.values()))[0]
         self.chunk_rows, self.rows = self.first.chunk_rows, self.first.rows
+        self.name = " and ".join(dict.fromkeys(store.name for store, _ in self.parts.values()))
 
     def width(self, part: str) -> int:
         """The width D of a part."""
