@@ -19,6 +19,7 @@ from tendril.data.cli import note
 from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run, home_folder
+from tendril.data.store.paired import PairedStores
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.checkpoint import load_frequency, load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
@@ -30,6 +31,7 @@ from ..core.report import write_records
 from ..core.stores import (
     StoredText,
     dictionary_digests,
+    rows_of_run,
     store_of_run,
     text_of,
     text_remarks,
@@ -59,6 +61,7 @@ class InterpretInputs:
     run: Path
     dictionary: SAE
     store: Store
+    rows: Store | PairedStores
     text: StoredText
     sites: tuple[str, ...]
     latents: tuple[int, ...]
@@ -94,15 +97,17 @@ class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings])
         run = find_run(config.run, config.home)
         dictionary = load_sae(run)
         store = store_of_run(run, config.home, config.store)
-        sites = trained_sites(run, store, dictionary.width)
-        text = without_dropped(text_of(store), store, sites, read_config(run))
+        rows = rows_of_run(run, store, config.home)
+        sites = trained_sites(run, rows, dictionary.width)
+        text = without_dropped(text_of(store), rows, sites, read_config(run))
         latents = tuple(choose_latents(config, run))
-        return InterpretInputs(run, dictionary, store, text, sites, latents, model_of(config))
+        model = model_of(config)
+        return InterpretInputs(run, dictionary, store, rows, text, sites, latents, model)
 
     def identity(self, config: InterpretConfig, inputs: InterpretInputs) -> Mapping[str, Any]:
         return {
             "dictionary": dictionary_digests([inputs.run]),
-            "store": inputs.store.name,
+            "store": inputs.rows.name,
             "model": inputs.model.name,
             "latents": list(inputs.latents),
             **dropped_identity(read_config(inputs.run)),
@@ -220,7 +225,7 @@ def find_examples(
     """
     frequency_S = load_frequency(inputs.run)
     firing = firing_of(
-        inputs.store, inputs.sites, inputs.text, inputs.dictionary, inputs.latents, device
+        inputs.rows, inputs.sites, inputs.text, inputs.dictionary, inputs.latents, device
     )
     enough, too_rare = [], []
     for member, latent in enumerate(inputs.latents):
