@@ -28,7 +28,13 @@ def train_command(trained: Mapping[str, Any]) -> str:
     }
     values["latents"] = trained.get("latents", 0) if "latents" in used else TrainConfig.latents
     values["name"] = trained.get("name", "")
-    sites = trained.get("sites") or ()
+    sites = list(trained.get("sites") or ())
+    if trained.get("paired_store"):
+        named = [part.rpartition(":")[2] for part in sites]
+        theirs = trained.get("paired_sites") or named[len(named) // 2 :]
+        sites = named[: len(named) - len(theirs)]
+        values["paired_sites"] = () if list(theirs) == sites else tuple(theirs)
+        values["site"] = sites[0]
     if len(sites) > 1:
         values |= {"sites": tuple(sites), "site": TrainConfig.site}
     lines: dict[str, str] = {}

@@ -92,7 +92,7 @@ def users_of(field: str) -> list[str]:
 SPARSITIES = ("k", "l1", "l0", "target_l0")  # fields that set how many latents are active
 FIXED_SIZE = ("pca", "ica", "nmf", "neurons")  # baselines whose size the width of the site gives
 # fields that lead to the store and its sites, which are in a run's identity themselves
-SOURCE = {"store", "site", "sites", "paired_store"}
+SOURCE = {"store", "site", "sites", "paired_store", "paired_sites"}
 ABOVE_0 = (
     *("steps", "batch_size", "dead_after", "eval_rows", "fit_rows", "log_every"),
     *("checkpoint_every", "lr", "clip", "decoder_norm", "families", "rounds"),
@@ -164,6 +164,8 @@ class TrainConfig(
                 f"{what} must be used with one of the objectives {', '.join(JOINT)}; got "
                 f"{self.objective!r}. Choose one of these, or give one --site."
             )
+        if self.paired_sites and not self.paired_store:
+            raise ConfigError("--paired-sites must be given with --paired-store. Add it.")
         if self.paired_store and self.norm_outliers == "drop":
             raise ConfigError(
                 "--norm-outliers must be keep or cap with --paired-store; got 'drop', which would "

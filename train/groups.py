@@ -216,6 +216,8 @@ class Joint(Group):
     paired_store: str = ""
     """Second store, of another network on the same inputs (a base and a tuned model, say): one
     crosscoder of both."""
+    paired_sites: tuple[str, ...] = ()
+    """Sites of the second store; by default those of the same names."""
 
 
 @dataclass(frozen=True)

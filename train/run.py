@@ -288,6 +288,7 @@ def write_config(config: TrainConfig, source: Source, run: Path, dictionary: Dic
         "store_path": _path_from(run, store),
         "paired_store": paired.name if paired else "",
         "paired_store_path": _path_from(run, paired) if paired else "",
+        "paired_sites": list(source.paired_sites),
         "site": source.name,
         "sites": source.blocks,
         "grid": list(store.grid(source.sites[0])),

@@ -19,6 +19,7 @@ from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.home import find_store
 from tendril.data.store.moments import OUTLIER_TIMES, moments_of, no_moments
+from tendril.data.store.paired import check_aligned, network_names
 from tendril.data.store.reader import Batches, Store, open_store
 from tendril.data.store.spec import blocks_of, full_site, short_site
 
@@ -43,8 +44,8 @@ Damaged = Callable[[Tensor], Tensor]  # a batch -> the same, as a control damage
 @final
 @dataclass(frozen=True)
 class Source:
-    """Sites of a store, for one dictionary; with `paired`, the same sites of the store of another
-    network on the same inputs, too."""
+    """Sites of a store, for one dictionary; with `paired`, sites of the store of another network on
+    the same inputs, too: `paired_sites`, or those of the same names."""
 
     store: Store
     sites: tuple[str, ...]
@@ -53,14 +54,23 @@ class Source:
     """True if orbits are taken whole."""
     norm_outliers: Rule = "keep"
     outlier_times: float = OUTLIER_TIMES
+    paired_sites: tuple[str, ...] = ()
+
+    @property
+    def stores(self) -> tuple[tuple[Store, tuple[str, ...]], ...]:
+        """The store with its sites, and the paired one with its own."""
+        one = (self.store, self.sites)
+        return (
+            (one,) if self.paired is None else (one, (self.paired, self.paired_sites or self.sites))
+        )
 
     @property
     def parts(self) -> dict[str, tuple[Store, str]]:
         """What is joined to a vector: name of the part -> store and site."""
         if self.paired is None:
             return {site: (self.store, site) for site in self.sites}
-        stores = dict(zip(_labels(self.store, self.paired), (self.store, self.paired), strict=True))
-        return {f"{who}:{s}": (store, s) for who, store in stores.items() for s in self.sites}
+        named = zip(network_names(self.store, self.paired), self.stores, strict=True)
+        return {f"{who}:{s}": (store, s) for who, (store, sites) in named for s in sites}
 
     @property
     def name(self) -> str:
@@ -120,9 +130,10 @@ class Source:
         ranks: Ranks = ALONE,
     ) -> "Vectors":
         each = len(self.group) if self.group and config.orbits == "each" else 1  # vectors of a row
+        others = self.stores[::-1] if self.paired is not None else (None,)
         streams = [
             store.batches(
-                self.sites,
+                sites,
                 ranks.rows_of(config.batch_size) // each,
                 seed=config.order_seed,
                 device=device,
@@ -133,9 +144,9 @@ class Source:
                 ranks=ranks.ranks,
                 norm_outliers=config.norm_outliers,
                 outlier_times=config.outlier_times,
+                along=along,
             )
-            for store in (self.store, self.paired)
-            if store is not None
+            for (store, sites), along in zip(self.stores, others, strict=True)
         ]
         return Vectors(streams, self._damage(config), config.orbits)
 
@@ -193,15 +204,14 @@ class Source:
                 name: channels_of(store.moments(site), store.width(site))
                 for name, (store, site) in self.parts.items()
             }
-        stores = {id(store): store for store, _ in self.parts.values()}
-        found = {at: self._sampled(store) for at, store in stores.items()}
+        found = {id(store): self._sampled(store, sites) for store, sites in self.stores}
         return {name: found[id(store)][site] for name, (store, site) in self.parts.items()}
 
-    def _sampled(self, store: Store) -> dict[str, Channels]:
+    def _sampled(self, store: Store, sites: Sequence[str]) -> dict[str, Channels]:
         """`channels` of a store from a sample of its rows, the same for all seeds."""
-        total = {site: no_moments(store.width(site)) for site in self.sites}
+        total = {site: no_moments(store.width(site)) for site in sites}
         batches = store.batches(
-            self.sites,
+            sites,
             4096,
             part="all",
             epochs=1,
@@ -240,8 +250,7 @@ class Source:
     @property
     def outlying(self) -> bool:
         """True if there are norm outliers in any part."""
-        stores = [store for store in (self.store, self.paired) if store is not None]
-        return any(has_outliers(store, self.sites, self.outlier_times) for store in stores)
+        return any(has_outliers(store, sites, self.outlier_times) for store, sites in self.stores)
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -266,7 +275,8 @@ class Source:
     def _size_as_used(self, store: Store, site: str) -> float:
         """The mean of ||x||^2 over the rows that are not dropped, as they are after capping."""
         rule = self.norm_outliers
-        norms = used_norms(store, site, self.sites, rule, self.outlier_times)
+        sites = next(sites for one, sites in self.stores if one is store)
+        norms = used_norms(store, site, sites, rule, self.outlier_times)
         size = float(np.square(norms).mean()) if len(norms) else 0.0
         if not size > 0:
             raise ConfigError(
@@ -347,9 +357,9 @@ def source_of(config: TrainConfig, store: Store) -> Source:
     if not config.paired_store:
         return Source(store, sites, None, *how)
     paired = open_store(find_store(config.paired_store, config.home))
-    stored_sites(paired, sites)
-    _check_aligned(store, paired)
-    return Source(store, sites, paired, *how)
+    theirs = stored_sites(paired, config.paired_sites or sites)
+    check_aligned(store, paired)
+    return Source(store, sites, paired, *how, theirs)
 
 
 def stored_sites(store: Store, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -370,31 +380,3 @@ def stored_sites(store: Store, wanted: Sequence[str]) -> tuple[str, ...]:
     if len(set(sites)) < len(sites):
         raise ConfigError(f"--sites must name each site once; got {' '.join(wanted)}.")
     return sites
-
-
-def _check_aligned(store: Store, paired: Store) -> None:
-    """Raise ConfigError unless rows of the same number belong to the same position of the same
-    input and are read in the same order."""
-    ours, theirs = store.arrays.layout, paired.arrays.layout
-    same_shape = (ours.inputs, ours.columns, store.chunk_rows, ours.widths, ours.elements) == (
-        *(theirs.inputs, theirs.columns, paired.chunk_rows, theirs.widths, theirs.elements),
-    )
-    columns = ("input", "valid", *ours.columns)
-    differing = [
-        name
-        for name in (columns if same_shape else ())
-        if not np.array_equal(store.column(name), paired.column(name))
-    ]
-    if not same_shape or differing:
-        what = f"the columns {', '.join(differing)} differ" if differing else "the shapes differ"
-        raise ConfigError(
-            f"--paired-store must hold the same inputs and positions as {store.name}, with sites "
-            f"of the same width; got {paired.name} ({what}). Harvest both networks with the same "
-            "flags except --subject."
-        )
-
-
-def _labels(store: Store, paired: Store) -> tuple[str, str]:
-    """The names of two paired stores: their subjects if these differ, else their own."""
-    names = (str(store.spec["subject"].get("name")), str(paired.spec["subject"].get("name")))
-    return names if names[0] != names[1] else (store.name, paired.name)

@@ -59,6 +59,7 @@ class Batches(Iterator[Given], Generic[Given]):
         rank: int,
         ranks: int,
         multipliers: Mapping[str, Float32[np.ndarray, " r"] | None],
+        together: int = 1,
     ) -> None:
         self._sites, self._single, self._device = tuple(sites), single, device
         self._batch_size, self._epochs = batch_size, epochs
@@ -72,6 +73,7 @@ class Batches(Iterator[Given], Generic[Given]):
             rank=rank,
             ranks=ranks,
             multipliers=multipliers,
+            together=together,
         )
         self.rows_per_epoch = self._windows.rows_per_epoch  # of all ranks together
         self._epoch = self._offset = 0

@@ -1,6 +1,7 @@
 """Read a complete store: rows by number, and shuffled batches on a device."""
 
 import difflib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache as remember
@@ -46,6 +47,7 @@ class BatchOptions(TypedDict, total=False):
     ranks: int
     norm_outliers: str
     outlier_times: float
+    along: "tuple[Store, Sequence[str]] | None"
 
 
 BATCH_DEFAULTS = BatchOptions(
@@ -60,6 +62,7 @@ BATCH_DEFAULTS = BatchOptions(
     ranks=1,
     norm_outliers="keep",
     outlier_times=OUTLIER_TIMES,
+    along=None,
 )
 
 
@@ -229,12 +232,16 @@ class Store(Shown):
         norm_outliers: "keep", "drop" or "cap" rows whose norm exceeds `outlier_times` the median
             norm. "cap" scales them down to that norm.
         outlier_times: 10 by default.
+        along: another store of the same inputs, and the sites that are read there: with the same
+            options otherwise, both give the same rows in the same order, also if they differ in
+            width or in chunks.
 
         Raises ConfigError for an unknown site, an unknown option or value, and if no rows remain.
         """
         how = _with_defaults(options)
         sites = tuple(map(self.check_site, (site,) if isinstance(site, str) else site))
         _check_values(how, batch_size)
+        block, window = self._order(sites, how)
         rule = how["norm_outliers"]
         limits = (
             {s: self.norm_limit(s, how["outlier_times"]) for s in sites} if rule != "keep" else {}
@@ -243,18 +250,30 @@ class Store(Shown):
             self.arrays,
             sites,
             batch_size,
-            self._wanted(how, limits),
+            self._wanted(how, limits, block),
             single=isinstance(site, str),
             seed=how["seed"],
             device=torch.device(how["device"]),
             epochs=how["epochs"],
-            window=self._window(sites, how["window"]),
+            window=window,
             rank=how["rank"],
             ranks=how["ranks"],
             multipliers={s: self._multiplier(s, limits if rule == "cap" else {}) for s in sites},
+            together=block // self.chunk_rows,
         )
 
-    def _wanted(self, how: "BatchOptions", limits: Mapping[str, float]) -> Bool[np.ndarray, " r"]:
+    def _order(self, sites: Sequence[str], how: "BatchOptions") -> tuple[int, int]:
+        """The rows of a block, which is a whole number of chunks, and the blocks of a window."""
+        if how["along"] is None:
+            return self.chunk_rows, self._window(sites, how["window"], self.chunk_rows)
+        other, theirs = how["along"]
+        block = math.lcm(self.chunk_rows, other.chunk_rows)
+        ours = self._window(sites, how["window"], block)
+        return block, min(ours, other._window(theirs, how["window"], block))
+
+    def _wanted(
+        self, how: "BatchOptions", limits: Mapping[str, float], block: int
+    ) -> Bool[np.ndarray, " r"]:
         """True for the rows that the options select."""
         wanted: Bool[np.ndarray, " r"] = self.column("valid").copy()
         if how["part"] != "all":
@@ -272,7 +291,7 @@ class Store(Shown):
                 "Harvest more inputs, or choose another held_out fraction."
             )
         rank, ranks = how["rank"], how["ranks"]
-        chunks = len(np.unique(np.flatnonzero(wanted) // self.chunk_rows)) if ranks > 1 else 1
+        chunks = len(np.unique(np.flatnonzero(wanted) // block)) if ranks > 1 else 1
         if not 0 <= rank < ranks <= chunks:
             raise ConfigError(
                 f"each rank needs a chunk of its own; got rank {rank} of {ranks}, and the selected "
@@ -281,8 +300,8 @@ class Store(Shown):
             )
         return wanted
 
-    def _window(self, sites: Sequence[str], window: int | Literal["all"] | None) -> int:
-        """The number of chunks in a shuffle window."""
+    def _window(self, sites: Sequence[str], window: int | Literal["all"] | None, block: int) -> int:
+        """The number of blocks in a shuffle window."""
         layout = self.arrays.layout
         if window == "all":
             return self.arrays.chunks
@@ -291,8 +310,8 @@ class Store(Shown):
                 raise ConfigError(f"window must be at least 1 chunk; got {window}.")
             return window
         row_values = sum(int(np.prod(layout.row_shape(s))) for s in sites)
-        chunk_bytes = row_values * ITEM_BYTES[self.arrays.dtype] * layout.rows_per_chunk
-        return max(1, min(WINDOW_BYTES // chunk_bytes, WINDOW_ROWS // layout.rows_per_chunk))
+        block_bytes = row_values * ITEM_BYTES[self.arrays.dtype] * block
+        return max(1, min(WINDOW_BYTES // block_bytes, WINDOW_ROWS // block))
 
     def _multiplier(
         self, site: str, limits: Mapping[str, float]

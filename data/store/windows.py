@@ -59,9 +59,9 @@ class ShuffleWindow:
 class ShuffleWindows:
     """The windows of an endless stream; their order is a pure function of (seed, epoch, rank).
 
-    The chunks of an epoch are permuted and dealt to the ranks in turn. A rank shuffles `window`
-    of its chunks together and reads the next window meanwhile. If one window holds all chunks, it
-    is read only once.
+    The blocks of an epoch, each of `together` chunks in a row (one by default), are permuted and
+    dealt to the ranks in turn. A rank shuffles `window` of its blocks together and reads the next
+    window meanwhile. If one window holds all chunks, it is read only once.
     """
 
     def __init__(
@@ -76,7 +76,9 @@ class ShuffleWindows:
         rank: int,
         ranks: int,
         multipliers: Mapping[str, Float32[np.ndarray, " r"] | None],
+        together: int = 1,
     ) -> None:
+        self._together = together
         self._arrays, self._sites = arrays, tuple(sites)
         self._seed, self._device = seed, device
         self._window, self._rank, self._ranks = window, rank, ranks
@@ -84,7 +86,9 @@ class ShuffleWindows:
         self._wanted = wanted  # one byte per row: the only memory that grows with the store
         starts = [arrays.chunk_range(chunk).start for chunk in range(arrays.chunks)]
         self._counts = np.add.reduceat(wanted, starts, dtype=np.int64)
-        self._filled = np.flatnonzero(self._counts)  # chunks without wanted rows are skipped
+        firsts = np.arange(0, len(self._counts), together)
+        self._blocks = np.add.reduceat(self._counts, firsts)
+        self._filled = np.flatnonzero(self._blocks)  # blocks without wanted rows are skipped
         assert len(self._filled) >= ranks, "every rank needs rows in every epoch"
         self.rows_per_epoch = int(self._counts.sum())  # of all ranks together
         self._dealt: tuple[int, list[Group]] | None = None
@@ -108,12 +112,18 @@ class ShuffleWindows:
             mine = order_C[self._rank :: self._ranks]
             groups, begin = [], 0
             for number, at in enumerate(range(0, len(mine), self._window)):
-                chunks = np.sort(mine[at : at + self._window])
+                chunks = self._chunks_of(np.sort(mine[at : at + self._window]))
                 rows = int(self._counts[chunks].sum())
                 groups.append(Group(epoch, number, begin, rows, chunks))
                 begin += rows
             self._dealt = (epoch, groups)
         return self._dealt[1]
+
+    def _chunks_of(self, blocks: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " c"]:
+        """The chunks of some blocks that hold wanted rows."""
+        chunks = (blocks[:, None] * self._together + np.arange(self._together)).ravel()
+        chunks = chunks[chunks < len(self._counts)]
+        return chunks[self._counts[chunks] > 0]
 
     def at_hand(self, epoch: int, offset: int) -> bool:
         """True if `at` would return without waiting and without an error."""
@@ -167,7 +177,7 @@ class ShuffleWindows:
         """Buffers large enough for any window. They are reused: fresh pages cost as much time as
         filling them."""
         layout = self._arrays.layout
-        most = int(np.sort(self._counts)[-self._window :].sum())
+        most = int(np.sort(self._blocks)[-self._window :].sum())
         shapes = {site: (most, *layout.row_shape(site)) for site in self._sites}
         dtype = self._arrays.dtype
         if self._device.type == "cuda":

@@ -61,6 +61,7 @@ class RunFields(TypedDict, total=False):
     store_path: str
     paired_store: str | None
     paired_store_path: str | None
+    paired_sites: list[str] | None
     subject: dict[str, Any] | None
     group: dict[str, int | bool] | None
     grid: list[int] | None

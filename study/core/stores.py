@@ -15,6 +15,7 @@ from tendril.data import order
 from tendril.data.errors import ConfigError, RunDamagedError, StoreNotFoundError
 from tendril.data.home import SCHEME, STORE, find_store, folder_of
 from tendril.data.store.moments import OUTLIER_TIMES
+from tendril.data.store.paired import PairedStores, check_aligned
 from tendril.data.store.reader import BATCH_DEFAULTS, Store, open_store
 from tendril.models.dictionaries.checkpoint import DICTIONARY, RESULT, read_config, read_figures
 
@@ -57,7 +58,35 @@ def training_warnings(runs: Iterable[Path]) -> list[str]:
     return [f"Training of {name} has warned: {text}" for name, text in found]
 
 
-def trained_sites(run: Path, store: Store, width: int) -> tuple[str, ...]:
+def rows_of_run(run: Path, store: Store, home: str) -> Store | PairedStores:
+    """What a run reads: its store, or both stores as one for a crosscoder of two networks.
+
+    Raises StoreNotFoundError where the second store is gone, and ConfigError where it does not fit
+    the first one.
+    """
+    trained = read_config(run)
+    if not trained.get("paired_store"):
+        return store
+    second = {"store": trained["paired_store"], "store_path": trained.get("paired_store_path")}
+    paired = stored_run(run, second, "", home)
+    if paired is None:
+        raise StoreNotFoundError(
+            f"the second store {second['store']} of the run {run.name} is neither where it was nor "
+            f"in {folder_of(STORE, home)}. Harvest it again."
+        )
+    check_aligned(store, paired)
+    parts = list(trained.get("sites") or ())
+    theirs = len(trained.get("paired_sites") or parts[len(parts) // 2 :])
+    first = len(parts) - theirs
+    return PairedStores(
+        {
+            part: (store if place < first else paired, part.rpartition(":")[2])
+            for place, part in enumerate(parts)
+        }
+    )
+
+
+def trained_sites(run: Path, store: Store | PairedStores, width: int) -> tuple[str, ...]:
     """The sites that a run was trained on. Raises RunDamagedError where their vectors in the store
     are not of the dictionary's `width`."""
     trained = read_config(run)
@@ -168,7 +197,7 @@ def text_of(store: Store) -> StoredText:
 
 
 def without_dropped(
-    text: StoredText, store: Store, sites: Sequence[str], trained: Mapping[str, Any]
+    text: StoredText, store: Store | PairedStores, sites: Sequence[str], trained: Mapping[str, Any]
 ) -> StoredText:
     """The text without the rows that a run's training dropped as norm outliers."""
     if trained.get("norm_outliers") != "drop":

@@ -1,6 +1,7 @@
-"""How a crosscoder's latents are spread over its parts, which are layers or networks."""
+"""How a crosscoder's latents are spread over its parts, which are layers or networks; and, of two
+networks, what latent scaling says of those that seem to belong to one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -11,22 +12,27 @@ from torch import Tensor
 
 from tendril.models.dictionaries.crosscoder import block_norms, split
 
+from ..measures.latent_scaling import NU_ERROR, NU_RECONSTRUCTION, LatentScaling
+
 
 @final
 @dataclass(frozen=True)
 class PartFindings:
     """For each latent the fraction of its norm in each part, the part that owns it (-1: several)
-    and the least cosine between its directions."""
+    and the least cosine between its directions; of two networks also its latent scaling."""
 
     run: str
     names: Sequence[str]
     fractions_SP: Float[np.ndarray, "s p"]
     owner_S: Int[np.ndarray, " s"]
     cosine_S: Float[np.ndarray, " s"]
+    scaling: LatentScaling | None = None
+    fvu: float | None = None
+    l0: float | None = None
 
     def figures(self) -> dict[str, Any]:
         """Counts of latents by owner, and how similar shared latents' directions are."""
-        return {
+        found = {
             "run": self.run,
             "parts": list(self.names),
             "latents": len(self.owner_S),
@@ -34,11 +40,61 @@ class PartFindings:
             "shared": int((self.owner_S < 0).sum()),
             "median_cosine_of_shared": _median(self.cosine_S, self.owner_S < 0),
         }
+        return found if self.scaling is None else found | self._scaled(self.scaling)
+
+    def _scaled(self, scaling: LatentScaling) -> dict[str, Any]:
+        """What latent scaling says, of latents that are active often enough.
+
+        `specific`: of the latents of one network alone, those that are. `shrunk`: those that fail
+        by nu_eps, and `decoupled`: by nu_r. Shared latents are the control.
+        """
+        known_S, specific_S = scaling.known_S, scaling.specific()
+        error_S, reconstruction_S = scaling.nu()
+        own = [known_S & (self.owner_S == i) for i in range(len(self.names))]
+        either, shared = own[0] | own[1], known_S & (self.owner_S < 0)
+
+        def counts(of_S: np.ndarray) -> dict[str, int]:
+            return {n: int((one & of_S).sum()) for n, one in zip(self.names, own, strict=True)}
+
+        return {
+            "rows": scaling.rows,
+            "best_directions": scaling.free,
+            "fvu": self.fvu,
+            "l0": self.l0,
+            "active": int(known_S.sum()),
+            "own_active": counts(known_S),
+            "specific": counts(specific_S),
+            "shrunk": counts(~(error_S < NU_ERROR)),
+            "decoupled": counts(~(reconstruction_S < NU_RECONSTRUCTION)),
+            "shared_active": int(shared.sum()),
+            "shared_specific": int((shared & specific_S).sum()),
+            "median_nu_eps_of_shared": _median(error_S, shared),
+            "median_nu_r_of_shared": _median(reconstruction_S, shared),
+            "halves_agree": scaling.agreement(either),
+        }
 
     def owner(self, latent: int, several: str = "") -> str:
         """The name of the part that owns a latent."""
         part = int(self.owner_S[latent])
         return self.names[part] if part >= 0 else several
+
+    def rows(self) -> Iterator[list[object]]:
+        """The lines of latents.csv, the first one with the names of the columns."""
+        scaling = self.scaling
+        head: list[object] = ["latent", "own", "cosine", *self.names]
+        if scaling is not None:
+            head += ["active_rows", "nu_eps", "nu_r", "specific"]
+            head += [f"beta_{y}_{n}" for y in ("eps", "r") for n in self.names]
+            specific_S, nu_YS = scaling.specific(), scaling.nu()
+        yield head
+        for i, row_P in enumerate(self.fractions_SP):
+            cells: list[object] = [i, self.owner(i), f"{self.cosine_S[i]:.6f}"]
+            cells += [f"{v:.6f}" for v in row_P]
+            if scaling is not None:
+                cells += [int(scaling.active_S[i]), *(f"{v:.6f}" for v in nu_YS[:, i])]
+                cells += [int(specific_S[i])]
+                cells += [f"{v:.6f}" for v in scaling.beta_HYMS[0, :, :, i].ravel()]
+            yield cells
 
 
 def norm_fractions(W_dec: Float[Tensor, "s d"], widths: list[int]) -> Float[np.ndarray, "s p"]:

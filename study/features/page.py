@@ -142,7 +142,9 @@ def method(findings: FeatureFindings) -> list[str]:
     ]
     if findings.promoted:
         last = (
-            f" Of several sites the last one counts, {findings.sites[-1]}."
+            f" {findings.note}"
+            if findings.note
+            else f" Of several sites the last one counts, {findings.sites[-1]}."
             if len(findings.sites) > 1
             else ""
         )

@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from tendril.data.cli import need
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run
+from tendril.data.store.paired import PairedStores
 from tendril.data.store.reader import BATCH_DEFAULTS, Store
 from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
@@ -21,6 +22,7 @@ from ..core.report import write_csv
 from ..core.stores import (
     StoredText,
     dictionary_digests,
+    rows_of_run,
     store_of_run,
     text_of,
     text_remarks,
@@ -29,19 +31,17 @@ from ..core.stores import (
     without_dropped,
 )
 from ..core.study import Study
-from ..measures.decoder_directions import neighbours, promoted
+from ..measures.decoder_directions import neighbours
 from ..measures.latent_activity import SAMPLE, Activity, chosen_contexts, watch
 from . import page
 from .config import FeaturesConfig
 from .findings import FeatureFindings
 
 if TYPE_CHECKING:
-    from tendril.models.subjects.language import LanguageSubject
-
     from .image_findings import ImageFindings
     from .images import ImageFeatureInputs
 
-TOKENS, NEIGHBOURS = 10, 8  # promoted and suppressed tokens, and neighbours, of a latent
+NEIGHBOURS = 8  # of a latent
 
 
 @final
@@ -56,6 +56,7 @@ class FeatureInputs:
     trained: Mapping[str, Any]
     dictionary: SAE
     store: Store
+    rows: Store | PairedStores
     text: StoredText
     sites: tuple[str, ...]
     contexts: Int64[np.ndarray, " b"]
@@ -87,9 +88,15 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
         need("the study features of text", "transformers")
         trained, dictionary = read_config(run), load_sae(run)
         text = text_of(store)
-        sites = trained_sites(run, store, dictionary.width)
+        rows = rows_of_run(run, store, config.home)
+        if isinstance(rows, PairedStores) and config.subject:
+            raise ConfigError(
+                "--subject must be left out for a crosscoder of two networks, whose stores say "
+                "where both are."
+            )
+        sites = trained_sites(run, rows, dictionary.width)
         held_out = float(trained.get("held_out", BATCH_DEFAULTS["held_out"]))
-        text = without_dropped(text, store, sites, trained)
+        text = without_dropped(text, rows, sites, trained)
         contexts = chosen_contexts(len(text.tokens_BT), config.part, held_out, config.limit)
         if not len(contexts) or not text.valid_BT[contexts].any():
             raise ConfigError(
@@ -97,14 +104,14 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
                 f"none with {held_out:g} of its {len(text.tokens_BT)} contexts held out. Choose "
                 "another --part, or harvest more text."
             )
-        return FeatureInputs(run, trained, dictionary, store, text, sites, contexts)
+        return FeatureInputs(run, trained, dictionary, store, rows, text, sites, contexts)
 
     def identity(self, config: FeaturesConfig, inputs: AllInputs) -> Mapping[str, Any]:
         if not isinstance(inputs, FeatureInputs):
             return inputs.identity(config)
         return {
             "dictionary": dictionary_digests([inputs.run]),
-            "store": inputs.store.name,
+            "store": inputs.rows.name,
             "subject": inputs.store.spec["subject"],
             "sites": list(inputs.sites),
             "held_out": inputs.trained.get("held_out"),
@@ -118,7 +125,9 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
         return found + training_warnings([inputs.run])
 
     def title(self, config: FeaturesConfig, inputs: AllInputs) -> str:
-        return f"Features at {' + '.join(inputs.sites)} of {inputs.store.spec['subject']['name']}"
+        sites = f"Features at {' + '.join(inputs.sites)}"
+        paired = isinstance(inputs, FeatureInputs) and inputs.rows is not inputs.store
+        return sites if paired else f"{sites} of {inputs.store.spec['subject']['name']}"
 
     def label(self, config: FeaturesConfig, inputs: AllInputs) -> str:
         return f"{inputs.store.spec['subject']['name']}-{inputs.sites[-1]}"
@@ -133,19 +142,20 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
     ) -> AllFindings:
         if not isinstance(inputs, FeatureInputs):
             return inputs.compute(config, device)
-        from ..core.language_inputs import language_subject_of  # transformers, of text alone
-        from ..core.token_text import readable
+        from ..core.token_text import readable  # transformers, of text alone
+        from .promoting import writes_of
 
         dictionary, text, store = inputs.dictionary, inputs.text, inputs.store
-        site = inputs.sites[-1]
-        subject = language_subject_of(store, site, config.subject)
         sample = max(SAMPLE, config.quantiles) if config.quantiles else 0
         length = text.tokens_BT.shape[1]
         activity = Activity(dictionary.latents, length, config.top, sample, config.window)
-        watch(store, inputs.sites, dictionary, text.valid_BT, inputs.contexts, activity, device)
+        watch(
+            inputs.rows, inputs.sites, dictionary, text.valid_BT, inputs.contexts, activity, device
+        )
         W_dec = dictionary.W_dec.detach()
-        subject.module.to(device)
-        writes = promoted(subject, W_dec[:, -store.width(site) :], TOKENS)
+        subject, writes, note = writes_of(
+            inputs.rows, inputs.sites, inputs.trained, W_dec, config.subject, device
+        )
         return FeatureFindings(
             run=inputs.run.resolve().name,
             store=store.name,
@@ -160,7 +170,7 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
             promoted=writes,
             neighbours=neighbours(W_dec, NEIGHBOURS),
             norm_S=W_dec.norm(dim=1).float().cpu().numpy(),
-            note="" if writes else no_logits(subject, site),
+            note=note,
         )
 
     def figures(self, findings: AllFindings) -> dict[str, Any]:
@@ -191,21 +201,3 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
 
             return image_page.context(findings)
         return page.context(findings)
-
-
-def no_logits(subject: "LanguageSubject", site: str) -> str:
-    """Why there are no logit weights, in a sentence."""
-    if subject.kind == "encoder":
-        return (
-            f"No promoted tokens are shown: {subject.name} is an encoder, which ends in vectors "
-            "and has no logits."
-        )
-    if not subject.head:
-        return (
-            f"No promoted tokens are shown: the files of {subject.name} lack the layer that "
-            "computes logits."
-        )
-    return (
-        f"No promoted tokens are shown: the vectors of {site} have another width than those that "
-        f"{subject.name} computes its logits from."
-    )

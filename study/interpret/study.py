@@ -19,6 +19,7 @@ from tendril.data.cli import note
 from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run, home_folder
+from tendril.data.store.paired import PairedStores
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.checkpoint import load_frequency, load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
@@ -31,6 +32,7 @@ from ..core.stores import (
     StoredText,
     common_store,
     dictionary_digests,
+    rows_of_run,
     text_of,
     text_remarks,
     trained_sites,
@@ -73,6 +75,7 @@ class InterpretInputs:
 
     runs: tuple[Chosen, ...]
     store: Store
+    rows: Store | PairedStores
     sites: tuple[str, ...]
     model: Model
     encoder: Model | None
@@ -114,23 +117,26 @@ class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings])
         sites: tuple[str, ...] = ()
         for place, run in enumerate(dict.fromkeys(runs)):
             dictionary = load_sae(run)
-            its = trained_sites(run, store, dictionary.width)
+            rows = rows_of_run(run, store, config.home)
+            its = trained_sites(run, rows, dictionary.width)
             if sites and its != sites:
                 raise ConfigError(
                     f"--controls must be runs of {' + '.join(sites)}, as {runs[0].name} is; "
                     f"{run.name} is of {' + '.join(its)}. Choose others."
                 )
             sites = its
-            text = without_dropped(text_of(store), store, sites, read_config(run))
+            text = without_dropped(text_of(store), rows, sites, read_config(run))
             wanted = config if place == 0 else replace(config, latents=())
             chosen.append(Chosen(run, dictionary, text, tuple(choose_latents(wanted, run))))
-        return InterpretInputs(tuple(chosen), store, sites, model_of(config), encoder_of(config))
+        rows = rows_of_run(runs[0], store, config.home)
+        models = model_of(config), encoder_of(config)
+        return InterpretInputs(tuple(chosen), store, rows, sites, *models)
 
     def identity(self, config: InterpretConfig, inputs: InterpretInputs) -> Mapping[str, Any]:
         latents = {one.run.resolve().name: list(one.latents) for one in inputs.runs}
         return {
             "dictionary": dictionary_digests([one.run for one in inputs.runs]),
-            "store": inputs.store.name,
+            "store": inputs.rows.name,
             "model": inputs.model.name,
             "latents": latents,
             **({"encoder": inputs.encoder.name} if inputs.encoder else {}),
@@ -292,7 +298,7 @@ def find_examples(
     """The latents of a run with their examples, and those with too few for any score."""
     frequency_S = load_frequency(chosen.run)
     firing = firing_of(
-        inputs.store, inputs.sites, chosen.text, chosen.dictionary, chosen.latents, device
+        inputs.rows, inputs.sites, chosen.text, chosen.dictionary, chosen.latents, device
     )
     enough, too_rare = [], []
     for member, latent in enumerate(chosen.latents):

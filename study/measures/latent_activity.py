@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from tendril.data import order
 from tendril.data.cli import progress_bar
+from tendril.data.store.paired import PairedStores
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.sae import SAE
 
@@ -246,7 +247,7 @@ def chosen_contexts(
 
 
 def watch(
-    store: Store,
+    store: Store | PairedStores,
     sites: Sequence[str],
     dictionary: SAE,
     valid_BT: Bool[np.ndarray, "b t"],
@@ -262,7 +263,7 @@ def watch(
 
 @torch.inference_mode()
 def encoded(
-    store: Store,
+    store: Store | PairedStores,
     sites: Sequence[str],
     dictionary: SAE,
     valid_BT: Bool[np.ndarray, "b t"],
@@ -294,7 +295,10 @@ def encoded(
 
 
 def _read(
-    store: Store, sites: Sequence[str], contexts: Int64[np.ndarray, " b"], length: int
+    store: Store | PairedStores,
+    sites: Sequence[str],
+    contexts: Int64[np.ndarray, " b"],
+    length: int,
 ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float32[np.ndarray, "b t d"]]]:
     """Contexts with their vectors, those of several sites side by side.
 

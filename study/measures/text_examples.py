@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float32, Int64
 
 from tendril.data import order
+from tendril.data.store.paired import PairedStores
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.sae import SAE
 
@@ -68,7 +69,7 @@ class TextExample:
 
 
 def firing_of(
-    store: Store,
+    store: Store | PairedStores,
     sites: Sequence[str],
     text: StoredText,
     dictionary: SAE,

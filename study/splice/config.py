@@ -29,6 +29,8 @@ class SpliceConfig(VisionConfig):
     subject: str = ""
     """Network (inceptionv1, handmade, planted or FILE.py:FUNCTION) or language model (folder, hub
     name or package:NAME); by default the store's own."""
+    network: str = ""
+    """Network that is spliced, of a crosscoder of two (--paired-store); by default the first."""
     inputs: str = ""
     """Images: a folder or hf:NAME_OR_PATH[@SPLIT]; by default the harvested ones. Those
     that a run was trained on are left out. Of a language model a text, or self[:SEED] for text
@@ -51,7 +53,7 @@ class SpliceConfig(VisionConfig):
     batch_size: int = 16
     """Images or contexts that pass through the network at once."""
 
-    NO_SETTING: ClassVar[frozenset[str]] = StudyConfig.NO_SETTING | {"labels"}
+    NO_SETTING: ClassVar[frozenset[str]] = StudyConfig.NO_SETTING | {"labels", "network"}
 
     def check(self) -> None:
         """Raise ConfigError where a value cannot be used."""

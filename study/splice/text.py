@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Int64
 
 from tendril.data.errors import ConfigError
-from tendril.models.dictionaries.checkpoint import load_sae
+from tendril.models.dictionaries.checkpoint import load_sae, read_config
+from tendril.models.dictionaries.sae import SAE
 from tendril.models.sites.language_splice import TokenSums, kept_mean, next_token_sums
 from tendril.models.sites.splice import MEAN, ZERO, Reconstruction, Substitute, ablating
 from tendril.models.subjects.language import LanguageSubject
@@ -21,15 +22,18 @@ from ..core.language_text import JudgedText, TextChoice, choose_text
 from ..core.token_classes import CLASSES, bucket_of, position_buckets, token_classes
 from .config import SpliceConfig
 from .findings import Findings, best, text_figures
+from .pair import Beside, PairReconstruction, find_pair
 
 
 @final
 @dataclass(frozen=True)
 class SplicedText:
-    """Runs of one site of a language model, and the text to judge them on."""
+    """Runs of one site of a language model, and the text to judge them on. Runs of two networks
+    have the other one `beside`."""
 
     found: LanguageInputs
     text: TextChoice
+    beside: Beside | None = None
 
     @property
     def subject(self) -> LanguageSubject:
@@ -48,7 +52,8 @@ class SplicedText:
 
     def identity(self, config: SpliceConfig) -> dict[str, Any]:
         """What determines findings besides the settings."""
-        return {**self.found.identity(), "text": self.text.key}
+        pair = {"beside": dict(self.beside.subject.identity)} if self.beside else {}
+        return {**self.found.identity(), "text": self.text.key, **pair}
 
     def remarks(self) -> list[str]:
         """What became of norm outliers that the runs dropped or capped."""
@@ -65,7 +70,7 @@ class SplicedText:
         subject.module.to(device)
         text = self.text.read(found, config.home, device)
         groups = Groups.of(text, subject)
-        runs = {name: Reconstruction(one) for name, one in dictionaries.items()}
+        runs = {name: self._reconstruction(one, device) for name, one in dictionaries.items()}
         sums = self._sums(text, runs, groups, config.batch_size, device)
         latents_on = {name: run.on / max(run.vectors, 1) for name, run in runs.items()}
         figures = text_figures(sums, latents_on, groups.parts(), len(groups))
@@ -79,10 +84,18 @@ class SplicedText:
             **figures,
         }
 
+    def _reconstruction(
+        self, sae: SAE, device: torch.device
+    ) -> Reconstruction | PairReconstruction:
+        if self.beside is None:
+            return Reconstruction(sae)
+        self.beside.subject.module.to(device)
+        return PairReconstruction(sae, self.beside.width, self.beside.first)
+
     def _sums(
         self,
         text: JudgedText,
-        runs: dict[str, Reconstruction],
+        runs: dict[str, Reconstruction | PairReconstruction],
         groups: "Groups",
         size: int,
         device: torch.device,
@@ -91,6 +104,9 @@ class SplicedText:
         mean_D = kept_mean(module, names, text.batches(size, device, "mean of the site"))
         substitutes: dict[str, Substitute] = {**runs, ZERO: ablating(), MEAN: ablating(mean_D)}
         batches = text.batches(size, device, "splice", groups.group_BT)
+        if self.beside is not None:
+            paired = [one for one in runs.values() if isinstance(one, PairReconstruction)]
+            batches = self.beside.reading(batches, paired)
         return next_token_sums(module, names, substitutes, batches, len(groups))
 
 
@@ -106,6 +122,18 @@ def find_text(config: SpliceConfig, runs: Sequence[Path]) -> SplicedText:
     if config.attack != "none":
         raise ConfigError(
             "--attack changes pixels, and these are runs of text. Leave --attack out."
+        )
+    if any(read_config(run).get("paired_store") for run in runs):
+        if config.store or config.subject:
+            raise ConfigError(
+                "--store and --subject must be left out for a crosscoder of two networks, whose "
+                "stores say where both are. Pass --network to choose one."
+            )
+        pair, beside = find_pair(runs, config.home, config.network)
+        return SplicedText(pair, choose_text(pair, config.inputs, config.limit), beside)
+    if config.network:
+        raise ConfigError(
+            "--network must be given with a crosscoder of two networks. Leave it out."
         )
     found = find_language_inputs(
         "splice",

@@ -11,13 +11,15 @@ from tendril.data.errors import ConfigError
 from tendril.data.store.reader import open_store
 from tendril.harvest.config import LanguageConfig
 from tendril.harvest.run import harvest
-from tendril.models.dictionaries.checkpoint import read_config
+from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.subjects.language import language_subject
+from tendril.train.command import train_command
 from tendril.train.config import TrainConfig
 from tendril.train.loop import train
 from tendril.train.vectors import source_of, store_of
 
 from ..helpers import tiny_language
+from ..helpers.sparse import make_store
 
 SITE = "blocks.1.hook_resid_post"
 
@@ -95,6 +97,53 @@ def test_a_crosscoder_of_both(config: TrainConfig, home: Path) -> None:
     assert train(config).reused
     alone = dataclasses.replace(config, paired_store="")
     assert train(dataclasses.replace(alone, steps=1)).run != done.run
+
+
+def test_stores_of_other_widths_and_chunks_are_read_in_one_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second network that is wider, so that its store has smaller chunks."""
+    monkeypatch.setattr("tendril.data.store.layout.CHUNK_BYTES", 2**14)
+    random = np.random.default_rng(0)
+    rows = {"base": random.normal(size=(9600, 16)), "wide": random.normal(size=(9600, 24))}
+    sites = {"base": "s", "wide": "t"}
+    for name, x in rows.items():
+        make_store(tmp_path, {sites[name]: x.astype(np.float32)}, name=name)
+    config = TrainConfig(
+        store="base",
+        paired_store="wide",
+        paired_sites=("t",),
+        objective="batch_topk",
+        latents=64,
+        k=8,
+        steps=20,
+        batch_size=96,
+        device="cpu",
+        home=str(tmp_path),
+    )
+    source = source_of(config, store_of(config))
+    assert source.blocks == {"base:s": 16, "wide:t": 24}
+    assert [store.chunk_rows for store, _ in source.stores] == [256, 176]
+    joined = np.concatenate([rows["base"], rows["wide"]], axis=1).astype(np.float32)
+    known = {row.tobytes() for row in joined}
+    seen = torch.cat(list(source.once(config, torch.device("cpu"), part="train")))
+    assert len(seen) > 9000
+    assert {row.numpy().tobytes() for row in seen} <= known
+    (base, ours), (wide, theirs) = source.stores
+    halves = (  # windows of one block: 2816 rows, 11 chunks of 256 or 16 of 176
+        base.batches(ours, 96, epochs=2, part="all", window=1, along=(wide, theirs)),
+        wide.batches(theirs, 96, epochs=2, part="all", window=1, along=(base, ours)),
+    )
+    both = [torch.cat([*a.values(), *b.values()], 1) for a, b in zip(*halves, strict=True)]
+    assert {row.numpy().tobytes() for part in both for row in part} == known
+    done = train(config)
+    told = read_config(done.run)
+    assert (told["sites"], told["paired_sites"]) == (source.blocks, ["t"])
+    assert load_sae(done.run).W_dec.shape == (64, 40)
+    words = train_command(told)
+    assert "--paired-sites t" in words and "--site s" in words and "base:s" not in words
+    with pytest.raises(ConfigError, match="--paired-sites must be given with --paired-store"):
+        dataclasses.replace(config, paired_store="").check(16)
 
 
 def test_a_site_of_a_language_model_has_a_short_name(config: TrainConfig) -> None:
