@@ -112,7 +112,9 @@ def intruder_messages(trial: Trial, read: Callable[[int], str]) -> Messages:
 def read_place(answer: str) -> int:
     """The place in an answer, from 0. Raises UnusableAnswerError for none or several."""
     lines = [line for line in answer.splitlines() if line.strip()]
-    numbers = {int(n) for n in re.findall(r"(?<![\d.])\d+(?![\d])", lines[-1])} if lines else set()
+    numbers = (
+        {int(n) for n in re.findall(r"(?<![\d.])\d+(?!\d|\.\d)", lines[-1])} if lines else set()
+    )
     if len(numbers) != 1 or not 1 <= min(numbers) <= ALIKE + 1:
         raise UnusableAnswerError(f"its last line has no number from 1 to {ALIKE + 1}, or several")
     return min(numbers) - 1

@@ -66,7 +66,7 @@ def local_model(subject: LanguageSubject, device: torch.device) -> Model:
         return Reply(answer, len(tokens), len(written))
 
     name = f"{subject.name}-{str(subject.identity['weights'])[:12]}"
-    return Model(f"{name}-{subject.identity.get('compute', 'float32')}", complete)
+    return Model(f"{name}-{subject.identity.get('compute', 'float32')}", complete, fills=True)
 
 
 def filled(

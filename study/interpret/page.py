@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .cards import card, row
+from .cards import card, row, signed
 from .config import InterpretConfig, Kind
 from .findings import Interpretation, InterpretFindings
 from .score_charts import (
@@ -174,11 +174,11 @@ def numbers(findings: InterpretFindings, figures: Mapping[str, Any]) -> list[dic
         error = own["standard_error"]
         against = ""
         if shuffled and shuffled["mean"] is not None:
-            against = f"; {shuffled['mean']:.2f} with {CONTROL[kind]}"
+            against = f"; {signed(shuffled['mean'])} with {CONTROL[kind]}"
         undefined = f"; {own['undefined']} undefined" if own["undefined"] else ""
         tiles.append(
             {
-                "value": f"{own['mean']:.2f}",
+                "value": signed(own["mean"]),
                 "of": "" if error is None else f"± {error:.2f}",
                 "text": f"{MEASURE[kind]} in {kind}{against}; {CHANCE[kind]:g} by "
                 f"chance{undefined}",

@@ -14,7 +14,7 @@ from .findings import MOMENTS, Dictionary, Interpretation, scores
 
 WIDTH = 720.0  # of a chart
 ROW, STACK, BIN = 74.0, 7.0, 0.025
-THIN = 30.0  # height of a row of a chart of dictionaries
+NARROW, THIN = 400.0, 30.0  # width of a chart of dictionaries, and height of its rows
 
 MEASURE: Mapping[Kind, str] = {
     "detection": "balanced accuracy",
@@ -39,20 +39,20 @@ CONTROL: Mapping[Kind, str] = {
 }
 
 
-def axis_of(values: Sequence[float]) -> tuple[float, list[dict[str, str]]]:
+def axis_of(values: Sequence[float], width: float = WIDTH) -> tuple[float, list[dict[str, str]]]:
     """Where an axis that ends at 1 begins, in quarters at most 0, and its ticks."""
     low = min(0.0, math.floor(4 * min(values, default=0.0)) / 4)
     steps = round((1 - low) * 4)
     ticks = [
-        {"x": f"{WIDTH * t / steps:.1f}", "text": f"{low + t / 4:g}".replace("-", MINUS)}
+        {"x": f"{width * t / steps:.1f}", "text": f"{low + t / 4:g}".replace("-", MINUS)}
         for t in range(steps + 1)
     ]
     return low, ticks
 
 
-def across(value: float, low: float) -> float:
+def across(value: float, low: float, width: float = WIDTH) -> float:
     """The place of a value on such an axis."""
-    return WIDTH * (value - low) / (1 - low)
+    return width * (value - low) / (1 - low)
 
 
 def latent_chart(latents: Sequence[Interpretation], kinds: Sequence[Kind]) -> dict[str, Any]:
@@ -109,36 +109,32 @@ def _dots(values: Sequence[tuple[int, float]], bottom: float, low: float) -> lis
 
 
 def dictionary_table(dictionaries: Sequence[Mapping[str, Any]], kinds: Sequence[Kind]) -> Any:
-    """A row for each dictionary: its latents, and mean and control of every score."""
-    names = [name for kind in kinds for name in _columns(kind)]
-    heads = [head for kind in kinds for head in _heads(kind)]
-    rows = []
+    """A row for each dictionary: its latents, and the mean of every score with its control."""
+    heads, rows = [], []
+    for kind in kinds:
+        heads += ["simulation, top and random", "random only"] if kind == "simulation" else [kind]
     for one in dictionaries:
-        cells = [_cell(one.get(name)) for name in names]
+        cells = []
+        for kind in kinds:
+            cells.append(_cell(one.get(kind), one.get(f"{kind}_shuffled")))
+            if kind == "simulation":
+                cells.append(_cell(one.get("simulation_random_only"), None))
         rows.append({"run": one["run"], "latents": one["latents"], "cells": cells})
     return {"heads": heads, "rows": rows}
 
 
-def _columns(kind: Kind) -> list[str]:
-    more = ["simulation_random_only"] if kind == "simulation" else []
-    return [kind, *more, f"{kind}_shuffled"]
-
-
-def _heads(kind: Kind) -> list[str]:
-    if kind == "simulation":
-        return ["simulation, top and random", "random only", CONTROL[kind]]
-    return [kind, CONTROL[kind]]
-
-
-def _cell(mean: Mapping[str, Any] | None) -> dict[str, str]:
-    """A mean, its interval, and how many scores are undefined."""
+def _cell(mean: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A mean, and below it its interval, how many scores are undefined, and its control."""
     if not mean:
-        return {"mean": DASH, "range": "", "undefined": ""}
-    undefined = f"{mean['undefined']} undefined" if mean["undefined"] else ""
-    if mean["mean"] is None:
-        return {"mean": DASH, "range": "", "undefined": undefined}
-    within = "" if mean["low"] is None else f"{signed(mean['low'])} to {signed(mean['high'])}"
-    return {"mean": signed(mean["mean"]), "range": within, "undefined": undefined}
+        return {"mean": DASH, "below": []}
+    below = []
+    if mean["mean"] is not None and mean["low"] is not None:
+        below.append(f"{signed(mean['low'])} to {signed(mean['high'])}")
+    if mean["undefined"]:
+        below.append(f"{mean['undefined']} undefined")
+    if control and control["mean"] is not None:
+        below.append(f"control {signed(control['mean'])}")
+    return {"mean": DASH if mean["mean"] is None else signed(mean["mean"]), "below": below}
 
 
 def dictionary_charts(
@@ -151,7 +147,7 @@ def dictionary_charts(
         known = [m for m in means if m and m["mean"] is not None]
         if not known:
             continue
-        low, ticks = axis_of([m["mean"] if m["low"] is None else m["low"] for m in known])
+        low, ticks = axis_of([m["mean"] if m["low"] is None else m["low"] for m in known], NARROW)
         rows, bottom = [], 0.0
         for one in dictionaries:
             bottom += THIN
@@ -170,7 +166,7 @@ def dictionary_charts(
                 "control": CONTROL[kind],
                 "rows": rows,
                 "ticks": ticks,
-                "chance": f"{across(CHANCE[kind], low):.1f}",
+                "chance": f"{across(CHANCE[kind], low, NARROW):.1f}",
                 "bottom": f"{bottom:.0f}",
                 "foot": f"{bottom + 18:.0f}",
                 "height": f"{bottom + 36:.0f}",
@@ -187,9 +183,9 @@ def _bar(
     ends = (mean["mean"],) * 2 if mean["low"] is None else (mean["low"], mean["high"])
     return {
         "y": f"{y:.1f}",
-        "x": f"{across(mean['mean'], low):.1f}",
-        "low": f"{across(ends[0], low):.1f}",
-        "high": f"{across(ends[1], low):.1f}",
+        "x": f"{across(mean['mean'], low, NARROW):.1f}",
+        "low": f"{across(ends[0], low, NARROW):.1f}",
+        "high": f"{across(ends[1], low, NARROW):.1f}",
         "shuffled": shuffled,
         "title": f"{mean['mean']:.3f}, {ends[0]:.3f} to {ends[1]:.3f}",
     }
@@ -202,18 +198,16 @@ def short_name(run: str) -> str:
 
 
 def moment_table(dictionaries: Sequence[Mapping[str, Any]], kinds: Sequence[Kind]) -> Any:
-    """The rank correlations of scores with skew and kurtosis."""
+    """The rank correlations of each score with skew and with kurtosis."""
     rows = []
     for one in dictionaries:
         cells = []
         for kind in kinds:
-            for name in MOMENTS:
-                found = one["rank_correlations"][f"{kind}_{name}"]
-                value = found["value"]
-                cells.append(DASH if value is None else signed(value))
+            found = [one["rank_correlations"][f"{kind}_{name}"]["value"] for name in MOMENTS]
+            shown = [DASH if value is None else signed(value) for value in found]
+            cells.append(" / ".join(shown))
         rows.append({"run": one["run"], "cells": cells})
-    heads = [f"{kind}, {name}" for kind in kinds for name in MOMENTS]
-    return {"heads": heads, "rows": rows}
+    return {"heads": list(kinds), "rows": rows}
 
 
 def moment_chart(dictionaries: Sequence[Dictionary], kind: Kind) -> Markup:

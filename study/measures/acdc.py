@@ -53,23 +53,31 @@ def order_of(
 def _kept(
     patching: Patching, tau_Q: Float[Tensor, " q"], size_PF: Float[Tensor, "p f"], *, shared: bool
 ) -> Bool[Tensor, "q p f"]:
-    """All thresholds side by side: round q of the edits belongs to threshold q."""
+    """All thresholds side by side.
+
+    As long as thresholds have left out the same features of a pair, they share its forward pass:
+    `first_QP` is the first threshold in the same state.
+    """
     count, (pairs, _) = len(tau_Q), size_PF.shape
     order_PF = size_PF.argsort(dim=1, stable=True)
     rows_P = torch.arange(pairs, device=order_PF.device)
+    number_Q1 = torch.arange(count, device=order_PF.device)[:, None]
+    first_QP = torch.zeros(count, pairs, dtype=torch.int64, device=order_PF.device)
     kept_QPF = (size_PF > 0).expand(count, -1, -1).clone()
     everything = torch.ones(patching.count, dtype=torch.bool, device=order_PF.device)
-    edit_QPTD = patching.edit(everything).expand(count, -1, -1, -1).clone()
-    kl_QP = patching.kl(edit_QPTD.flatten(0, 1)).view(count, pairs)
+    edit_PTD = patching.edit(everything)
+    edit_QPTD = edit_PTD.expand(count, -1, -1, -1).clone()
+    kl_QP = patching.kl(edit_PTD).expand(count, -1).clone()
     for visited_P in order_PF.T:
-        if not (size_PF[rows_P, visited_P] > 0).any():
+        change_PT = patching.change_PTF[rows_P, :, visited_P]
+        if not (change_PT != 0).any():  # the order begins with features that change nothing
             continue
-        part_PTD = (
-            patching.change_PTF[rows_P, :, visited_P][:, :, None]
-            * patching.directions_FD[visited_P][:, None, :]
-        )
+        part_PTD = change_PT[:, :, None] * patching.directions_FD[visited_P][:, None, :]
         without_QPTD = edit_QPTD - part_PTD
-        lower_QP = patching.kl(without_QPTD.flatten(0, 1)).view(count, pairs)
+        own_Q, own_P = ((first_QP == number_Q1) & (change_PT != 0).any(dim=1)).nonzero().T
+        lower_QP = kl_QP.clone()
+        lower_QP[own_Q, own_P] = patching.kl(without_QPTD[own_Q, own_P], own_P)
+        lower_QP = lower_QP.gather(0, first_QP)
         rise_QP = lower_QP - kl_QP
         if shared:
             rise_QP = rise_QP.mean(dim=1, keepdim=True).expand(-1, pairs)
@@ -77,4 +85,6 @@ def _kept(
         edit_QPTD = torch.where(left_out_QP[:, :, None, None], without_QPTD, edit_QPTD)
         kl_QP = torch.where(left_out_QP, lower_QP, kl_QP)
         kept_QPF[:, rows_P, visited_P] &= ~left_out_QP
+        state_QP = 2 * first_QP + left_out_QP
+        first_QP = (state_QP[:, None] == state_QP[None]).int().argmax(dim=1)
     return kept_QPF

@@ -157,13 +157,17 @@ class Patching:
         return len(self.directions_FD)
 
     @torch.no_grad()
-    def kl(self, edit_QTD: Float[Tensor, "q t d"]) -> Float[Tensor, " q"]:
+    def kl(
+        self, edit_QTD: Float[Tensor, "q t d"], which: Int[Tensor, " q"] | None = None
+    ) -> Float[Tensor, " q"]:
         """KL(counterfactual || patched) in nats of each edited prompt.
 
-        Edits are those of all pairs, or of several rounds of all pairs, one round after the other.
+        `which` numbers the pairs. By default edits are those of all pairs, or of several rounds of
+        all pairs, one round after the other.
         """
-        rounds = len(edit_QTD) // len(self._pairs)
-        which = torch.arange(len(self._pairs), device=edit_QTD.device).repeat(rounds)
+        if which is None:
+            rounds = len(edit_QTD) // len(self._pairs)
+            which = torch.arange(len(self._pairs), device=edit_QTD.device).repeat(rounds)
         found = []
         with splicing(self._module, self._names) as splice:
             for some, edit in zip(
