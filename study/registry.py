@@ -80,5 +80,6 @@ STUDIES: Mapping[str, Entry] = {
     "superposition": Entry(
         "superposition.config:SuperpositionConfig", "superposition.study:SuperpositionStudy"
     ),
+    "probe": Entry("probe.config:ProbeConfig", "probe.study:ProbeStudy", ("scipy", "sklearn")),
     "compare": Entry("compare.config:CompareConfig", "compare.study:CompareStudy", ("scipy",)),
 }
