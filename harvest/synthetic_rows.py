@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from scipy.special import ndtr, ndtri
 
 from tendril.data import order
-from tendril.data.store.truth import COORDINATES, FEATURES, NONE, ROWS, summed
+from tendril.data.store.truth import COORDINATES, FEATURES, NONE, ROWS, summed, tree_parents
 
 from .config import SyntheticConfig
 from .loop import SliceRows
@@ -41,22 +41,8 @@ def probabilities(config: SyntheticConfig) -> Float64[np.ndarray, " f"]:
 
 
 def parents(config: SyntheticConfig) -> Int64[np.ndarray, " f"]:
-    """The parent of each feature; NONE for roots of trees and features of no tree.
-
-    The first `roots` features are roots; their children follow generation by generation, so that
-    children are rarer than their parents. Other features come last.
-    """
-    found = np.full(config.features, NONE, np.int64)
-    generation, number = range(config.roots), config.roots
-    for _ in range(config.depth if config.roots else 0):
-        begin = number
-        for parent in generation:
-            for _ in range(config.children):
-                if number < config.features:
-                    found[number] = parent
-                    number += 1
-        generation = range(begin, number)
-    return found
+    """The parent of each feature; NONE where it has none."""
+    return tree_parents(config.features, config.roots, config.children, config.depth)
 
 
 def normal(count: int, *key: int) -> Float64[np.ndarray, " n"]:

@@ -81,6 +81,7 @@ STUDIES: Mapping[str, Entry] = {
     "superposition": Entry(
         "superposition.config:SuperpositionConfig", "superposition.study:SuperpositionStudy"
     ),
+    "probe": Entry("probe.config:ProbeConfig", "probe.study:ProbeStudy", ("scipy", "sklearn")),
     "compare": Entry("compare.config:CompareConfig", "compare.study:CompareStudy", ("scipy",)),
     "match": Entry("match.config:MatchConfig", "match.study:MatchStudy", ("scipy",)),
 }

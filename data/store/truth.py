@@ -40,6 +40,13 @@ class Truth:
     store: "Store"
     directions_FdD: Float32[np.ndarray, "f d w"]
 
+    @property
+    def parents_F(self) -> Int64[np.ndarray, " f"]:
+        """The parent of each feature; NONE where it has none."""
+        subject, names = self.store.spec["subject"], ("roots", "children", "depth")
+        roots, children, depth = (int(subject.get(name, 0)) for name in names)
+        return tree_parents(len(self.directions_FdD), roots, children, depth)
+
     def features(self, rows: slice | Int[np.ndarray, " n"]) -> Int64[np.ndarray, "n k"]:
         """Numbers of the features that are on in some rows; NONE in places that are left."""
         return self.store.read(FEATURES, rows).astype(np.int64)
@@ -62,6 +69,25 @@ def open_truth(store: "Store") -> Truth:
             "features are known with `tendril harvest synthetic`."
         )
     return Truth(store, store.arrays.constant(f"{TRUTH}/{DIRECTIONS}"))
+
+
+def tree_parents(features: int, roots: int, children: int, depth: int) -> Int64[np.ndarray, " f"]:
+    """The parent of each feature; NONE for roots of trees and features of no tree.
+
+    The first `roots` features are roots; their children follow generation by generation, so that
+    children are rarer than their parents. Other features come last.
+    """
+    found = np.full(features, NONE, np.int64)
+    generation, number = range(roots), roots
+    for _ in range(depth if roots else 0):
+        begin = number
+        for parent in generation:
+            for _ in range(children):
+                if number < features:
+                    found[number] = parent
+                    number += 1
+        generation = range(begin, number)
+    return found
 
 
 def summed(
