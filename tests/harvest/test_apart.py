@@ -238,12 +238,10 @@ def chats(folder: Path, **other: object) -> str:
 
 @pytest.fixture
 def talker(tmp_path: Path) -> str:
-    network = language_subject(models["llama"])
-    tokenizer: Any = tiny_language.tokenizer(
-        [*tiny_language.WORDS[:-3], "user", "assistant", "system"]
-    )
+    words = [*tiny_language.WORDS, "user", "assistant", "system"]
+    tokenizer: Any = tiny_language.tokenizer(words)
     tokenizer.chat_template = TEMPLATE
-    network.module.save_pretrained(tmp_path / "talker")  # type: ignore[operator]
+    tiny_language.network("llama", vocabulary=56).save_pretrained(tmp_path / "talker")
     tokenizer.save_pretrained(tmp_path / "talker")
     return str(tmp_path / "talker")
 
