@@ -8,8 +8,8 @@ from tendril.data.store.provenance import located
 from tendril.data.store.reader import Store
 
 from .config import HarvestConfig, LanguageConfig, StoreConfig, VerifyConfig
+from .fields import image_fields, text_fields
 from .recipes import RECIPES
-from .verify import image_fields, text_fields
 
 
 def harvest_command(store: Store) -> str:

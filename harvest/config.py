@@ -107,6 +107,12 @@ class LanguageConfig(StoreConfig):
     """Number of contexts, from the start of the text; by default all."""
     context: int = 128
     """Tokens in a context, including special tokens."""
+    pad: bool = False
+    """One document a context: shorter ones are padded, and longer ones take several contexts. By
+    default documents are packed end to end."""
+    document_mask: bool = False
+    """Documents that share a context do not attend to each other, and positions begin anew with
+    each."""
     skip_special: bool = True
     """Mark the rows of special tokens (start of text, separators) as invalid."""
     skip_first: int = 0
@@ -116,6 +122,9 @@ class LanguageConfig(StoreConfig):
     token_ids: bool = False
     """The column holds lists of token ids of the subject's tokenizer, without special tokens,
     instead of text."""
+    chat: bool = False
+    """The column holds chats: lists of messages with role and content, which the chat template of
+    the tokenizer turns into text. --column is then `messages` by default."""
     streaming: bool = False
     """Stream a Hugging Face data set instead of downloading it whole."""
     compute: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -4,30 +4,42 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Literal, final
 
+import numpy as np
 import torch
 
 from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.home import home_folder, store_location
+from tendril.data.inputs.chats import COLUMN as CHATS
+from tendril.data.inputs.chats import open_chats
 from tendril.data.inputs.files import irregular_files
-from tendril.data.inputs.packing import Cut
+from tendril.data.inputs.packing import NOBODY, Cut
 from tendril.data.inputs.texts import open_ids, open_text
-from tendril.data.inputs.tokens import Contexts, TokenSource, contexts_of, given_ids, tokenised
+from tendril.data.inputs.tokens import (
+    Contexts,
+    TokenSource,
+    contexts_of,
+    given_ids,
+    rendered,
+    tokenised,
+)
 from tendril.data.store.dtypes import ITEM_BYTES
 from tendril.data.store.folder import SCHEME
 from tendril.data.store.layout import Layout, plan_layout
 from tendril.data.store.spec import StoreSpec
 from tendril.models.sites.hooks import recording
+from tendril.models.subjects.chats import items_of_chats, template_of
 from tendril.models.subjects.generate import is_self, written_by
 from tendril.models.subjects.language import (
     LanguageSubject,
     full_names,
     language_subject,
 )
+from tendril.models.subjects.masks import Masks, masks_for, no_masks
 from tendril.models.subjects.pieces import pieces_of
 from tendril.models.subjects.subject import site_modules
-from tendril.models.subjects.tokenise import check_known, cut_for, tokens_of
+from tendril.models.subjects.tokenise import check_known, cut_for, padded_cut, tokens_of
 from tendril.models.subjects.transformers_networks import one_line
 
 from .config import LanguageConfig
@@ -50,6 +62,7 @@ class LanguagePlan(Plan):
     subject: LanguageSubject
     contexts: Contexts
     inputs_origin: str
+    masks: Masks = no_masks
 
     @property
     def settings(self) -> LanguageConfig:
@@ -86,6 +99,7 @@ class LanguagePlan(Plan):
             self.rule,
             device=self.device,
             dtype=self.config.dtype,
+            masks=self.masks,
         )
 
     def layout(self) -> Layout:
@@ -118,7 +132,7 @@ class LanguagePlan(Plan):
             inputs_per_slice=config.batch_size,
             compressor=config.compressor,
             item_bytes=ITEM_BYTES[config.dtype],
-            columns=("position", "token", "document"),
+            columns=("position", "token", "document", *(("role",) if self.config.chat else ())),
         )
 
     def seconds(self, layout: Layout) -> float:
@@ -134,7 +148,8 @@ class LanguagePlan(Plan):
         return {
             "inputs": self.inputs_origin,
             "subject": self.subject.origin,
-            "column": self.config.column,
+            "column": column_of(self.config),
+            **({"chat": "yes"} if self.config.chat else {}),
             **({"token_ids": "yes"} if self.config.token_ids else {}),
             **({"left_out": f"{self.left_out} rows without text"} if self.left_out else {}),
         }
@@ -154,22 +169,19 @@ def check_tokens(site: str, length: int, one: Sequence[int], two: Sequence[int])
         )
 
 
+def column_of(config: LanguageConfig) -> str:
+    """The column of the documents."""
+    return CHATS if config.chat and config.column == LanguageConfig().column else config.column
+
+
 def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
     """Load the model, pack the text, and fix the identity of the harvest.
 
     Raises ConfigError, and what `open_text` and `language_subject` raise.
     """
-    if config.skip_first < 0:
-        raise ConfigError(
-            f"--skip-first must be a whole number of at least 0; got {config.skip_first}."
-        )
-    if not config.subject:
-        raise ConfigError(
-            "--subject must be the folder of a language model, its name on the Hugging Face hub, "
-            "or package:NAME; got nothing."
-        )
+    _check(config)
     text = None
-    if not is_self(config.inputs) and not config.token_ids:
+    if not is_self(config.inputs) and not config.token_ids and not config.chat:
         text = open_text(config.inputs, config.column, config.streaming)
     folder = Path(config.subject)
     if folder.is_dir() and (irregular := irregular_files(folder)):
@@ -186,10 +198,19 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
             f"got {config.context}."
         )
     cut = cut_for(subject, config.context)
+    packing: Literal["", "alone", "apart"]
+    packing = "alone" if config.pad else "apart" if config.document_mask else ""
+    if packing:
+        cut = padded_cut(subject, config.context, packing)
     check_known(subject, (*cut.prefix, *cut.suffix, *cut.between))
     digest = str(subject.identity["tokenizer"])
     if text:
         source = tokenised(text, tokens_of(subject), digest, pieces_of(subject))
+    elif config.chat:
+        template, items = template_of(subject), items_of_chats(subject)
+        chats = open_chats(config.inputs, items, column_of(config), config.streaming)
+        source = rendered(chats, digest, template)
+        cut = replace(cut, roles=True, between=() if packing else cut.prefix)
     elif config.token_ids:
         ids = open_ids(config.inputs, subject.vocabulary, config.column, config.streaming)
         source = given_ids(ids, digest)
@@ -210,6 +231,7 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
             "digest": contexts.digest,
             "skip_special": config.skip_special,
             "skip_first": config.skip_first,
+            **({"packing": packing} if packing else {}),
         },
         sites=sites,
         positions={"rule": "all"} if everywhere else drawn,
@@ -217,7 +239,47 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
         dtype=config.dtype,
     )
     name = f"{subject.name}-{Path(source.origin).stem}"
-    return LanguagePlan(spec, name, device, config, subject, contexts, source.origin)
+    masks = _masks(subject, contexts, sites, device) if packing else no_masks
+    return LanguagePlan(spec, name, device, config, subject, contexts, source.origin, masks)
+
+
+def _check(config: LanguageConfig) -> None:
+    """Raise ConfigError for fields that are out of range or contradict each other."""
+    if config.skip_first < 0:
+        raise ConfigError(
+            f"--skip-first must be a whole number of at least 0; got {config.skip_first}."
+        )
+    if not config.subject:
+        raise ConfigError(
+            "--subject must be the folder of a language model, its name on the Hugging Face hub, "
+            "or package:NAME; got nothing."
+        )
+    if config.pad and config.document_mask:
+        raise ConfigError(
+            "--document-mask is for documents that share a context; with --pad each has contexts "
+            "of its own. Leave one of them out."
+        )
+    if config.chat and (config.token_ids or is_self(config.inputs)):
+        other = "--token-ids" if config.token_ids else f"--inputs {config.inputs}"
+        raise ConfigError(
+            f"--chat needs a dataset or .jsonl files of chats; got {other} with it. Leave one of "
+            "them out."
+        )
+
+
+def _masks(
+    subject: LanguageSubject, contexts: Contexts, sites: Sequence[str], device: torch.device
+) -> Masks:
+    """The masks that the network needs to leave out padding and to read documents apart."""
+    some = slice(0, CONTEXTS)
+    words = contexts.tokens_BT[some][contexts.documents_BT[some] != NOBODY]
+    tokens_T = np.resize(words, contexts.cut.length).tolist()  # repeated if there are few
+    module, packing = subject.module.to(device), contexts.cut.packing
+    assert packing != "joined"
+    with recording(module, site_modules(subject, sites)) as forward, torch.inference_mode():
+        return masks_for(
+            subject, packing, tokens_T, lambda tokens_BT, named: forward(tokens_BT, **named)
+        )
 
 
 def _packed(source: TokenSource, cut: Cut, config: LanguageConfig) -> Contexts:

@@ -7,10 +7,13 @@ from typing import Literal, final
 import numpy as np
 import torch
 from jaxtyping import Int64
+from torch.nn import functional
 
+from tendril.data.inputs.packing import NOBODY
 from tendril.data.inputs.tokens import Contexts
 from tendril.models.sites.hooks import recording
 from tendril.models.subjects.language import LanguageSubject
+from tendril.models.subjects.masks import Masks, no_masks
 from tendril.models.subjects.subject import site_modules
 
 from .loop import SliceRows
@@ -59,8 +62,13 @@ def language_rows(
     *,
     device: torch.device,
     dtype: str = "float32",
+    masks: Masks = no_masks,
 ) -> Callable[[Sequence[range]], Iterator[SliceRows]]:
-    """The harvesting loop's producer: takes slices of contexts, yields rows of every site."""
+    """The harvesting loop's producer: takes slices of contexts, yields rows of every site.
+
+    The network reads as many positions as the longest context of a slice has; the others are
+    padding, whose rows are zero here, and not valid.
+    """
     subject.module.to(device)
     modules = site_modules(subject, sites)
 
@@ -68,26 +76,43 @@ def language_rows(
         with recording(subject.module, modules) as forward:
             for inputs in slices:
                 tokens_BT = np.array(contexts.tokens_BT[inputs.start : inputs.stop])
+                documents_BT = np.array(contexts.documents_BT[inputs.start : inputs.stop])
                 positions_BP, valid_BP = rule.draw(contexts, inputs)
+                longest = int((documents_BT != NOBODY).sum(axis=1).max())
                 with torch.inference_mode():  # not across a yield: it would apply to the caller
-                    acts = forward(torch.from_numpy(tokens_BT).long().to(device))
+                    read_BT, of_BT = (
+                        torch.from_numpy(part[:, :longest]).long().to(device)
+                        for part in (tokens_BT, documents_BT)
+                    )
+                    acts = forward(read_BT, **masks(of_BT))
+                    rest = tokens_BT.shape[1] - longest
                     rows = {
-                        site: narrowed(_taken(acts[site], positions_BP), dtype) for site in sites
+                        site: narrowed(_taken(_longer(acts[site], rest), positions_BP), dtype)
+                        for site in sites
                     }
-                documents_BT = np.asarray(contexts.documents_BT[inputs.start : inputs.stop])
+                of_text = {"token": tokens_BT, "document": documents_BT}
+                if contexts.roles_BT is not None:
+                    of_text["role"] = np.array(contexts.roles_BT[inputs.start : inputs.stop])
                 yield SliceRows(
                     inputs=inputs,
                     activations=rows,
                     columns={
                         "position": positions_BP.ravel(),
-                        "token": np.take_along_axis(tokens_BT, positions_BP, 1).ravel(),
-                        "document": np.take_along_axis(documents_BT, positions_BP, 1).ravel(),
+                        **{
+                            name: np.take_along_axis(part_BT, positions_BP, 1).ravel()
+                            for name, part_BT in of_text.items()
+                        },
                     },
                     names=[f"context {i}" for i in inputs],
                     valid=valid_BP.ravel(),
                 )
 
     return produce
+
+
+def _longer(acts_BTD: torch.Tensor, positions: int) -> torch.Tensor:
+    """Activations with zeros at further positions."""
+    return functional.pad(acts_BTD, (0, 0, 0, positions)) if positions else acts_BTD
 
 
 def _taken(acts_BTD: torch.Tensor, positions_BP: Int64[np.ndarray, "b p"]) -> torch.Tensor:

@@ -31,6 +31,7 @@ from tendril.models.subjects.subject import OWN
 from tendril.models.subjects.trust import check_named
 
 from .config import HarvestConfig, LanguageConfig, VerifyConfig
+from .fields import image_fields, text_fields
 from .loop import SliceRows
 from .other_batch import MOVED, OtherBatch, with_other_batch
 from .plan import Plan, environment_of
@@ -240,32 +241,6 @@ def _as_passed(plan: Plan, store: Store) -> Plan:
         rest = {k: v for k, v in spec.inputs.items() if k in ("size", "orbit")}
         spec = replace(spec, inputs=as_shown(plan.source, taken) | rest)
     return replace(plan, spec=spec)
-
-
-def text_fields(store: Store) -> dict[str, Any]:
-    """The fields of a LanguageConfig that a store of text records."""
-    inputs = store.spec["inputs"]
-    return {
-        "limit": inputs["contexts"],
-        "column": store.origin.get("column", "text"),
-        "token_ids": "token_ids" in store.origin,
-        "compute": store.spec["subject"].get("compute", "float32"),
-    } | {name: inputs[name] for name in ("context", "skip_special", "skip_first")}
-
-
-def image_fields(config: VerifyConfig, store: Store, place: str) -> dict[str, Any]:
-    """The fields of a HarvestConfig that a store of images records, unless `config` gives them."""
-    inputs, origin = store.spec["inputs"], store.origin
-    normalisation = "" if config.subject else origin.get("normalisation", "")
-    weights = "" if config.subject else located(place, origin.get("weights", ""))
-    orbit = inputs.get("orbit", {})
-    return {k: orbit[k] for k in ("rotations", "reflections", "turn") if orbit} | {
-        "weights": config.weights or weights,
-        "normalisation": config.normalisation or normalisation or "auto",
-        "limit": inputs["count"],
-        "positions": store.spec["positions"]["rule"].replace("all", "uniform"),
-        "tokens": store.spec["subject"].get("tokens", {}).get("keep", "all"),
-    }
 
 
 def _check_same(plan: Plan, store: Store) -> None:

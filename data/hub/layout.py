@@ -39,7 +39,7 @@ RUN_FILES = (
 )
 ARRAYS = (
     *("activations", "scales", "norms", "statistics", "records", "labels", "valid", "input"),
-    *("y", "x", "turn", "position", "token", "document"),
+    *("y", "x", "turn", "position", "token", "document", "role"),
 )
 STORE_FILE = re.compile(rf"(?:(?:{'|'.join(ARRAYS)})/)(?:[^/]+/)*(?:zarr\.json|c(?:/\d+)+)")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")

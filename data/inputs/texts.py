@@ -80,9 +80,9 @@ def open_ids(
         )
 
     def ids_of(row: Mapping[str, Any], where: str) -> list[int] | None:
-        return _ids_of(_cell(row, column, where), f"{where} under {column!r}", vocabulary)
+        return _ids_of(cell(row, column, where), f"{where} under {column!r}", vocabulary)
 
-    return IdSource(*_opened(inputs, column, streaming, ids_of))
+    return IdSource(*opened(inputs, column, streaming, ids_of))
 
 
 def open_text(inputs: str, column: str = "text", streaming: bool = False) -> TextSource:
@@ -102,12 +102,12 @@ def open_text(inputs: str, column: str = "text", streaming: bool = False) -> Tex
         return HELD[inputs] if inputs in HELD else _docstrings()
 
     def text_of(row: Mapping[str, Any], where: str) -> Any:  # mypy would join its types to object
-        return _text_of(_cell(row, column, where), where, column)
+        return _text_of(cell(row, column, where), where, column)
 
-    return TextSource(*_opened(inputs, column, streaming, text_of))
+    return TextSource(*opened(inputs, column, streaming, text_of))
 
 
-def _opened(
+def opened(
     inputs: str,
     column: str,
     streaming: bool,
@@ -167,12 +167,12 @@ def _files(
     return key, str(origin), documents, left_out
 
 
-def _cell(row: Mapping[str, Any], column: str, where: str) -> Any:
+def cell(row: Mapping[str, Any], column: str, where: str, what: str = "its text") -> Any:
     """A cell of a row; `where` names the row. Raises ConfigError if it has no such column."""
     if column not in row:
         has = ", ".join([*map(str, islice(row, SHOWN)), *(["..."] if len(row) > SHOWN else [])])
         raise ConfigError(
-            f"{where} must have its text under {column!r}; got {has or 'no keys'}. Name the right "
+            f"{where} must have {what} under {column!r}; got {has or 'no keys'}. Name the right "
             "key with --column."
         )
     return row[column]

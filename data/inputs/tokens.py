@@ -203,6 +203,14 @@ def given_ids(ids: IdSource, tokenizer: str) -> TokenSource:
     return TokenSource(key, ids.origin, ids.documents, ids.left_out)
 
 
+def rendered(chats: IdSource, tokenizer: str, template: str) -> TokenSource:
+    """A source of the tokens of chats. `tokenizer` is the digest of the tokenizer, and `template`
+    the text of its chat template."""
+    digest = hashlib.sha256(template.encode()).hexdigest()
+    key = {"chats": chats.key, "tokenizer": tokenizer, "template": digest}
+    return TokenSource(key, chats.origin, chats.documents, chats.left_out)
+
+
 def _batches(documents: Iterable[str | Blocks]) -> Iterator[list[str] | Blocks]:
     """At most BATCH documents, and LONG characters, in a call; longer documents alone."""
     batch: list[str] = []

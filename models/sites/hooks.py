@@ -19,7 +19,7 @@ from .dimensions import check_batch, image_size, is_image, layout_of, standard, 
 ALIKE = 1e-2  # allowed difference between an image alone and in a batch, over the largest value
 INPUT = ":in"  # suffix of a module name: the site is the module's input instead of its output
 
-Forward = Callable[[Tensor], dict[str, Tensor]]
+Forward = Callable[..., dict[str, Tensor]]  # inputs, and further arguments of the network by name
 
 
 class _Stop(BaseException):
@@ -44,7 +44,8 @@ class SiteShape:
 def recording(
     module: nn.Module, sites: Mapping[str, tuple[str, ...]], *, all_tokens: bool = False
 ) -> Iterator[Forward]:
-    """Context manager that yields `forward(x)`, which returns the activations at each site.
+    """Context manager that yields `forward(x)`, which returns the activations at each site. Further
+    arguments of `forward` go to the network by name.
 
     A site is the outputs of its modules, concatenated over channels; for a module marked `:in`, its
     first input. Activations of images are views in the layout [B, C, H, W], [B, T, D] or [B, D],
@@ -75,11 +76,11 @@ def recording(
         if last:
             raise _Stop
 
-    def forward(x: Tensor) -> dict[str, Tensor]:
+    def forward(x: Tensor, **named: Tensor) -> dict[str, Tensor]:
         seen: dict[str, Tensor] = {}
         passes.seen = seen
         try:
-            module(x)
+            module(x, **named)
         except _Stop as stop:
             if stop.error:
                 raise stop.error from None

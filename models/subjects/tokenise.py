@@ -1,7 +1,8 @@
 """How texts become tokens and contexts of a language model."""
 
 from collections.abc import Callable, Iterable
-from typing import cast
+from dataclasses import replace
+from typing import Literal, cast
 
 from tendril.data.errors import SubjectError
 from tendril.data.inputs.packing import Cut
@@ -27,6 +28,18 @@ def cut_for(subject: LanguageSubject, length: int) -> Cut:
     between = last if first is None else first
     ahead = () if first is None else (first,)
     return Cut(length, ahead, (), () if between is None else (between,), special)
+
+
+def padded_cut(subject: LanguageSubject, length: int, packing: Literal["alone", "apart"]) -> Cut:
+    """How texts are cut into contexts that padding fills, of one document or of several that are
+    kept apart. Each part of a document begins and ends as a context of `cut_for` does.
+
+    Padding is the tokenizer's own token, else the one that ends or begins a text, else token 0.
+    """
+    tokenizer = subject.tokenizer
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id)
+    pad = next((t for t in known if t is not None and t < subject.vocabulary), 0)
+    return replace(cut_for(subject, length), between=(), packing=packing, pad=pad)
 
 
 def tokens_of(subject: LanguageSubject) -> Callable[[list[str]], list[list[int]]]:

@@ -113,16 +113,25 @@ def held_out_fraction(trained: Sequence[Mapping[str, Any]]) -> float:
 
 def held_out_text(store: Store, fraction: float, limit: int | None) -> JudgedText:
     """The contexts of a store that were held out of training at that fraction; at most `limit` of
-    them, drawn at random, the same ones each time. Raises ConfigError where there are none."""
+    them, drawn at random, the same ones each time. The last token before padding is not kept, since
+    what follows it is no text. Raises ConfigError where there are none."""
     text = text_of(store)
     chosen = _held_out(store, fraction, limit)
     source = f"held-out contexts of {store.name}"
-    return JudgedText(text.tokens_BT[chosen], text.valid_BT[chosen], source)
+    kept_BT, documents_BT = text.valid_BT[chosen], text.documents_BT[chosen]
+    kept_BT[:, :-1] &= documents_BT[:, 1:] >= 0
+    return JudgedText(text.tokens_BT[chosen], kept_BT, source)
 
 
 def _held_out(store: Store, fraction: float, limit: int | None) -> Int64[np.ndarray, " b"]:
     """The numbers of the contexts of `held_out_text`."""
     count, _ = context_shape(store)
+    if store.spec["inputs"].get("packing") == "apart":
+        raise ConfigError(
+            f"the documents in a context of {store.name} were read apart (--document-mask), and "
+            "this study runs the network on whole contexts. Pass --inputs with a text, or harvest "
+            "with --pad."
+        )
     chosen = np.flatnonzero(order.held_out(np.arange(count), fraction))
     if not len(chosen):
         raise ConfigError(

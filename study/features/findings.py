@@ -102,6 +102,7 @@ class FeatureFindings:
         begin = int(self.activity.begin(np.array(row)))
         window = slice(begin, begin + self.activity.window)
         documents = self.text.documents_BT.reshape(-1)[window]
+        documents = documents[documents >= 0]  # without padding, which is last
         borders = np.flatnonzero(np.diff(documents)) + 1
         return Example(
             context=row // length,
@@ -109,8 +110,8 @@ class FeatureFindings:
             document=int(documents[row - begin]),
             value=float(best.value_SN[latent, place]),
             at=row - begin,
-            tokens=self.text.tokens_BT.reshape(-1)[window].astype(np.int64),
-            acts=best.acts_SNW[latent, place],
+            tokens=self.text.tokens_BT.reshape(-1)[window][: len(documents)].astype(np.int64),
+            acts=best.acts_SNW[latent, place][: len(documents)],
             borders=[(int(b), int(documents[b])) for b in borders],
             level=level,
         )

@@ -10,7 +10,7 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from tendril.data import order
 from tendril.data.store.paired import PairedStores
@@ -36,6 +36,12 @@ class Firing:
     latents: tuple[int, ...]
     places: Sequence[Int64[np.ndarray, " _"]]
     values: Sequence[Float32[np.ndarray, " _"]]
+
+    @property
+    def padding_CT(self) -> Bool[np.ndarray, "c t"]:
+        """True for the positions of the contexts that were read that are padding."""
+        padding_CT: Bool[np.ndarray, "c t"] = self.text.documents_BT[self.contexts_C] < 0
+        return padding_CT
 
     def dense(self, member: int) -> Float32[np.ndarray, "c t"]:
         """The activations of one latent; 0 where the row is not valid."""
@@ -166,7 +172,9 @@ def cut(
     """The examples at those places."""
     examples = []
     for row, start in places.tolist():
-        context, span = int(firing.contexts_C[row]), slice(start, start + length)
+        context = int(firing.contexts_C[row])
+        text = length - int(firing.padding_CT[row, start : start + length].sum())  # padding is last
+        span = slice(start, start + text)
         examples.append(
             TextExample(
                 context,
@@ -225,7 +233,8 @@ def examples_of(
     parts = np.array_split(held, count) if count else []
     fractions = order.uniform(count, seed, latent, 2)
     active = [int(p[int(u * len(p))]) for p, u in zip(parts, fractions, strict=True)]
-    silent = silent_places(dense_CT, length, count, seed, latent, 3)
+    taken_CT = np.where(firing.padding_CT, np.float32(1), dense_CT)  # no example is padding
+    silent = silent_places(taken_CT, length, count, seed, latent, 3)
     return LatentExamples(
         latent,
         len(place_N2),
