@@ -19,6 +19,7 @@ from tendril.models.dictionaries.checkpoint import (
     read_json,
 )
 
+from ..core.trained import sparsity_of
 from ..measures.matching import (
     Directions,
     Match,
@@ -97,15 +98,14 @@ def read_run(folder: Path) -> ComparedRun:
 
 FITTED = ("pca", "ica", "nmf", "neurons")
 """Objectives without initial weights; equal seeds say nothing about them."""
-SPARSITIES = ("k", "target_l0", "l0", "l1")
 
 
 def sparsity(config: Mapping[str, Any]) -> str:
     """What sets how many latents of a run are active, e.g. `32` for k, or `l1 0.001`."""
-    name = next((name for name in SPARSITIES if config.get(name)), None)
-    if name is None:
+    found = sparsity_of(config)
+    if found is None:
         return ""
-    return f"{config[name]:g}" if name == "k" else f"{name} {config[name]:g}"
+    return f"{found.value:g}" if found.field == "k" else found.text
 
 
 def same_seed(first: ComparedRun, second: ComparedRun) -> bool:

@@ -39,9 +39,13 @@ def sparsity_of(trained: Mapping[str, Any]) -> TrainedSparsity | None:
     field = "k" if objective in K_SPARSE else "l1" if objective in WITH_L1 else ""
     if objective == "jumprelu":
         field = "target_l0" if trained.get("target_l0") else "l0"
-    if trained.get(field) is None:
+    made = trained.get("dictionary") or {}
+    if not field and made.get("sparsity") == "topk":  # imported
+        field, value = "k", float(made["k"])
+    elif trained.get(field) is None:
         return None
-    value = float(trained[field])
+    else:
+        value = float(trained[field])
     scale = float((trained.get("scales") or {}).get(str(trained.get("site"))) or "nan")
     width = float(trained.get("width") or "nan")
     raw = {"l1": value / scale, "l0": value * width / scale**2}.get(field, value)

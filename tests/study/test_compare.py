@@ -19,7 +19,7 @@ from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.study.compare.config import CompareConfig
-from tendril.study.compare.findings import ComparedRun, same_seed
+from tendril.study.compare.findings import ComparedRun, same_seed, sparsity
 from tendril.study.compare.study import CompareStudy
 from tendril.study.core.study import StudyResult, run_study
 from tendril.study.measures.matching import (
@@ -233,6 +233,7 @@ def test_runs_of_one_seed_are_warned_of_everywhere(tmp_path: Path) -> None:
         near = (
             side + 0.02 * rng.normal(size=side.shape) for side in (made.encoder_SD, made.decoder_SD)
         )
+        told = {"objective": "topk", **told}
         folder = save(tmp_path, f"r{number}", Directions(*near, made.frequency_S), **told)
         (folder / "result.json").write_text(json.dumps({"fvu": 0.1 * (number + 1)}))
     alike = compare_runs(CompareConfig(home=str(tmp_path), run=("r0", "r1")))
@@ -250,6 +251,17 @@ def test_runs_of_one_seed_are_warned_of_everywhere(tmp_path: Path) -> None:
     assert "0 and 1 " in apart.table
     several = compare_runs(CompareConfig(home=str(tmp_path), run=("r0", "r1", "r2")))
     assert several.figures["same_seed_pairs"] == 1
+
+
+def test_a_sparsity_is_that_of_the_objective() -> None:
+    """config.json holds the defaults of all fields, also of those that the objective ignores."""
+    every = {"k": 16, "l1": 0.5, "l0": 0.3, "target_l0": 0.0}
+    assert sparsity(every | {"objective": "relu_l1"}) == "l1 0.5"
+    assert sparsity(every | {"objective": "jumprelu"}) == "l0 0.3"
+    assert sparsity(every | {"objective": "jumprelu", "target_l0": 12.0}) == "target_l0 12"
+    assert sparsity(every | {"objective": "nmf"}) == "16" and sparsity({"objective": "x"}) == ""
+    imported = {"objective": "openai", "imported": {}, "dictionary": {"sparsity": "topk", "k": 32}}
+    assert sparsity(imported) == "32"
 
 
 @pytest.mark.parametrize(
