@@ -16,6 +16,7 @@ from tendril.data.errors import ConfigError
 
 from .classifier.config import ClassifierConfig, classifier
 from .config import TrainConfig, flags_of, near, refuse_unknown
+from .ensemble.config import EnsembleConfig, ensemble
 from .recipes import RECIPES
 from .sweep.recipes import SWEEPS
 
@@ -90,6 +91,7 @@ EXCHANGE: dict[str, Callable[[], ExportConfig | ImportConfig]] = {
     "export": export,
     "import": import_,
 }
+ENSEMBLES: dict[str, Callable[[], EnsembleConfig]] = {"ensemble": ensemble}
 NETWORKS: dict[str, Callable[[], ClassifierConfig]] = {"classifier": classifier}
 
 
@@ -100,13 +102,18 @@ def run_other(name: str, words: Sequence[str]) -> Outcome:
         sys.exit(0)
     if name in SWEEPS:
         return _sweep(name, words)
+    if name in ENSEMBLES:
+        several = parse_flat(name, ENSEMBLES[name], words)
+        from .ensemble.loop import train_ensemble
+
+        return train_ensemble(several).outcome(several.base.home)
     if name in NETWORKS:
         made = parse_flat(name, NETWORKS[name], words)
         from .classifier.loop import train_classifier
 
         return train_classifier(made).outcome(made.home)
     if name not in EXCHANGE:
-        refuse(name, [*RECIPES, *SWEEPS, *NETWORKS, *EXCHANGE])
+        refuse(name, [*RECIPES, *SWEEPS, *ENSEMBLES, *NETWORKS, *EXCHANGE])
     config = parse_flat(name, EXCHANGE[name], words)
     from .exchange import export_run, import_run
 
@@ -181,6 +188,7 @@ def usage() -> str:
     sections: dict[str, Mapping[str, Callable[[], object]]] = {
         "recipes": RECIPES,
         "sweeps": SWEEPS,
+        "ensembles": ENSEMBLES,
         "networks to study": NETWORKS,
         "commands": EXCHANGE,
     }

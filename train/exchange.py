@@ -70,6 +70,12 @@ def export_run(
     metadata: dict[str, Any] = {"trained_by": "tendril", "run": run.resolve().name}
     model, site = (trained.get("subject") or {}).get("name"), trained.get("site")
     sae = load_sae(run)
+    if sae.residual or (sae.sparsity.parts > 1 and not sae.sparsity.elementwise):
+        raise ConfigError(
+            f"the run must be a dictionary with one choice of active latents, as the format of "
+            f"{tool} is; {run.name} is an ensemble, whose members choose by themselves. Export its "
+            "members, which config.json names, or a bagging of ReLU or JumpReLU members."
+        )
     if format == "saelens":
         frequency_S = load_frequency(run) if (run / LATENTS).exists() else None
         metadata = {"model_name": model, "hook_name": site, **metadata}

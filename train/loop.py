@@ -120,13 +120,18 @@ def train(config: TrainConfig, store: Store | None = None) -> TrainResult:
     checkpoint and ends, on one CPU, with the same bits. Processes that torchrun launched train it
     together; rank 0 writes. Raises ConfigError, DeviceError and what `open_store` raises.
     """
-    source = checked_source(config, store)
+    return train_on(config, checked_source(config, store))
+
+
+def train_on(config: TrainConfig, source: Source, without: Sequence[str] = ()) -> TrainResult:
+    """`train` on vectors that are known. `without` names the runs that the
+    source subtracts."""
     keep_freed_memory()
     device = resolve_device(config.device)
     check_memory(config, source.width, device)
     ranks = together(device)
     ranks.rows_of(config.batch_size)
-    run = run_folder(config, source, ranks.ranks)
+    run = run_folder(config, source, ranks.ranks, without)
     check_not_link(run)
     run.mkdir(parents=True, exist_ok=True)
     with only_trainer(run, overwrite=config.overwrite) if ranks.first else nullcontext():
@@ -166,12 +171,16 @@ def checked_source(config: TrainConfig, store: Store | None = None) -> Source:
     return source
 
 
-def run_folder(config: TrainConfig, source: Source, ranks: int = 1) -> Path:
+def run_folder(
+    config: TrainConfig, source: Source, ranks: int = 1, without: Sequence[str] = ()
+) -> Path:
     """The folder of the run of this config on this source. Several processes (`ranks`) read the
     rows in another order than one, and so train another dictionary."""
     identity = config.identity() | {"store": source.store.spec, "site": source.name}
     if source.paired:
         identity |= {"paired_store": source.paired.spec}
+    if without:
+        identity |= {"without": list(without)}
     if ranks > 1:
         identity |= {"ranks": ranks}
     if source.alters:  # earlier versions scaled by all rows: another dictionary

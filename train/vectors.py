@@ -18,8 +18,7 @@ from torch import Tensor
 from tendril.data.errors import ConfigError
 from tendril.data.group.dihedral import Dihedral
 from tendril.data.home import find_store
-from tendril.data.store.moments import OUTLIER_TIMES, moments_of, no_moments
-from tendril.data.store.paired import check_aligned, network_names
+from tendril.data.store.moments import OUTLIER_TIMES, Moments, moments_of, no_moments
 from tendril.data.store.reader import Batches, Store, open_store
 from tendril.data.store.spec import blocks_of, full_site, short_site
 
@@ -43,6 +42,15 @@ Damaged = Callable[[Tensor], Tensor]  # a batch -> the same, as a control damage
 
 @final
 @dataclass(frozen=True)
+class Left:
+    """What other dictionaries leave: a function of vectors, and moments of a sample."""
+
+    of: Damaged
+    moments: Moments
+
+
+@final
+@dataclass(frozen=True)
 class Source:
     """Sites of a store, for one dictionary; with `paired`, sites of the store of another network on
     the same inputs, too: `paired_sites`, or those of the same names."""
@@ -55,6 +63,7 @@ class Source:
     norm_outliers: Rule = "keep"
     outlier_times: float = OUTLIER_TIMES
     paired_sites: tuple[str, ...] = ()
+    left: Left | None = None  # of one site without a group
 
     @property
     def stores(self) -> tuple[tuple[Store, tuple[str, ...]], ...]:
@@ -69,6 +78,8 @@ class Source:
         """What is joined to a vector: name of the part -> store and site."""
         if self.paired is None:
             return {site: (self.store, site) for site in self.sites}
+        from tendril.data.store.paired import network_names  # few runs are of two
+
         named = zip(network_names(self.store, self.paired), self.stores, strict=True)
         return {f"{who}:{s}": (store, s) for who, (store, sites) in named for s in sites}
 
@@ -151,6 +162,8 @@ class Source:
         return Vectors(streams, self._damage(config), config.orbits)
 
     def _damage(self, config: TrainConfig) -> Damaged | None:
+        if self.left:
+            return self.left.of
         if self.group is None:
             return shuffled_units if config.control == "shuffled-units" else None
         from .orbits import Damage
@@ -176,7 +189,7 @@ class Source:
         return {name: self._scale(name, store, site) for name, (store, site) in self.parts.items()}
 
     def _scale(self, name: str, store: Store, site: str) -> float:
-        moments = store.moments(site)
+        moments = self._moments(store, site)
         size = float((moments.variance + moments.mean**2).sum())
         if not math.isfinite(size):
             from .checks import refuse_not_finite
@@ -201,11 +214,14 @@ class Source:
         rows of the store, or, if rows are dropped or capped, of a sample of the others."""
         if not self.alters:
             return {
-                name: channels_of(store.moments(site), store.width(site))
+                name: channels_of(self._moments(store, site), store.width(site))
                 for name, (store, site) in self.parts.items()
             }
         found = {id(store): self._sampled(store, sites) for store, sites in self.stores}
         return {name: found[id(store)][site] for name, (store, site) in self.parts.items()}
+
+    def _moments(self, store: Store, site: str) -> Moments:
+        return self.left.moments if self.left else store.moments(site)
 
     def _sampled(self, store: Store, sites: Sequence[str]) -> dict[str, Channels]:
         """`channels` of a store from a sample of its rows, the same for all seeds."""
@@ -357,6 +373,8 @@ def source_of(config: TrainConfig, store: Store) -> Source:
     if not config.paired_store:
         return Source(store, sites, None, *how)
     paired = open_store(find_store(config.paired_store, config.home))
+    from tendril.data.store.paired import check_aligned
+
     theirs = stored_sites(paired, config.paired_sites or sites)
     check_aligned(store, paired)
     return Source(store, sites, paired, *how, theirs)

@@ -87,7 +87,10 @@ class GroupFields(TypedDict):
     reflections: bool
 
 
-class SAEFields(TypedDict):
+Parts = TypedDict("Parts", {"parts": int, "residual": bool}, total=False)  # noqa: UP013  short
+
+
+class SAEFields(Parts):
     """The entries of `dictionary` in config.json for an SAE."""
 
     width: int

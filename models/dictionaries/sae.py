@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -75,14 +76,29 @@ class SAE(Stored):
     has thresholds. Vectors are rows, as in SAELens; papers write W_enc and W_dec transposed.
     Parameters are zero until `initialised` or a checkpoint fills them.
 
+    If `residual`, the latents are blocks (`sparsity.parts`), each of which encodes what those
+    before it leave; see `ensemble`:
+
+        z_j = sparsity((x - sum_{i < j} z_i W_dec,i) W_enc,j + b_enc,j)
+
     Source: Bricken et al., Towards monosemanticity (Anthropic, 2023), for the form with
     `pre_bias`; Anthropic's circuits update of April 2024 for the one without. The sparsity
     functions name their own sources.
     """
 
-    def __init__(self, width: int, latents: int, sparsity: Sparsity, *, pre_bias: bool) -> None:
+    def __init__(
+        self,
+        width: int,
+        latents: int,
+        sparsity: Sparsity,
+        *,
+        pre_bias: bool,
+        residual: bool = False,
+    ) -> None:
         super().__init__(width, latents)
-        self.sparsity, self.pre_bias = sparsity, pre_bias
+        if sparsity.parts < 1 or latents % sparsity.parts or (residual and pre_bias):
+            raise ValueError("latents must be equal parts, and residual ones read x itself")
+        self.sparsity, self.pre_bias, self.residual = sparsity, pre_bias, residual
         self.W_enc = nn.Parameter(torch.zeros(width, latents))
         self.b_enc = nn.Parameter(torch.zeros(latents))
         zero_S = torch.zeros(latents)
@@ -96,12 +112,27 @@ class SAE(Stored):
         Equal to (x - b_dec) W_enc + b_enc up to rounding, but b_dec passes through W_enc once
         instead of once per vector, which makes the backward pass cheaper.
         """
+        if self.residual:
+            pre_NS = self._pre_of_residuals(x_ND)
+            return pre_NS if latents is None else pre_NS[..., latents]
         W_enc: Tensor = self.W_enc
         b_enc: Tensor = self.b_enc
         if latents is not None:
             W_enc, b_enc = W_enc[:, latents], b_enc[latents]
         bias_S = b_enc - self.b_dec @ W_enc if self.pre_bias else b_enc
         return functional.linear(x_ND, W_enc.T, bias_S)
+
+    def _pre_of_residuals(self, x_ND: Float[Tensor, "*n d"]) -> Float[Tensor, "*n s"]:
+        each = self.latents // self.sparsity.parts
+        one = replace(self.sparsity, parts=1)
+        left_ND, found = x_ND, []
+        for start in range(0, self.latents, each):
+            part = slice(start, start + each)
+            pre_NS = functional.linear(left_ND, self.W_enc[:, part].T, self.b_enc[part])
+            threshold_S = None if self.threshold is None else self.threshold[part]
+            left_ND = left_ND - one(pre_NS, threshold_S) @ self.W_dec[part]
+            found.append(pre_NS)
+        return torch.cat(found, dim=-1)
 
     def encode(self, x_ND: Float[Tensor, "*n d"]) -> Float[Tensor, "*n s"]:
         """z = sparsity(pre(x))."""
@@ -138,14 +169,18 @@ class SAE(Stored):
             "sparsity": self.sparsity.name,
             "k": self.sparsity.k,
             "pre_bias": self.pre_bias,
+            **({"parts": self.sparsity.parts} if self.sparsity.parts > 1 else {}),
+            **({"residual": True} if self.residual else {}),
         }
 
 
 def described(description: Mapping[str, Any]) -> SAE:
     """Build the SAE of a description, with all parameters zero."""
-    sparsity = Sparsity(description["sparsity"], int(description["k"]))
+    parts = int(description.get("parts", 1))
+    sparsity = Sparsity(description["sparsity"], int(description["k"]), parts)
     width, latents = int(description["width"]), int(description["latents"])
-    return SAE(width, latents, sparsity, pre_bias=bool(description["pre_bias"]))
+    bias, residual = bool(description["pre_bias"]), bool(description.get("residual", False))
+    return SAE(width, latents, sparsity, pre_bias=bias, residual=residual)
 
 
 @torch.no_grad()

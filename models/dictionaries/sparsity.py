@@ -57,16 +57,23 @@ class Sparsity:
 
     All functions are homogeneous: f(c pre, c threshold) = c f(pre, threshold) for c > 0. A scale
     of the activations can therefore be folded into biases and thresholds (see `folding`).
+
+    With several `parts` the latents are as many equal blocks, one after another, and TopK chooses
+    k in each of them.
     """
 
     name: SparsityName
     k: int = 0
+    parts: int = 1
 
     def __call__(
         self, pre_NS: Float[Tensor, "*n s"], threshold_S: Float[Tensor, " s"] | None = None
     ) -> Float[Tensor, "*n s"]:
         if self.name == "topk":
-            return topk(pre_NS, self.k)
+            if self.parts == 1:
+                return topk(pre_NS, self.k)
+            blocks = pre_NS.reshape(*pre_NS.shape[:-1], self.parts, -1)
+            return topk(blocks, self.k).flatten(-2)
         if self.thresholded:
             assert threshold_S is not None, "jumprelu needs thresholds"
             return jumprelu(pre_NS, threshold_S)

@@ -1,0 +1,1 @@
+"""Several dictionaries that are one: bagging and boosting."""
