@@ -19,7 +19,7 @@ from tendril.models.dictionaries.checkpoint import (
     read_json,
 )
 
-from ..core.trained import sparsity_of
+from ..core.trained import same_start, sparsity_of
 from ..measures.matching import (
     Directions,
     Match,
@@ -96,24 +96,12 @@ def read_run(folder: Path) -> ComparedRun:
     )
 
 
-FITTED = ("pca", "ica", "nmf", "neurons")
-"""Objectives without initial weights; equal seeds say nothing about them."""
-
-
 def sparsity(config: Mapping[str, Any]) -> str:
     """What sets how many latents of a run are active, e.g. `32` for k, or `l1 0.001`."""
     found = sparsity_of(config)
     if found is None:
         return ""
     return f"{found.value:g}" if found.field == "k" else found.text
-
-
-def same_seed(first: ComparedRun, second: ComparedRun) -> bool:
-    """True if two runs began with weights drawn from one seed. Of two sizes the smaller one's
-    are among those of the larger one, or may be, so sizes are not asked for."""
-    seeds = [run.config.get("seed") for run in (first, second)]
-    fitted = any(run.config.get("objective") in FITTED for run in (first, second))
-    return seeds[0] is not None and seeds[0] == seeds[1] and not fitted
 
 
 def seed_warning(pairs: Sequence[Mapping[str, Any]]) -> str | None:
@@ -165,7 +153,7 @@ def of_pair(first: ComparedRun, second: ComparedRun, found: Match) -> dict[str, 
     return {
         "first": first.name,
         "second": second.name,
-        "same_seed": same_seed(first, second),
+        "same_seed": same_start(first.config, second.config),
         "shared": round(float(shared.mean()), 4),
         "shared_firing": round(float(shared[firing].mean()), 4) if firing.any() else None,
         "encoder_cosine": round(float(found.encoder_M.mean()), 4),

@@ -10,6 +10,10 @@ K_SPARSE = ("topk", "batch_topk", "matryoshka", *BASELINES)
 WITH_L1 = ("relu_l1", "tied", "gated")
 
 
+FITTED = ("pca", "ica", "nmf", "neurons")
+"""Objectives without initial weights; equal seeds say nothing about them."""
+
+
 @final
 @dataclass(frozen=True)
 class TrainedSparsity:
@@ -65,6 +69,14 @@ def setting_text(trained: Mapping[str, Any]) -> str:
     if (control := trained.get("control") or "none") != "none":
         parts.append(str(control))
     return ", ".join(parts)
+
+
+def same_start(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """True if two runs began with weights drawn from one seed. Of two sizes the smaller one's
+    are among those of the larger one, or may be, so sizes are not asked for."""
+    seeds = [one.get("seed") for one in (first, second)]
+    fitted = any(one.get("objective") in FITTED for one in (first, second))
+    return seeds[0] is not None and seeds[0] == seeds[1] and not fitted
 
 
 def series_name(trained: Mapping[str, Any]) -> str:

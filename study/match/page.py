@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
+from tendril.data.store.spec import short_site
 from tendril.data.store.tables import columns
 
 from ..page.charts import Axis, Series, chart
@@ -14,8 +15,9 @@ from .skipping import skip_rows
 
 HEADER = ("from", "to", "matched by", "pairs alive", "correlation", "best possible", "unfolded",
           "random pairs", f"above {HOLDS:g}", "same partner", "gap")  # fmt: skip
-BINS = 40
-COLUMN, ROW, NODE = 210.0, 26.0, 7.0
+BINS = 24
+ROW, LABEL, NUMBER, LINE, GAP = 24.0, 172.0, 46.0, 44.0, 16.0
+MOST_LETTERS = 19
 
 
 def rows(figures: Mapping[str, Any]) -> list[list[str]]:
@@ -26,7 +28,12 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
             "correlation", "correlation_by_activations", "correlation_unfolded",
             "correlation_random", "above_half", "same_as_by_activations")]  # fmt: skip
         texts = [f"{value:.2f}" if value != "" else "" for value in values]
-        about = [one["first"], one["second"], one["by"], f"{one['living_pairs']} of {one['pairs']}"]
+        about = [
+            short_site(one["first"]),
+            short_site(one["second"]),
+            one["by"],
+            f"{one['living_pairs']} of {one['pairs']}",
+        ]
         found.append([*about, *texts, f"{one['gap']:.2g}"])
     return found
 
@@ -45,15 +52,21 @@ def headline(figures: Mapping[str, Any]) -> str:
     said = (
         f"{figures['chains_above_half']} of {figures['chains']} chains of living latents have a "
         f"correlation above {HOLDS:g} at every link; the first link's mean is "
-        f"{first['correlation']}, that of random pairs {first['correlation_random']}."
+        f"{_number(first['correlation'])}, that of random pairs "
+        f"{_number(first['correlation_random'])}."
     )
     if figures["skipped"]:
         one = figures["skipped"][-1]
         said += (
-            f" With {one['second']} replaced by the matched code of {one['first']}, cross-entropy "
+            f" With {short_site(one['second'])} replaced by the matched code of "
+            f"{short_site(one['first'])}, cross-entropy "
             f"rises by {one['matched']:.2f} (random partners {one['random partners']:.2f})."
         )
     return said
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.2f}"
 
 
 def context(found: Matched, shown: int) -> dict[str, Any]:
@@ -81,7 +94,13 @@ def _histogram(found: Matched) -> Markup:
     for link in found.links:
         known = link.correlation_S[np.isfinite(link.correlation_S)]
         counts, _ = np.histogram(np.clip(known, edges[0], edges[-1]), edges)
-        series.append(Series(f"{link.first} to {link.second}", middle, counts.astype(float)))
+        series.append(
+            Series(
+                f"{short_site(link.first)} to {short_site(link.second)}",
+                middle,
+                counts.astype(float),
+            )
+        )
     return chart(series, Axis("correlation of a pair"), Axis("pairs", from_zero=True))
 
 
@@ -90,31 +109,41 @@ def drawing(found: Matched, shown: int) -> Markup:
     latents_CL, links_CK = found.chains.latents_CL[:shown], found.chains.links_CK[:shown]
     if not len(latents_CL):
         return Markup("")
-    layers = latents_CL.shape[1]
-    texts = any(found.words)
-    height, width = ROW * (len(latents_CL) + 1), COLUMN * layers
+    layers, texts = latents_CL.shape[1], any(found.words)
+    column = LABEL + LINE + GAP if texts else NUMBER + LINE + GAP
+    start = column - LINE - GAP / 2
+    height, width = (
+        ROW * (len(latents_CL) + 1),
+        column * (layers - 1) + (LABEL if texts else NUMBER),
+    )
     parts = [
-        f'<text x="{COLUMN * i:g}" y="-4" font-weight="600">{escape(site)}</text>'
+        f'<text x="{column * i:g}" y="-6" font-weight="600">{escape(short_site(site))}</text>'
         for i, site in enumerate(found.sites)
     ]
     for c, (latents, strengths) in enumerate(zip(latents_CL, links_CK, strict=True)):
-        y = ROW * (c + 0.6)
+        y = ROW * (c + 0.7)
         for k, r in enumerate(strengths):
-            start, end = COLUMN * k + NODE * 2, COLUMN * (k + 1) - NODE
-            under = y + (8 if texts else 0)
+            strength = max(float(r), 0.0)
             parts.append(
-                f'<path class="ink" style="stroke-width:{0.5 + 3 * max(float(r), 0):.2f};'
-                f'stroke-opacity:{0.25 + 0.6 * max(float(r), 0):.2f}" '
-                f'd="M{start:.0f} {under:.0f}H{end:.0f}"><title>correlation {r:.3f}</title></path>'
+                f'<path class="ink" style="stroke-width:{0.5 + 4 * strength:.2f};stroke-opacity:'
+                f'{0.2 + 0.7 * strength:.2f}" d="M{column * k + start:.0f} {y - 4:.0f}h{LINE:g}">'
+                f"<title>correlation {r:.3f}</title></path>"
             )
         for i, latent in enumerate(latents):
-            words = found.words[i].get(int(latent), "") if found.words else ""
+            words = found.words[i].get(int(latent), "") if texts else ""
             parts.append(
-                f'<text x="{COLUMN * i:g}" y="{y:.0f}"><tspan class="number">{int(latent)}</tspan>'
-                f'<tspan dx="6" class="soft">{escape(words[:26])}</tspan></text>'
+                f'<text x="{column * i:g}" y="{y:.0f}"><tspan class="number">{int(latent)}</tspan>'
+                f'<tspan dx="6" class="soft">{escape(_cut(words))}</tspan></text>'
             )
     return Markup(
-        f'<svg class="chains" style="min-width:{width:.0f}px" viewBox="-4 -20 {width:.0f} '
-        f'{height + 20:.0f}" role="img" aria-label="Chains of matched latents">{"".join(parts)}'
+        f'<svg class="chains" style="min-width:{width:.0f}px" viewBox="-4 -22 {width:.0f} '
+        f'{height + 22:.0f}" role="img" aria-label="Chains of matched latents">{"".join(parts)}'
         "</svg>"
     )
+
+
+def _cut(words: str) -> str:
+    """As many whole words as have room."""
+    while len(words) > MOST_LETTERS and " " in words:
+        words = words.rpartition(" ")[0]
+    return words[:MOST_LETTERS]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tendril.data.store.spec import short_site
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.sites.language_splice import TokenBatch, kept_mean, next_token_sums
 from tendril.models.sites.splice import (
@@ -134,5 +135,7 @@ def skip_rows(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     rows = [["layer replaced", "by the code of", "cross-entropy as it is", *names]]
     for one in found:
         cells = [f"+{one[name]:.3f}" if one[name] >= 0 else f"{one[name]:.3f}" for name in names]
-        rows.append([one["second"], one["first"], f"{one[CLEAN]:.3f}", *cells])
+        rows.append(
+            [short_site(one["second"]), short_site(one["first"]), f"{one[CLEAN]:.3f}", *cells]
+        )
     return rows

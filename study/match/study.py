@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from tendril.data.store.spec import short_site
 from tendril.models.dictionaries.checkpoint import read_config
 from tendril.models.dictionaries.sae import SAE
 
@@ -18,6 +19,7 @@ from ..core.report import write_csv, write_records
 from ..core.stores import training_warnings
 from ..core.study import Study
 from ..core.token_text import readable
+from ..core.trained import same_start
 from . import page
 from .config import MatchConfig
 from .findings import Link, Matched, chains_of, direct_agreement, link_of
@@ -50,10 +52,10 @@ class MatchStudy(Study[MatchConfig, MatchInputs, Matched]):
         return inputs.identity()
 
     def remarks(self, config: MatchConfig, inputs: MatchInputs) -> list[str]:
-        return training_warnings(inputs.runs)
+        return [*_same_start(inputs), *training_warnings(inputs.runs)]
 
     def title(self, config: MatchConfig, inputs: MatchInputs) -> str:
-        return f"Latents of {labelled(inputs.sites)} matched"
+        return f"Latents of {labelled([short_site(site) for site in inputs.sites])} matched"
 
     def label(self, config: MatchConfig, inputs: MatchInputs) -> str:
         return f"{inputs.store.name}-{inputs.sites[0]}-{inputs.sites[-1]}"
@@ -125,6 +127,19 @@ class MatchStudy(Study[MatchConfig, MatchInputs, Matched]):
         return page.context(findings, config.shown)
 
 
+def _same_start(inputs: MatchInputs) -> list[str]:
+    """A warning where successive runs have one seed, and so the same initial decoder rows."""
+    trained = [read_config(run) for run in inputs.runs]
+    alike = [one for one, other in pairwise(trained) if same_start(one, other)]
+    if not alike or len({int(one["dictionary"]["width"]) for one in trained}) > 1:
+        return []
+    return [
+        "Successive runs have the same seed, so their initial directions are the same random "
+        "numbers, and latents of one number may be partners for that reason alone. Train runs of "
+        "different sites with different --seed."
+    ]
+
+
 def _agree(link: Link) -> list[int | str]:
     return [""] * len(link.partner_S) if link.agree_S is None else [int(a) for a in link.agree_S]
 
@@ -149,7 +164,8 @@ def _words(
         strongest = np.argsort(-columns.data[place], kind="stable")
         seen = dict.fromkeys(int(tokens[n]) for n in columns.indices[place][strongest])
         found[latent] = " ".join(
-            f"“{piece.strip() or piece!r}”" for piece in readable(tokenizer, list(seen)[:EXAMPLES])
+            f"“{piece.strip() or repr(piece)[1:-1]}”"
+            for piece in readable(tokenizer, list(seen)[:EXAMPLES])
         )
     return found
 

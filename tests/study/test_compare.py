@@ -19,9 +19,10 @@ from tendril.models.dictionaries.checkpoint import save_dictionary
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.dictionaries.sparsity import Sparsity
 from tendril.study.compare.config import CompareConfig
-from tendril.study.compare.findings import ComparedRun, same_seed, sparsity
+from tendril.study.compare.findings import sparsity
 from tendril.study.compare.study import CompareStudy
 from tendril.study.core.study import StudyResult, run_study
+from tendril.study.core.trained import same_start
 from tendril.study.measures.matching import (
     Directions,
     antipodal_pairs,
@@ -278,5 +279,4 @@ def test_a_sparsity_is_that_of_the_objective() -> None:
 def test_which_runs_begin_alike(
     first: dict[str, object], second: dict[str, object], same: bool
 ) -> None:
-    runs = [ComparedRun("a", dict(told), some()) for told in (first, second)]
-    assert same_seed(*runs) is same
+    assert same_start(first, second) is same
