@@ -17,6 +17,7 @@ from tendril.study.measures.activation_patching import (
     curve,
     random_basis,
 )
+from tendril.study.measures.skipped_blocks import blocks_up_to
 from tendril.study.patching.config import PatchingConfig
 from tendril.study.patching.findings import ability
 from tendril.study.patching.prompts import TEMPLATES, generated_pairs
@@ -123,6 +124,26 @@ def test_the_order_is_the_best_of_all_subsets_for_the_right_dictionary(
     for part in (0.5, 0.8):
         fewest = next(n for n, kl in enumerate(best) if kl <= best[0] - part * (best[0] - best[5]))
         assert found.needed(part, best[5]) == fewest > 0
+
+
+def test_blocks_that_are_passed_over_change_nothing(
+    subject: LanguageSubject, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    basis = random_basis(WIDTH, 1, torch.device("cpu"))
+    found = []
+    for _ in range(2):
+        patching = Patching(subject, "blocks.0.hook_resid_post", pairs, basis, "after", 4)
+        edits = torch.stack([patching.edit(torch.arange(WIDTH) < n) for n in (0, 5, WIDTH)])
+        found.append(patching.kl(edits.flatten(0, 1)))
+        monkeypatch.setattr(
+            "tendril.study.measures.activation_patching.blocks_up_to", lambda *_: []
+        )
+    assert torch.equal(*found)
+    assert found[0][: len(pairs)].max() > 0.01
+    (first, *_) = blocks = blocks_up_to(subject.module, ("model.layers.0",), pairs.base_PT)
+    assert len(blocks) == 1 and "forward" not in vars(first)
+    assert blocks_up_to(subject.module, ("model.layers.0.mlp",), pairs.base_PT) == []
+    assert blocks_up_to(subject.module, ("model.layers.0:in",), pairs.base_PT) == []
 
 
 def test_intervals_over_pairs() -> None:
