@@ -11,7 +11,7 @@ from ..measures.latent_causes import Place
 from .config import CausesConfig
 from .findings import TOP, Cause, Example, Node, Tree, tree_figures
 
-WIDE, HIGH, GAP, ACROSS = 190.0, 52.0, 14.0, 300.0  # of the boxes of the drawing, in its units
+WIDE, HIGH, GAP, ACROSS = 190.0, 52.0, 14.0, 290.0  # of the boxes of the drawing, in its units
 THICK = 9.0  # width of the edge of a cause that takes all away
 LISTED = 10  # causes in a latent's table
 

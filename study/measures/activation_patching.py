@@ -23,6 +23,8 @@ from tendril.models.sites.splice import splicing, to_parts, to_vectors
 from tendril.models.subjects.language import LanguageSubject
 from tendril.models.subjects.subject import site_modules
 
+from .skipped_blocks import blocks_up_to, passed_over
+
 RESAMPLED = 500  # sets of pairs drawn for an interval
 STEPS = 8  # between the base prompt and the counterfactual one, where gradients are taken
 
@@ -135,6 +137,7 @@ class Patching:
     ) -> None:
         self._module, self._names = subject.module, site_modules(subject, [site])[site]
         self._pairs, self._batch = pairs, batch
+        self._skipped = blocks_up_to(self._module, self._names, pairs.base_PT[:1])
         self.directions_FD = features.directions_FD
         with splicing(self._module, self._names) as splice, torch.no_grad():
             self._base = splice.read(pairs.base_PT)
@@ -169,7 +172,7 @@ class Patching:
             rounds = len(edit_QTD) // len(self._pairs)
             which = torch.arange(len(self._pairs), device=edit_QTD.device).repeat(rounds)
         found = []
-        with splicing(self._module, self._names) as splice:
+        with splicing(self._module, self._names) as splice, passed_over(self._skipped):
             for some, edit in zip(
                 torch.split(which, self._batch), torch.split(edit_QTD, self._batch), strict=True
             ):

@@ -26,9 +26,10 @@ class PatchingConfig(LanguageConfig):
     fitted: int = 32
     """Number of pairs among those that decide the order of the features. The others are
     reported."""
-    prompts: Literal["dialogue", "ioi"] = "dialogue"
-    """Templates: dialogue (who is spoken to, in the words of children's stories), or ioi (who is
-    given something, for models that can do the usual task)."""
+    prompts: Literal["dialogue", "ioi", "conversa"] = "dialogue"
+    """Templates: dialogue (who is spoken to, in the words of children's stories), ioi (who is
+    given something, for models that can do the usual task), or conversa (the same in
+    Portuguese)."""
     change: Literal["name", "same-name", "speaker"] = "name"
     """What the counterfactual prompt changes: name (the name that should come next, everywhere),
     same-name (as name, with the same two names in all pairs, so that one order of features can

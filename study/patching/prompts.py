@@ -2,7 +2,7 @@
 
 The task is indirect object identification (Wang et al. 2211.00593): of two names, the one that
 does not speak or give comes next. The `dialogue` templates use words after which a model of
-children's stories predicts names at all.
+children's stories predicts names at all, and `conversa` is in Portuguese, spelled as around 1900.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,12 +40,27 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
         "{a} and {b} were good friends. {speaker} gave a cake to",
         "After {a} and {b} went to the house, {speaker} gave the red hat to",
     ),
+    "conversa": (
+        "{a} e {b} estavam na sala. {speaker} disse a",
+        "{a} e {b} foram ao jardim. {speaker} deu uma flor a",
+        "{a} e {b} eram amigos. {speaker} escreveu uma carta a",
+        "Um dia, {a} e {b} foram ao theatro. {speaker} deu o bilhete a",
+        "{a} foi á casa de {b}. {speaker} falou a",
+        "Quando {a} e {b} chegaram, {speaker} deu o livro a",
+        "{a} e {b} sahiram juntos. {speaker} contou tudo a",
+        "{a} e {b} estavam na rua. {speaker} deu a mão a",
+    ),
 }
 NAMES = (
     *("Lily", "Tim", "Timmy", "Tom", "Ben", "Sam", "Max", "Mia", "Sue", "Anna", "Bob", "Jack"),
     *("Sara", "Lucy", "Amy", "John", "Mary", "Jane", "Bill", "Kate", "Mark", "Paul", "Emma"),
     *("Alice", "David", "James", "Peter", "Sarah", "Laura", "Simon", "Julia", "Martin", "Fred"),
 )
+PORTUGUESE = (
+    *("Rubião", "Sophia", "Flora", "Maria", "Capitú", "Ayres", "Pedro", "Paulo", "Anna", "Carlos"),
+    *("Helena", "Estella", "Jorge", "Luiz", "Julia", "Clara", "Bento", "Rita", "Camillo"),
+)
+Prompts = Literal["dialogue", "ioi", "conversa"]
 Change = Literal["name", "same-name", "speaker"]
 ENOUGH = 8  # with so many names of one token, longer names are not used
 
@@ -56,7 +71,7 @@ def generated_pairs(
     seed: int,
     change: Change,
     names: Sequence[str] = (),
-    prompts: Literal["dialogue", "ioi"] = "dialogue",
+    prompts: Prompts = "dialogue",
 ) -> Pairs:
     """`count` different pairs, a pure function of (tokenizer, seed).
 
@@ -67,7 +82,7 @@ def generated_pairs(
     differ. Raises ConfigError where the tokenizer leaves too few names.
     """
     templates = TEMPLATES[prompts]
-    pieces = _pieces(subject, names or NAMES)
+    pieces = _pieces(subject, names or (PORTUGUESE if prompts == "conversa" else NAMES))
     wanted = 2 if change == "speaker" else 3
     fitting = [drawn for drawn in permutations(pieces, wanted) if _alike(drawn, pieces)]
     if change == "same-name" and fitting:

@@ -1,6 +1,7 @@
 """ACDC orders against a literal form of Algorithm 4.1 and against all subsets of features."""
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tendril.study.measures.activation_patching import (
     curve,
     random_basis,
 )
+from tendril.study.measures.skipped_blocks import blocks_up_to
 from tendril.study.patching.config import PatchingConfig
 from tendril.study.patching.findings import ability
 from tendril.study.patching.prompts import TEMPLATES, generated_pairs
@@ -28,12 +30,10 @@ NAMES = ("Ann", "Bo", "Cy", "Di", "Ed")
 Subsets = dict[frozenset[int], np.ndarray]
 
 
-@pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> LanguageSubject:
-    """A random model of large weights that knows the words of the prompts."""
-    folder = tmp_path_factory.mktemp("model")
-    told = [t.format(a=n, b=n, speaker=n, other=n) for t in TEMPLATES["dialogue"] for n in NAMES]
-    words = sorted({w for text in told for w in text.split()} | {"to"})
+def model_of(folder: Path, prompts: str) -> LanguageSubject:
+    """A random model of large weights that knows the words of some prompts."""
+    told = [t.format(a=n, b=n, speaker=n, other=n) for t in TEMPLATES[prompts] for n in NAMES]
+    words = sorted({w for text in told for w in text.split()} | {"to"} | set(NAMES))
     tokenizer = tiny_language.tokenizer(words)
     model = tiny_language.network("llama", layers=2, vocabulary=len(tokenizer), width=WIDTH)
     generator = torch.Generator().manual_seed(0)
@@ -43,6 +43,11 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> LanguageSubject:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return language_subject(str(folder))
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> LanguageSubject:
+    return model_of(tmp_path_factory.mktemp("model"), "dialogue")
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,26 @@ def test_the_order_is_the_best_of_all_subsets_for_the_right_dictionary(
         assert found.needed(part, best[5]) == fewest > 0
 
 
+def test_blocks_that_are_passed_over_change_nothing(
+    subject: LanguageSubject, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    basis = random_basis(WIDTH, 1, torch.device("cpu"))
+    found = []
+    for _ in range(2):
+        patching = Patching(subject, "blocks.0.hook_resid_post", pairs, basis, "after", 4)
+        edits = torch.stack([patching.edit(torch.arange(WIDTH) < n) for n in (0, 5, WIDTH)])
+        found.append(patching.kl(edits.flatten(0, 1)))
+        monkeypatch.setattr(
+            "tendril.study.measures.activation_patching.blocks_up_to", lambda *_: []
+        )
+    assert torch.equal(*found)
+    assert found[0][: len(pairs)].max() > 0.01
+    (first, *_) = blocks = blocks_up_to(subject.module, ("model.layers.0",), pairs.base_PT)
+    assert len(blocks) == 1 and "forward" not in vars(first)
+    assert blocks_up_to(subject.module, ("model.layers.0.mlp",), pairs.base_PT) == []
+    assert blocks_up_to(subject.module, ("model.layers.0:in",), pairs.base_PT) == []
+
+
 def test_intervals_over_pairs() -> None:
     same_NP = np.repeat(np.array([[1.0], [0.6], [0.3], [0.0]]), 6, axis=1)
     certain = Curve([1.0, 0.6, 0.3, 0.0], [0.0] * 4, same_NP)
@@ -141,5 +166,14 @@ def test_a_random_model_has_not_been_shown_to_do_the_task(subject: LanguageSubje
     assert able["prompts"] == 96
     assert able["low"] < able["right"] < able["high"]
     assert not able["can"]
+    assert (able["low"] > 0.2) and (able["high"] < 0.8)
     with pytest.raises(ConfigError, match="--acdc must be 0 or more"):
         PatchingConfig(acdc=-1).check()
+
+
+def test_portuguese_prompts_end_before_the_name(tmp_path: Path) -> None:
+    made = generated_pairs(model_of(tmp_path, "conversa"), 40, 0, "name", NAMES, "conversa")
+    assert len(set(made.texts)) == 40
+    for base, counter in made.texts:
+        assert base.split()[-1] == counter.split()[-1] == "a"
+        assert sum(x != y for x, y in zip(base.split(), counter.split(), strict=True)) == 1
