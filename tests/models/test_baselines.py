@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tendril.models.dictionaries.baselines import ica, neurons, pca, random
+from tendril.data.errors import ConfigError
+from tendril.models.dictionaries.baselines import ica, neurons, nmf, pca, random
 from tendril.train.metrics import evaluate
 
 R, D = 4000, 8
@@ -64,3 +65,27 @@ def test_neurons_keep_the_largest_numbers_of_a_vector() -> None:
     positive = neurons(x_ND.abs(), 2)
     assert positive.latents == 3
     assert positive(x_ND.abs())[0].tolist() == [3, 5, 0]
+
+
+def test_nmf_is_nearer_to_the_parts_of_vectors_than_pca() -> None:
+    rng = np.random.default_rng(0)
+    parts_CD = np.zeros((12, 12))
+    for number in range(12):
+        parts_CD[number, [number, (number + 1) % 12, (number + 3) % 12]] = (1.0, 0.7, 0.4)
+    unit_CD = parts_CD / np.linalg.norm(parts_CD, axis=1, keepdims=True)
+    z_RC = rng.exponential(size=(3000, 12)) * (rng.random((3000, 12)) < 0.15)
+    x_RD = torch.from_numpy(z_RC @ parts_CD).float()
+    sae = nmf(x_RD, k=12, seed=0)
+    assert sae.W_dec.shape == (12, 12) and (sae.W_dec >= 0).all()
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(12))
+    near = [
+        float((torch.from_numpy(unit_CD).float() @ one.W_dec.T).max(dim=1).values.mean())
+        for one in (sae, pca(x_RD, 12))
+    ]
+    assert near[0] > near[1] + 0.1, near
+    fvu = (sae(x_RD) - x_RD).square().sum() / (x_RD - x_RD.mean(dim=0)).square().sum()
+    assert fvu < 0.05
+    few = nmf(x_RD, k=2, seed=0)
+    assert torch.equal(few.W_dec, sae.W_dec) and (few.encode(x_RD) > 0).sum(dim=1).max() == 2
+    with pytest.raises(ConfigError, match="NMF needs vectors without negative values; got -1"):
+        nmf(x_RD - 1, k=2)

@@ -44,6 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     z_directions = sparse.directions(32, 24)
     rows = sparse.vectors(ROWS, z_directions)
     sites = {"early": rows[:, :16].copy(), "later": rows[:, 16:] * 100}
+    sites["positive"] = np.maximum(rows[:, :16], 0)
     sparse.make_store(home, sites)
     return home
 
@@ -112,7 +113,8 @@ def test_several_sites_want_an_objective_for_them(home: Path) -> None:
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_baseline_is_a_run_like_any_other(home: Path, name: str) -> None:
-    config = sparse.tiny(home, objective=name, k=4, site="early")
+    site = "positive" if name == "nmf" else "early"
+    config = sparse.tiny(home, objective=name, k=4, site=site)
     first = train(config)
     again = train(replace(config, steps=7, l1=3.0, log_every=1))
     assert again == replace(first, reused=True), "steps and lambda change nothing"

@@ -25,7 +25,6 @@ class Row:
 
     run: str
     objective: str
-    control: str
     latents: int
     sparsity: str
     seed: int
@@ -34,6 +33,7 @@ class Row:
     dead: float
     vectors: int
     seconds: float
+    control: str = "none"
 
 
 @final
@@ -42,7 +42,6 @@ class Point:
     """One setting: medians over its seeds, and their smallest and largest values."""
 
     objective: str
-    control: str
     latents: int
     sparsity: str
     seeds: int
@@ -51,6 +50,7 @@ class Point:
     fvu: float
     fvu_range: tuple[float, float]
     dead: float
+    control: str = "none"
 
 
 def write_table(
@@ -73,7 +73,6 @@ def row_of(config: TrainConfig, result: TrainResult) -> Row:
     return Row(
         run=result.run.name,
         objective=config.objective,
-        control=config.control,
         latents=config.latents,
         sparsity=" ".join(f"{name}={getattr(config, name):g}" for name in own),
         seed=config.seed,
@@ -82,15 +81,16 @@ def row_of(config: TrainConfig, result: TrainResult) -> Row:
         dead=result.dead,
         vectors=result.vectors,
         seconds=result.seconds,
+        control=config.control,
     )
 
 
 def points_of(rows: Sequence[Row]) -> list[Point]:
     """The points of runs; runs that differ only in their seeds share one."""
-    same: dict[tuple[str, str, int, str], list[Row]] = {}
+    same: dict[tuple[tuple[str, int, str], str], list[Row]] = {}
     for row in rows:
-        setting = (row.objective, row.control, row.latents, row.sparsity)
-        same.setdefault(setting, []).append(row)
+        setting = (row.objective, row.latents, row.sparsity)
+        same.setdefault((setting, row.control), []).append(row)
     return [
         Point(
             *setting,
@@ -100,8 +100,9 @@ def points_of(rows: Sequence[Row]) -> list[Point]:
             fvu=statistics.median(row.fvu for row in group),
             fvu_range=_range(row.fvu for row in group),
             dead=statistics.median(row.dead for row in group),
+            control=control,
         )
-        for setting, group in same.items()
+        for (setting, control), group in same.items()
     ]
 
 
