@@ -81,7 +81,7 @@ class PartsStudy(Study[PartsConfig, list[PartInputs], list[PartFindings]]):
         }
 
     def title(self, config: PartsConfig, inputs: list[PartInputs]) -> str:
-        return f"Parts of {' and '.join(one.name for one in inputs)}"
+        return f"Parts of {inputs[0].name if len(inputs) == 1 else f'{len(inputs)} crosscoders'}"
 
     def label(self, config: PartsConfig, inputs: list[PartInputs]) -> str:
         return inputs[0].name
