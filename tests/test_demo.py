@@ -1,16 +1,20 @@
 """The stages of `make demo`: planted features come back, and a second time nothing is done."""
 
+import csv
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tendril.harvest.recipes import causal_demo as harvest_causal
 from tendril.harvest.recipes import demo as harvest_demo
 from tendril.harvest.recipes import orbits_demo as harvest_orbits
 from tendril.harvest.run import harvest
 from tendril.study.run import study
 from tendril.train.loop import train
+from tendril.train.recipes import causal_demo as train_causal
 from tendril.train.recipes import control_demo, orbits_demo
 from tendril.train.recipes import demo as train_demo
 
@@ -60,6 +64,27 @@ def test_the_second_time_nothing_is_done(home: str, gone: list[dict[str, Any]]) 
     assert len(before) > 20
     assert [stage["reused"] for stage in curves_way(home)] == [True, True, True]
     assert before == {p: p.stat().st_mtime_ns for p in Path(home).rglob("*") if p.is_file()}
+
+
+def test_a_causal_model_shows_promoted_tokens_and_what_its_dictionary_recovers(
+    tmp_path: Path,
+) -> None:
+    """The second part of `make demo-language`, of fewer contexts and steps."""
+    pytest.importorskip("glassllm")
+    home = str(tmp_path)
+    with untyped():
+        made = harvest(dataclasses.replace(harvest_causal(), home=home, limit=64, device="cpu"))
+        few = {"home": home, "latents": 256, "steps": 120, "device": "cpu"}
+        run = train(dataclasses.replace(train_causal(), **few))  # type: ignore[arg-type]
+        splice = study("splice", home=home, run=("causal-demo",)).figures
+        features = study("features", home=home, run="causal-demo")
+    assert made.rows == 64 * 128 and run.fvu < 0.5
+    assert splice["best_loss_recovered"] > 0.6
+    assert splice["clean"]["cross_entropy"] < 4 < splice["zero"]["cross_entropy"]
+    assert features.figures["logit_weights"]
+    with (features.report.parent / "latents.csv").open() as file:
+        latents = list(csv.DictReader(file))
+    assert len(latents) == 256 and all(len(json.loads(one["promotes"])) == 10 for one in latents)
 
 
 @pytest.mark.slow  # two minutes; `make demo` goes this way, too

@@ -9,10 +9,10 @@ from jaxtyping import Int64
 
 from tendril.data import order
 from tendril.data.errors import ConfigError
-from tendril.data.inputs.tokens import TokenSource
+from tendril.data.inputs.tokens import Cut, TokenSource
 
 from .language import LanguageSubject
-from .tokenise import cut_for
+from .tokenise import cut_for, tokens_of
 
 SELF = "self"
 BATCH = 64  # contexts sampled together, always the same number because it affects rounding
@@ -27,6 +27,8 @@ def written_by(
     subject: LanguageSubject, inputs: str, length: int, limit: int | None, device: torch.device
 ) -> TokenSource:
     """`limit` contexts sampled at temperature 1 from a causal model, without a prompt.
+
+    They begin after the begin-of-text token, or, of a model without one, after a line break.
 
     Token t of context i is the first one whose cumulative probability reaches u(seed, i)[t], a
     uniform number. Each context is thus a pure function of (weights, seed, i), up to the rounding
@@ -43,10 +45,10 @@ def written_by(
             f"--inputs {inputs} has no end. Give the number of contexts with --limit, e.g. 1000."
         )
     cut = cut_for(subject, length)
-    if not (subject.kind == "causal" and subject.head and cut.prefix):
+    if not (subject.kind == "causal" and subject.head and _prefix(subject, cut)):
         raise ConfigError(
-            f"--inputs {inputs} needs a causal model with its head and a begin-of-text token; "
-            f"{subject.name} is not one. Pass --inputs with a text."
+            f"--inputs {inputs} needs a causal model with its head and a begin-of-text token or a "
+            f"token for a line break; {subject.name} is not one. Pass --inputs with a text."
         )
 
     def documents() -> Iterator[list[int]]:
@@ -58,12 +60,21 @@ def written_by(
     return TokenSource(key, inputs, documents)
 
 
+def _prefix(subject: LanguageSubject, cut: Cut) -> tuple[int, ...]:
+    """What sampling begins after. A line break is no part of the context, as the begin-of-text
+    token is; empty if there is neither."""
+    if cut.prefix:
+        return cut.prefix
+    (tokens,) = tokens_of(subject)(["\n"])
+    return tuple(tokens) if len(tokens) == 1 and tokens[0] not in cut.special else ()
+
+
 @torch.inference_mode()
 def _sample(
     subject: LanguageSubject, seed: int, contexts: range, length: int, device: torch.device
 ) -> Int64[np.ndarray, "b t"]:
-    """Sampled tokens [b, length], without the begin-of-text token."""
-    prefix = cut_for(subject, length + 1).prefix
+    """Sampled tokens [b, length], without what they begin after."""
+    prefix = _prefix(subject, cut_for(subject, length + 1))
     uniform_BT = torch.from_numpy(np.stack([order.uniform(length, seed, i) for i in contexts]))
     uniform_BT = uniform_BT.to(device)
     module = subject.module.to(device)

@@ -23,6 +23,9 @@ class PartsConfig(StudyConfig):
     """Bars of the histogram."""
     own: float = 0.1
     """A latent belongs to one part if the others hold less than this fraction of its norm."""
+    best_directions: bool = False
+    """Look in each network for the direction that fits best, in place of the latent's own: for
+    networks whose bases have nothing in common. Always so where widths differ."""
     rows: int = 200_000
     """Most rows that are read for latent scaling, spread evenly over the stores."""
 

@@ -81,7 +81,7 @@ class PartsStudy(Study[PartsConfig, list[PartInputs], list[PartFindings]]):
         }
 
     def title(self, config: PartsConfig, inputs: list[PartInputs]) -> str:
-        return f"Parts of {' and '.join(one.name for one in inputs)}"
+        return f"Parts of {inputs[0].name if len(inputs) == 1 else f'{len(inputs)} crosscoders'}"
 
     def label(self, config: PartsConfig, inputs: list[PartInputs]) -> str:
         return inputs[0].name
@@ -147,21 +147,22 @@ def _computed(one: PartInputs, config: PartsConfig, device: torch.device) -> Par
         fractions_SP,
         owners(fractions_SP, config.own),
         cosines(W_dec, blocks),
-        _scaled(one, one.stores, config.rows, device) if one.stores else None,
+        _scaled(one, one.stores, config, device) if one.stores else None,
         figures.get("fvu"),
         figures.get("l0"),
     )
 
 
 def _scaled(
-    one: PartInputs, stores: PairedStores, rows: int, device: torch.device
+    one: PartInputs, stores: PairedStores, config: PartsConfig, device: torch.device
 ) -> LatentScaling:
     scales = one.trained.get("scales") or dict.fromkeys(one.blocks, 1.0)
     return latent_scaling(
         load_sae(one.run).to(device),
         list(one.blocks.values()),
         [float(scales[part]) for part in one.blocks],
-        _rows(stores, one.trained, rows, device),
+        _rows(stores, one.trained, config.rows, device),
+        free=config.best_directions,
     )
 
 

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from tendril.data.errors import SubjectError
+from tendril.data import order
+from tendril.data.errors import ConfigError, SubjectError
 from tendril.models.subjects import pieces as pieces_module
+from tendril.models.subjects.generate import written_by
 from tendril.models.subjects.glass import write_model
 from tendril.models.subjects.language import language_subject
 from tendril.models.subjects.pieces import pieces_of
 from tendril.models.subjects.tokenise import cut_for, tokens_of
+
+from ..helpers import tiny_language
 
 MERGES = [("▁", "a"), ("b", "c"), ("▁a", "bc"), ("▁", "▁")]
 ALPHABET = ["\n", "a", "b", "c", "é", "▁"]
@@ -88,6 +92,24 @@ def test_an_invented_model_gives_the_logits_of_its_layout(tmp_path: Path) -> Non
     cut = cut_for(subject, 8)
     assert (cut.prefix, cut.between, cut.suffix) == ((), (), ())
     assert (subject.layers, subject.width, subject.context, subject.kind) == (2, 8, 16, "causal")
+
+
+@torch.inference_mode()
+def test_a_model_without_a_begin_of_text_token_writes_after_a_line_break(tmp_path: Path) -> None:
+    invented(tmp_path / "xx")
+    write_model(tmp_path / "xx", tmp_path / "tiny")
+    subject = language_subject(str(tmp_path / "tiny"))
+    written = list(written_by(subject, "self:1", 3, 70, torch.device("cpu")).documents())
+    chances = torch.softmax(subject.module(torch.tensor([[4]])).logits[0, -1].double(), -1)
+    for number in (0, 1, 69):
+        level = order.uniform(3, 1, number)[0] * chances.sum()
+        assert written[number][0] == int((chances.cumsum(0) < level).sum())
+    assert {len(one) for one in written} == {3} and len({tuple(one) for one in written}) > 30
+    known = tiny_language.save(tmp_path / "words")  # neither a token for a line break ...
+    tiny_language.tokenizer().save_pretrained(known)
+    (known / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    with pytest.raises(ConfigError, match="a token for a line break"):  # ... nor one that begins
+        written_by(language_subject(str(known)), "self", 3, 5, torch.device("cpu"))
 
 
 def test_files_that_are_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,10 @@ def test_planted_features_of_one_network_are_told_from_shared_ones(tmp_path: Pat
     for figures in (ours, theirs):
         assert figures["halves_agree"] > 0.95
         assert figures["median_nu_eps_of_shared"] > 0.7 < figures["median_nu_r_of_shared"]
+    best = run_study(
+        PartsStudy(), PartsConfig(home=str(tmp_path), run=(top,), best_directions=True)
+    )
+    assert best.figures["specific"] == ours["specific"] and best.figures["best_directions"]
     assert done.table.count("\n") == 4 and "confirms" in done.headline
     text = done.report.read_text()
     assert "nu_eps" in text and f"latents-{l1}.csv" in text
@@ -158,7 +162,7 @@ def test_networks_of_other_widths(tmp_path: Path) -> None:
     run = trained(tmp_path, k=3, steps=600)
     done = run_study(PartsStudy(), PartsConfig(home=str(tmp_path), run=(run,)))
     by = judged(tmp_path, done, run, False)
-    assert done.figures["best_directions"] and "differ in width" in done.report.read_text()
+    assert done.figures["best_directions"] and "where widths differ" in done.report.read_text()
     for network in (BASE, TUNED):
         assert by[f"scaling {network}"]["precision"] > 0.9
         assert by[f"scaling {network}"]["recall"] > 0.7

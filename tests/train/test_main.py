@@ -293,6 +293,7 @@ def test_recipes_are_complete_configs() -> None:
         named = {
             "demo": "topk",
             "language_demo": "topk",
+            "causal_demo": "topk",
             "crosscoder": "batch_topk",
             "crosscoder_l1": "relu_l1",
         }
