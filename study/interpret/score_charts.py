@@ -222,4 +222,5 @@ def moment_chart(dictionaries: Sequence[Dictionary], kind: Kind) -> Markup:
         ]
         both = np.array(pairs, np.float64).reshape(-1, 2)
         series.append(Series(short_name(one.run), both[:, 0], both[:, 1], points=True))
-    return chart(series, Axis("skew", log=True), Axis(f"{kind}: {MEASURE[kind]}"))
+    ticks = [(float(value), f"{value}") for value in (1, 2, 5, 10, 20, 50, 100)]
+    return chart(series, Axis("skew", log=True, labels=ticks), Axis(f"{kind}: {MEASURE[kind]}"))
