@@ -91,7 +91,8 @@ def open_text(inputs: str, column: str = "text", streaming: bool = False) -> Tex
     A file .txt, .md or .rst is one document. A .jsonl file has one document per line, in `column`.
     A folder has the documents of all such files below it, in the order of their names. A parquet
     file, a folder of such files or `hf:NAME_OR_PATH[@SPLIT]` is a dataset of the `datasets` library
-    with one document per row; with `streaming` it is not downloaded first. `docstrings` are those
+    with one document per row; with `streaming` it is read as it comes, without a copy on this
+    machine, as a single parquet file always is. `docstrings` are those
     of Python's standard library. Rows whose text is None (null in JSON) are left out and counted.
 
     Raises InputsNotFoundError, ConfigError. Reading documents raises UnreadableInputsError if a
@@ -247,7 +248,8 @@ def _hugging_face(
     name: str, column: str, streaming: bool, read: Read[Document]
 ) -> tuple[dict[str, Any], str, Callable[[], Iterator[Document]], Count]:
     path, split = name_and_split(name)
-    table = open_table(path, split, "text", streaming)
+    one = is_parquet(path)  # read as it is: `datasets` would copy it into its cache first
+    table = open_table(path, split, "text", streaming or one)
     columns = list(table.features or {column: None})
     if column not in columns:
         raise ConfigError(
@@ -258,17 +260,36 @@ def _hugging_face(
 
     def documents() -> Iterator[Document]:
         left_out.rows = 0
-        for number, row in enumerate(table):
+        for number, row in enumerate(_rows(table, path)):
             document = read(row, f"row {number:,} (from 0) of the dataset {path!r}")
             if document is None:
                 left_out.rows += 1
             else:
                 yield document
 
-    known = getattr(table, "_fingerprint", None)  # a stream has none, only its name
+    known = key_of_files([Path(path)]) if one else getattr(table, "_fingerprint", None)
+    # a stream has none, only its name
     key = {"kind": "hugging-face", "name": name, "column": column, "fingerprint": known}
     origin = name if Path(path).exists() else f"{HUGGING_FACE}{name}"
     return key, origin, documents, left_out
+
+
+def _rows(table: Any, path: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of a dataset. Raises UnreadableInputsError where a part of it is damaged."""
+    rows = iter(table)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except MemoryError:
+            raise
+        except Exception as error:  # what damaged files raise has no common type
+            raise UnreadableInputsError(
+                f"the rows of the dataset {path!r} cannot be read ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}). Check that its files are whole."
+            ) from error
+        yield row
 
 
 def _docstrings() -> TextSource:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tendril.data.errors import UnreadableInputsError
+from tendril.data.errors import ConfigError, InputsNotFoundError, UnreadableInputsError
 from tendril.data.inputs import text_files
 from tendril.data.inputs.packing import Cut
 from tendril.data.inputs.text_files import Blocks
@@ -107,3 +107,24 @@ def test_the_key_of_many_bytes_is_of_sizes_times_and_ends(
     keys.append(open_text(str(file)).key)
     assert keys[0] == keys[1]
     assert len({str(key) for key in (whole, *keys)}) == 3
+
+
+def test_a_parquet_file_is_read_as_it_comes(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    file, keys = tmp_path / "rows.parquet", []
+    for rows in (["one", None, "two"], ["one", None, "six"]):
+        datasets.Dataset.from_dict({"text": rows}).to_parquet(file)
+        text = open_text(str(file))
+        assert list(text.documents()) == list(text.documents()) == [rows[0], rows[2]]
+        assert text.left_out.rows == 1
+        keys.append(text.key)
+    assert keys[0] != keys[1]
+    with pytest.raises(ConfigError, match=r"--column must be one of text, .* got 'body'"):
+        open_text(str(file), column="body")
+    with pytest.raises(ConfigError, match="must be one of train; got 'test'"):
+        open_text(f"{file}@test")
+    content = file.read_bytes()
+    for damaged in (content[:-20], b"PAR1" + bytes(300) + content[-200:], b"no parquet"):
+        file.write_bytes(damaged)
+        with pytest.raises((UnreadableInputsError, InputsNotFoundError)):
+            list(open_text(str(file)).documents())
