@@ -9,7 +9,8 @@ from jaxtyping import Int64
 
 from tendril.data import order
 from tendril.data.errors import ConfigError
-from tendril.data.inputs.tokens import Cut, TokenSource
+from tendril.data.inputs.packing import Cut
+from tendril.data.inputs.tokens import TokenSource
 
 from .language import LanguageSubject
 from .tokenise import cut_for, tokens_of
