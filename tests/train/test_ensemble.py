@@ -100,6 +100,7 @@ def test_members_are_trained_and_become_one_run(how: Any, home: Path, tmp_path: 
     if how == "bagging":
         torch.testing.assert_close(whole(x_ND), torch.stack(parts).mean(0))
     else:
+        assert made.members[2].startswith("topk-here-left-by-2-")
         first = saes[0](x_ND)
         second = saes[1](x_ND - first)
         expected = first + second + saes[2](x_ND - first - second)

@@ -107,6 +107,9 @@ def _boosting(config: EnsembleConfig, source: Source) -> list[Path]:
         left = replace(source, left=_left(source, runs)) if runs else source
         names = [run.name for run in runs]  # which the digests of all that determines them are in
         member = config.member(number)
+        if runs:  # no dictionary of the site's own vectors
+            usual = f"{member.objective}-{source.name}"
+            member = replace(member, name=f"{member.name or usual}-left-by-{number}")
         member.check(left.width)
         runs.append(train_on(member, left, names).run)
     return runs
