@@ -206,7 +206,7 @@ class Causes:
                 ):
                     parts.update(self._put((self._x_CTD[some] - edit).flatten(0, 1), some))
                     acts_QTD = record(found.tokens_CT[some])[late.site]
-                    x_QD = acts_QTD[torch.arange(len(some)), found.at_C[some]]
+                    x_QD = _at(acts_QTD, found.at_C[some])
                     z_Q = late.sae.encode(x_QD.float())[:, self._target].double()
                     lost.append(1 - z_Q / found.value_C[some])
                 return torch.cat(lost)
@@ -228,7 +228,7 @@ class Causes:
                 x_QTD = self._x_CTD[some].clone().requires_grad_()
                 parts.update(self._put(x_QTD.flatten(0, 1), some))
                 acts_QTD = record(found.tokens_CT[some])[late.site]
-                x_QD = acts_QTD[torch.arange(len(some)), found.at_C[some]]
+                x_QD = _at(acts_QTD, found.at_C[some])
                 torch.autograd.backward(late.sae.pre(x_QD.float(), latent).sum())
                 assert x_QTD.grad is not None, "the later site comes after the earlier one"
                 slopes.append(x_QTD.grad)
@@ -236,3 +236,8 @@ class Causes:
 
     def _put(self, x_ND: Float[Tensor, "n d"], some: Int64[Tensor, " q"]) -> dict[str, Tensor]:
         return to_parts(x_ND, {name: part[some] for name, part in self._parts.items()})
+
+
+def _at(acts_QTD: Float[Tensor, "q t d"], at_Q: Int64[Tensor, " q"]) -> Float[Tensor, "q d"]:
+    """The vector at one position of each context."""
+    return acts_QTD[torch.arange(len(at_Q), device=at_Q.device), at_Q]
