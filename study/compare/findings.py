@@ -129,6 +129,7 @@ def of_one(run: ComparedRun) -> dict[str, Any]:
         "run": run.name,
         "site": run.config.get("site", ""),
         "objective": run.config.get("objective", ""),
+        "control": run.config.get("control", "none"),
         "seed": run.config.get("seed"),
         "k": sparsity(run.config),
         "latents": len(directions),

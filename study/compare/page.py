@@ -23,7 +23,7 @@ def one_rows(figures: Mapping[str, Any]) -> list[list[str]]:
         [
             str(number),
             run["run"],
-            run["objective"],
+            run["objective"] + ("" if run["control"] == "none" else f", {run['control']}"),
             _text(run["seed"]),
             run["k"] or "-",
             str(run["latents"]),

@@ -31,7 +31,7 @@ class CompareStudy(Study[CompareConfig, Sequence[Path], Comparison]):
     """
 
     name = "compare"
-    version = 2
+    version = 3
     config = CompareConfig
 
     def find(self, config: CompareConfig) -> Sequence[Path]:

@@ -33,10 +33,12 @@ class Probes:
     best: dict[str, int] = field(default_factory=dict)
     absorbed: list[Absorption] = field(default_factory=list)
 
-    def add(self, label: str, found: Mapping[int, Judged], chance: Mapping[int, Judged]) -> None:
-        """Add the probes of a label on one split."""
+    def add(
+        self, label: str, found: Mapping[int, Judged], chance: Mapping[int, Judged] | None = None
+    ) -> None:
+        """Add the probes of a label on one split, and those of the label in random order."""
         for kept, new in ((self.judged, found), (self.shuffled, chance)):
-            for k, one in new.items():
+            for k, one in (new or {}).items():
                 kept.setdefault((label, k), []).append(one)
 
     @property
@@ -55,7 +57,7 @@ class Probes:
                 "best": self.best.get(label),
                 "auc": _mean([one.auc for one in some]),
                 "accuracy": _mean([one.accuracy for one in some]),
-                "auc_shuffled": _mean([one.auc for one in self.shuffled[label, k]]),
+                "auc_shuffled": _mean([one.auc for one in self.shuffled.get((label, k), [])]),
             }
             for (label, k), some in self.judged.items()
         ]
@@ -83,7 +85,9 @@ class Probes:
                     "accuracy": _mean(accuracy.tolist()),
                     "accuracy_low": least,
                     "accuracy_high": most,
-                    "auc_shuffled": _mean([line["auc_shuffled"] for line in some]),
+                    "auc_shuffled": _mean(
+                        [line["auc_shuffled"] for line in some if line["auc_shuffled"] is not None]
+                    ),
                 }
             )
         return found

@@ -58,8 +58,12 @@ def main_rows(records: Sequence[Mapping[str, Any]], figure: str) -> list[list[st
         some = next(iter(found.values()))
         most = found[max((k for k in found if k != "all"), default="all")]
         cells = [_cell(found.get(k), figure) for k in (*ks, "all")]
-        rows.append([site, name, str(some["runs"] or "-"), *cells, f"{most['auc_shuffled']:.2f}"])
+        rows.append([site, name, str(some["runs"] or "-"), *cells, _two(most["auc_shuffled"])])
     return rows
+
+
+def _two(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _cell(one: Mapping[str, Any] | None, figure: str) -> str:

@@ -169,7 +169,7 @@ def grouped(runs: Sequence[Path], store: Store) -> tuple[Group, ...]:
         site = str(config.get("site", ""))
         title = str(config.get("label") or run.name).replace(f", {site}", "")
         alike.setdefault(key, []).append(run)
-        titles[key] = (title, trained_sites(run, store, int(config["width"])))
+        titles[key] = (title, trained_sites(run, store, load_sae(run).width))
     found = []
     for key, some in alike.items():
         title, sites = titles[key]
@@ -203,28 +203,20 @@ def probed_site(
     planted = Probes(name, PLANTED)
     for label, with_N in examples.labels.items():
         for number, split in enumerate(splits):
-            other_N = shuffled(with_N, config.seed + number)
-            if not (split.usable(with_N) and split.usable(other_N)):
+            if not split.usable(with_N):
                 continue
+            other_N = shuffled(with_N, config.seed + number)
+            both = [with_N, *([other_N] if split.usable(other_N) else [])]
             for probes, some in columns:
                 probes.best.setdefault(label, int(ranked(some, with_N, split, 1)[0]))
-                probes.add(
-                    label,
-                    probed(some, with_N, split, config.k),
-                    probed(some, other_N, split, config.k),
-                )
-            whole.add(
-                label,
-                {ALL: probed_whole(read.units, with_N, split)},
-                {ALL: probed_whole(read.units, other_N, split)},
-            )
+                probes.add(label, *(probed(some, one, split, config.k) for one in both))
+            whole.add(label, *({ALL: probed_whole(read.units, one, split)} for one in both))
             if label in examples.planted:
                 along = _along(inputs.store, read, examples.planted[label])
-                once = (probed(along, one, split, (1,)) for one in (with_N, other_N))
-                planted.add(label, *once)
+                planted.add(label, *(probed(along, one, split, (1,)) for one in both))
     if examples.planted:
         count_absorption(inputs, groups, saes, codes, found[2:], splits[0])
-    return [*found, whole, *([planted] if planted.judged else [])]
+    return [one for one in (*found, whole, planted) if one.judged]
 
 
 def _along(store: Store, read: Readings, feature: int) -> Columns:

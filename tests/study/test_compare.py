@@ -145,7 +145,7 @@ def test_runs_compared_make_figures_and_a_page(tmp_path: Path) -> None:
     half.encoder_SD[20:], half.decoder_SD[20:] = random_rows(20, 12, 90), random_rows(20, 12, 91)
     save(tmp_path, "a-000000000001", one)
     save(tmp_path, "b-000000000002", permuted(one, np.arange(40)[::-1]), seed=1)
-    save(tmp_path, "c-000000000003", half, seed=2)
+    save(tmp_path, "c-000000000003", half, seed=2, control="frozen-encoder")
     done = compare_runs(CompareConfig(run=("a", "b", "c"), home=str(tmp_path)))
     made = done.figures
     assert [run["seed"] for run in made["runs"]] == [0, 1, 2]
@@ -161,6 +161,7 @@ def test_runs_compared_make_figures_and_a_page(tmp_path: Path) -> None:
     assert linked == {"../index.html", "matches.csv"}, "the page needs nothing else"
     assert all(run["run"] in page for run in made["runs"])
     assert page.count('role="img"') == 3
+    assert page.count("relu_l1, frozen-encoder") == 1
     assert "nan" not in page
     matched = (done.report.parent / "matches.csv").read_text()
     lines = list(csv.DictReader(matched.splitlines()))

@@ -11,10 +11,10 @@ import pytest
 import torch
 from scipy.sparse import csc_matrix
 
-from tendril.data.errors import ConfigError
+from tendril.data.errors import ConfigError, TendrilError
 from tendril.data.store.reader import open_store
 from tendril.data.store.truth import open_truth
-from tendril.harvest.config import SyntheticConfig
+from tendril.harvest.config import LanguageConfig, SyntheticConfig
 from tendril.harvest.run import harvest
 from tendril.models.dictionaries.checkpoint import load_sae, save_dictionary
 from tendril.models.dictionaries.sae import SAE
@@ -31,9 +31,12 @@ from tendril.study.measures.sparse_probing import (
     split_by_input,
 )
 from tendril.study.probe.config import ProbeConfig
+from tendril.study.probe.examples import find_examples
 from tendril.study.probe.study import ProbeStudy
 from tendril.train.config import TrainConfig
 from tendril.train.loop import train
+
+from ..helpers import image_home, language_home, tiny_language
 
 ROWS, PER_INPUT = 6000, 20
 
@@ -168,6 +171,73 @@ def test_absorption_of_a_dictionary_that_absorbs_and_of_one_that_does_not(
     assert line["parents"] == 4 and line["rate"] == 0 and line["missed_alone"] == 0
     by = {(one["columns"], one["k"]): one for one in result.figures["records"]}
     assert by[line["columns"], 1]["auc"] == pytest.approx(1, abs=1e-3)
+
+
+def test_classes_of_images_are_told_by_means_over_positions(tmp_path: Path) -> None:
+    image_home.make_images(tmp_path / "images", 121)
+    store = image_home.make_store(tmp_path)
+    run = image_home.make_run(tmp_path, store, "a-run").name
+    (tmp_path / "classes.txt").write_text("red of fire\ngreen\nunused\nblue\nn01440760 fish\n")
+    own = probe(tmp_path, [run], most_labels=3)
+    assert {line["label"] for line in table(own, "labels.csv")} == {"blue", "green", "red"}
+    by = {(one["columns"], one["k"]): one for one in own.figures["records"]}
+    assert by["whole vector", "all"]["auc"] > 0.95 and by["units", 1]["auc"] > 0.9
+    config = ProbeConfig(run=(run,), home=str(tmp_path), labels=str(tmp_path / "classes.txt"))
+    listed = find_examples(config, store)
+    assert (listed.unit, len(listed.input_N), listed.pooled) == ("image", 121, True)
+    inside = find_examples(replace(config, labels="inputs"), store)
+    for name in image_home.CLASSES:
+        both_N = np.isin(listed.input_N, inside.input_N)
+        assert listed.labels[name][both_N].tolist() == inside.labels[name].tolist()
+    two = ("cold=blue-green", "fish=n01440760,red")
+    grouped = find_examples(replace(config, classes=two), store).labels
+    assert list(grouped) == ["cold", "fish"] and not (grouped["cold"] == grouped["fish"]).any()
+    for classes, message in (
+        (("cold",), "--classes must be NAME=CLASS,FIRST-LAST; got 'cold'"),
+        (("cold=pink",), "none lies in 'pink'.* They go from 'blue' to 'red'"),
+        (("fish=n01440760",), "a label needs 20 examples with it and as many without"),
+        (("cold=",), "--classes must be NAME=CLASS,FIRST-LAST; got 'cold='"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            find_examples(replace(config, classes=classes), store)
+
+
+def test_kinds_of_tokens_and_classes_of_documents_are_told(tmp_path: Path) -> None:
+    model = tiny_language.save(tmp_path / "llama")
+    (tmp_path / "text").mkdir()
+    words = tiny_language.WORDS
+    lines = []
+    for number in range(60):
+        some = words[20:] if number % 3 else words[:30]  # ten words in common; digits come last
+        drawn = np.random.default_rng(number).integers(0, len(some), 40)
+        text = " ".join(some[i] for i in drawn.tolist())
+        (tmp_path / "text" / f"{number:02}.txt").write_text(text)
+        lines.append("late" if number % 3 else "early")
+    config = LanguageConfig(
+        inputs=str(tmp_path / "text"), subject=str(model), device="cpu", home=str(tmp_path),
+        sites=("resid_post.1",), context=16, dtype="float32",
+    )  # fmt: skip
+    store = open_store(harvest(config).store)
+    run = language_home.make_run(tmp_path, store, Sparsity("topk", 6)).name
+    tokens = probe(tmp_path, [run])
+    assert {line["label"] for line in table(tokens, "labels.csv")} == {"digit", "word begin"}
+    by = {(one["columns"], one["k"]): one for one in tokens.figures["records"]}
+    assert by["whole vector", "all"]["auc"] > 0.9 > 0.6 > by["whole vector", "all"]["auc_shuffled"]
+    assert tokens.figures["inputs"] == 60, "documents"
+    (tmp_path / "sources.txt").write_text("\n".join(lines))
+    told = probe(tmp_path, [run], labels=str(tmp_path / "sources.txt"), k=(20,))
+    assert {line["label"] for line in table(told, "labels.csv")} == {"early", "late"}
+    by = {(one["columns"], one["k"]): one for one in told.figures["records"]}
+    assert by["whole vector", "all"]["auc"] > 0.8
+    short = tmp_path / "short.txt"
+    short.write_text("early\n")
+    for labels, message in (
+        (str(short), "must have a line for each document of .*; it has 1, and there are 60"),
+        ("nothing", "--labels must be tokens, or a file with the class of a document in each li"),
+        ("truth", "holds no truth"),
+    ):
+        with pytest.raises(TendrilError, match=message):
+            probe(tmp_path, [run], labels=labels)
 
 
 def test_columns_are_ranked_and_probed_as_by_hand() -> None:
