@@ -14,6 +14,7 @@ from tendril.data.cli import (
     Outcome,
     as_json,
     config_files,
+    need,
     no_exit,
     printable,
     run_command,
@@ -22,7 +23,7 @@ from tendril.data.cli import (
 from tendril.data.errors import ConfigError
 from tendril.data.home import SCHEME, find_store
 
-from .config import LanguageConfig, StoreConfig, VerifyConfig
+from .config import LanguageConfig, PairConfig, StoreConfig, VerifyConfig
 from .recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -34,10 +35,17 @@ VERIFY = """Check a store: all its files or, with --deep, a sample of its rows.
 store records, and compares them. Exits with status 2 after listing what differs."""
 
 
+PAIR = """Pair rows of two networks whose tokenizers differ: two stores of one text -> two stores.
+
+Kept are places of the text where a token ends in both, so that both networks have read the same
+characters. `tendril train crosscoder --store A --paired-store B` trains on the result. Both stores
+must be of a text from a file, with all positions."""
+
+
 def main(arguments: Sequence[str] | None = None) -> Outcome | None:
     """Parse, then harvest or verify. Of several processes only the first returns an outcome."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    known = (*RECIPES, "verify")
+    known = (*RECIPES, "pair", "verify")
     if words and not words[0].startswith("-") and words[0] not in known:
         raise ConfigError(
             f"the first word after harvest must be one of {', '.join(known)}; got {words[0]!r}. "
@@ -47,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> Outcome | None:
     first = words[0] if words else ""
     recipes: dict[str, tuple[str, Any]] = {
         name: (inspect.getdoc(make) or "", make()) for name, make in RECIPES.items()
-    } | {"verify": (VERIFY, VerifyConfig())}
+    } | {"pair": (PAIR, PairConfig()), "verify": (VERIFY, VerifyConfig())}
     config: object = tyro.extras.overridable_config_cli(
         {
             name: (f"{text}\n\n{CONFIG_HELP}", files.over(default) if name == first else default)
@@ -60,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> Outcome | None:
     files.save(config, ["tendril", "harvest", first])
     if isinstance(config, VerifyConfig):
         return _verify(config)
+    if isinstance(config, PairConfig):
+        return _pair(config)
     assert isinstance(config, StoreConfig)
     from .plan import process_of  # after parsing: torch takes a second
     from .run import harvest
@@ -110,6 +120,23 @@ def next_command(done: "Harvest", config: StoreConfig, words: Sequence[str], fil
         command += ["--site", done.sites[0]]
     home = config.home if SCHEME not in config.home else ""
     return shlex.join([*command, *(["--home", home] if home else [])])
+
+
+def _pair(config: PairConfig) -> Outcome:
+    need("harvest pair", "transformers")
+    from .pairing import pair_stores  # transformers takes seconds to import
+
+    made = pair_stores(config)
+    names = [place.rpartition("/")[2] for place in made.stores]
+    first, second = (f"{fraction:.0%}" for fraction in made.fractions)
+    home = ["--home", config.home] if config.home and SCHEME not in config.home else []
+    command = ["tendril", "train", "crosscoder", "--store", names[0], "--paired-store", names[1]]
+    return Outcome(
+        {"store": made.stores[0], "paired_store": made.stores[1], "rows": made.rows},
+        f"Made {names[0]} and {names[1]}: {made.rows:,} paired rows, {first} and {second} of those "
+        "of the two texts.",
+        shlex.join([*command, *home]),
+    )
 
 
 def _verify(config: VerifyConfig) -> Outcome:

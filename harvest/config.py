@@ -220,3 +220,18 @@ class VerifyConfig:
     folder."""
     json: bool = False
     """Print nothing on stdout but the full report, as one JSON object."""
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """Two stores of one text that different tokenizers cut -> two stores whose rows are paired."""
+
+    store: str = ""
+    """Store of the first network: a path, a name in store/, or the beginning of one."""
+    paired_store: str = ""
+    """Store of the second network, of the same text."""
+    home: str = ""
+    """Folder that holds store/, runs/ and reports/; by default $TENDRIL_HOME, or the current
+    folder."""
+    overwrite: bool = False
+    """Make both again even if they exist."""

@@ -80,6 +80,11 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
     def find(self, config: FeaturesConfig) -> AllInputs:
         run = find_run(config.run, config.home)
         store = store_of_run(run, config.home, config.store)
+        if store.spec["inputs"].get("kind") == "pair":
+            raise ConfigError(
+                f"the store must hold whole text; {store.name} holds the places where tokens of "
+                "two tokenizers end. Use `tendril study parts`."
+            )
         if store.spec["inputs"].get("kind") != "text":
             need("the study features of images", "scipy")
             from .images import find_image_features
