@@ -18,6 +18,7 @@ from tendril.study.interpret.asking import Asker, UnusableAnswerError
 from tendril.study.interpret.embedding import embedding_messages, local_encoder, read_vectors
 from tendril.study.interpret.intruder import read_place, trials_of
 from tendril.study.interpret.local import local_model, number_tokens
+from tendril.study.interpret.prompts import read_explanation
 from tendril.study.interpret.simulation import (
     read_simulation,
     simulation_messages,
@@ -28,7 +29,8 @@ from tendril.study.measures.text_examples import LatentExamples, TextExample
 
 from ..helpers import planted_language as planted
 from ..helpers.interpreting import config, link_home, make_home, study_interpret
-from ..helpers.rule_server import Rules, serving
+from ..helpers.rule_server import Difficult, Rules, serving
+from ..helpers.token_rules import TokenRules
 
 ALL = ("detection", "fuzzing", "simulation", "intruder", "embedding")
 
@@ -94,6 +96,29 @@ def test_every_score_of_a_dictionary_and_its_control_stands_in_one_table(fresh):
     other = replace(asked, controls=(), embedding_model="", encoder=str(fresh / "tiny"))
     local = study_interpret(replace(other, score=("embedding",))).figures
     assert local["encoder"].startswith("tiny-") and local["embedding"]["latents"] == 3
+
+
+def test_a_difficult_endpoint_gives_the_same_simulations_and_places(fresh):
+    """It refuses parameters, thinks aloud in numbers, cuts, limits requests and fails."""
+    fields = {"score": ("simulation", "intruder"), "latents": (0, 1), "overwrite": True}
+    with serving(Rules(planted.CLASSES)) as rules:
+        plain = study_interpret(config(fresh, rules, **fields)).figures["latents"]
+    (fresh / "answers").rename(fresh / "of-the-first")
+    with serving(Difficult(planted.CLASSES, needed=40)) as rules:
+        hard = {"max_tokens": 10, "tries": 8, "parallel": 3}
+        done = study_interpret(config(fresh, rules, **fields, **hard))
+        assert len(set(rules.answered)) == len(rules.answered)
+    assert done.figures["failed"] == 0
+    assert done.figures["latents"] == plain
+
+
+def test_the_rule_of_tokens_simulates_from_the_table_that_it_explains_by():
+    rules = TokenRules()
+    shown = '1. a<< dog>> b\nActive: " dog" 10, " c\\"at" 4\n\n2. <<\u00e4>>\nActive: " dog" 9'
+    sentence = read_explanation(rules.explain(shown))
+    assert sentence == 'tokens {" dog": 9.5, " c\\"at": 4.0}'
+    assert rules.simulate(sentence, [" dog", "dog", ' c"at']) == [9.5, 0.0, 4.0]
+    assert rules.simulate("another sentence", [" dog"]) == [0.0]
 
 
 def example(*values: float) -> TextExample:
