@@ -102,7 +102,8 @@ def reading(findings: FeatureFindings) -> list[str]:
         "Text: the darker a token's background, the higher the latent's activation, relative to "
         "its maximum. The framed token is the one that the example is about; its activation is on "
         "the left. ↵ is a line break, ⇥ a tab, · a leading space, and \\x.. part of a character. A "
-        "mark shows where another document begins; the network sees across it. Faint tokens "
+        "mark shows where another document begins; the network sees across it, unless the text was "
+        "harvested with --document-mask. Faint tokens "
         "(special ones, or those that the harvest skipped) are not counted. Hover over a token to "
         "see its activation.",
         "Activations: how many tokens have which activation, on a logarithmic axis with four bars "

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tendril.data.errors import ConfigError, InputsNotFoundError, UnreadableInputsError
-from tendril.data.inputs.packing import Cut, pack
+from tendril.data.inputs.packing import Cut, pack, with_role
 from tendril.data.inputs.texts import open_text
 from tendril.data.inputs.tokens import TokenSource, contexts_of, tokenised
 
@@ -44,6 +45,50 @@ def test_contexts_are_the_documents_end_to_end(
         body += zip(tokens_T[inner].tolist(), documents_T[inner].tolist(), strict=True)
         assert (np.diff(documents_T) >= 0).all()
     assert body == stream[: len(body)]
+
+
+@given(Documents, Frames, st.sampled_from(["alone", "apart"]), st.booleans())
+def test_padded_contexts_hold_every_document(
+    documents: list[list[int]],
+    frame: tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+    packing: Literal["alone", "apart"],
+    lazy: bool,
+) -> None:
+    length, prefix, suffix, _ = frame
+    cut = Cut(length, prefix, suffix, packing=packing, pad=7)
+    given_out = [iter(d) if lazy else d for d in documents]
+    contexts = [(t.tolist(), d.tolist()) for t, d in pack(given_out, cut)]
+    read: dict[int, list[int]] = {}
+    for number, (tokens, owners) in enumerate(contexts):
+        assert len(tokens) == len(owners) == length
+        text = [owner for owner in owners if owner >= 0]
+        assert owners == sorted(text) + [-1] * (length - len(text))
+        assert tokens[len(text) :] == [7] * (length - len(text))
+        assert packing == "apart" or len(set(text)) == 1
+        for owner in dict.fromkeys(text):
+            part = [t for t, o in zip(tokens, owners, strict=True) if o == owner]
+            end = len(part) - len(suffix)
+            assert tuple(part[: len(prefix)]) == prefix
+            assert tuple(part[end:]) == suffix
+            assert part[len(prefix) : end]
+            read.setdefault(owner, []).extend(part[len(prefix) : end])
+        if packing == "apart" and number + 1 < len(contexts):  # another part would not fit
+            assert length - len(text) <= len(prefix) + len(suffix)
+    assert read == {n: document for n, document in enumerate(documents) if document}
+
+
+def test_roles_are_kept_beside_the_tokens(tmp_path: Path) -> None:
+    cut = Cut(5, (1,), (), (1,), (1,), roles=True)
+    documents = [with_role([10, 11, 2**31 - 1], [-1, 4, 0]), with_role([12, 13, 14, 15], [2] * 4)]
+    contexts = contexts_of(_source(documents), cut, None, tmp_path)
+    assert contexts.tokens_BT.tolist() == [[1, 10, 11, 2**31 - 1, 1], [1, 12, 13, 14, 15]]
+    assert contexts.roles_BT is not None
+    assert contexts.roles_BT.tolist() == [[-1, -1, 4, 0, -1], [-1, 2, 2, 2, 2]]
+    (place,) = tmp_path.iterdir()
+    (place / "roles.npy").unlink()
+    again = contexts_of(_source(documents), cut, None, tmp_path)  # packed again
+    assert again.digest == contexts.digest
+    assert (place / "roles.npy").is_file()
 
 
 def _source(documents: list[list[int]], asked: list[int] | None = None) -> TokenSource:
