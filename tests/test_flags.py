@@ -1,11 +1,13 @@
 """Every numeric flag of every command takes a bad number with a sentence: no traceback, no hang."""
 
 import dataclasses
+import importlib
+import inspect
 import os
 import signal
 import traceback
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +219,18 @@ def test_a_pipe_in_a_model_or_a_store_does_not_hang(home: Path, tmp_path: Path) 
         with pytest.raises(StoreDamagedError, match="must be a regular file"):
             read("zarr.json")
     assert folder.read("link") == b"1"
+
+
+@pytest.mark.parametrize(
+    ("module", "listed"),
+    [
+        ("tendril.train.recipes", TRAININGS),
+        ("tendril.train.sweep.recipes", SWEEPS),
+        ("tendril.harvest.recipes", HARVESTS),
+    ],
+)
+def test_every_recipe_is_listed(module: str, listed: Mapping[str, object]) -> None:
+    """A recipe that is written and not listed cannot be called, and nothing says so."""
+    made = inspect.getmembers(importlib.import_module(module), inspect.isfunction)
+    public = {name for name, one in made if one.__module__ == module and name[0] != "_"}
+    assert public == set(listed)
