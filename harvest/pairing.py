@@ -15,8 +15,8 @@ from jaxtyping import Bool, Int64
 
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_store, store_location
+from tendril.data.inputs.packing import pack
 from tendril.data.inputs.texts import open_text
-from tendril.data.inputs.tokens import pack
 from tendril.data.store.dtypes import ITEM_BYTES
 from tendril.data.store.layout import plan_layout
 from tendril.data.store.paired import network_names
