@@ -1,4 +1,5 @@
-"""Checks of a run: rows that are not finite, divergence, and results that are not worth keeping."""
+"""Checks of a run: sites that are not stored, rows that are not finite, divergence, and results
+that are not worth keeping."""
 
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
@@ -9,7 +10,9 @@ from tendril.data import order
 from tendril.data.cli import note
 from tendril.data.errors import ConfigError
 from tendril.data.store.reader import Store
+from tendril.data.store.spec import blocks_of, full_site, short_site
 
+from .config import near
 from .outliers import Channels
 
 MOST_PASSES = 50
@@ -129,3 +132,23 @@ def diverged(store: Store, sites: Sequence[str], step: int, kept: int, lr: float
         f"training has diverged: the loss is not finite at step {step} ({last}). Lower --lr (now "
         f"{lr:g})."
     )
+
+
+def stored_sites(store: Store, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Sites by their full names; a language site may be given by its short one (see `full_site`).
+
+    Raises ConfigError for a site that is not stored, with the names that are near, and for one that
+    is named twice.
+    """
+    blocks = blocks_of(store.origin)
+    sites = tuple(full_site(name, store.sites, blocks) for name in wanted)
+    for site in sites:
+        if site not in store.sites:
+            known = dict.fromkeys([*store.sites, *map(short_site, store.sites)])
+            raise ConfigError(
+                f"--site must be one of {', '.join(store.sites)}, the sites of {store.name}; got "
+                f"{site!r}{near(site, known)}. Choose one of them, or harvest that site."
+            )
+    if len(set(sites)) < len(sites):
+        raise ConfigError(f"--sites must name each site once; got {' '.join(wanted)}.")
+    return sites

@@ -92,7 +92,7 @@ def users_of(field: str) -> list[str]:
 SPARSITIES = ("k", "l1", "l0", "target_l0")  # fields that set how many latents are active
 FIXED_SIZE = ("pca", "ica", "nmf", "neurons")  # baselines whose size the width of the site gives
 # fields that lead to the store and its sites, which are in a run's identity themselves
-SOURCE = {"store", "site", "sites", "paired_store", "paired_sites"}
+SOURCE = {"store", "site", "sites", "paired_store", "paired_sites", "remove_span"}
 ABOVE_0 = (
     *("steps", "batch_size", "dead_after", "eval_rows", "fit_rows", "log_every"),
     *("checkpoint_every", "lr", "clip", "decoder_norm", "families", "rounds"),

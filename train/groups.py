@@ -45,6 +45,9 @@ class Inputs(Group):
     """Rows whose norm is an outlier: keep them, drop them, or scale them down to the limit."""
     outlier_times: float = 10.0
     """A norm is an outlier above this multiple of the median norm."""
+    remove_span: str = ""
+    """File of directions whose span is removed from vectors, as `study dense` writes it; empty:
+    none. The dictionary then ignores that span."""
     held_out: float = 0.05
     """Fraction of the inputs that is held out of training, for evaluation."""
     eval_rows: int = 65_536

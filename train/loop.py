@@ -181,6 +181,10 @@ def run_folder(
         identity |= {"paired_store": source.paired.spec}
     if without:
         identity |= {"without": list(without)}
+    if config.remove_span:
+        from .left import digest_of_span
+
+        identity |= {"remove_span": digest_of_span(config)}
     if ranks > 1:
         identity |= {"ranks": ranks}
     if source.alters:  # earlier versions scaled by all rows: another dictionary

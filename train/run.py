@@ -204,6 +204,8 @@ class Running:
         """
         sae, blocks = self.trainer.sae, self._source.joint
         dictionary = judged = folded(sae, self._scale, self._centre)
+        if self._source.left and self._source.left.fold:
+            dictionary = judged = self._source.left.fold(dictionary)
         if self.config.sources == "random" and self._source.group and isinstance(sae, SAE):
             from tendril.models.dictionaries.crosscoder import reading_first  # most have one site
 

@@ -20,9 +20,10 @@ from tendril.data.group.dihedral import Dihedral
 from tendril.data.home import find_store
 from tendril.data.store.moments import OUTLIER_TIMES, Moments, moments_of, no_moments
 from tendril.data.store.reader import Batches, Store, open_store
-from tendril.data.store.spec import blocks_of, full_site, short_site
+from tendril.models.dictionaries.sae import Stored
 
-from .config import OBJECTIVES, TrainConfig, check_choice, near
+from .checks import stored_sites
+from .config import OBJECTIVES, TrainConfig, check_choice
 from .outliers import (
     Channels,
     IsOutlier,
@@ -47,6 +48,7 @@ class Left:
 
     of: Damaged
     moments: Moments
+    fold: Callable[[Stored], Stored] | None = None
 
 
 @final
@@ -370,6 +372,12 @@ def source_of(config: TrainConfig, store: Store) -> Source:
         check_orbits(config, store)
     sites = stored_sites(store, config.sites or (config.site or store.sites[0],))
     how = (config.orbits == "joined", config.norm_outliers, config.outlier_times)
+    if config.remove_span:
+        from .left import moments_left, without_span
+
+        of, fold = without_span(config, store, sites)
+        left = Left(of, moments_left(store, sites[0], of, SAMPLE), fold)
+        return Source(store, sites, None, *how, left=left)
     if not config.paired_store:
         return Source(store, sites, None, *how)
     paired = open_store(find_store(config.paired_store, config.home))
@@ -378,23 +386,3 @@ def source_of(config: TrainConfig, store: Store) -> Source:
     theirs = stored_sites(paired, config.paired_sites or sites)
     check_aligned(store, paired)
     return Source(store, sites, paired, *how, theirs)
-
-
-def stored_sites(store: Store, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Sites by their full names; a language site may be given by its short one (see `full_site`).
-
-    Raises ConfigError for a site that is not stored, with the names that are near, and for one that
-    is named twice.
-    """
-    blocks = blocks_of(store.origin)
-    sites = tuple(full_site(name, store.sites, blocks) for name in wanted)
-    for site in sites:
-        if site not in store.sites:
-            known = dict.fromkeys([*store.sites, *map(short_site, store.sites)])
-            raise ConfigError(
-                f"--site must be one of {', '.join(store.sites)}, the sites of {store.name}; got "
-                f"{site!r}{near(site, known)}. Choose one of them, or harvest that site."
-            )
-    if len(set(sites)) < len(sites):
-        raise ConfigError(f"--sites must name each site once; got {' '.join(wanted)}.")
-    return sites

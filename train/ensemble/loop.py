@@ -15,7 +15,6 @@ from tendril.data.device import resolve_device
 from tendril.data.errors import ConfigError
 from tendril.data.home import runs_folder
 from tendril.data.store.atomic import check_not_link
-from tendril.data.store.moments import moments_of, no_moments
 from tendril.data.store.spec import canonical_json, slug
 from tendril.models.dictionaries.checkpoint import (
     CONFIG,
@@ -32,14 +31,13 @@ from tendril.models.dictionaries.ensemble import bagged, boosted
 
 from ..config import where_of
 from ..distributed import refuse_launch
+from ..left import moments_left
 from ..loop import TrainResult, next_command, only_trainer, read_result, run_folder, train_on
 from ..metrics import evaluate
 from ..sweep.config import SweepConfig
 from ..sweep.sweep import sweep
 from ..vectors import SAMPLE, Left, Source, source_of, store_of
 from .config import EnsembleConfig
-
-BATCH = 4096
 
 
 @final
@@ -117,24 +115,14 @@ def _boosting(config: EnsembleConfig, source: Source) -> list[Path]:
 
 def _left(source: Source, runs: Sequence[Path]) -> Left:
     """What the sum of some members leaves of the vectors."""
-    (site,), whole = source.sites, boosted([load_sae(run) for run in runs])
+    whole = boosted([load_sae(run) for run in runs])
 
     @torch.no_grad()
     def of(x_ND: Tensor) -> Tensor:
         found: Tensor = x_ND - whole.to(x_ND.device)(x_ND)
         return found
 
-    total, rows = no_moments(source.width), 0
-    batches = source.store.batches(source.sites, BATCH, part="all", epochs=1)
-    try:
-        for batch in batches:
-            total = total.merge(moments_of(of(batch[site]).numpy()))
-            rows += len(batch[site])
-            if rows >= SAMPLE:
-                break
-    finally:
-        batches.close()
-    return Left(of, total)
+    return Left(of, moments_left(source.store, source.sites[0], of, SAMPLE))
 
 
 def _folder(config: EnsembleConfig, source: Source, names: Sequence[str]) -> Path:
