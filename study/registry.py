@@ -83,5 +83,6 @@ STUDIES: Mapping[str, Entry] = {
     ),
     "probe": Entry("probe.config:ProbeConfig", "probe.study:ProbeStudy", ("scipy", "sklearn")),
     "compare": Entry("compare.config:CompareConfig", "compare.study:CompareStudy", ("scipy",)),
+    "dense": Entry("dense.config:DenseConfig", "dense.study:DenseStudy", ("scipy",)),
     "match": Entry("match.config:MatchConfig", "match.study:MatchStudy", ("scipy",)),
 }

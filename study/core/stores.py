@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int, Int32
 
 from tendril.data import order
 from tendril.data.errors import ConfigError, RunDamagedError, StoreNotFoundError
@@ -168,6 +168,17 @@ def is_language_run(run: Path) -> bool:
 def dictionary_digests(runs: Sequence[Path]) -> dict[str, str]:
     """The SHA-256 of each run's dictionary, by the run's name."""
     return {run.resolve().name: file_digest(run / DICTIONARY) for run in runs}
+
+
+def held_out_rows(store: Store, fraction: float, count: int) -> Int[np.ndarray, " n"]:
+    """Valid rows of inputs that were held out of training, drawn with a fixed seed; of all inputs
+    where these are too few."""
+    valid = np.flatnonzero(store.column("valid"))
+    aside = valid[order.held_out(store.column("input")[valid], fraction)]
+    rows = aside if len(aside) >= count else valid
+    chosen = order.sample(len(rows), count, 0) if len(rows) > count else np.arange(len(rows))
+    found: np.ndarray = np.sort(rows[chosen])
+    return found
 
 
 @final

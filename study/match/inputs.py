@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Int
 from scipy import sparse
 
-from tendril.data import order
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run
 from tendril.data.store.reader import Store
@@ -19,7 +18,13 @@ from tendril.models.dictionaries.sae import SAE
 
 from ..core.language_inputs import check_causal, language_subject_of
 from ..core.language_text import held_out_fraction
-from ..core.stores import common_site, common_store, dictionary_digests, is_language_run
+from ..core.stores import (
+    common_site,
+    common_store,
+    dictionary_digests,
+    held_out_rows,
+    is_language_run,
+)
 from .config import MatchConfig
 
 BATCH = 4096
@@ -85,15 +90,9 @@ def dictionaries(inputs: MatchInputs) -> list[SAE]:
 
 
 def compared_rows(inputs: MatchInputs, count: int) -> Int[np.ndarray, " n"]:
-    """Rows to compare activations on: valid ones, held out of all runs where enough are."""
-    store = inputs.store
+    """Rows to compare activations on."""
     fraction = held_out_fraction([read_config(run) for run in inputs.runs])
-    valid = np.flatnonzero(store.column("valid"))
-    aside = valid[order.held_out(store.column("input")[valid], fraction)]
-    rows = aside if len(aside) >= count else valid
-    chosen = order.sample(len(rows), count, 0) if len(rows) > count else np.arange(len(rows))
-    found: np.ndarray = np.sort(rows[chosen])
-    return found
+    return held_out_rows(inputs.store, fraction, count)
 
 
 @torch.no_grad()

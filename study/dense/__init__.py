@@ -1,0 +1,1 @@
+"""Latents that are active on a large part of the vectors."""

@@ -1,0 +1,106 @@
+"""What the rows of a store are like, that activations may go with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from tendril.data.cli import note
+from tendril.data.errors import TendrilError
+from tendril.data.store.reader import Store
+
+from ..core.image_batches import harvested_images
+from ..core.language_inputs import language_subject_of, tokenizer_of_store
+from ..core.token_classes import CLASSES, token_classes
+from ..core.token_text import readable
+
+SIDE = 32  # pixels of the patch around a position
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@final
+@dataclass(frozen=True)
+class Rows:
+    """What is known of some rows.
+
+    values: numbers that rank correlations are taken with, by name
+    groups: numbers of groups by name, with the groups' names
+    unread: rows of the unembedding, where there is one [V, D]
+    """
+
+    values: Mapping[str, Float[np.ndarray, " n"]] = field(default_factory=dict)
+    groups: Mapping[str, tuple[Int[np.ndarray, " n"], tuple[str, ...]]] = field(
+        default_factory=dict
+    )
+    unread: Float[np.ndarray, "v d"] | None = None
+
+
+def rows_of(store: Store, site: str, rows: Int[np.ndarray, " n"], subject: str) -> Rows:
+    """What is known of rows of text, or of images."""
+    norm_N = store.norms(site)[rows].astype(float)
+    if store.spec["inputs"].get("kind") == "text":
+        return _text(store, site, rows, subject, norm_N)
+    return _images(store, rows, norm_N)
+
+
+def _text(
+    store: Store,
+    site: str,
+    rows: Int[np.ndarray, " n"],
+    subject: str,
+    norm_N: Float[np.ndarray, " n"],
+) -> Rows:
+    tokens_N = store.column("token")[rows].astype(np.int64)
+    values = {"position": store.column("position")[rows].astype(float), "norm": norm_N}
+    tokenizer = tokenizer_of_store(store, subject)
+    known, at_N = np.unique(tokens_N, return_inverse=True)
+    first = [LETTERS.find(piece.strip()[:1].lower()) if piece.strip() else -1
+             for piece in readable(tokenizer, known.tolist())]  # fmt: skip
+    classes = token_classes(tokenizer, int(known.max()) + 1)[known]
+    groups = {
+        "first letter": (np.array(first)[at_N], tuple(LETTERS)),
+        "token class": (classes[at_N], CLASSES),
+    }
+    return Rows(values, groups, _unembedding(store, site, subject))
+
+
+def _unembedding(store: Store, site: str, subject: str) -> Float[np.ndarray, "v d"] | None:
+    """The rows of a causal model's unembedding; None for another model, or one that is gone."""
+    try:
+        model = language_subject_of(store, site, subject)
+    except TendrilError as error:
+        note(f"the unembedding is left out: {error}")
+        return None
+    if model.kind != "causal" or not model.unembed:
+        return None
+    weight = model.module.get_submodule(model.unembed).weight
+    if not isinstance(weight, torch.Tensor) or weight.shape[1] != store.width(site):
+        return None
+    found: np.ndarray = weight.detach().double().cpu().numpy()
+    return found
+
+
+def _images(store: Store, rows: Int[np.ndarray, " n"], norm_N: Float[np.ndarray, " n"]) -> Rows:
+    columns = {name: store.column(name)[rows].astype(float) for name in ("y", "x")}
+    values = {"row of the map": columns["y"], "column of the map": columns["x"], "norm": norm_N}
+    try:
+        images = harvested_images(store)
+    except TendrilError as error:
+        note(f"brightness and edges are left out: {error}")
+        return Rows(values)
+    size, grid = int(store.spec["inputs"]["size"]), store.grid(store.sites[0])
+    stride = size / np.array(grid)
+    input_N = store.column("input")[rows]
+    bright_N, edges_N = np.zeros(len(rows)), np.zeros(len(rows))
+    for number in np.unique(input_N):
+        grey = images.given(int(number), size).astype(float).mean(axis=-1)
+        dy, dx = np.gradient(grey)
+        slope = np.hypot(dy, dx)
+        for row in np.flatnonzero(input_N == number):
+            y, x = (columns["y"][row] + 0.5) * stride[0], (columns["x"][row] + 0.5) * stride[1]
+            at = tuple(slice(max(0, int(c) - SIDE // 2), int(c) + SIDE // 2) for c in (y, x))
+            bright_N[row], edges_N[row] = grey[at].mean(), slope[at].mean()
+    return Rows({**values, "brightness": bright_N, "edge energy": edges_N})
