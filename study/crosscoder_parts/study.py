@@ -87,8 +87,12 @@ class PartsStudy(Study[PartsConfig, list[PartInputs], list[PartFindings]]):
         return inputs[0].name
 
     def remarks(self, config: PartsConfig, inputs: list[PartInputs]) -> list[str]:
-        lost = [one.name for one in inputs if one.trained.get("paired_store") and not one.stores]
-        found = [f"The stores of {name} are gone, so its latents were not scaled." for name in lost]
+        found = [
+            f"Latents of {one.name} were not scaled: its stores are gone, or it has several sites "
+            "of each network."
+            for one in inputs
+            if one.trained.get("paired_store") and not one.stores
+        ]
         return found + training_warnings(one.run for one in inputs)
 
     def compute(

@@ -7,6 +7,7 @@ from typing import Any, Protocol, final, runtime_checkable
 import torch
 
 from tendril.data.cli import need
+from tendril.data.errors import ConfigError
 from tendril.data.home import find_run
 
 from ..core.report import write_records
@@ -54,6 +55,11 @@ class SpliceStudy(Study[SpliceConfig, SpliceInputs, Findings]):
             from .text import find_text  # imports transformers, which takes seconds
 
             return find_text(config, runs)
+        if config.network:
+            raise ConfigError(
+                "--network is for crosscoders of two language models; these are runs of images. "
+                "Leave it out."
+            )
         return find_images(config, runs)
 
     def identity(self, config: SpliceConfig, inputs: SpliceInputs) -> Mapping[str, Any]:

@@ -113,7 +113,7 @@ def test_the_study_writes_spans_that_training_takes(tmp_path: Path) -> None:
 
 
 def test_a_latent_of_the_position_is_told(tmp_path: Path) -> None:
-    store = language_home.make_store(tmp_path)
+    store = language_home.make_store(tmp_path, "gpt2")  # whose positions can be read from rows
     made = train(
         TrainConfig(store=str(store.path), latents=8, k=8, steps=2, batch_size=64, device="cpu",
                     threads=1, home=str(tmp_path), name="p", objective="relu_l1")

@@ -34,7 +34,7 @@ def fine_tune(text: str, folder: Path, steps: int) -> tuple[float, float]:
     draw = torch.Generator().manual_seed(0)
     for _ in range(steps):
         optimiser.zero_grad()
-        torch.autograd.backward(loss_of(seen[torch.randint(len(seen), (16,), generator=draw)]))
+        torch.autograd.backward(loss_of(seen[torch.randint(len(seen), (8,), generator=draw)]))
         optimiser.step()
     network.save_pretrained(folder)  # type: ignore[operator]
     subject.tokenizer.save_pretrained(folder)
@@ -49,7 +49,7 @@ def test_latents_of_a_fine_tuned_copy_are_told_from_those_of_the_model_itself(
     pytest.importorskip("glassllm")
     text = (shared / "text" / "wikitext2_valid.txt").read_text("utf-8")[:400_000]
     (tmp_path / "text.txt").write_text(text[200_000:])
-    before, after = fine_tune(text, tmp_path / "tuned", 100)
+    before, after = fine_tune(text, tmp_path / "tuned", 40)
     assert after < before - 1
     for name in ("base", "again", "tuned"):
         harvest(
@@ -57,7 +57,7 @@ def test_latents_of_a_fine_tuned_copy_are_told_from_those_of_the_model_itself(
                 inputs=str(tmp_path / "text.txt"),
                 subject=str(tmp_path / "tuned") if name == "tuned" else "glassllm:en",
                 sites=("resid_post.2",),
-                limit=250,
+                limit=150,
                 device="cpu",
                 name=name,
                 home=str(tmp_path),
@@ -71,9 +71,9 @@ def test_latents_of_a_fine_tuned_copy_are_told_from_those_of_the_model_itself(
                 store="base",
                 paired_store=other,
                 objective=objective,  # type: ignore[arg-type]
-                latents=384,
-                steps=300,
-                batch_size=512,
+                latents=256,
+                steps=200,
+                batch_size=256,
                 device="cpu",
                 home=str(tmp_path),
                 **sparsity,  # type: ignore[arg-type]
