@@ -9,6 +9,7 @@ from typing import Literal, final
 import numpy as np
 import torch
 
+from tendril.data.cli import note
 from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.home import home_folder, store_location
 from tendril.data.inputs.chats import COLUMN as CHATS
@@ -50,6 +51,7 @@ from .plan import Plan
 from .sites import split_names
 
 CONTEXTS = 1024  # that are looked at a time
+MOST_PADDING = 0.5  # fraction of the positions above which a note says so
 TOKENS = "tokens"  # folder next to store/ that keeps packed text
 
 
@@ -240,6 +242,7 @@ def plan_language(config: LanguageConfig, device: torch.device) -> LanguagePlan:
     )
     name = f"{subject.name}-{Path(source.origin).stem}"
     masks = _masks(subject, contexts, sites, device) if packing else no_masks
+    _say_padding(contexts)
     return LanguagePlan(spec, name, device, config, subject, contexts, source.origin, masks)
 
 
@@ -264,6 +267,17 @@ def _check(config: LanguageConfig) -> None:
         raise ConfigError(
             f"--chat needs a dataset or .jsonl files of chats; got {other} with it. Leave one of "
             "them out."
+        )
+
+
+def _say_padding(contexts: Contexts) -> None:
+    """Note a context that is much longer than the documents in it."""
+    text = (contexts.documents_BT[:CONTEXTS] != NOBODY).sum(axis=1)
+    fraction = 1 - text.mean() / contexts.cut.length
+    if len(contexts) > 1 and fraction > MOST_PADDING:
+        note(
+            f"{fraction:.0%} of the positions are padding; nine of ten contexts have at most "
+            f"{np.quantile(text, 0.9):.0f} tokens. A smaller --context takes less time and disk."
         )
 
 

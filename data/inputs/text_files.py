@@ -60,6 +60,8 @@ class Blocks:
                     return
 
 
+COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+
 Document = TypeVar("Document")
 Read = Callable[[Mapping[str, Any], str], Document | None]
 """A row, and the words that name it -> its document, or None if it has none."""
@@ -120,6 +122,9 @@ def _not_utf8(
     """The error for bytes that are not UTF-8. What was decoded begins at `offset` in the file."""
     byte, place = error.object[error.start], offset + error.start
     what = f"{file} must be UTF-8; got the byte 0x{byte:02x} at {place:,}"
+    for mark, program in COMPRESSED.items():
+        if start.startswith(mark):
+            return UnreadableInputsError(f"{what}: it is compressed. Unpack it with {program} -d.")
     if b"\0" in start:
         return UnreadableInputsError(
             f"{what}, and zero bytes: it is probably no text. Give --inputs a file of text."

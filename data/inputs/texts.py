@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, final
 
 from .. import order
+from ..cli import note
 from ..errors import ConfigError, InputsNotFoundError, UnreadableInputsError
 from .files import is_regular, listed, say_skipped
 from .hugging_face import (
@@ -27,6 +28,7 @@ from .hugging_face import (
 from .text_files import LINES, Blocks, Count, Document, Read, documents_of, key_of_files
 
 SUFFIXES = (".txt", ".md", ".rst")
+TABLES = (".json", ".csv", ".tsv")  # files that probably hold many documents
 DOCSTRINGS = "docstrings"
 CODE = (">>>", "...")  # prefixes of lines of example code
 MIX = 0xD0C5  # the key of the order of the standard library's files
@@ -122,6 +124,11 @@ def opened(
     if (split and Path(path).exists()) or (inputs and (is_parquet(place) or is_on_disk(place))):
         return _hugging_face(inputs, column, streaming, read)
     if inputs and is_regular(place):
+        if place.suffix.lower() in TABLES:
+            note(
+                f"warning: {place} is read as plain text, which is one document. For a document a "
+                f"row, give a file {LINES[0]} with a JSON object on each line, or a parquet file."
+            )
         return _files([place], place, column, read)
     if not inputs or not place.is_dir():
         what = "is a pipe or a device" if inputs and place.exists() else "does not exist"

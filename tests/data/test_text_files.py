@@ -1,5 +1,6 @@
 """Long files of text: read by blocks, in memory that does not grow with the file."""
 
+import gzip
 import json
 import tracemalloc
 from collections.abc import Iterator
@@ -74,6 +75,7 @@ def test_blocks_are_the_text(tmp_path: Path, small: None) -> None:
         ("0123456789 caf\u00e9".encode()[:-1], "byte 0xc3 at 14"),
         (b"\xef\xbb\xbf" + b"a" * 2000 + b"\xff", "byte 0xff at 2,003"),
         ("a long text".encode("utf-16"), "got UTF-16"),
+        (gzip.compress(b"a long text"), r"0x8b at 1: it is compressed\. Unpack it with gzip -d"),
     ],
 )
 @pytest.mark.parametrize("kind", ["txt", "jsonl"])
@@ -128,3 +130,11 @@ def test_a_parquet_file_is_read_as_it_comes(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         with pytest.raises((UnreadableInputsError, InputsNotFoundError)):
             list(open_text(str(file)).documents())
+
+
+def test_tables_are_not_taken_for_text_silently(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n0,one\n1,two\n")
+    assert list(open_text(str(tmp_path / "a.csv")).documents()) == ["id,text\n0,one\n1,two\n"]
+    assert "a.csv is read as plain text, which is one document" in capsys.readouterr().err

@@ -171,6 +171,13 @@ def test_networks_that_read_documents_together_are_refused(
     )
 
 
+def test_much_padding_is_noted(config: LanguageConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    make_plan(dataclasses.replace(config, pad=True))
+    assert "padding" not in capsys.readouterr().err
+    make_plan(dataclasses.replace(config, pad=True, context=60))
+    assert "% of the positions are padding; nine of ten contexts have" in capsys.readouterr().err
+
+
 def test_flags_are_part_of_the_identity_and_are_found_again(config: LanguageConfig) -> None:
     names = set()
     for change in ({}, {"pad": True}, {"document_mask": True}, {"pad": True, "per_input": 4}):
