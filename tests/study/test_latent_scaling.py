@@ -142,9 +142,9 @@ def test_planted_features_of_one_network_are_told_from_shared_ones(tmp_path: Pat
     assert by[l1][f"norm {TUNED}"]["false"] >= 8
     assert by[l1][f"norm {TUNED}"]["precision"] < 0.6
     ours, theirs = done.figures, done.figures["others"][l1]
-    assert sum(ours["shrunk"].values()) == 0 and ours["shared_specific"] <= 3
-    assert theirs["shrunk"][TUNED] >= 8 and theirs["shared_specific"] <= 3
+    assert sum(ours["shrunk"].values()) == 0 and theirs["shrunk"][TUNED] >= 8
     for figures in (ours, theirs):
+        assert figures["shared_specific"] <= 0.1 * figures["shared_active"]
         assert figures["halves_agree"] > 0.95
         assert figures["median_nu_eps_of_shared"] > 0.7 < figures["median_nu_r_of_shared"]
     best = run_study(
@@ -166,4 +166,4 @@ def test_networks_of_other_widths(tmp_path: Path) -> None:
     for network in (BASE, TUNED):
         assert by[f"scaling {network}"]["precision"] > 0.9
         assert by[f"scaling {network}"]["recall"] > 0.7
-    assert done.figures["shared_specific"] <= 3
+    assert done.figures["shared_specific"] <= 0.1 * done.figures["shared_active"]
