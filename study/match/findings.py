@@ -41,6 +41,8 @@ class Link:
     agree_S:       true where both matchings name the same partner
     random:        mean correlation of random pairs of living latents
     unfolded:      mean correlation of the matching by weights as they are; None by activations
+    shuffled:      mean correlation of a matching by activations whose rows are in random order: the
+                   chance level of the best of so many pairs; None by weights
     """
 
     first: str
@@ -54,6 +56,7 @@ class Link:
     alive: tuple[int, int]
     random: float
     unfolded: float | None
+    shuffled: float | None
 
     def record(self) -> dict[str, Any]:
         """One record for result.json and links.csv."""
@@ -64,6 +67,7 @@ class Link:
             "correlation": _average(known),
             "correlation_by_activations": np.nan if self.best_S is None else _average(self.best_S),
             "correlation_unfolded": np.nan if self.unfolded is None else self.unfolded,
+            "correlation_shuffled": np.nan if self.shuffled is None else self.shuffled,
             "correlation_random": self.random,
             "above_half": _average((known > HOLDS).astype(float)),
             "same_as_by_activations": _average(agree.astype(float)),
@@ -157,7 +161,9 @@ def link_of(
     if largest <= LARGEST_BY_ACTIVATIONS:
         best = assign(correlations(*codes))
         best_S = best.partner(size)
-    unfolded = None
+    unfolded = shuffled = None
+    if by == "activations":
+        shuffled = _shuffled(codes)
     if by == "weights":
         best = _by_weights(saes, codes, folded=True)
         plain = _by_weights(saes, codes, folded=False)
@@ -175,6 +181,7 @@ def link_of(
         (int(alive[0].sum()), int(alive[1].sum())),
         _random(codes, alive),
         unfolded,
+        shuffled,
     )
 
 
@@ -186,6 +193,13 @@ def _by_weights(
         scale_S = None if sae.threshold is not None else mean_when_on(z_NS)
         rows.append(fold(sae, scale_S if folded else np.ones(sae.latents)).rows)
     return assign_rows(rows[0], rows[1])
+
+
+def _shuffled(codes: tuple[sparse.csr_array, sparse.csr_array]) -> float:
+    first, second = codes
+    turned = second[np.random.default_rng(SEED).permutation(second.shape[0])]
+    partner_S = assign(correlations(first, turned)).partner(first.shape[1])
+    return _average(pair_correlations(first, turned, partner_S))
 
 
 def _average(values: Float[np.ndarray, " n"]) -> float:

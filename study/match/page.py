@@ -14,7 +14,10 @@ from .findings import HOLDS, Matched
 from .skipping import skip_rows
 
 HEADER = ("from", "to", "matched by", "pairs alive", "correlation", "best possible", "unfolded",
-          "random pairs", f"above {HOLDS:g}", "same partner", "gap")  # fmt: skip
+          "shuffled rows", "random pairs", f"above {HOLDS:g}", "same partner", "gap")  # fmt: skip
+VALUES = ("correlation", "correlation_by_activations", "correlation_unfolded",
+          "correlation_shuffled", "correlation_random", "above_half",
+          "same_as_by_activations")  # fmt: skip
 BINS = 24
 ROW, LABEL, NUMBER, LINE, GAP = 24.0, 172.0, 46.0, 44.0, 16.0
 MOST_LETTERS = 19
@@ -24,9 +27,7 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
     """A row of figures a link."""
     found = []
     for one in figures["links"]:
-        values = [one[name] for name in (
-            "correlation", "correlation_by_activations", "correlation_unfolded",
-            "correlation_random", "above_half", "same_as_by_activations")]  # fmt: skip
+        values = [one[name] for name in VALUES]
         texts = [f"{value:.2f}" if value != "" else "" for value in values]
         about = [
             short_site(one["first"]),

@@ -151,6 +151,8 @@ def test_a_planted_chain_over_three_layers_is_found(by: Any) -> None:
         assert link.by == by and known_S.sum() > 20
         assert record["correlation"] > 0.95 and record["same_as_by_activations"] == 1
         assert abs(record["correlation_random"]) < 0.3
+        shuffled = record["correlation_shuffled"]
+        assert shuffled == "" if by == "weights" else 0 < shuffled < 0.3
     chains = chains_of(links)
     assert len(chains.latents_CL) > 20 and (np.diff(chains.weakest_C) <= 0).all()
     for a, b, c in chains.latents_CL:
