@@ -147,10 +147,11 @@ def edit_rows(curves: Mapping[str, Any], ways: Sequence[str]) -> list[list[str]]
 
 def _needed(one: Mapping[str, Any], part: str) -> str:
     """A number of features with its interval; ">" says that more than were tried are needed."""
-    most = len(one["kl"]) - 1
-    low, high = (f">{most}" if n is None else f"{n}" for n in one["interval"][part])
-    count = one["needed"][part]
-    return f"{f'>{most}' if count is None else count} ({low}-{high})"
+    beyond = f">{len(one['kl']) - 1}"
+    count, low, high = (
+        beyond if n is None else f"{n}" for n in (one["needed"][part], *one["interval"][part])
+    )
+    return beyond if count == low == high == beyond else f"{count} ({low} to {high})"
 
 
 def _able(figures: Mapping[str, Any]) -> str:
