@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tendril.data.store.spec import short_site
 from tendril.data.store.tables import columns
 
 from ..measures.feature_absorption import HALF
@@ -18,7 +19,7 @@ HEAD = ("site", "columns", "runs")
 
 def headline(figures: Mapping[str, Any]) -> str:
     """The figures that matter, in a sentence or two."""
-    many = f"{figures['k']} {'latents' if figures['k'] != 1 else 'latent'}"
+    many = "latent" if figures["k"] == 1 else f"{figures['k']} latents"
     beside = [
         f"{name} {figures[key]:.3f}"
         for name, key in (
@@ -33,7 +34,7 @@ def headline(figures: Mapping[str, Any]) -> str:
     absorbed = figures["absorption"]
     more = "" if absorbed is None else f" Absorption rate {absorbed:.3f}."
     return (
-        f"The best {many} of {figures['best_columns']} at {figures['best_site']} "
+        f"The best {many} of {figures['best_columns']} at {short_site(figures['best_site'] or '')} "
         f"{'tell' if figures['k'] != 1 else 'tells'} a label with an AUC of "
         f"{figures['auc_latents']:.3f} on average ({', '.join(beside)}).{more}"
     )
@@ -58,7 +59,8 @@ def main_rows(records: Sequence[Mapping[str, Any]], figure: str) -> list[list[st
         some = next(iter(found.values()))
         most = found[max((k for k in found if k != "all"), default="all")]
         cells = [_cell(found.get(k), figure) for k in (*ks, "all")]
-        rows.append([site, name, str(some["runs"] or "-"), *cells, _two(most["auc_shuffled"])])
+        named = [short_site(site), name, str(some["runs"] or "-")]
+        rows.append([*named, *cells, _two(most["auc_shuffled"])])
     return rows
 
 
@@ -83,7 +85,7 @@ def absorption_rows(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         cells = [f"{one['rate']:.3f}{between}"]
         for value in (one["missed_with_child"], one["missed_alone"]):
             cells.append("-" if value is None else f"{value:.3f}")
-        named = (one["site"], one["columns"], str(one["runs"]), str(one["parents"]))
+        named = (short_site(one["site"]), one["columns"], str(one["runs"]), str(one["parents"]))
         rows.append([*named, *cells])
     return rows
 
@@ -106,16 +108,20 @@ def label_rows(found: Probed) -> list[list[str]]:
 
 
 def _short(one: Probes, some: Sequence[Probes]) -> str:
-    return one.columns if len({x.site for x in some}) == 1 else f"{one.site}: {one.columns}"
+    return (
+        one.columns
+        if len({x.site for x in some}) == 1
+        else f"{short_site(one.site)}: {one.columns}"
+    )
 
 
 def context(config: ProbeConfig, store: str, found: Probed) -> dict[str, Any]:
     """What page.html shows."""
     figures = found.figures()
-    several = "" if figures["k"] == 1 else "s"
+    many = "latent" if figures["k"] == 1 else f"{figures['k']} latents"
     numbers = [
-        ("auc_latents", f"mean AUC of the best {figures['k']} latent{several}"),
-        ("auc_units", f"of as many units of {figures['best_site']}"),
+        ("auc_latents", f"mean AUC of the best {many}"),
+        ("auc_units", f"of as many units of {short_site(figures['best_site'] or '')}"),
         ("auc_components", "of as many principal components"),
         ("auc_whole", "of the whole vector"),
         ("absorption", "absorption rate"),
@@ -132,7 +138,7 @@ def context(config: ProbeConfig, store: str, found: Probed) -> dict[str, Any]:
         "accuracy": main_rows(figures["records"], "accuracy"),
         "labels": label_rows(found),
         "absorption": absorption_rows(figures["absorptions"]) if figures["absorptions"] else [],
-        "charts": [(site, _curves(found, site)) for site in sites],
+        "charts": [(short_site(site), _curves(found, site)) for site in sites],
         "method": _method(config, found),
         "caveats": (
             "A label that a latent tells need not be what the latent stands for: it may tell "

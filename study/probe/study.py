@@ -13,6 +13,7 @@ from tendril.data.cli import note
 from tendril.data.errors import ConfigError
 from tendril.data.home import find_run
 from tendril.data.store.reader import Store
+from tendril.data.store.spec import short_site
 from tendril.data.store.truth import open_truth
 from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
@@ -104,8 +105,8 @@ class ProbeStudy(Study[ProbeConfig, ProbeInputs, Probed]):
         }
 
     def title(self, config: ProbeConfig, inputs: ProbeInputs) -> str:
-        sites = dict.fromkeys(group.site for group in inputs.groups)
-        return f"Sparse probes: {', '.join(sites)} of {inputs.store.name}"
+        sites = dict.fromkeys(short_site(group.site) for group in inputs.groups)
+        return f"Sparse probes of {', '.join(sites)}"
 
     def label(self, config: ProbeConfig, inputs: ProbeInputs) -> str:
         return inputs.store.name
@@ -159,7 +160,7 @@ class ProbeStudy(Study[ProbeConfig, ProbeInputs, Probed]):
 
 
 def grouped(runs: Sequence[Path], store: Store) -> tuple[Group, ...]:
-    """Runs in groups that differ in their seeds alone, in the order of their first runs."""
+    """Runs in groups that differ in their seeds alone, in the order of their titles."""
     alike: dict[str, list[Path]] = {}
     titles: dict[str, tuple[str, tuple[str, ...]]] = {}
     for run in runs:
@@ -176,7 +177,7 @@ def grouped(runs: Sequence[Path], store: Store) -> tuple[Group, ...]:
         if list(titles.values()).count(titles[key]) > 1:
             title = f"{title}, {some[0].name}"
         found.append(Group(title, sites, tuple(some)))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda group: group.title))
 
 
 def probed_site(

@@ -283,7 +283,7 @@ def test_columns_are_ranked_and_probed_as_by_hand() -> None:
     ],
 )
 def test_bad_input_is_refused(home: Path, fields: dict[str, Any], message: str) -> None:
-    run = train(tiny(home)).run
+    run = train(tiny(home, steps=1)).run
     config = ProbeConfig(run=(str(run),), home=str(home), device="cpu")
     with pytest.raises(ConfigError, match=message):
         run_study(ProbeStudy(), replace(config, **fields))

@@ -13,6 +13,7 @@ INK, SOFT, GRID = "#1d1f23", "#6b7078", "#e7e8ea"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b5539c", "#c28a00", "#3aa0d8", "#5a5f66")
 MARKERS = "osD^v"
 FLOOR = 1e-3  # of FVU: smaller values are drawn here
+SHORT = 17  # letters of a curve's name, for which there is room beside wide axes
 
 
 @final
@@ -38,7 +39,8 @@ def plot_front(path: Path, curves: Sequence[Curve], title: str) -> None:
 
     figure = Figure(figsize=(8.4, 5.6), dpi=160, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.095, 0.115, 0.70, 0.77))
+    longest = max((len(curve.name) for curve in curves), default=0)
+    axes = figure.add_axes((0.095, 0.115, 0.70 if longest <= SHORT else 0.61, 0.77))
     _axes(axes)
     hues = list(dict.fromkeys(curve.objective for curve in curves if not curve.baseline))
     ends: list[tuple[float, float, str, str]] = []
