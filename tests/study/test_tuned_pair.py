@@ -83,7 +83,7 @@ def test_latents_of_a_fine_tuned_copy_are_told_from_those_of_the_model_itself(
     figures = {one["run"]: one for one in (found.figures, *found.figures["others"].values())}
     for name, run in runs.items():
         one = figures[run]
+        assert one["median_nu_eps_of_shared"] > 0.5 < one["median_nu_r_of_shared"]
         if name.endswith("again"):  # what one network has, its copy has, too
             assert sum(one["specific"].values()) == one["shared_specific"] == 0
         assert one["halves_agree"] is None or one["halves_agree"] > 0.8
-    print(found.table)
