@@ -110,7 +110,8 @@ def _dots(values: Sequence[tuple[int, float]], bottom: float, low: float) -> lis
 
 def dictionary_table(dictionaries: Sequence[Mapping[str, Any]], kinds: Sequence[Kind]) -> Any:
     """A row for each dictionary: its latents, and the mean of every score with its control."""
-    heads, rows = [], []
+    heads: list[str] = []
+    rows = []
     for kind in kinds:
         heads += ["simulation, top and random", "random only"] if kind == "simulation" else [kind]
     for one in dictionaries:
