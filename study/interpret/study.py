@@ -17,13 +17,13 @@ import torch
 from tendril.data import order
 from tendril.data.cli import note
 from tendril.data.device import resolve_device
-from tendril.data.errors import ConfigError
+from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.home import find_run, home_folder
 from tendril.data.store.paired import PairedStores
 from tendril.data.store.reader import Store
 from tendril.models.dictionaries.checkpoint import load_frequency, load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
-from tendril.models.subjects.language import language_subject
+from tendril.models.subjects.language import LanguageSubject, language_subject
 
 from ..core.config import dropped_identity
 from ..core.language_inputs import tokenizer_of_store
@@ -210,7 +210,7 @@ class InterpretStudy(Study[InterpretConfig, InterpretInputs, InterpretFindings])
 def model_of(config: InterpretConfig) -> Model:
     """The model that a config names. Raises ConfigError and SubjectError."""
     if config.local:
-        subject = language_subject(config.local, config.compute)
+        subject = loaded(config.local, "local", config.compute)
         return local_model(subject, resolve_device(config.device))
     return endpoint_model(
         config.endpoint,
@@ -221,12 +221,20 @@ def model_of(config: InterpretConfig) -> Model:
     )
 
 
+def loaded(model: str, flag: str, compute: str = "float32") -> LanguageSubject:
+    """A local model. Raises SubjectError, which names the flag that gave it."""
+    try:
+        return language_subject(model, compute)
+    except SubjectError as error:
+        raise SubjectError(str(error).replace("--subject", f"--{flag}")) from error
+
+
 def encoder_of(config: InterpretConfig) -> Model | None:
     """The model that embeds texts, if a score needs one. Raises as `model_of` does."""
     if "embedding" not in config.kinds:
         return None
     if config.encoder:
-        return local_encoder(language_subject(config.encoder), resolve_device(config.device))
+        return local_encoder(loaded(config.encoder, "encoder"), resolve_device(config.device))
     return embedding_endpoint(
         config.embedding_endpoint or config.endpoint,
         config.embedding_model,

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tendril.data.errors import ConfigError
+from tendril.data.errors import ConfigError, SubjectError
 from tendril.data.store.reader import open_store
 from tendril.models.dictionaries.checkpoint import load_sae, read_config, save_dictionary
 from tendril.models.subjects.language import language_subject
@@ -239,6 +239,15 @@ def test_a_local_encoder_averages_over_tokens_or_takes_the_first(tmp_path):
         place.write_text(json.dumps(told))
         with pytest.raises(ConfigError, match="pool"):
             local_encoder(subject, torch.device("cpu"))
+
+
+def test_a_local_model_that_is_none_is_told_under_its_own_flag(fresh):
+    with serving(Rules(planted.CLASSES)) as rules:
+        asked = config(fresh, rules, score=("embedding",), encoder=str(fresh / "store"))
+        with pytest.raises(SubjectError, match="--encoder must be the folder of a language model"):
+            study_interpret(asked)
+        with pytest.raises(SubjectError, match="--local must be the folder of a language model"):
+            study_interpret(replace(asked, endpoint="", local=str(fresh / "store"), score=ALL[:1]))
 
 
 def test_controls_of_other_sites_are_refused(fresh):
