@@ -93,6 +93,7 @@ def language_rows(
                 of_text = {"token": tokens_BT, "document": documents_BT}
                 if contexts.roles_BT is not None:
                     of_text["role"] = np.array(contexts.roles_BT[inputs.start : inputs.stop])
+                contexts.release()  # so that memory does not grow with the text
                 yield SliceRows(
                     inputs=inputs,
                     activations=rows,

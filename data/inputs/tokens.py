@@ -6,6 +6,7 @@ any order, a stopped harvest resumes exactly, and a streamed dataset is fetched 
 """
 
 import hashlib
+import mmap
 import os
 import re
 import shutil
@@ -69,6 +70,13 @@ class Contexts:
 
     def __len__(self) -> int:
         return len(self.tokens_BT)
+
+    def release(self) -> None:
+        """Take the parts that were read out of memory. They stay on disk."""
+        for part in (self.tokens_BT, self.documents_BT, self.roles_BT):
+            mapped = getattr(part, "_mmap", None)
+            if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def kept(self, inputs: range, skip_special: bool, skip_first: int) -> Bool[np.ndarray, "b t"]:
         """True for the positions to keep in some contexts.

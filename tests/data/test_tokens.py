@@ -340,3 +340,21 @@ def test_packed_text_is_not_written_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be a folder; got a symbolic link"):
         contexts_of(_source([[1, 2, 3, 4]], []), Cut(2), None, tmp_path / "tokens")
     assert not list(outside.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_packed_text_that_was_read_leaves_memory(tmp_path: Path) -> None:
+    def mapped() -> int:
+        """Megabytes of files that are mapped into memory."""
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("RssFile:")[2].split()[0]) // 1024
+
+    source = TokenSource({"kind": "long"}, "here", lambda: iter([range(1 << 20)] * 4))
+    contexts = contexts_of(source, Cut(1 << 20), None, tmp_path)  # 32 MB
+    before = mapped()
+    first = [int(contexts.tokens_BT[i].sum() + contexts.documents_BT[i].sum()) for i in range(4)]
+    assert mapped() > before + 24
+    contexts.release()
+    assert mapped() < before + 8
+    again = [int(contexts.tokens_BT[i].sum() + contexts.documents_BT[i].sum()) for i in range(4)]
+    assert first == again
