@@ -147,7 +147,7 @@ class Dense:
                 "dense": int(self.dense_S[i]),
                 "frequency": round(float(self.frequency_S[i]), 4),
                 "antipodality": round(float(self.score_S[i]), 4),
-                "opposite": int(self.partner_S[i]) if self.partner_S[i] >= 0 else "",
+                "most opposed": int(self.partner_S[i]) if self.partner_S[i] >= 0 else "",
             }
             for trait in self.traits:
                 record[trait.name] = round(float(trait.value_S[i]), 4)

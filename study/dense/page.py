@@ -60,12 +60,13 @@ def headline(figures: Mapping[str, Any]) -> str:
     )
 
 
-def context(found: Dense) -> dict[str, Any]:
+def context(found: Dense, command: str) -> dict[str, Any]:
     """What page.html shows."""
     figures = found.figures()
     records = found.records()[: min(MOST, int(found.dense_S.sum()))]
     return {
         "lead": headline(figures),
+        "command": command,
         "runs": [list(RUNS), *run_rows(figures)],
         "properties": [list(PARTS), *property_rows(figures)],
         "latents": [list(records[0]), *([_cell(v) for v in one.values()] for one in records)]

@@ -1,5 +1,6 @@
 """The study `dense`: latents that are active on a large part of the vectors."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from ..core.stores import (
     training_warnings,
 )
 from ..core.study import Study
+from ..core.trained import sparsity_of
 from ..measures.dense_traits import antipodality
 from ..measures.matching import Directions
 from . import page
@@ -136,7 +138,21 @@ class DenseStudy(Study[DenseConfig, DenseInputs, Dense]):
             write_tensors(folder / name, {"directions": torch.from_numpy(directions_ND).float()})
 
     def page(self, config: DenseConfig, inputs: DenseInputs, findings: Dense) -> Mapping[str, Any]:
-        return page.context(findings)
+        return page.context(findings, again(read_config(inputs.runs[0])))
+
+
+def again(trained: Mapping[str, Any]) -> str:
+    """The command that trains a run like this one, with the settings that matter most."""
+    sparsity = sparsity_of(trained)
+    words = ["tendril", "train", str(trained.get("objective", "RECIPE"))]
+    fields = {name: trained.get(name) for name in ("store", "latents", "steps", "batch_size", "lr")}
+    fields |= {"site": short_site(str(trained["site"])), "seed": trained.get("seed")}
+    if sparsity:
+        fields[sparsity.field] = f"{sparsity.value:g}"
+    for name, value in fields.items():
+        if value not in (None, ""):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
 
 
 def directions_of(run: Path) -> Directions:

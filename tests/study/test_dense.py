@@ -105,7 +105,9 @@ def test_the_study_writes_spans_that_training_takes(tmp_path: Path) -> None:
     both = run_study(DenseStudy(), dataclasses.replace(config, run=("whole", "less")))
     assert [one["removed_span"] for one in both.figures["runs"]] == ["", "three.safetensors"]
     check(both.report.read_text())
-    assert "--remove-span dense.safetensors" in both.report.read_text()
+    command = "tendril train topk --store llama-text"
+    assert command in both.report.read_text().replace(store.name, "llama-text")
+    assert "--k 6 --remove-span dense.safetensors" in both.report.read_text()
     with pytest.raises(ConfigError, match="--dense must be a fraction"):
         DenseConfig(dense=1.0).check()
     none = run_study(DenseStudy(), dataclasses.replace(config, dense=0.999))
