@@ -277,7 +277,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     for make in (
         *(topk, batch_topk, matryoshka, relu_l1, tied, gated, jumprelu),
         *(crosscoder, crosscoder_l1, group_crosscoder, group_crosscoder_l1),
-        *(equivariant_crosscoder, pca, ica, random, neurons),
+        *(equivariant_crosscoder, pca, ica, nmf, random, neurons),
         *(demo, orbits_demo, control_demo, language_demo),
     )
 }
