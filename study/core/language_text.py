@@ -1,6 +1,6 @@
 """The text that language models are judged on: contexts that no run was trained on, or others."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -16,7 +16,7 @@ from tendril.data.home import home_folder
 from tendril.data.inputs.packing import Cut
 from tendril.data.inputs.texts import open_text
 from tendril.data.inputs.tokens import TokenSource, contexts_of, tokenised
-from tendril.data.store.reader import BATCH_DEFAULTS, Store
+from tendril.data.store.reader import Store
 from tendril.models.dictionaries.checkpoint import read_config
 from tendril.models.sites.language_splice import TokenBatch
 from tendril.models.subjects.generate import is_self, written_by
@@ -25,7 +25,7 @@ from tendril.models.subjects.pieces import pieces_of
 from tendril.models.subjects.tokenise import cut_for, tokens_of
 
 from .language_inputs import LanguageInputs
-from .stores import context_shape, text_of
+from .stores import context_shape, held_out_fraction, text_of
 
 TOKENS = "tokens"  # the folder beside store/ that keeps packed text
 
@@ -101,14 +101,6 @@ def choose_text(found: LanguageInputs, inputs: str, limit: int | None) -> TextCh
     fraction = held_out_fraction([read_config(run) for run in found.runs])
     key = {"store": found.store.name, "held_out": fraction}
     return TextChoice("", limit, fraction, key, len(_held_out(found.store, fraction, limit)))
-
-
-def held_out_fraction(trained: Sequence[Mapping[str, Any]]) -> float:
-    """The fraction of the inputs that was held out of the training of all runs.
-
-    Held-out sets are nested, so it is the least of the runs' own.
-    """
-    return min(float(one.get("held_out", BATCH_DEFAULTS["held_out"])) for one in trained)
 
 
 def held_out_text(store: Store, fraction: float, limit: int | None) -> JudgedText:

@@ -170,6 +170,14 @@ def dictionary_digests(runs: Sequence[Path]) -> dict[str, str]:
     return {run.resolve().name: file_digest(run / DICTIONARY) for run in runs}
 
 
+def held_out_fraction(trained: Sequence[Mapping[str, Any]]) -> float:
+    """The fraction of the inputs that was held out of the training of all runs.
+
+    Held-out sets are nested, so it is the least of the runs' own.
+    """
+    return min(float(one.get("held_out", BATCH_DEFAULTS["held_out"])) for one in trained)
+
+
 def held_out_rows(store: Store, fraction: float, count: int) -> Int[np.ndarray, " n"]:
     """Valid rows of inputs that were held out of training, drawn with a fixed seed; of all inputs
     where these are too few."""

@@ -23,6 +23,8 @@ from .config import MatchConfig
 from .inputs import mean_when_on
 
 SEED = 0  # of the random pairs
+OWN, MATCHED, RANDOM, COPIED = "own code", "matched", "random partners", "the layer before"
+"""What a skipped layer is replaced by."""
 LARGEST_BY_ACTIVATIONS = 16_384
 """Latents above which the table of all correlations does not fit."""
 HOLDS = 0.5

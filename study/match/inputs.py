@@ -16,12 +16,11 @@ from tendril.data.store.reader import Store
 from tendril.models.dictionaries.checkpoint import load_sae, read_config
 from tendril.models.dictionaries.sae import SAE
 
-from ..core.language_inputs import check_causal, language_subject_of
-from ..core.language_text import held_out_fraction
 from ..core.stores import (
     common_site,
     common_store,
     dictionary_digests,
+    held_out_fraction,
     held_out_rows,
     is_language_run,
 )
@@ -77,10 +76,6 @@ def find_match_inputs(config: MatchConfig) -> MatchInputs:
                 f"{run.name} takes vectors of width {width}; {site} of {store.name} has "
                 f"{store.width(site)}. Pass --store with the store that the runs were trained on."
             )
-    if config.contexts and is_language_run(runs[0]):
-        subject = language_subject_of(store, sites[0], config.subject)
-        if subject.kind == "causal":
-            check_causal(subject, "match")
     return MatchInputs(runs, sites, store)
 
 

@@ -1,6 +1,6 @@
 """What the study of matched layers shows: links, chains, and the cost of skipped layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,7 @@ from tendril.data.store.spec import short_site
 from tendril.data.store.tables import columns
 
 from ..page.charts import Axis, Series, chart
-from .findings import HOLDS, Matched
-from .skipping import skip_rows
+from .findings import COPIED, HOLDS, MATCHED, OWN, RANDOM, Matched
 
 HEADER = ("from", "to", "matched by", "pairs alive", "correlation", "best possible", "unfolded",
           "shuffled rows", "random pairs", f"above {HOLDS:g}", "same partner", "gap")  # fmt: skip
@@ -148,3 +147,15 @@ def _cut(words: str) -> str:
     while len(words) > MOST_LETTERS and " " in words:
         words = words.rpartition(" ")[0]
     return words[:MOST_LETTERS]
+
+
+def skip_rows(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A table: what each replacement adds to the cross-entropy."""
+    names = (OWN, MATCHED, RANDOM, COPIED, "mean")
+    rows = [["layer replaced", "by the code of", "cross-entropy as it is", *names]]
+    for one in found:
+        cells = [f"+{one[name]:.3f}" if one[name] >= 0 else f"{one[name]:.3f}" for name in names]
+        rows.append(
+            [short_site(one["second"]), short_site(one["first"]), f"{one['clean']:.3f}", *cells]
+        )
+    return rows

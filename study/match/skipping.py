@@ -1,6 +1,6 @@
 """Skip a layer: put the code of the layer before, decoded by the matched latents, in its place."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tendril.data.store.spec import short_site
 from tendril.models.dictionaries.sae import SAE
 from tendril.models.sites.language_splice import TokenBatch, kept_mean, next_token_sums
 from tendril.models.sites.splice import (
@@ -25,8 +24,8 @@ from tendril.models.subjects.language import LanguageSubject
 from tendril.models.subjects.subject import site_modules
 
 from ..core.language_text import JudgedText
+from .findings import COPIED, MATCHED, OWN, RANDOM
 
-OWN, MATCHED, RANDOM, COPIED = "own code", "matched", "random partners", "the layer before"
 SEED = 0
 
 
@@ -127,15 +126,3 @@ def _decoder(skip: Skip, partner_S: Int[np.ndarray, " s"], device: torch.device)
         return found
 
     return decoded
-
-
-def skip_rows(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A table: what each replacement adds to the cross-entropy."""
-    names = (OWN, MATCHED, RANDOM, COPIED, MEAN)
-    rows = [["layer replaced", "by the code of", "cross-entropy as it is", *names]]
-    for one in found:
-        cells = [f"+{one[name]:.3f}" if one[name] >= 0 else f"{one[name]:.3f}" for name in names]
-        rows.append(
-            [short_site(one["second"]), short_site(one["first"]), f"{one[CLEAN]:.3f}", *cells]
-        )
-    return rows

@@ -1,24 +1,19 @@
 """The study `match`: which latent of the next layer continues each latent of this one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from tendril.data.store.spec import short_site
 from tendril.models.dictionaries.checkpoint import read_config
-from tendril.models.dictionaries.sae import SAE
 
-from ..core.language_inputs import language_subject_of, tokenizer_of_store
-from ..core.language_text import held_out_fraction, held_out_text
 from ..core.report import write_csv, write_records
 from ..core.stores import training_warnings
 from ..core.study import Study
-from ..core.token_text import readable
 from ..core.trained import same_start
 from . import page
 from .config import MatchConfig
@@ -30,12 +25,7 @@ from .inputs import (
     dictionaries,
     find_match_inputs,
     labelled,
-    mean_when_on,
 )
-from .skipping import Skip, skipped
-
-EXAMPLES = 4
-"""Tokens that stand for a latent."""
 
 
 @final
@@ -46,7 +36,12 @@ class MatchStudy(Study[MatchConfig, MatchInputs, Matched]):
     config = MatchConfig
 
     def find(self, config: MatchConfig) -> MatchInputs:
-        return find_match_inputs(config)
+        inputs = find_match_inputs(config)
+        if config.contexts and inputs.language:
+            from .text import check_model
+
+            check_model(config, inputs)
+        return inputs
 
     def identity(self, config: MatchConfig, inputs: MatchInputs) -> Mapping[str, Any]:
         return inputs.identity()
@@ -74,9 +69,13 @@ class MatchStudy(Study[MatchConfig, MatchInputs, Matched]):
         ]  # fmt: skip
         chains = chains_of(links)
         words: list[dict[int, str]] = [{} for _ in saes]
+        costs: list[dict[str, Any]] = []
         if inputs.language:
+            from .text import skipped_layers, words_of  # needs transformers
+
             shown = chains.latents_CL[: config.shown]
-            words = [_words(inputs, rows, z, shown[:, i]) for i, z in enumerate(found)]
+            words = [words_of(inputs, rows, z, shown[:, i]) for i, z in enumerate(found)]
+            costs = skipped_layers(config, inputs, links, saes, found, device)
         return Matched(
             inputs.sites,
             [run.resolve().name for run in inputs.runs],
@@ -85,7 +84,7 @@ class MatchStudy(Study[MatchConfig, MatchInputs, Matched]):
             links,
             chains,
             direct_agreement(config, links, saes, found),
-            _skipped(config, inputs, links, saes, found, device),
+            costs,
             words,
             str(store.spec["subject"].get("name", "")),
             store.name,
@@ -146,63 +145,3 @@ def _agree(link: Link) -> list[int | str]:
 
 def _text(value: float) -> str:
     return f"{value:.4f}" if np.isfinite(value) else ""
-
-
-def _words(
-    inputs: MatchInputs,
-    rows: np.ndarray,
-    z_NS: sparse.csr_array,
-    latents: Sequence[int] | np.ndarray,
-) -> dict[int, str]:
-    """The tokens that latents are most active on, most active first."""
-    tokens = inputs.store.column("token")[rows]
-    tokenizer = tokenizer_of_store(inputs.store)
-    columns = sparse.csc_array(z_NS)
-    found = {}
-    for latent in map(int, latents):
-        place = slice(columns.indptr[latent], columns.indptr[latent + 1])
-        strongest = np.argsort(-columns.data[place], kind="stable")
-        seen = dict.fromkeys(int(tokens[n]) for n in columns.indices[place][strongest])
-        found[latent] = " ".join(
-            f"“{piece.strip() or repr(piece)[1:-1]}”"
-            for piece in readable(tokenizer, list(seen)[:EXAMPLES])
-        )
-    return found
-
-
-def _skipped(
-    config: MatchConfig,
-    inputs: MatchInputs,
-    links: Sequence[Link],
-    saes: Sequence[SAE],
-    found: Sequence[sparse.csr_array],
-    device: torch.device,
-) -> list[dict[str, Any]]:
-    """What it costs to skip each layer but the first; empty where that cannot be asked."""
-    if not config.contexts or not inputs.language or len({sae.width for sae in saes}) > 1:
-        return []
-    subject = language_subject_of(inputs.store, inputs.sites[0], config.subject)
-    if subject.kind != "causal":
-        return []
-    subject.module.to(device)
-    fraction = held_out_fraction([read_config(run) for run in inputs.runs])
-    text = held_out_text(inputs.store, fraction, config.contexts)
-    scales = [_scales(sae, z_NS) for sae, z_NS in zip(saes, found, strict=True)]
-    return [
-        skipped(
-            subject,
-            Skip((inputs.sites[i], inputs.sites[j]), (saes[i], saes[j]), links[i].partner_S,
-                 (scales[i], scales[j])),
-            text,
-            config.batch_size,
-            device,
-        )
-        for i, j in pairwise(range(len(saes)))
-    ]  # fmt: skip
-
-
-def _scales(sae: SAE, z_NS: sparse.csr_array) -> np.ndarray:
-    if sae.threshold is None:
-        return mean_when_on(z_NS)
-    found: np.ndarray = sae.threshold.detach().double().cpu().numpy()
-    return found

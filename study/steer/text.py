@@ -23,10 +23,9 @@ from ..core.language_text import (
     JudgedText,
     TextChoice,
     choose_text,
-    held_out_fraction,
     held_out_text,
 )
-from ..core.stores import text_of, without_dropped
+from ..core.stores import held_out_fraction, text_of, without_dropped
 from ..core.token_text import readable
 from ..measures.decoder_directions import promoted
 from ..measures.latent_activity import Activity, watch

@@ -27,6 +27,7 @@ from tendril.train.config import BASELINES, OBJECTIVES, TrainConfig
 from tendril.train.dry_run import dry_run
 from tendril.train.loop import memory_errors, run_folder, train
 from tendril.train.objectives.base import make_objective
+from tendril.train.recipes import RECIPES
 from tendril.train.resample import resample
 from tendril.train.trainer import Trainer, learning_rate, make_adam
 from tendril.train.vectors import source_of, store_of
@@ -368,3 +369,8 @@ def test_a_store_of_one_input_is_refused_before_the_first_step(tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"'held_out' of the store .* has no valid rows"):
         train(sparse.tiny(tmp_path, steps=2, batch_size=16))
     assert not list(tmp_path.glob("runs/*/metrics.csv"))
+
+
+def test_every_objective_has_a_recipe_of_its_name_or_several() -> None:
+    made = {make().objective for make in RECIPES.values()}
+    assert made == set(OBJECTIVES)
