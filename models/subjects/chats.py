@@ -11,6 +11,7 @@ from .tokenise import check_known, cut_for
 from .transformers_networks import one_line
 
 DATE = "26 Jul 2024"  # what templates that write the date are told, as Llama's own by default
+NOW = "strftime_now"  # the function of templates that gives the date
 
 
 def template_of(subject: LanguageSubject) -> str:
@@ -39,16 +40,14 @@ def items_of_chats(
     """
     tokenizer: Any = subject.tokenizer
     template = template_of(subject)
+    if NOW in template:
+        template = f"{{% macro {NOW}(form) %}}{DATE}{{% endmacro %}}{template}"
     begins = list(cut_for(subject, 1).prefix)
 
     def items(messages: Sequence[Mapping[str, Any]]) -> list[int]:
         try:
             text = tokenizer.apply_chat_template(
-                list(messages),
-                chat_template=template,
-                tokenize=False,
-                date_string=DATE,
-                strftime_now=lambda form: DATE,
+                list(messages), chat_template=template, tokenize=False, date_string=DATE
             )
         except Exception as error:  # a template may raise anything
             raise ConfigError(

@@ -15,6 +15,7 @@ import torch
 
 from tendril.data.cli import run_command
 from tendril.data.errors import ConfigError, SubjectError
+from tendril.data.inputs.packing import tokens_and_roles
 from tendril.data.store.reader import Store, open_store
 from tendril.harvest.__main__ import main
 from tendril.harvest.command import harvest_command
@@ -22,6 +23,7 @@ from tendril.harvest.config import LanguageConfig, VerifyConfig
 from tendril.harvest.run import harvest, make_plan
 from tendril.harvest.verify import verify_deep
 from tendril.models.sites.hooks import recording
+from tendril.models.subjects import chats as chats_of
 from tendril.models.subjects.language import language_subject
 from tendril.models.subjects.subject import site_modules
 
@@ -279,6 +281,32 @@ def test_chats_have_the_tokens_of_the_template_and_their_roles(
     found = verify_deep(VerifyConfig(store=done.store, rows=10_000, home=config.home), done.store)
     assert found.faults == []
     assert "--chat" in harvest_command(store).split()
+
+
+def test_a_template_is_told_the_same_date_each_day(
+    talker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chats_of, "DATE", "w3")
+    subject: Any = language_subject(talker)
+    said = "{{ strftime_now('%d') }} {{ date_string }} {{ messages[0].content }}"
+    subject.tokenizer.chat_template = said
+    items = chats_of.items_of_chats(subject)([{"role": "user", "content": "w5"}])
+    tokens, roles = tokens_and_roles(np.array(items))
+    assert subject.tokenizer.decode(tokens) == "w3 w3 w5"
+    assert roles.tolist() == [-1, -1, 1]
+
+
+@pytest.mark.parametrize("compute", ["bfloat16", "float16"])
+def test_networks_of_16_bits_take_masks(
+    config: LanguageConfig, models: dict[str, str], compute: str
+) -> None:
+    for kind in ("llama", "bert"):
+        for flag in ("pad", "document_mask"):
+            half = dataclasses.replace(config, subject=models[kind], **{flag: True})
+            make_plan(dataclasses.replace(half, compute=compute))  # type: ignore[arg-type]
+    mamba = dataclasses.replace(config, subject=models["mamba"], document_mask=True)
+    with pytest.raises(SubjectError, match="mamba does not"):
+        make_plan(dataclasses.replace(mamba, compute="bfloat16"))
 
 
 @pytest.mark.parametrize(
