@@ -99,7 +99,7 @@ class LanguageConfig(StoreConfig):
     """File or folder of text, a parquet file, hf:NAME_OR_PATH[@SPLIT], docstrings (of Python's
     standard library), or self[:SEED] for text that the model generates."""
     subject: str = ""
-    """Folder of a model, its name on the Hugging Face hub, or package:NAME."""
+    """Folder of a model, its name on the Hugging Face hub, package:NAME, or glassllm:en or :pt."""
     sites: Sites = ("resid_post.-1",)
     """Sites to record: resid_pre.N, resid_mid.N, resid_post.N, attn_out.N, mlp_out.N (-1 is the
     last block), or TransformerLens's full names."""
