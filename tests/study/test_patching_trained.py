@@ -42,7 +42,7 @@ def needed(home: Path, change: Any) -> dict[str, dict[str, dict[str, int]]]:
         PatchingStudy(),
         PatchingConfig(
             run=("topk", "gated"), names=talkers.SPOKEN_TO, change=change, pairs=28, fitted=12,
-            features=24, candidates=16, greedy=9, device="cpu", home=str(home),
+            features=24, candidates=16, greedy=9, acdc=0, device="cpu", home=str(home),
         ),
     ).figures  # fmt: skip
     assert told["kl_before"] > 5, "the model has learned to say the name"
