@@ -156,6 +156,8 @@ class Probed:
             if best and one["site"] == best["site"] and one["k"] in (best["k"], "all")
         }
         absorbed = self.absorptions()
+        own = ("site", "columns")
+        same = [one for one in absorbed if best and all(one[name] == best[name] for name in own)]
         return {
             "labels": len(self.counts) - len(self.skipped),
             "examples": self.examples,
@@ -169,7 +171,7 @@ class Probed:
             "auc_whole": beside.get(WHOLE),
             "auc_planted": beside.get(PLANTED),
             "auc_shuffled": best["auc_shuffled"] if best else None,
-            "absorption": absorbed[0]["rate"] if absorbed else None,
+            "absorption": same[0]["rate"] if same else None,
             "records": records,
             "absorptions": absorbed,
         }

@@ -32,7 +32,7 @@ def headline(figures: Mapping[str, Any]) -> str:
         if figures[key] is not None
     ]
     absorbed = figures["absorption"]
-    more = "" if absorbed is None else f" Absorption rate {absorbed:.3f}."
+    more = "" if absorbed is None else f" Its absorption rate is {absorbed:.3f}."
     return (
         f"The best {many} of {figures['best_columns']} at {short_site(figures['best_site'] or '')} "
         f"{'tell' if figures['k'] != 1 else 'tells'} a label with an AUC of "
@@ -124,7 +124,7 @@ def context(config: ProbeConfig, store: str, found: Probed) -> dict[str, Any]:
         ("auc_units", f"of as many units of {short_site(figures['best_site'] or '')}"),
         ("auc_components", "of as many principal components"),
         ("auc_whole", "of the whole vector"),
-        ("absorption", "absorption rate"),
+        ("absorption", f"absorption rate of {figures['best_columns']}"),
     ]
     sites = list(dict.fromkeys(one.site for one in found.probes))
     return {
@@ -173,12 +173,12 @@ def _curves(found: Probed, site: str) -> Any:
 
 def _method(config: ProbeConfig, found: Probed) -> list[str]:
     told = len(found.counts) - len(found.skipped)
-    part = f"{config.judged:.0%}"
+    part = f"{100 * config.judged:g} %"
+    splits = f"means over {config.splits} random splits" if config.splits > 1 else "of one split"
     said = [
         f"{found.examples:,} examples, each {_article(found.unit)}, of {found.inputs:,} "
         f"{found.by}s; {told} labels, each told from all examples without it. {part} of the "
-        f"{found.by}s are judged, and all their examples with them; figures are means over "
-        f"{config.splits} random splits.",
+        f"{found.by}s are judged, and all their examples with them; figures are {splits}.",
         "Columns are ranked on the training part by the difference of their means with and without "
         "the label, divided by their standard deviation. A logistic regression on the best of "
         "them, standardised, weighs both values of the label the same. A probe of the whole vector "
