@@ -142,10 +142,10 @@ def test_planted_features_of_one_network_are_told_from_shared_ones(tmp_path: Pat
     assert by[l1][f"norm {TUNED}"]["false"] >= 8
     assert by[l1][f"norm {TUNED}"]["precision"] < 0.6
     ours, theirs = done.figures, done.figures["others"][l1]
-    assert sum(ours["shrunk"].values()) == 0 and ours["shared_specific"] <= 3
-    assert theirs["shrunk"][TUNED] >= 8 and theirs["shared_specific"] <= 3
+    assert sum(ours["shrunk"].values()) == 0 and theirs["shrunk"][TUNED] >= 8
     for figures in (ours, theirs):
         assert figures["halves_agree"] > 0.95
+        assert figures["shared_specific"] < 0.1 * figures["shared_active"]
         assert figures["median_nu_eps_of_shared"] > 0.7 < figures["median_nu_r_of_shared"]
     best = run_study(
         PartsStudy(), PartsConfig(home=str(tmp_path), run=(top,), best_directions=True)
