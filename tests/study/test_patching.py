@@ -230,7 +230,7 @@ def test_the_study_and_its_page(home: Path) -> None:
     command = json.loads((result.report.parent / "about.json").read_text())["command"]
     again = main(shlex.split(command)[2:]).result
     assert again["reused"] and again["report"] == str(result.report)
-    last = patching(config(home, positions="last")).figures
+    last = patching(config(home, positions="last", acdc=0, greedy=0, features=2)).figures
     assert last["kl_whole"] > 1e-4, "a name before the last token is not changed"
 
 
