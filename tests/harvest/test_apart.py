@@ -196,6 +196,7 @@ def test_flags_are_part_of_the_identity_and_are_found_again(config: LanguageConf
     assert len(names) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_harvest_is_finished_by_two_processes(config: LanguageConfig) -> None:
     lines = [json.dumps({"text": tiny_language.text(i % 23, i)}) for i in range(1200)]
     Path(config.inputs).write_text("\n".join(lines))
@@ -296,7 +297,7 @@ def test_a_template_is_told_the_same_date_each_day(
     assert roles.tolist() == [-1, -1, 1]
 
 
-@pytest.mark.parametrize("compute", ["bfloat16", "float16"])
+@pytest.mark.parametrize("compute", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_networks_of_16_bits_take_masks(
     config: LanguageConfig, models: dict[str, str], compute: str
 ) -> None:
