@@ -25,13 +25,11 @@ from safetensors.torch import save_file
 
 from tendril.data.errors import SubjectError
 
-from .transformers_networks import one_line
+from .transformers_networks import CHUNKS, GLASS, one_line
 
-GLASS = "glassllm:"
 LANGUAGES = ("en", "pt")
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")  # the first ids; the last two are not trained
 SPACE = "▁"
-CHUNKS = r"\n|▁*[^▁\n]+|▁+"  # no merge reaches beyond a chunk
 # names in the package's files -> names in transformers; True if the map is to be transposed
 PARTS = {
     "norm1.gamma": ("input_layernorm", False),

@@ -38,9 +38,8 @@ from tendril.data.errors import ConfigError, SubjectError, UnknownSiteError
 from tendril.data.store.spec import SHORT_SITE, full_site
 
 from ..dictionaries.checkpoint import check_values
-from .glass import GLASS, write_packaged
 from .subject import check_stored_dtypes, weights_digest
-from .transformers_networks import longest_input, offline, one_line, silence, stream_sites
+from .transformers_networks import GLASS, longest_input, offline, one_line, silence, stream_sites
 
 COMPUTE = ("float32", "bfloat16", "float16")
 PACKAGE = "package:"
@@ -176,6 +175,8 @@ def _files_of(model: str) -> Iterator[str]:
     The hub is not asked if the model is local."""
     if model.startswith(GLASS):
         with TemporaryDirectory(prefix="tendril-") as folder, offline():
+            from .glass import write_packaged  # few models are packaged so
+
             write_packaged(model, Path(folder))
             yield folder
         return

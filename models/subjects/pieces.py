@@ -27,8 +27,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from tendril.data.cli import note
 from tendril.data.inputs.text_files import Blocks
 
-from .glass import CHUNKS
 from .language import LanguageSubject
+from .transformers_networks import CHUNKS
 
 PIECE = 1 << 16  # characters in a piece; a few more, to the next cut
 CUT = re.compile(r"(?<=[A-Za-z0-9]) (?=[A-Za-z0-9])")

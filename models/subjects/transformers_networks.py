@@ -25,6 +25,11 @@ POSITIONS = re.compile(
     r"(?!.*(vision|visual|audio|image))(.*\.)?(position_embeddings?|embed_positions|wpe|wpm)"
 )
 
+GLASS = "glassllm:"
+"""Beginning of the names of models that the package glassllm carries."""
+CHUNKS = r"\n|▁*[^▁\n]+|▁+"
+"""How their tokenizer divides a text: no merge reaches beyond a chunk."""
+
 
 @final
 @dataclass(frozen=True)

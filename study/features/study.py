@@ -148,7 +148,7 @@ class FeaturesStudy(Study[FeaturesConfig, AllInputs, AllFindings]):
         if not isinstance(inputs, FeatureInputs):
             return inputs.compute(config, device)
         from ..core.token_text import readable  # transformers, of text alone
-        from .promoting import writes_of
+        from ..measures.decoder_directions import writes_of
 
         dictionary, text, store = inputs.dictionary, inputs.text, inputs.store
         sample = max(SAMPLE, config.quantiles) if config.quantiles else 0

@@ -1,7 +1,9 @@
 """What a latent writes: the tokens that its direction promotes, and the latents most like it."""
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from jaxtyping import Float, Float32, Int64
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from tendril.data.store.paired import PairedStores
+    from tendril.data.store.reader import Store
     from tendril.models.subjects.language import LanguageSubject
 
 AT_ONCE = 2**25  # logits, or cosines, held at a time: 128 MB
@@ -100,3 +104,77 @@ def unit(W_dec: Float[Tensor, "s d"]) -> Float[Tensor, "s d"]:
 
 def _module(subject: "LanguageSubject", path: str) -> nn.Module | None:
     return subject.module.get_submodule(path) if path else None
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Promoted))
+TOKENS = 10  # promoted and suppressed tokens of a latent
+
+
+def writes_of(
+    rows: "Store | PairedStores",
+    sites: Sequence[str],
+    trained: Mapping[str, Any],
+    W_dec: Float[Tensor, "s d"],
+    subject: str,
+    device: torch.device,
+) -> "tuple[LanguageSubject, Promoted | None, str]":
+    """The language model, the tokens that latents promote, and what a reader must know of these:
+    why there are none, or which network they are of.
+
+    Of several sites of a network the last one counts. Tokens of both networks are the same.
+    """
+    from ..core.language_inputs import language_subject_of  # transformers
+
+    if not hasattr(rows, "parts"):
+        found = language_subject_of(rows, sites[-1], subject)
+        found.module.to(device)
+        writes = promoted(found, W_dec[:, -rows.width(sites[-1]) :], TOKENS)
+        return found, writes, "" if writes else no_logits(found, sites[-1])
+    ends = {rows.parts[part][0].name: part for part in sites}  # the last site of each network
+    begins, at = {}, 0
+    for part in sites:
+        begins[part], at = at, at + rows.width(part)
+    both: list[Promoted] = []
+    norms: list[Tensor] = []
+    subjects: list[LanguageSubject] = []
+    scales = trained.get("scales") or {}
+    for part in ends.values():
+        store, site = rows.parts[part]
+        one = language_subject_of(store, site)
+        one.module.to(device)
+        d_SD = W_dec[:, begins[part] : begins[part] + rows.width(part)]
+        writes = promoted(one, d_SD, TOKENS)
+        subjects.append(one)
+        if writes is None:
+            return subjects[0], None, no_logits(one, site)
+        both.append(writes)
+        norms.append(d_SD.norm(dim=1).cpu() * float(scales.get(part, 1.0)))
+    second_S1 = (norms[1] > norms[0])[:, None]
+    first, second = both
+    fields: list[Tensor] = [
+        torch.where(second_S1, getattr(second, name), getattr(first, name)) for name in FIELDS
+    ]
+    merged = Promoted(*fields)
+    note = (
+        "Tokens are those that a latent promotes in the network where its direction is longer, "
+        f"{' or '.join(one.name for one in subjects)}."
+    )
+    return subjects[0], merged, note
+
+
+def no_logits(subject: "LanguageSubject", site: str) -> str:
+    """Why there are no logit weights, in a sentence."""
+    if subject.kind == "encoder":
+        return (
+            f"No promoted tokens are shown: {subject.name} is an encoder, which ends in vectors "
+            "and has no logits."
+        )
+    if not subject.head:
+        return (
+            f"No promoted tokens are shown: the files of {subject.name} lack the layer that "
+            "computes logits."
+        )
+    return (
+        f"No promoted tokens are shown: the vectors of {site} have another width than those that "
+        f"{subject.name} computes its logits from."
+    )

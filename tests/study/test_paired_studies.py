@@ -25,11 +25,10 @@ from tendril.study.core.study import run_study
 from tendril.study.crosscoder_parts.config import PartsConfig
 from tendril.study.crosscoder_parts.study import PartsStudy
 from tendril.study.features.config import FeaturesConfig
-from tendril.study.features.promoting import TOKENS
 from tendril.study.features.study import FeaturesStudy
 from tendril.study.interpret.config import InterpretConfig
 from tendril.study.interpret.study import InterpretStudy
-from tendril.study.measures.decoder_directions import promoted
+from tendril.study.measures.decoder_directions import TOKENS, promoted
 from tendril.study.splice.config import SpliceConfig
 from tendril.study.splice.study import SpliceStudy
 from tendril.train.config import TrainConfig

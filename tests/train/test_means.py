@@ -82,12 +82,16 @@ def config(home: Path, objective: str = "topk", **fields: Any) -> TrainConfig:
     return sparse.tiny(home, objective=objective, **({"k": 8} | SHORT | own | fields))
 
 
+OF_ANY_SIGN = [name for name in OBJECTIVES if name != "nmf"]
+"""Objectives that take rows of any sign, as those without their mean are; NMF does not."""
+
+
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], float]:
     """FVU of each objective on the data without large means."""
     found: dict[tuple[str, str], float] = {}
     for kind in ("plain", "dead"):
-        for objective in OBJECTIVES:
+        for objective in OF_ANY_SIGN:
             home = tmp_path_factory.mktemp(f"{objective}-{kind}")
             rows = base_orbits() if objective == "equivariant" else base()
             if kind == "dead":
@@ -98,7 +102,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
 
 
 @pytest.mark.parametrize(("where", "times"), FAR)
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", OF_ANY_SIGN)
 @pytest.mark.many_steps
 def test_fvu_is_that_of_the_same_data_without_large_means(
     tmp_path: Path,
@@ -297,7 +301,7 @@ def test_outlier_channels_change_little_or_are_named(times: float, count: int, w
     assert fraction == pytest.approx(count * times**2 / variance_C.sum())
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", OF_ANY_SIGN)
 @pytest.mark.parametrize("times", [10.0, 300.0])
 @pytest.mark.many_steps
 def test_outlier_channels_are_named(
