@@ -16,6 +16,8 @@ from tendril.train.loop import train
 
 from ..helpers import talkers
 
+pytestmark = pytest.mark.slow  # trains a model and two dictionaries
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
