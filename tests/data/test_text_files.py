@@ -75,7 +75,10 @@ def test_blocks_are_the_text(tmp_path: Path, small: None) -> None:
         ("0123456789 caf\u00e9".encode()[:-1], "byte 0xc3 at 14"),
         (b"\xef\xbb\xbf" + b"a" * 2000 + b"\xff", "byte 0xff at 2,003"),
         ("a long text".encode("utf-16"), "got UTF-16"),
-        (gzip.compress(b"a long text", mtime=0), r"0x8b at 1: it is compressed\. Unpack it with gzip -d"),
+        (
+            gzip.compress(b"a long text", mtime=0),
+            r"0x8b at 1: it is compressed\. Unpack it with gzip -d",
+        ),
     ],
 )
 @pytest.mark.parametrize("kind", ["txt", "jsonl"])
