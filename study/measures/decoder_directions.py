@@ -10,9 +10,10 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tendril.data.store.paired import PairedStores
+from tendril.data.store.reader import Store
+
 if TYPE_CHECKING:
-    from tendril.data.store.paired import PairedStores
-    from tendril.data.store.reader import Store
     from tendril.models.subjects.language import LanguageSubject
 
 AT_ONCE = 2**25  # logits, or cosines, held at a time: 128 MB
@@ -111,7 +112,7 @@ TOKENS = 10  # promoted and suppressed tokens of a latent
 
 
 def writes_of(
-    rows: "Store | PairedStores",
+    rows: Store | PairedStores,
     sites: Sequence[str],
     trained: Mapping[str, Any],
     W_dec: Float[Tensor, "s d"],
@@ -125,7 +126,7 @@ def writes_of(
     """
     from ..core.language_inputs import language_subject_of  # transformers
 
-    if not hasattr(rows, "parts"):
+    if not isinstance(rows, PairedStores):
         found = language_subject_of(rows, sites[-1], subject)
         found.module.to(device)
         writes = promoted(found, W_dec[:, -rows.width(sites[-1]) :], TOKENS)

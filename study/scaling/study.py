@@ -41,7 +41,7 @@ class ScalingStudy(Study[ScalingConfig, Inputs, Scaling]):
     """
 
     name = "scaling"
-    version = 2
+    version = 3  # losses of single manifolds are of raw rows
     config = ScalingConfig
 
     def find(self, config: ScalingConfig) -> Inputs:
